@@ -1,0 +1,1 @@
+"""Problems, prompts and tokenizers: everything between a data file and the token ids that a model reads."""

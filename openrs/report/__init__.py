@@ -1,0 +1,1 @@
+"""From a run to a page that a reviewer can check."""

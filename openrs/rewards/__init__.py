@@ -1,0 +1,1 @@
+"""The judge and the rewards that rest on it."""

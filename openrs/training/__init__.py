@@ -1,0 +1,1 @@
+"""GRPO from a recipe to a checkpoint."""
