@@ -12,11 +12,18 @@ Verb = Callable[[argparse.Namespace], int]
 
 def _recipe_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", help="a recipe's name (see: openrs recipe list) or a path to a YAML file")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
-                        help="override any setting, e.g. --set grpo.learning_rate=2e-6 (again for more)")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override any setting, e.g. --set grpo.learning_rate=2e-6 (again for more)",
+    )
 
 
 # --- recipe -----------------------------------------------------------------------------------------------------------
+
 
 def recipe_list(_: argparse.Namespace) -> int:
     from openrs.recipe import packaged
@@ -44,8 +51,11 @@ def recipe_diff(args: argparse.Namespace) -> int:
 
 # --- the main way -----------------------------------------------------------------------------------------------------
 
+
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="openrs", description="Run the Open-RS paper again, know what of it is true, train your own.")
+    top = argparse.ArgumentParser(
+        prog="openrs", description="Run the Open-RS paper again, know what of it is true, train your own."
+    )
     top.add_argument("--version", action="version", version=f"openrs {__version__}")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
 
@@ -54,7 +64,9 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    recipes = verbs.add_parser("recipe", help="list, show and compare recipes").add_subparsers(required=True, metavar="list|show|diff")
+    recipes = verbs.add_parser("recipe", help="list, show and compare recipes").add_subparsers(
+        required=True, metavar="list|show|diff"
+    )
     recipes.add_parser("list", help="the recipes that come with openrs").set_defaults(run=recipe_list)
     show = recipes.add_parser("show", help="print the resolved tree of settings")
     _recipe_options(show)
@@ -68,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb. Returns 0 done, 2 refused (bad input: a retry can't help), 75 interrupted and resumable; 1 comes with the stack trace."""
+    """Run one verb. Returns 0 done, 2 refused (a retry can't help), 75 interrupted, resumable; 1 has a trace."""
     args = parser().parse_args(argv)
     try:
         run: Verb = args.run

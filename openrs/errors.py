@@ -17,7 +17,11 @@ class Refusal(Exception):  # noqa: N818 - it is not a fault of the program: the 
 
     def __init__(self, what: str, why: str = "", mend: str = "") -> None:
         self.what, self.why, self.mend = what, why, mend
-        super().__init__("\n".join(part for part in (what, f"  why:  {why}" if why else "", f"  mend: {mend}" if mend else "") if part))
+        super().__init__(
+            "\n".join(
+                part for part in (what, f"  why:  {why}" if why else "", f"  mend: {mend}" if mend else "") if part
+            )
+        )
 
 
 class Interrupted(Exception):  # noqa: N818

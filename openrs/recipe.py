@@ -1,0 +1,352 @@
+"""The one typed tree of settings: a YAML file with one level of `extends`, unknown keys refused, overrides by `--set`.
+
+Never imports torch: `openrs recipe show`, the planner and the cluster verbs answer on a laptop in well under a second.
+"""
+
+import difflib
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from openrs.errors import Refusal
+from openrs.yaml_lines import Key, Lines, parse_value, read_yaml
+
+RECIPES = Path(__file__).parent / "recipes"
+GRPO_OPTIONS = Path(__file__).parent / "grpo_options.json"
+
+
+class Settings(BaseModel):
+    """A section of the recipe: frozen, and a key it does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class MadeModel(Settings):
+    """The demo's model, made on the spot (openrs/training/demo_model.py): a Qwen2 taught on corrupted sums."""
+
+    seed: int = 0
+    layers: int = Field(2, ge=1)
+    hidden: int = Field(96, ge=32)
+    heads: int = Field(3, ge=1, description="hidden / heads is the head size; vLLM on a CPU wants 32, 64, 80 ...")
+    steps: int = Field(400, ge=1, description="supervised steps of 64 demonstrations")
+    learning_rate: float = Field(4e-3, gt=0)
+
+
+class Lora(Settings):
+    """Low-rank adapters on all linear layers instead of training every weight."""
+
+    rank: int = Field(32, ge=1)
+    alpha: int = Field(128, ge=1)
+    dropout: float = Field(0.05, ge=0, lt=1)
+
+
+class Model(Settings):
+    name: str = Field(description="a folder, a hub repository, or `made` for the demo's model")
+    revision: str | None = Field(None, description="a hub commit; required for a hub repository")
+    allow_unpinned: bool = Field(False, description="take whatever the hub serves today")
+    dtype: Literal["bfloat16", "float32", "float16"] = "bfloat16"
+    attn_implementation: str = "sdpa"
+    context: int | None = Field(None, ge=8, description="tokens that fit into the model's window, when known")
+    trust_remote_code: bool = Field(False, description="run Python code that comes with the model")
+    allow_pickle_weights: bool = Field(False, description="load .bin weights, which can run code when loaded")
+    made: MadeModel | None = None
+    lora: Lora | None = None
+
+
+class Prompt(Settings):
+    system: str | None = Field(None, description="the system message, or @FILE beside the recipe")
+    user: str = Field("{problem}", description="the user message; {problem} stands for the problem")
+    max_tokens: int = Field(512, ge=1, description="longest prompt in tokens, BOS included")
+    too_long: Literal["refuse", "drop", "truncate_left"] = Field(
+        "drop", description="what happens to longer prompts; always counted"
+    )
+    double_bos: bool = Field(False, description="a second BOS in front, as the authors' generation had it")
+    chat_template: str | None = Field(None, description="a Jinja template, or @FILE; the tokenizer's own when absent")
+
+
+class Data(Settings):
+    source: str = Field(
+        description="a JSONL or parquet file, a folder of them, a hub data set, or `made` for the demo's sums"
+    )
+    revision: str | None = Field(None, description="a hub commit; required for a hub data set")
+    allow_unpinned: bool = Field(False, description="take whatever the hub serves today")
+    subset: str | None = None
+    split: str = "train"
+    problem_column: str = Field("problem", description="dots go into nested rows: prompt.0.content")
+    answer_column: str = Field("answer", description="the gold; dots go into nested rows: reward_model.ground_truth")
+    strip_suffix: str = Field("", description="an instruction at the end of each problem that is taken away")
+    answer_template: str = Field(
+        "{answer}", description="how the gold is handed to the judge; bare LaTeX wants ${answer}$"
+    )
+    missing_answer: Literal["refuse", "drop"] = "refuse"
+    limit: int | None = Field(None, ge=1, description="take only the first rows")
+
+
+class Reward(Settings):
+    name: str = Field(description="accuracy, format, cosine, or your own module:function")
+    weight: float = 1.0
+    args: dict[str, Any] = Field(default_factory=dict)
+
+
+class Rewards(Settings):
+    mode: Literal["paper", "corrected"] = Field(description="paper: as published, defects included; corrected: mended")
+    functions: list[Reward] = Field(min_length=1)
+    timeout_seconds: float = Field(5.0, gt=0, description="wall clock for judging one completion")
+    memory_gib: float = Field(2.0, gt=0, description="memory of one judging process")
+    workers: int | None = Field(None, ge=1)
+
+
+class Training(Settings):
+    stop_after: int | None = Field(None, ge=1, description="end here although the schedule spans grpo.max_steps")
+    max_hours: float | None = Field(
+        None, gt=0, description="checkpoint and leave with exit code 75 before this wall clock is over"
+    )
+    keep_last: int = Field(2, ge=1, description="newest checkpoints kept")
+    keep_every: int | None = Field(None, ge=1, description="checkpoints at multiples of this are always kept")
+    completions_every: int = Field(1, ge=1, description="steps between two saved samples of completions")
+    completions_kept: int = Field(8, ge=0, description="completions saved of each such step")
+
+
+class Evaluation(Settings):
+    benchmarks: list[str] = Field(default_factory=list)
+    data: str | None = Field(None, description="folder with NAME.jsonl files; the hub at pinned revisions when absent")
+    samples: int = Field(1, ge=1, description="completions per problem")
+    temperature: float = Field(0.6, ge=0)
+    top_p: float = Field(0.95, gt=0, le=1)
+    max_tokens: int = Field(32768, ge=1)
+    seed: int = 1234
+    engine: Literal["auto", "vllm", "transformers"] = "auto"
+    batch_size: int = Field(64, ge=1, description="problems generated together by the transformers engine")
+    checkpoints: Literal["last", "all"] = Field(
+        "last", description="which checkpoints `reproduce` evaluates: fixed before training"
+    )
+
+
+class Hardware(Settings):
+    gpu: str = Field("none", description="e.g. A40; none for a CPU")
+    gpus: int = Field(0, ge=0)
+    layout: Literal["single", "colocate", "split"] = Field("single", description="split: the last GPU only generates")
+    price_per_gpu_hour: float | None = Field(None, ge=0, description="US dollars")
+    processes: int | None = Field(
+        None, ge=1, description="training processes, where the layout does not say it (CPU tests)"
+    )
+    zero_stage: Literal[0, 2] = 0
+
+    @property
+    def world_size(self) -> int:
+        """Training processes: as set, or all GPUs, or all but the generating one."""
+        return self.processes or {"single": 1, "colocate": self.gpus, "split": self.gpus - 1}[self.layout]
+
+
+class Paper(Settings):
+    experiment: Literal["exp1", "exp2", "exp3"] | None = None
+    released_step: int | None = None
+    claims: list[str] = Field(default_factory=list)
+
+
+class Recipe(Settings):
+    """One experiment, whole. `grpo` goes to TRL's GRPOConfig as it is; every other section is openrs's own."""
+
+    title: str
+    model: Model
+    prompt: Prompt = Prompt()
+    data: Data
+    rewards: Rewards
+    grpo: dict[str, Any]
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+    hardware: Hardware = Hardware()
+    paper: Paper = Paper()
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the resolved tree in canonical JSON: equal exactly when every setting is."""
+        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def packaged() -> dict[str, str]:
+    """Name and title of every recipe that comes with openrs (base.yaml is only there to be extended)."""
+    return {
+        path.stem: str(read_yaml(path)[0].get("title", ""))
+        for path in sorted(RECIPES.glob("*.yaml"))
+        if path.stem != "base"
+    }
+
+
+def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe by name or path, lay it over what it extends, apply `--set` overrides, check everything.
+
+    Raises Refusal with file and line for an unknown, misspelt or ill-typed key and for combinations that cannot work.
+    """
+    from openrs.recipe_checks import check
+
+    path = _find(name)
+    tree, lines = _extended(path)
+    for override in overrides:
+        _apply(override, tree, lines)
+    try:
+        recipe = Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise _refusal(error, lines) from None
+    check(recipe, lines)
+    return recipe
+
+
+def load_resolved(path: Path) -> Recipe:
+    """Read the recipe.yaml that a run wrote: complete in itself, nothing extended."""
+    return load(str(path))
+
+
+def to_yaml(recipe: Recipe) -> str:
+    return yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True, width=1000)
+
+
+def to_json(recipe: Recipe) -> str:
+    return json.dumps(recipe.model_dump(), indent=2, ensure_ascii=False) + "\n"
+
+
+def diff(a: Recipe, b: Recipe) -> list[tuple[str, Any, Any]]:
+    """Settings that differ, as (dotted key, value in a, value in b); a key that one side lacks shows None there."""
+    left, right = dict(_flat(a.model_dump())), dict(_flat(b.model_dump()))
+    keys = [*left, *(key for key in right if key not in left)]
+    return [(key, left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)]
+
+
+def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, dict) and tree:
+        for key, value in tree.items():
+            yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, tree
+
+
+def _find(name: str) -> Path:
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"} or "/" in name:
+        if path.is_file():
+            return path
+        raise Refusal(
+            f"there is no recipe file {name}", mend="give the path of a YAML file, or a name from: openrs recipe list"
+        )
+    if (RECIPES / f"{name}.yaml").is_file():
+        return RECIPES / f"{name}.yaml"
+    near = difflib.get_close_matches(name, packaged(), n=1)
+    raise Refusal(
+        f"there is no recipe called {name}",
+        mend=f"did you mean {near[0]}? see: openrs recipe list"
+        if near
+        else "see: openrs recipe list, or give the path of a YAML file",
+    )
+
+
+def _extended(path: Path) -> tuple[dict[str, Any], Lines]:
+    tree, lines = read_yaml(path)
+    _inline_files(tree, path.parent, lines)
+    parent = tree.pop("extends", None)
+    if parent is None:
+        return tree, lines
+    where = lines[("extends",)]
+    below = path.parent / f"{parent}.yaml"
+    base = below if below.is_file() else RECIPES / f"{parent}.yaml"
+    if not base.is_file():
+        raise Refusal(
+            f"{where}: there is no recipe {parent} to extend",
+            mend="name a recipe beside this file, or one of: openrs recipe list",
+        )
+    base_tree, base_lines = read_yaml(base)
+    if "extends" in base_tree:
+        raise Refusal(
+            f"{where}: {parent} itself extends {base_tree['extends']}",
+            "only one level is allowed, so that two files tell all",
+            f"extend {base_tree['extends']} and write the differences here",
+        )
+    _inline_files(base_tree, base.parent, base_lines)
+    return _merge(base_tree, tree), {**base_lines, **lines}
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(below.get(key), dict)
+        merged[key] = _merge(below[key], value) if both else value
+    return merged
+
+
+def _inline_files(tree: dict[str, Any], folder: Path, lines: Lines) -> None:
+    """Replace `prompt.x: "@FILE"` by the file's text, byte for byte, so that the resolved recipe is complete."""
+    prompt = tree.get("prompt")
+    for key in ("system", "user", "chat_template"):
+        value = prompt.get(key) if isinstance(prompt, dict) else None
+        if isinstance(value, str) and value.startswith("@"):
+            file = folder / value[1:]
+            try:
+                prompt[key] = file.read_bytes().decode("utf-8")  # type: ignore[index]
+            except (OSError, UnicodeDecodeError) as error:
+                raise Refusal(
+                    f"{lines['prompt', key]}: {file} cannot be read: {error}",
+                    mend="give a path relative to the recipe file",
+                ) from None
+
+
+def _apply(override: str, tree: dict[str, Any], lines: Lines) -> None:
+    name, equals, text = override.partition("=")
+    if not equals or not name:
+        raise Refusal(f"--set {override}: not KEY=VALUE", mend="e.g. --set grpo.learning_rate=2e-6")
+    try:
+        value = parse_value(text)
+    except yaml.YAMLError:
+        value = text  # a text that is no YAML is meant as it stands
+    key: Key = tuple(name.split("."))
+    here = tree
+    for part in key[:-1]:
+        below = here.setdefault(str(part), {})
+        if below is None:
+            below = here[str(part)] = {}
+        if not isinstance(below, dict):
+            raise Refusal(f"--set {override}: {part} holds {below!r}, nothing can be set inside it")
+        here = below
+    here[str(key[-1])] = value
+    for old in [line for line in lines if line[: len(key)] == key]:
+        del lines[old]
+    for n in range(1, len(key) + 1):
+        lines.setdefault(key[:n], f"--set {name}")
+
+
+def _refusal(error: ValidationError, lines: Lines) -> Refusal:
+    problems = [_problem(item["loc"], item["type"], item["msg"], item["input"], lines) for item in error.errors()]
+    return Refusal("\n".join(problems), mend="openrs recipe show demo prints every key there is")
+
+
+def _problem(loc: Key, kind: str, message: str, value: Any, lines: Lines) -> str:
+    where = next((lines[loc[:n]] for n in range(len(loc), 0, -1) if loc[:n] in lines), "the recipe")
+    name = ".".join(str(part) for part in loc)
+    if kind == "extra_forbidden":
+        near = difflib.get_close_matches(str(loc[-1]), _known(loc[:-1]), n=1)
+        return f"{where}: there is no setting {name}" + (
+            f"; did you mean {'.'.join(map(str, (*loc[:-1], near[0])))}?" if near else ""
+        )
+    if kind == "missing":
+        return f"{where}: {name} is missing"
+    return f"{where}: {name} = {value!r}: {message[0].lower()}{message[1:]}"
+
+
+def _known(loc: Key) -> list[str]:
+    """The keys that the section at `loc` knows."""
+    section: Any = Recipe
+    for part in loc:
+        if isinstance(part, str):
+            section = section.model_fields[part].annotation
+        parts = (
+            [section, *typing.get_args(section)]
+            if isinstance(section, types.UnionType) or typing.get_args(section)
+            else [section]
+        )
+        section = next(p for p in parts if isinstance(p, type) and issubclass(p, BaseModel))
+    return list(section.model_fields)

@@ -1,0 +1,80 @@
+"""YAML that remembers where each key stood, so that a message about a wrong setting can name file and line."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from openrs.errors import Refusal
+
+Key = tuple[str | int, ...]
+Lines = dict[Key, str]
+"""Path of a key in the tree -> where it was written, e.g. ("grpo", "beta") -> "exp3.yaml:31" or "--set"."""
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads 1e-6 as a number: YAML 1.1, which PyYAML follows, calls it a string."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?(?:\d[\d_]*\.[\d_]*(?:[eE][-+]?\d+)?|\.\d[\d_]*(?:[eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    ),
+    list("-+0123456789."),
+)
+
+
+def parse_value(text: str) -> Any:
+    """One YAML value, as written on a command line: numbers, true/false, null, lists and mappings in braces."""
+    return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader with one more number format
+
+
+def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
+    """Read a YAML file whose top is a mapping.
+
+    Returns the tree, and for every key in it the file and line where it stands.
+    Raises Refusal for a missing file, broken YAML, a top that is no mapping, or a key written twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refusal(
+            f"{path} cannot be read: {error}", mend="give the path of a YAML file, or a name from: openrs recipe list"
+        ) from None
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        lines: Lines = {}
+        if node is not None:
+            _walk(node, (), path.name, lines)
+        tree = loader.construct_document(node) if node is not None else {}
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path.name}:{mark.line + 1}" if mark else path.name
+        raise Refusal(
+            f"{where}: not YAML: {getattr(error, 'problem', error)}", mend="indent with spaces, one `key: value` a line"
+        ) from None
+    finally:
+        loader.dispose()
+    if not isinstance(tree, dict):
+        raise Refusal(f"{path.name}:1: the top of the file is a {type(tree).__name__}, not `key: value` lines")
+    return tree, lines
+
+
+def _walk(node: yaml.Node, key: Key, file: str, lines: Lines) -> None:
+    if isinstance(node, yaml.MappingNode):
+        for name, value in node.value:
+            here = (*key, str(name.value))
+            where = f"{file}:{name.start_mark.line + 1}"
+            if here in lines:
+                raise Refusal(
+                    f"{where}: `{name.value}` is written twice (first at {lines[here]})", mend="keep one of them"
+                )
+            lines[here] = where
+            _walk(value, here, file, lines)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            lines[*key, index] = f"{file}:{value.start_mark.line + 1}"
+            _walk(value, (*key, index), file, lines)
