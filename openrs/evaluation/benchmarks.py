@@ -1,0 +1,325 @@
+"""Benchmarks as data: what is asked, how the question is put, where the right answer stands, how it is read.
+
+Definitions are YAML (benchmarks.yaml, or a user's own file of the same form). Rows come from a folder (NAME.jsonl or
+NAME.parquet), from the hub at a pinned revision, or from a generator function. Imports neither torch nor lighteval,
+except for a benchmark whose prompt is one of lighteval's own functions (gpqa_diamond).
+"""
+
+import functools
+import importlib
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from openrs.errors import Refusal
+from openrs.yaml_lines import read_yaml
+
+DEFINITIONS = Path(__file__).with_name("benchmarks.yaml")
+PROMPTS = Path(__file__).parents[1] / "recipes" / "prompts"
+Row = Mapping[str, Any]
+
+
+class InputHashes(BaseModel):
+    """What lighteval wrote into the authors' logs about their inputs: xxh64 over the sorted digests of all problems."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    hash_examples: str
+    hash_full_prompts: str
+    hash_input_tokens: str
+
+
+class Benchmark(BaseModel):
+    """One benchmark. `rule` names how the judge (openrs.rewards.grading.Rule) reads its golds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="also the file's name in a --data folder")
+    aliases: tuple[str, ...] = Field((), description="names that lighteval's results use for it")
+    hub: str | None = None
+    subset: str = "default"
+    split: str = "test"
+    revision: str | None = None
+    generator: str | None = Field(None, description="module:function without arguments that returns the rows")
+    rows: int = Field(ge=1)
+    id: str | None = Field(None, description="column of the problem's id; the question's digest where there is none")
+    question: str
+    gold: tuple[str, ...] = Field(min_length=1, description="column of the right answer: the first that the data has")
+    gold_kind: Literal["expr", "latex", "index"]
+    prompt: str | None = Field("eval_math.txt", description="file with {Question}; null puts the question as it is")
+    template: str = "{Question}"
+    prompt_function: str | None = Field(None, description="lighteval prompt function, module:function, instead")
+    hashes: InputHashes | None = None
+    note: str = ""
+
+    @property
+    def rule(self) -> str:
+        """Value of the judge's rule: expr-gold, latex-gold, index-gold (paper.md section 3, "Metric")."""
+        return f"{self.gold_kind}-gold"
+
+    @model_validator(mode="after")
+    def _template_fits(self) -> "Benchmark":
+        try:
+            put = self.template.format(Question="openrs")
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(
+                f"the prompt {self.prompt} is no template: {error!r}; {{Question}} stands for the question, "
+                "and every other brace is written twice"
+            ) from None
+        if "openrs" not in put:
+            raise ValueError(f"the prompt {self.prompt} has no {{Question}} in it")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class EvalProblem:
+    """One problem as it is put and judged.
+
+    id: unique, and the same wherever the rows came from, e.g. "math_500/test/precalculus/807.json".
+    question: the column's text, nothing stripped. gold: the text that lighteval's metric gets. prompt: the whole user
+    message, without chat format.
+    """
+
+    id: str
+    question: str
+    gold: str
+    prompt: str
+
+
+def known() -> dict[str, Benchmark]:
+    """The benchmarks that come with openrs, by name."""
+    return dict(_packaged())
+
+
+@functools.cache
+def _packaged() -> dict[str, Benchmark]:
+    return read_definitions(DEFINITIONS)
+
+
+def resolve(names: Sequence[str]) -> list[Benchmark]:
+    """Benchmarks by name, in the order asked for; a name that ends in .yaml is a file and adds every benchmark in it.
+
+    Raises Refusal for an unknown name, a name asked for twice, and a file that is no list of benchmarks.
+    """
+    chosen: dict[str, Benchmark] = {}
+    for name in names:
+        if name.endswith((".yaml", ".yml")):
+            new = read_definitions(Path(name))
+        elif name in known():
+            new = {name: known()[name]}
+        else:
+            raise Refusal(
+                f"there is no benchmark {name}",
+                mend=f"one of {', '.join(known())}, or the path of a YAML file with your own",
+            )
+        twice = [key for key in new if key in chosen]
+        if twice:
+            raise Refusal(f"benchmark {twice[0]} is asked for twice", mend="name each benchmark once")
+        chosen |= new
+    return list(chosen.values())
+
+
+def read_definitions(path: Path) -> dict[str, Benchmark]:
+    """Read a file of definitions. Raises Refusal with file and line for what is missing, misspelt or impossible."""
+    tree, lines = read_yaml(path)
+    if not tree:
+        raise Refusal(f"{path.name}: no benchmark in it", mend=f"see the head of {DEFINITIONS}")
+    found: dict[str, Benchmark] = {}
+    for name, given in tree.items():
+        where = lines[(name,)]
+        if not isinstance(given, dict):
+            raise Refusal(f"{where}: {name} is no `key: value` list", mend=f"see the head of {DEFINITIONS}")
+        settings = {"name": name, **given}
+        if settings.get("prompt", "eval_math.txt") is not None:
+            settings["template"] = _read_prompt(str(settings.get("prompt", "eval_math.txt")), path.parent, where)
+        try:
+            found[name] = Benchmark.model_validate(settings)
+        except ValidationError as error:
+            faults = [_fault(name, item["loc"], item["msg"], lines) for item in error.errors()]
+            raise Refusal("\n".join(faults), mend=f"see the head of {DEFINITIONS}") from None
+    return found
+
+
+def _fault(name: str, loc: tuple[str | int, ...], message: str, lines: Mapping[tuple[str | int, ...], str]) -> str:
+    key = next((key for key in ((name, *loc[:n]) for n in range(len(loc), -1, -1)) if key in lines), (name,))
+    return f"{lines[key]}: {'.'.join(map(str, (name, *loc)))}: {message.removeprefix('Value error, ')}"
+
+
+def _read_prompt(name: str, folder: Path, where: str) -> str:
+    for file in (folder / name, PROMPTS / name):
+        if file.is_file():
+            return file.read_bytes().decode("utf-8")  # byte for byte: the hashes cover it
+    there = ", ".join(sorted(file.name for file in PROMPTS.glob("*.txt")))
+    raise Refusal(
+        f"{where}: there is no prompt file {name}", mend=f"put it beside the YAML file, or take one of: {there}"
+    )
+
+
+def load_problems(benchmark: Benchmark, data_dir: Path | None = None, *, any_count: bool = False) -> list[EvalProblem]:
+    """All problems of a benchmark, in the data's order.
+
+    data_dir: folder with NAME.jsonl or NAME.parquet; None takes the generator, or the hub at the pinned revision.
+    any_count: do not insist on benchmark.rows (the input check names the rows that are missing instead).
+    Raises Refusal for a missing or broken file, missing columns (naming those there are), empty or ill-typed questions
+    and answers, ids that come twice, and a wrong number of rows.
+    """
+    problems: list[EvalProblem] = []
+    first: dict[str, int] = {}
+    rows, source = read_rows(benchmark, data_dir)
+    for number, row in enumerate(rows, start=1):
+        problem = problem_of(benchmark, row, f"{source}: row {number}")
+        if problem.id in first:
+            what = f"the id {row[benchmark.id]!r}" if benchmark.id and benchmark.id in row else "the same question"
+            raise Refusal(
+                f"{source}: rows {first[problem.id]} and {number} have {what}",
+                "a problem counted twice would count its samples twice",
+                "remove one, or name a column with unique ids (id:)",
+            )
+        first[problem.id] = number
+        problems.append(problem)
+    if not problems or (len(problems) != benchmark.rows and not any_count):
+        raise Refusal(
+            f"{source}: {len(problems)} rows, {benchmark.name} has {benchmark.rows}",
+            "scores over other problems cannot be compared",
+            "take the whole file, or define a benchmark of your own with this number of rows",
+        )
+    return problems
+
+
+def problem_of(benchmark: Benchmark, row: Row, where: str) -> EvalProblem:
+    """One row as a problem. `where` goes into the messages."""
+    question = _column(row, (benchmark.question,), where)
+    if not isinstance(question, str) or not question.strip():
+        raise Refusal(f"{where}: {benchmark.question} is {_shown(question)}, not a question")
+    try:
+        name = str(row[benchmark.id]) if benchmark.id and benchmark.id in row else digest(question)
+    except UnicodeEncodeError:
+        raise Refusal(f"{where}: {benchmark.question} holds half a character (a lone surrogate)") from None
+    if benchmark.prompt_function:
+        prompt, choices, index = ask_lighteval(benchmark, row, where)
+        gold = choices[index]
+    else:
+        prompt, gold = benchmark.template.format(Question=question), _gold_text(benchmark, row, where)
+    return EvalProblem(f"{benchmark.name}/{name}", question, gold, prompt)
+
+
+def digest(text: str) -> str:
+    """xxh64 of a text as 16 hexadecimal digits, as lighteval hashes (logging/info_loggers.py)."""
+    import xxhash
+
+    return str(xxhash.xxh64(text.encode("utf-8")).hexdigest())
+
+
+def ask_lighteval(benchmark: Benchmark, row: Row, where: str) -> tuple[str, list[str], int]:
+    """Query, choices and gold index from lighteval's own prompt function.
+
+    Such functions draw the place of the right answer at random; seeded by the question, a row always gives one prompt.
+    """
+    function = _import(benchmark.prompt_function or "", where)
+    state = random.getstate()
+    random.seed(digest(str(row[benchmark.question])))
+    try:
+        doc = function(dict(row), benchmark.name)
+    except KeyError as error:
+        raise Refusal(f"{where}: there is no column {error}", f"the columns are {', '.join(map(str, row))}") from None
+    finally:
+        random.setstate(state)
+    return str(doc.query), [str(choice) for choice in doc.choices], int(doc.gold_index)
+
+
+def _gold_text(benchmark: Benchmark, row: Row, where: str) -> str:
+    value = _column(row, benchmark.gold, where)
+    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 1:
+        value = value[0]  # OlympiadBench's final_answer
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise Refusal(f"{where}: the answer is {_shown(value)}", mend="a text, a number, or a list of one of them")
+    if str(value).strip() in ("", "nan", "inf", "-inf"):
+        raise Refusal(f"{where}: the answer is {str(value) or 'empty'}")
+    return str(value)
+
+
+def _column(row: Row, names: Sequence[str], where: str) -> Any:
+    for name in names:
+        if name in row:
+            return row[name]
+    raise Refusal(
+        f"{where}: there is no column {' or '.join(names)}",
+        f"the columns are {', '.join(map(str, row))}",
+        "rename the column, or define a benchmark that names yours (question:, gold:)",
+    )
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def read_rows(benchmark: Benchmark, data_dir: Path | None) -> tuple[Iterator[Row], str]:
+    """The raw rows and what to call their source in messages."""
+    if benchmark.generator:
+        return iter(_import(benchmark.generator, benchmark.name)()), benchmark.generator
+    if data_dir is None:
+        return _hub_rows(benchmark), f"{benchmark.hub}@{(benchmark.revision or 'unpinned')[:7]}"
+    for suffix, read in ((".jsonl", _jsonl_rows), (".parquet", _parquet_rows)):
+        file = data_dir / f"{benchmark.name}{suffix}"
+        if file.is_file():
+            return read(file), str(file)
+    there = ", ".join(sorted(f.name for f in data_dir.iterdir())) if data_dir.is_dir() else "no such folder"
+    raise Refusal(
+        f"{data_dir} has no {benchmark.name}.jsonl or {benchmark.name}.parquet",
+        f"in it: {there or 'nothing'}",
+        "give --data the folder that holds the benchmark files",
+    )
+
+
+def _jsonl_rows(file: Path) -> Iterator[Row]:
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+                raise Refusal(f"{file}:{number}: not JSON: {error}", mend="one object a line, UTF-8") from None
+            if not isinstance(row, dict):
+                raise Refusal(f"{file}:{number}: a {type(row).__name__}, not an object", mend="one object a line")
+            yield row
+
+
+def _parquet_rows(file: Path) -> Iterator[Row]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(file)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise Refusal(f"{file}: not a parquet file: {error}") from None
+    yield from table.to_pylist()
+
+
+def _hub_rows(benchmark: Benchmark) -> Iterator[Row]:
+    if benchmark.hub is None:
+        raise Refusal(f"{benchmark.name} has no hub data set", mend=f"give --data a folder with {benchmark.name}.jsonl")
+    from datasets import load_dataset
+
+    try:
+        rows = load_dataset(benchmark.hub, benchmark.subset, split=benchmark.split, revision=benchmark.revision)
+    except Exception as error:  # noqa: BLE001 - fault boundary: the hub
+        raise Refusal(
+            f"{benchmark.name}: {benchmark.hub} at revision {benchmark.revision or 'main'} cannot be had: {error}",
+            mend=f"try again with a network, or give --data a folder with {benchmark.name}.jsonl",
+        ) from None
+    yield from rows
+
+
+def _import(name: str, where: str) -> Any:
+    module, _, function = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise Refusal(
+            f"{where}: {name} cannot be imported: {error}", mend="module:function of something installed"
+        ) from None
