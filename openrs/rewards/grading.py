@@ -1,0 +1,267 @@
+"""The one judge: is this completion right? Training rewards, curation and evaluation all ask here.
+
+math-verify runs in worker processes (pool.py, worker.py), never in threads: version 0.5.2 silently compares strings
+there. Each item has a wall clock of its own, each worker a memory limit; a worker that exceeds one of them, or dies, is
+killed and replaced, and its item gets a verdict all the same. The answer to a bad input is a verdict, never an
+exception and never a hang.
+"""
+
+import json
+import logging
+import os
+import threading
+import weakref
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from openrs.errors import Refusal
+from openrs.rewards.pool import LOST, Worker, wait
+
+logger = logging.getLogger(__name__)
+
+
+class Verdict(StrEnum):
+    """Only CORRECT is a right answer. What the others pay is the rewards' affair (functions.py); in an evaluation they
+    are wrong."""
+
+    CORRECT = "correct"
+    INCORRECT = "incorrect"
+    UNPARSEABLE_GOLD = "unparseable_gold"
+    NO_ANSWER = "no_answer"
+    TIMEOUT = "timeout"
+    CRASH = "crash"
+
+
+class Rule(StrEnum):
+    """Which of the paper's questions is asked. worker.py has each of them, with its source."""
+
+    PAPER = "paper"  # the accuracy reward as published: verify(answer, gold), the wrong way round
+    PAPER_COSINE = "paper-cosine"  # the same inside the cosine reward as published, which opens fewer boxes
+    CORRECTED = "corrected"  # the accuracy reward with verify(gold, answer)
+    LATEX_GOLD = "latex-gold"  # the evaluation: gold read as LaTeX (MATH-500, Minerva, OlympiadBench)
+    EXPR_GOLD = "expr-gold"  # the evaluation: gold read as an expression (AIME24, AMC23)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    gold: str
+    completion: str
+    rule: Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """A verdict, what was extracted from gold and completion (short, for a person; empty after TIMEOUT and CRASH) and
+    the seconds."""
+
+    verdict: Verdict
+    gold: str
+    answer: str
+    seconds: float
+
+
+class Judge:
+    """A pool of workers, started when first needed. Use it as a context manager, or close() it; leaving it to the end
+    of the program is safe too, and so is SIGKILL. May be used from any thread (calls take turns) and beside torch and
+    CUDA: workers are new programs, not forks, and never run the caller's __main__.
+
+    Args:
+        workers: how many items are graded at once; default as many as there are processors, at most 4 (one item takes
+            milliseconds).
+        timeout: seconds of wall clock for one item, all of it: reading gold and completion, comparing them, writing
+            both down. math-verify's own limits of 3 s for each parse and each comparison (lighteval's: 5 s) act inside
+            it. An item that is stopped at 5 s is TIMEOUT where the published code, which had no limit for the whole,
+            would have gone on; it nearly always ended in "not equal" there.
+        memory_bytes: address space of a worker (RLIMIT_AS; not enforced on macOS).
+
+    Raises:
+        Refusal: a limit that makes no sense; when first used: math-verify or lighteval is not installed.
+    """
+
+    def __init__(self, workers: int | None = None, timeout: float = 5.0, memory_bytes: int = 2 * 2**30) -> None:
+        if workers is not None and workers < 1:
+            raise Refusal(f"a judge with {workers} workers", mend="use at least one worker")
+        if not 0 < timeout < float("inf"):
+            raise Refusal(f"a judge with a time limit of {timeout} s", mend="use a limit above 0, for example 5")
+        if memory_bytes < 256 * 2**20:
+            raise Refusal(
+                f"a judge with {memory_bytes} bytes of memory", "a worker needs about 100 MB only to start", "use 2 GiB"
+            )
+        self.workers = workers if workers is not None else min(4, _processors())
+        self.timeout = timeout
+        self.memory_bytes = memory_bytes
+        self._adopt()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all workers. A judge that is asked again starts new ones."""
+        _end_all(self._pool, self._owner)
+
+    def grade(self, items: Sequence[Item]) -> list[Grade]:
+        """Judge every item; the grades come in the order of the items. Never raises for what is in an item, and never
+        hangs."""
+        if os.getpid() != self._owner:  # we are in a forked child: the workers and the lock belong to the parent
+            self._adopt()
+        with self._lock:
+            try:
+                return self._grade(items)
+            except BaseException:
+                # Ctrl-C, or a worker that doesn't start: the answers under way belong to nobody any more.
+                self.close()
+                raise
+
+    def _adopt(self) -> None:
+        self._owner = os.getpid()
+        self._lock = threading.Lock()
+        self._pool: list[Worker] = []
+        self._failed_starts = 0
+        weakref.finalize(self, _end_all, self._pool, self._owner)
+
+    def _grade(self, items: Sequence[Item]) -> list[Grade]:
+        waiting = deque(range(len(items)))
+        tried_twice: set[int] = set()
+        grades: dict[int, Grade] = {}
+        while len(grades) < len(items):
+            self._employ(waiting, items)
+            wait(self._pool)
+            for worker in list(self._pool):
+                number, reply = worker.item, worker.reply()
+                if worker.gone:
+                    self._bury(worker)
+                if reply is None or number is None:
+                    continue
+                if reply["verdict"] == LOST and number not in tried_twice:
+                    tried_twice.add(number)
+                    waiting.appendleft(number)
+                else:
+                    grades[number] = _grade_of(reply)
+        return [grades[number] for number in range(len(items))]
+
+    def _employ(self, waiting: deque[int], items: Sequence[Item]) -> None:
+        """Give every idle worker an item; start workers while there are fewer than allowed and more items than workers
+        starting."""
+        for worker in list(self._pool):
+            if waiting and worker.ready and worker.item is None:
+                if worker.alive():
+                    item = items[number := waiting.popleft()]
+                    worker.give(number, {"gold": item.gold, "completion": item.completion, "rule": item.rule})
+                else:
+                    worker.end()
+                    self._pool.remove(worker)
+        while len(self._pool) < self.workers and sum(not worker.ready for worker in self._pool) < len(waiting):
+            self._pool.append(Worker(self.memory_bytes, self.timeout))
+
+    def _bury(self, worker: Worker) -> None:
+        self._pool.remove(worker)
+        self._failed_starts = 0 if worker.ready else self._failed_starts + 1
+        if self._failed_starts == 3:
+            raise RuntimeError(
+                "the judge's worker processes end or hang while they start; see their message above, if any"
+            )
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _grade_of(reply: dict[str, Any]) -> Grade:
+    verdict = Verdict.CRASH if reply["verdict"] == LOST else Verdict(reply["verdict"])
+    if reply.get("error"):
+        logger.warning("the judge could not finish an item: %s", printable(reply["error"]))
+    return Grade(verdict, reply["gold"], reply["answer"], reply["seconds"])
+
+
+def _end_all(pool: list[Worker], owner: int) -> None:
+    if os.getpid() == owner:  # a forked child has the list, but not the workers
+        for worker in pool:
+            worker.end()
+    pool.clear()
+
+
+# --- openrs grade -----------------------------------------------------------------------------------------------------
+
+
+def printable(text: str) -> str:
+    """One line that is safe in a terminal and a log: what a model wrote may hold line ends, escape sequences and half
+    characters."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in text)
+
+
+def read_items(path: Path, rule: Rule) -> Iterator[tuple[int, Item]]:
+    """The items of a JSONL file with the fields gold, completion and, where a line wants its own, rule; with their line
+    numbers.
+
+    Raises:
+        Refusal: no such file, or a line that is no such object; it names the line.
+    """
+    try:
+        file = path.open(encoding="utf-8")
+    except OSError as error:
+        raise Refusal(
+            f"{path}: {error.strerror}", mend="give a JSONL file with the fields gold and completion"
+        ) from None
+    with file:
+        number = 0
+        try:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, _item(json.loads(line), rule)
+        except UnicodeDecodeError as error:
+            raise Refusal(f"{path}, after line {number}: not UTF-8 ({error.reason})") from None
+        except (ValueError, RecursionError) as error:
+            raise Refusal(
+                f"{path}, line {number}: {error}", mend='a line is like {"gold": "$4$", "completion": "..."}'
+            ) from None
+
+
+def _item(fields: Any, rule: Rule) -> Item:
+    if not isinstance(fields, dict):
+        raise ValueError("not a JSON object")  # noqa: TRY004 - the caller names the line
+    for name in ("gold", "completion"):
+        if name not in fields:
+            raise ValueError(f"the field {name!r} is missing")
+        if not isinstance(fields[name], str):
+            raise ValueError(f"the field {name!r} must be a string")  # noqa: TRY004
+    if (own := fields.get("rule", rule)) not in list(Rule):
+        raise ValueError(f"the field 'rule' is {own!r}, and none of {', '.join(Rule)}")
+    return Item(fields["gold"], fields["completion"], Rule(own))
+
+
+def grade_file(path: Path, judge: Judge, rule: Rule, write: Callable[[str], None]) -> Counter[Verdict]:
+    """Judge a JSONL file (see read_items) and write one line each: line number, verdict, seconds, gold and answer as
+    extracted; then a summary. Returns the verdicts' counts.
+
+    Raises:
+        Refusal: as read_items does. Lines before the bad one have been judged and written by then.
+    """
+    counts: Counter[Verdict] = Counter()
+    batch: list[tuple[int, Item]] = []
+
+    def flush() -> None:
+        for (number, _), grade in zip(batch, judge.grade([item for _, item in batch]), strict=True):
+            counts[grade.verdict] += 1
+            extracted = f"gold: {printable(grade.gold) or '-'}   answer: {printable(grade.answer) or '-'}"
+            write(f"{number:>6}  {grade.verdict:<16}  {grade.seconds:7.3f} s  {extracted}")
+        batch.clear()
+
+    for entry in read_items(path, rule):
+        batch.append(entry)
+        if len(batch) == 16 * judge.workers:
+            flush()
+    flush()
+    write(
+        f"{counts.total()} judged: " + (", ".join(f"{counts[v]} {v}" for v in Verdict if counts[v]) or "nothing to do")
+    )
+    return counts
