@@ -1,0 +1,62 @@
+# shellcheck shell=bash disable=SC2034 # the sourcing scripts use these variables
+# Sourced by every script here. Written for bash 3.2, which is what macOS has.
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
+
+# refuse WHAT [MORE ...]: one line each, then exit code 2 (openrs's code for "a retry can't help").
+refuse() {
+  printf '%s\n' "$@" >&2
+  exit 2
+}
+
+# took SECONDS -> "45 s" or "6 min 12 s"
+took() {
+  if [ "$1" -lt 60 ]; then echo "$1 s"; else echo "$(($1 / 60)) min $(($1 % 60)) s"; fi
+}
+
+# What every run here wants: no hub, no telemetry, and one thread (with two, OpenMP's spinning makes training 10x slower
+# on a busy machine; losses are the same).
+export_run_settings() {
+  export HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 OMP_NUM_THREADS=1
+}
+
+# try_python COMMAND: sets PYTHON and PYTHON_VERSION and succeeds if it is a 3.11 or 3.12 that can make virtual environments;
+# else adds the reason to TRIED. It is really started: a shim of pyenv may be there without the interpreter behind it.
+try_python() {
+  local answer
+  if ! command -v "$1" >/dev/null 2>&1; then
+    TRIED="$TRIED  $1: not found"$'\n'
+  elif ! answer=$("$1" -I -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null); then
+    TRIED="$TRIED  $1: does not start"$'\n'
+  else
+    case $answer in
+      3.11.* | 3.12.*)
+        if "$1" -I -c 'import ensurepip, venv' 2>/dev/null; then
+          PYTHON=$1 PYTHON_VERSION=$answer
+          return 0
+        fi
+        TRIED="$TRIED  $1: is $answer, but without venv (on Debian and Ubuntu: apt install python${answer%.*}-venv)"$'\n'
+        ;;
+      *) TRIED="$TRIED  $1: is $answer"$'\n' ;;
+    esac
+  fi
+  return 1
+}
+
+# find_python [NAME ...]: sets PYTHON and PYTHON_VERSION or refuses with what was tried. OPENRS_PYTHON overrides the search.
+find_python() {
+  local candidate
+  TRIED=
+  if [ -n "${OPENRS_PYTHON:-}" ]; then
+    try_python "$OPENRS_PYTHON" && return
+    refuse "OPENRS_PYTHON is no Python 3.11 or 3.12 that openrs can use:" "${TRIED%$'\n'}"
+  fi
+  [ $# -gt 0 ] || set -- python3.11 python3.12 python3 python
+  for candidate in "$@" "${PYENV_ROOT:-${HOME:-/}/.pyenv}"/versions/3.1[12].*/bin/python; do
+    case $candidate in *\**) continue ;; esac # the pattern itself: no pyenv here
+    try_python "$candidate" && return
+  done
+  refuse "openrs needs Python 3.11 or 3.12, and none was found. Tried:" "${TRIED%$'\n'}" \
+    "Install one (Debian, Ubuntu: apt install python3.11 python3.11-venv; macOS: brew install python@3.11), or name it:" \
+    "  OPENRS_PYTHON=/path/to/python3.11 $0"
+}
