@@ -194,16 +194,17 @@ def problem_of(benchmark: Benchmark, row: Row, where: str) -> EvalProblem:
     question = _column(row, (benchmark.question,), where)
     if not isinstance(question, str) or not question.strip():
         raise Refusal(f"{where}: {benchmark.question} is {_shown(question)}, not a question")
-    try:
-        name = str(row[benchmark.id]) if benchmark.id and benchmark.id in row else digest(question)
-    except UnicodeEncodeError:
-        raise Refusal(f"{where}: {benchmark.question} holds half a character (a lone surrogate)") from None
+    name = str(row[benchmark.id]) if benchmark.id and benchmark.id in row else None
     if benchmark.prompt_function:
         prompt, choices, index = ask_lighteval(benchmark, row, where)
         gold = choices[index]
     else:
         prompt, gold = benchmark.template.format(Question=question), _gold_text(benchmark, row, where)
-    return EvalProblem(f"{benchmark.name}/{name}", question, gold, prompt)
+    try:
+        (prompt + gold).encode("utf-8")
+    except UnicodeEncodeError:
+        raise Refusal(f"{where}: half a character (a lone surrogate) in question or answer") from None
+    return EvalProblem(f"{benchmark.name}/{name or digest(question)}", question, gold, prompt)
 
 
 def digest(text: str) -> str:

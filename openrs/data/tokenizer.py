@@ -1,0 +1,236 @@
+"""Tokenizers: loaded through transformers and guarded, or used as they lie on disk without it.
+
+transformers 5 ignores the tokenizer class of qwen2 models (MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS) and builds a
+Qwen2Tokenizer; with a tokenizer of another kind, digits, spaces and `<think>` then vanish without a word. So what was
+loaded is compared with what tokenizer.json itself says. The base model's tokenizer passes under transformers 5.17.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from openrs.errors import Refusal
+
+PAPER_CHAT = "<｜begin▁of▁sentence｜><｜User｜>{prompt}<｜Assistant｜><think>\n"
+"""The paper's evaluation prompt in chat format, no system message (paper.md section 1, proven by hash_full_prompts)."""
+
+PROBES = (
+    "Find the remainder when $2^{2025}$ is divided by $1000$.",
+    r"Let $f(x)=\frac{x^2-1}{\sqrt{x+1}}$ and $\sum_{k=1}^{\infty}\frac{1}{k^2}=\boxed{\frac{\pi^2}{6}}$.",
+    "<think>\nFirst, 7+8=15.\n\nSo 27+58=85.\n</think>\n\n\\boxed{85}",
+    "0123456789 1,234,567.89 3.14159 -42 10^{-6}",
+    "\n\n\n  indented\n\ttab\n trailing  \n",
+    "Größe, naïve, Ελληνικά, русский, 中文数学题, 日本語, العربية, 🧮∑∫√≤≠",
+    "def f(x):\n    return {'a': [x, x**2]}  # comment\r\n",
+    " leading space and  two  spaces ",
+    "\\begin{align*}\n a &= b \\\\\n c &= d\n\\end{align*} [asy]draw((0,0)--(1,1));[/asy]",
+)
+"""Texts in Unicode normal form C: tokenizers that normalise to it must round-trip them too."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerFacts:
+    """What the guard found. bos_added: BOS tokens that encoding puts in front of a plain text (0 or 1).
+
+    bos_in_template: whether the chat template itself writes BOS; both together make the two BOS of the paper.
+    """
+
+    kind: str
+    tokens: int
+    bos_id: int | None
+    eos_id: int | None
+    pad_id: int | None
+    bos_added: int
+    bos_in_template: bool
+    chat_template: bool
+
+
+def load_tokenizer(folder_or_repo: str | Path, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+    """A transformers tokenizer from a folder, or from the hub at a pinned revision. Call `guard` on it before use.
+
+    Raises Refusal when a folder has no tokenizer, a file in it is broken, or the hub cannot give one.
+    """
+    folder = Path(folder_or_repo)
+    if folder.is_dir():
+        _tokenizer_file(folder)
+    elif folder.is_absolute() or str(folder_or_repo).startswith(".") or str(folder_or_repo).count("/") > 1:
+        raise Refusal(
+            f"there is no folder {folder_or_repo}", mend="give a model folder, or a hub name like owner/model"
+        )
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(
+            str(folder_or_repo), revision=revision, trust_remote_code=trust_remote_code, use_fast=True
+        )
+    except Exception as error:  # noqa: BLE001 - fault boundary: the hub, and files from anywhere
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise Refusal(
+            f"the tokenizer of {folder_or_repo}{f' at {revision}' if revision else ''} cannot be loaded: {reason}",
+            mend="check the name, the revision and the network, or give a folder with tokenizer.json",
+        ) from None
+
+
+def guard(tokenizer: Any, folder: Path) -> TokenizerFacts:
+    """Stop when the loaded tokenizer does not do what `folder`/tokenizer.json says.
+
+    Checked on PROBES: equal ids with and without special tokens, and decode(encode(text)) == text.
+    Raises Refusal naming the first text and ids that differ.
+    """
+    truth = _read_tokenizer(folder)
+    for text in PROBES:
+        for special in (False, True):
+            ids = list(tokenizer(text, add_special_tokens=special)["input_ids"])
+            wanted = list(truth.encode(text, add_special_tokens=special).ids)
+            if ids != wanted:
+                raise _other_ids(f"{folder}: the loaded tokenizer ({type(tokenizer).__name__})", text, ids, wanted)
+        ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        back = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        if back != text:
+            raise Refusal(
+                f"{folder}: {text[:40]!r} comes back from the tokenizer as {str(back)[:40]!r}",
+                "what cannot be written in its tokens cannot be asked or answered",
+                "use a byte-level tokenizer",
+            )
+    template = getattr(tokenizer, "chat_template", None)
+    with_special = list(tokenizer("x", add_special_tokens=True)["input_ids"])
+    return TokenizerFacts(
+        kind=type(tokenizer).__name__,
+        tokens=len(tokenizer),
+        bos_id=tokenizer.bos_token_id,
+        eos_id=tokenizer.eos_token_id,
+        pad_id=tokenizer.pad_token_id,
+        bos_added=_leading(with_special, tokenizer.bos_token_id),
+        bos_in_template=bool(template and tokenizer.bos_token)
+        and str(tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)).startswith(
+            str(tokenizer.bos_token)
+        ),
+        chat_template=bool(template),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ChatEncoder:
+    """User message -> chat text -> token ids, from the files alone: no torch, no transformers, at once."""
+
+    tokenizer: Any
+    template: Any
+    special: dict[str, str]
+
+    @classmethod
+    def from_folder(cls, path: Path) -> "ChatEncoder":
+        """From a model's folder, or its tokenizer.json. Raises Refusal when a part is missing or broken."""
+        folder = path.parent if path.is_file() else path
+        tokenizer = _read_tokenizer(folder)
+        config = _read_config(folder)
+        special = {name: _token_text(value) for name, value in config.items() if name.endswith("_token")}
+        return cls(tokenizer, _compiled(_template_text(folder, config), folder), special)
+
+    def text(self, prompt: str) -> str:
+        """The chat text for one user message, ready for the assistant's turn."""
+        messages = [{"role": "user", "content": prompt}]
+        return str(self.template.render(messages=messages, add_generation_prompt=True, **self.special))
+
+    def ids(self, prompt: str, *, double_bos: bool = False) -> list[int]:
+        """Token ids of the chat text, with one BOS (where the tokenizer has one).
+
+        double_bos tokenises the chat text with special tokens once more, as the authors' harness did: where the
+        template writes BOS and the tokenizer adds it, there are two (proven by hash_input_tokens).
+        """
+        text, bos = self.text(prompt), self.special.get("bos_token", "")
+        special = double_bos or not (bos and text.startswith(bos))
+        return list(self.tokenizer.encode(text, add_special_tokens=special).ids)
+
+    def leading_bos(self, ids: list[int]) -> int:
+        """How many BOS tokens stand in front."""
+        return _leading(ids, self.tokenizer.token_to_id(self.special.get("bos_token", "")))
+
+
+def _leading(ids: list[int], token: int | None) -> int:
+    return next((n for n, here in enumerate(ids) if here != token), len(ids)) if token is not None else 0
+
+
+def _other_ids(loaded: str, text: str, ids: list[int], wanted: list[int]) -> Refusal:
+    same = min(len(ids), len(wanted))
+    place = next((n for n in range(same) if ids[n] != wanted[n]), same)
+    around = slice(max(0, place - 1), place + 4)
+    return Refusal(
+        f"{loaded} is not the one in tokenizer.json: for {text[:40]!r} it gives {ids[around]} where the file gives "
+        f"{wanted[around]} (from token {around.start})",
+        "transformers builds its own tokenizer class for some model types, and the model would read nonsense",
+        "save the model with the tokenizer class that transformers loads it with (Qwen2Tokenizer for qwen2)",
+    )
+
+
+def _tokenizer_file(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise Refusal(f"there is no folder {folder}", mend="give the folder that holds tokenizer.json")
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        there = ", ".join(sorted(f.name for f in folder.iterdir())[:8]) or "nothing"
+        raise Refusal(
+            f"{folder} has no tokenizer.json", f"in it: {there}", "copy the tokenizer's files beside the model's"
+        )
+    return file
+
+
+def _read_tokenizer(folder: Path) -> Any:
+    import tokenizers
+
+    file = _tokenizer_file(folder)
+    try:
+        return tokenizers.Tokenizer.from_file(str(file))
+    except Exception as error:  # noqa: BLE001 - fault boundary: the library raises bare Exception for a broken file
+        raise Refusal(f"{file} is no tokenizer: {error}", mend="copy it again from the model's home") from None
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    file = folder / "tokenizer_config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise Refusal(f"{file} cannot be read: {error}") from None
+    return config if isinstance(config, dict) else {}
+
+
+def _token_text(value: Any) -> str:
+    return str(value.get("content", "")) if isinstance(value, dict) else str(value or "")
+
+
+def _template_text(folder: Path, config: dict[str, Any]) -> str:
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    template = config.get("chat_template")
+    if isinstance(template, list):  # named templates
+        template = {item.get("name"): item.get("template") for item in template if isinstance(item, dict)}.get(
+            "default"
+        )
+    if not isinstance(template, str) or not template:
+        raise Refusal(
+            f"{folder} has no chat template",
+            "without one nobody can say how the model wants to be asked",
+            "put its chat_template.jinja beside tokenizer.json",
+        )
+    return template
+
+
+def _compiled(text: str, folder: Path) -> Any:
+    """Compile as transformers does (utils/chat_template_utils.py): a sandbox, because templates come from anywhere."""
+    from jinja2 import TemplateError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    def refuse(message: str) -> None:
+        raise Refusal(f"{folder}: its chat template refuses a single user message: {message}")
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.globals["raise_exception"] = refuse
+    try:
+        return environment.from_string(text)
+    except TemplateError as error:
+        raise Refusal(f"{folder}: its chat template is broken: {error}") from None
