@@ -1,8 +1,10 @@
 """The command line: one verb a function, no logic. Rooms are imported when their verb is called, never before."""
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from openrs import __version__
 from openrs.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_REFUSED, Interrupted, Refusal
@@ -49,6 +51,27 @@ def recipe_diff(args: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
+# --- evaluation -------------------------------------------------------------------------------------------------------
+
+
+def inputs(args: argparse.Namespace) -> int:
+    from openrs.evaluation.benchmarks import known, resolve
+    from openrs.evaluation.inputs import check_inputs
+
+    chosen = resolve(args.benchmarks) if args.benchmarks else [b for b in known().values() if b.hashes]
+    report = check_inputs(chosen, args.data, args.tokenizer)
+    print(json.dumps(report.as_json(), indent=2, ensure_ascii=False) if args.json else "\n".join(report.lines()))
+    return EXIT_DONE if report.proven else EXIT_REFUSED
+
+
+def results(args: argparse.Namespace) -> int:
+    from openrs.report.lighteval_logs import lines, read
+
+    reading = read(args.paths)
+    print(json.dumps(reading.as_json(), indent=2, ensure_ascii=False) if args.json else "\n".join(lines(reading)))
+    return EXIT_DONE if reading.results else EXIT_REFUSED
+
+
 # --- the main way -----------------------------------------------------------------------------------------------------
 
 
@@ -76,6 +99,19 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("a")
     compare.add_argument("b")
     compare.set_defaults(run=recipe_diff)
+
+    prove = verb("inputs", inputs, "prove that the benchmarks' inputs are the paper's: 15 hashes, in seconds")
+    prove.add_argument("--data", type=Path, help="folder with NAME.jsonl or NAME.parquet; the hub when absent")
+    prove.add_argument(
+        "--tokenizer", type=Path, help="folder with tokenizer.json and chat template, for 5 of the hashes"
+    )
+    prove.add_argument(
+        "--benchmarks", nargs="+", metavar="NAME", help="only these (names, or YAML files with your own)"
+    )
+    prove.add_argument("--json", action="store_true")
+    others = verb("results", results, "read lighteval results, anybody's: score, n, k, inputs verified or not")
+    others.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="results_*.json, or folders of them")
+    others.add_argument("--json", action="store_true")
     return top
 
 

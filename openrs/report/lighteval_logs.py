@@ -46,9 +46,6 @@ class Result:
     date: str
     files: tuple[str, ...]
 
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
 class Broken:
@@ -62,6 +59,9 @@ class Broken:
 class Reading:
     results: tuple[Result, ...]
     broken: tuple[Broken, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 class _NoResults(Exception):  # noqa: N818 - becomes a Broken line
