@@ -10,7 +10,7 @@ import importlib
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -261,7 +261,10 @@ def _shown(value: Any) -> str:
 def read_rows(benchmark: Benchmark, data_dir: Path | None) -> tuple[Iterator[Row], str]:
     """The raw rows and what to call their source in messages."""
     if benchmark.generator:
-        return iter(_import(benchmark.generator, benchmark.name)()), benchmark.generator
+        made = _import(benchmark.generator, benchmark.name)()
+        return (
+            asdict(row) if is_dataclass(row) and not isinstance(row, type) else row for row in made
+        ), benchmark.generator
     if data_dir is None:
         return _hub_rows(benchmark), f"{benchmark.hub}@{(benchmark.revision or 'unpinned')[:7]}"
     for suffix, read in ((".jsonl", _jsonl_rows), (".parquet", _parquet_rows)):

@@ -167,14 +167,13 @@ def check_inputs(benchmarks: Sequence[Benchmark], data_dir: Path | None, tokeniz
     Without it the paper's chat format is used and the token hashes stay unchecked.
     Raises Refusal for data or a tokenizer that cannot be read; a mismatch is no error but part of the report.
     """
-    encoder = ChatEncoder.from_folder(tokenizer) if tokenizer else None
+    published = [benchmark for benchmark in benchmarks if benchmark.hashes]
+    encoder = ChatEncoder.from_folder(tokenizer) if tokenizer and published else None
     recorded = recorded_digests()
     checks: list[HashCheck] = []
     changes: list[RowChange] = []
     bos: int | None = None
-    for benchmark in benchmarks:
-        if benchmark.hashes is None:
-            continue
+    for benchmark in published:
         problems = load_problems(benchmark, data_dir, any_count=True)
         rows = row_digests(problems, encoder)
         prompts = [encoder.text(p.prompt) if encoder else PAPER_CHAT.format(prompt=p.prompt) for p in problems]
