@@ -1,0 +1,305 @@
+"""Rewards as TRL 1.16 calls them: f(prompts, completions, completion_ids, **columns) -> list[float | None].
+
+Two modes. `paper` is the published code (src/open_r1/rewards.py of knoveleng/open-rs at 2889c47), number for number and
+with its defects; `corrected` mends them:
+
+| | paper | corrected |
+|---|---|---|
+| gold that can't be parsed | 1.0 for any answer (accuracy and cosine) | None, and counted |
+| comparison | verify(answer, gold), the wrong way round | verify(gold, answer) |
+| a box between dollars or brackets | opened for accuracy, not for cosine (worker.py) | opened |
+| cosine: length | characters, against a max_len given as tokens | tokens |
+| cosine: beyond max_len | turns back, repeats every 2 x max_len | stays at the value of max_len |
+| judge timed out or crashed | as a wrong answer | as a wrong answer |
+
+The published code had no limit for the whole of a comparison; math-verify's own time-outs (3 s each) made a wrong
+answer of most that took long, and so does ours at the judge's 5 s. A wrong answer it stays in `corrected`: None for one
+completion of a group would pay it more than its wrong neighbours.
+
+None is TRL's "does not apply": the weighted sum leaves it out. All completions of a group share their gold, so in a
+group whose gold can't be parsed every completion misses the same term, and the group learns from what is left (format),
+or, when nothing is left, not at all: TRL then sets the advantages to 0. (GRPOTrainer._generate_and_score_completions:
+nansum, unscorable_mask.)
+"""
+
+import difflib
+import functools
+import importlib
+import inspect
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from openrs.errors import Refusal
+from openrs.rewards.grading import Item, Judge, Rule, Verdict
+
+Mode = Literal["paper", "corrected"]
+RewardFunction = Callable[..., list[float | None]]
+END_OF_THOUGHT = "\n</think>\n"
+
+
+class Spec(Protocol):
+    """What a recipe says of one reward."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def weight(self) -> float: ...
+    @property
+    def args(self) -> Mapping[str, Any]: ...
+
+
+@dataclass(slots=True)
+class RewardStats:
+    """What happened since the last drain(), in this process. Completions are counted once, however many rewards ask
+    about them."""
+
+    completions: int = 0  # judged
+    unparseable_golds: int = 0
+    no_answers: int = 0
+    timeouts: int = 0
+    crashes: int = 0
+    cosine_beyond: int = 0  # longer than max_len: in paper mode the curve turns back there, in corrected mode it stays
+    cosine_wraps: int = 0  # paper mode: longer than 2 x max_len, where the curve starts again
+    seconds: float = 0.0  # waited for the judge
+
+    def drain(self) -> dict[str, float]:
+        """The counts as metrics, `judge/...`, and back to zero."""
+        counts = {f"judge/{field.name}": float(getattr(self, field.name)) for field in fields(self)}
+        for field in fields(self):
+            setattr(self, field.name, field.default)
+        return counts
+
+
+@dataclass(frozen=True, slots=True)
+class RewardSet:
+    """What GRPOTrainer takes: functions, and their weights for GRPOConfig.reward_weights; and what the monitors
+    read."""
+
+    functions: list[RewardFunction]
+    weights: list[float]
+    stats: RewardStats
+
+
+@dataclass(frozen=True, slots=True)
+class Cosine:
+    """The cosine reward's curve: r = min + (max - min) / 2 * (1 + cos(pi * length / max_len)).
+
+    A right answer earns from 1.0 (short) to 0.5 (length max_len). A wrong one earns from 0.0 (short) to -0.5: so it was
+    run. The paper's text has wrong answers the other way round; exchange min_value_wrong and max_value_wrong for that.
+    The names and defaults are those of the published script, but max_len, whose default of 1000 was never used, must be
+    given.
+    """
+
+    max_len: int
+    min_value_wrong: float = 0.0
+    max_value_wrong: float = -0.5
+    min_value_correct: float = 0.5
+    max_value_correct: float = 1.0
+
+    def value(self, correct: bool, length: int) -> float:
+        """The reward of an answer of `length`, in whatever unit max_len is meant. Bit for bit the published
+        arithmetic."""
+        low, high = self.max_value_wrong, self.min_value_wrong
+        if correct:
+            low, high = self.min_value_correct, self.max_value_correct
+        return low + 0.5 * (high - low) * (1.0 + math.cos(length / self.max_len * math.pi))
+
+
+class _Grader:
+    """Asks the judge, once for each completion and rule of a batch, and counts."""
+
+    def __init__(self, judge: Judge, stats: RewardStats) -> None:
+        self._judge, self._stats = judge, stats
+        self._batch: tuple[list[str], list[str]] = ([], [])
+        self._asked: set[str] = set()
+        self._verdicts: dict[Item, Verdict] = {}
+        self._counted: set[tuple[int, Verdict]] = set()
+
+    def verdicts(self, reward: str, completions: Sequence[str], golds: Sequence[str], rule: Rule) -> list[Verdict]:
+        """One verdict a completion. The rewards of a batch are called one after the other with the same lists; a reward
+        that asks again has a new batch, and so has one with other lists.
+        """
+        batch = (list(completions), list(golds))
+        if reward in self._asked or batch != self._batch:
+            _check_texts(completions, golds)
+            self._batch, self._asked, self._verdicts, self._counted = batch, set(), {}, set()
+            self._stats.completions += len(completions)
+        self._asked.add(reward)
+        items = [Item(gold, text, rule) for gold, text in zip(golds, completions, strict=True)]
+        new = list(dict.fromkeys(item for item in items if item not in self._verdicts))
+        began = time.perf_counter()
+        grades = self._judge.grade(new)
+        self._stats.seconds += time.perf_counter() - began
+        self._verdicts |= {item: grade.verdict for item, grade in zip(new, grades, strict=True)}
+        found = [self._verdicts[item] for item in items]
+        self._count(found)
+        return found
+
+    def _count(self, found: list[Verdict]) -> None:
+        for row in set(enumerate(found)) - self._counted:
+            self._counted.add(row)
+            match row[1]:
+                case Verdict.UNPARSEABLE_GOLD:
+                    self._stats.unparseable_golds += 1
+                case Verdict.NO_ANSWER:
+                    self._stats.no_answers += 1
+                case Verdict.TIMEOUT:
+                    self._stats.timeouts += 1
+                case Verdict.CRASH:
+                    self._stats.crashes += 1
+
+
+def _check_texts(completions: Sequence[str], golds: Sequence[str]) -> None:
+    for what, texts in (("completion", completions), ("gold", golds)):
+        for row, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise Refusal(
+                    f"{what} {row} of a batch is {text!r}, not a string",
+                    "math-verify would find nothing in it, and in paper mode that pays 1.0" if what == "gold" else "",
+                    "use plain prompts, not conversations, and golds that are strings",
+                )
+
+
+# --- the three rewards of the paper -----------------------------------------------------------------------------------
+
+
+def _accuracy(mode: Mode, grader: _Grader) -> RewardFunction:
+    """1.0 for a right answer, 0.0 for any other; a gold that can't be parsed pays 1.0 (paper) or None (corrected)."""
+    rule = Rule.PAPER if mode == "paper" else Rule.CORRECTED
+    pays = {Verdict.CORRECT: 1.0, Verdict.UNPARSEABLE_GOLD: 1.0 if mode == "paper" else None}
+
+    def accuracy(completions: Sequence[str], gold: Sequence[str], **_: Any) -> list[float | None]:
+        return [pays.get(verdict, 0.0) for verdict in grader.verdicts("accuracy", completions, gold, rule)]
+
+    return accuracy
+
+
+def _format(completions: Sequence[str], **_: Any) -> list[float | None]:
+    """1.0 when "\\n</think>\\n" occurs exactly once, else 0.0: in effect, thinking ended before the cap."""
+    return [1.0 if text.count(END_OF_THOUGHT) == 1 else 0.0 for text in completions]
+
+
+_format.__name__ = "format"
+
+
+def _cosine(mode: Mode, curve: Cosine, grader: _Grader, stats: RewardStats) -> RewardFunction:
+    """The curve's value; a gold that can't be parsed pays 1.0 (paper) or None (corrected)."""
+    paper = mode == "paper"
+    rule = Rule.PAPER_COSINE if paper else Rule.CORRECTED
+
+    def cosine(
+        completions: Sequence[str], completion_ids: Sequence[Sequence[int]], gold: Sequence[str], **_: Any
+    ) -> list[float | None]:
+        rewards: list[float | None] = []
+        verdicts = grader.verdicts("cosine", completions, gold, rule)
+        for verdict, text, ids in zip(verdicts, completions, completion_ids, strict=True):
+            length = len(text) if paper else len(ids)
+            stats.cosine_beyond += length > curve.max_len
+            stats.cosine_wraps += paper and length > 2 * curve.max_len
+            if verdict is Verdict.UNPARSEABLE_GOLD:
+                rewards.append(1.0 if paper else None)
+            else:
+                rewards.append(curve.value(verdict is Verdict.CORRECT, length if paper else min(length, curve.max_len)))
+        return rewards
+
+    return cosine
+
+
+# --- the registry -----------------------------------------------------------------------------------------------------
+
+
+def build_rewards(specs: Sequence[Spec], mode: Mode, judge: Judge) -> RewardSet:
+    """The reward functions of a recipe, in its order. Their __name__, which TRL's metrics use, is the name in the
+    recipe, or the function's own for a `module:function`.
+
+    Raises:
+        Refusal: an unknown name or argument, a module or function that isn't there, two rewards of one name.
+    """
+    if mode not in ("paper", "corrected"):
+        raise Refusal(f"rewards.mode is {mode!r}", mend="use paper (as published, with its defects) or corrected")
+    stats = RewardStats()
+    grader = _Grader(judge, stats)
+    functions: dict[str, RewardFunction] = {}
+    for spec in specs:
+        match spec.name:
+            case "accuracy":
+                _check_arguments(spec, ())
+                function = _accuracy(mode, grader)
+            case "format":
+                _check_arguments(spec, ())
+                function = _format
+            case "cosine":
+                function = _cosine(mode, _curve(spec), grader, stats)
+            case _:
+                function = _own(spec)
+        name = _name(function)
+        if name in functions:
+            raise Refusal(f"two rewards are called {name}", "their metrics would be mixed up", "rename one of them")
+        functions[name] = function
+    return RewardSet(list(functions.values()), [float(spec.weight) for spec in specs], stats)
+
+
+def _name(function: Any) -> str:
+    """As TRL finds it (trainer/utils.py, get_callable_name)."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
+def _check_arguments(spec: Spec, allowed: Sequence[str]) -> None:
+    for unknown in sorted(set(spec.args) - set(allowed)):
+        near = difflib.get_close_matches(unknown, allowed, 1)
+        raise Refusal(
+            f"reward {spec.name}: unknown argument {unknown}" + (f", did you mean {near[0]}?" if near else ""),
+            mend=f"it takes {', '.join(allowed)}" if allowed else "it takes none: remove args",
+        )
+
+
+def _curve(spec: Spec) -> Cosine:
+    _check_arguments(spec, [field.name for field in fields(Cosine)])
+    if "max_len" not in spec.args:
+        raise Refusal(
+            "reward cosine: max_len is missing", "the published default of 1000 was never used", "the paper ran 3584"
+        )
+    for name, value in spec.args.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise Refusal(f"reward cosine: {name} is {value!r}, not a number")
+    if spec.args["max_len"] <= 0:
+        raise Refusal(
+            f"reward cosine: max_len is {spec.args['max_len']}", mend="use a length above 0, for example 3584"
+        )
+    return Cosine(**spec.args)
+
+
+def _own(spec: Spec) -> RewardFunction:
+    """A user's `module:function`, also from the current folder, which stays at the end of the import path."""
+    module_name, colon, attribute = spec.name.partition(":")
+    if not (module_name and colon and attribute):
+        known = ["accuracy", "format", "cosine"]
+        near = difflib.get_close_matches(spec.name, known, 1)
+        raise Refusal(
+            f"unknown reward {spec.name!r}" + (f", did you mean {near[0]}?" if near else ""),
+            mend=f"use {', '.join(known)}, or module:function for one of your own",
+        )
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise Refusal(f"reward {spec.name}: {error}", mend=f"install it, or put {module_name}.py into {here}") from None
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        what = "is not callable" if hasattr(module, attribute) else "is not there"
+        raise Refusal(f"reward {spec.name}: {attribute} {what} in {module.__file__}")
+    if not spec.args:
+        return function  # type: ignore[no-any-return]
+    given_by_trl = {"prompts", "completions", "completion_ids"}
+    parameters = inspect.signature(function).parameters.values()
+    named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    _check_arguments(spec, [name for name in named if name not in given_by_trl])
+    return functools.partial(function, **spec.args)
