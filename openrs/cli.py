@@ -72,6 +72,14 @@ def results(args: argparse.Namespace) -> int:
     return EXIT_DONE if reading.results else EXIT_REFUSED
 
 
+def grade(args: argparse.Namespace) -> int:
+    from openrs.rewards.grading import Judge, grade_file
+
+    with Judge(args.workers, args.timeout) as judge:
+        grade_file(args.file, judge, args.rule, print)
+    return EXIT_DONE
+
+
 # --- the main way -----------------------------------------------------------------------------------------------------
 
 
@@ -112,6 +120,21 @@ def parser() -> argparse.ArgumentParser:
     others = verb("results", results, "read lighteval results, anybody's: score, n, k, inputs verified or not")
     others.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="results_*.json, or folders of them")
     others.add_argument("--json", action="store_true")
+
+    judge = verb("grade", grade, "ask the judge about answers: a verdict a line, and what was extracted")
+    judge.add_argument(
+        "file", type=Path, help="JSONL with the fields gold and completion, and rule where a line wants its own"
+    )
+    judge.add_argument(
+        "--rule",
+        default="paper",
+        metavar="RULE",
+        help="paper (default), paper-cosine, corrected: the training rewards; latex-gold, expr-gold: evaluation",
+    )
+    judge.add_argument("--timeout", type=float, default=5.0, metavar="S", help="seconds for one answer (default 5)")
+    judge.add_argument(
+        "--workers", type=int, metavar="N", help="how many answers are judged at once (default at most 4)"
+    )
     return top
 
 

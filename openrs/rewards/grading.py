@@ -199,69 +199,75 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in text)
 
 
-def read_items(path: Path, rule: Rule) -> Iterator[tuple[int, Item]]:
+def read_items(path: Path, rule: str) -> Iterator[tuple[int, Item]]:
     """The items of a JSONL file with the fields gold, completion and, where a line wants its own, rule; with their line
     numbers.
 
     Raises:
         Refusal: no such file, or a line that is no such object; it names the line.
     """
+    number = 0
     try:
-        file = path.open(encoding="utf-8")
-    except OSError as error:
-        raise Refusal(
-            f"{path}: {error.strerror}", mend="give a JSONL file with the fields gold and completion"
-        ) from None
-    with file:
-        number = 0
-        try:
+        with path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
-                    yield number, _item(json.loads(line), rule)
-        except UnicodeDecodeError as error:
-            raise Refusal(f"{path}, after line {number}: not UTF-8 ({error.reason})") from None
-        except (ValueError, RecursionError) as error:
-            raise Refusal(
-                f"{path}, line {number}: {error}", mend='a line is like {"gold": "$4$", "completion": "..."}'
-            ) from None
+                    yield number, _item({"rule": rule, **_fields(line)})
+    except OSError as error:
+        raise Refusal(f"{path}: {error.strerror}", mend="give a JSONL file: a JSON object a line") from None
+    except UnicodeDecodeError as error:
+        raise Refusal(f"{path}, after line {number}: not UTF-8 ({error.reason})") from None
+    except (ValueError, RecursionError) as error:
+        mend = 'a line is like {"gold": "$4$", "completion": "..."}'
+        raise Refusal(f"{path}, line {number}: {error}", mend=mend) from None
 
 
-def _item(fields: Any, rule: Rule) -> Item:
+def _fields(line: str) -> dict[str, Any]:
+    fields = json.loads(line)
     if not isinstance(fields, dict):
-        raise ValueError("not a JSON object")  # noqa: TRY004 - the caller names the line
-    for name in ("gold", "completion"):
+        raise ValueError("not a JSON object")  # noqa: TRY004 - the caller adds the line
+    return fields
+
+
+def _item(fields: dict[str, Any]) -> Item:
+    for name in ("gold", "completion", "rule"):
         if name not in fields:
-            raise ValueError(f"the field {name!r} is missing")
+            raise ValueError(f"the field {name} is missing")
         if not isinstance(fields[name], str):
-            raise ValueError(f"the field {name!r} must be a string")  # noqa: TRY004
-    if (own := fields.get("rule", rule)) not in list(Rule):
-        raise ValueError(f"the field 'rule' is {own!r}, and none of {', '.join(Rule)}")
-    return Item(fields["gold"], fields["completion"], Rule(own))
+            raise ValueError(f"the field {name} must be a string")  # noqa: TRY004
+    if fields["rule"] not in list(Rule):
+        raise ValueError(f"unknown rule {fields['rule']!r}; there are {', '.join(Rule)}")
+    return Item(fields["gold"], fields["completion"], Rule(fields["rule"]))
 
 
-def grade_file(path: Path, judge: Judge, rule: Rule, write: Callable[[str], None]) -> Counter[Verdict]:
+def grade_file(path: Path, judge: Judge, rule: str, write: Callable[[str], None]) -> Counter[Verdict]:
     """Judge a JSONL file (see read_items) and write one line each: line number, verdict, seconds, gold and answer as
     extracted; then a summary. Returns the verdicts' counts.
 
     Raises:
-        Refusal: as read_items does. Lines before the bad one have been judged and written by then.
+        Refusal: as read_items does, after the lines before the bad one have been judged and written.
     """
+    if rule not in list(Rule):
+        raise Refusal(f"unknown rule {rule!r}", mend=f"use one of {', '.join(Rule)}")
     counts: Counter[Verdict] = Counter()
     batch: list[tuple[int, Item]] = []
 
     def flush() -> None:
-        for (number, _), grade in zip(batch, judge.grade([item for _, item in batch]), strict=True):
+        grades = judge.grade([item for _, item in batch])
+        for (number, _), grade in zip(batch, grades, strict=True):
             counts[grade.verdict] += 1
             extracted = f"gold: {printable(grade.gold) or '-'}   answer: {printable(grade.answer) or '-'}"
             write(f"{number:>6}  {grade.verdict:<16}  {grade.seconds:7.3f} s  {extracted}")
         batch.clear()
 
-    for entry in read_items(path, rule):
-        batch.append(entry)
-        if len(batch) == 16 * judge.workers:
-            flush()
+    try:
+        for entry in read_items(path, rule):
+            batch.append(entry)
+            if len(batch) == 16 * judge.workers:
+                flush()
+    except Refusal:
+        flush()
+        raise
     flush()
-    write(
-        f"{counts.total()} judged: " + (", ".join(f"{counts[v]} {v}" for v in Verdict if counts[v]) or "nothing to do")
-    )
+    each = ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
+    write(f"{counts.total()} judged by the rule {rule}: {each or 'the file is empty'}")
     return counts
