@@ -1,0 +1,412 @@
+"""How sure anyone can be of a score: exact where that is possible, with an interval everywhere.
+
+All functions take `correct`: for every problem its samples as 0 or 1, a matrix [problems, samples], or a list of lists
+when the numbers of samples differ. Scores are proportions; a problem counts once, however many samples it has. Two
+questions are kept apart: "what would these very problems give on average?" (fixed: only sampling is noise) and "what
+would other problems of this kind give?" (over problems: problems are clusters, their draw is noise too).
+
+Sources: pass@k Chen et al. 2021 (arXiv 2107.03374, eq. 1); clustered standard errors Miller 2024 (arXiv 2411.00640);
+Wilson 1927, with the effective sample size of survey statistics (Korn and Graubard 1998); expanded percentile bootstrap
+Hesterberg 2015 (arXiv 1411.5279, section 5.2); TOST Schuirmann 1987.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from openrs.errors import Refusal
+
+Matrix = Sequence[Sequence[int]] | NDArray[Any]
+Floats = NDArray[np.float64]
+LEVEL = 0.95
+EXACT_REACH = 200_000  # steps of the sum up to which a sign-flip distribution is computed exactly: about a second
+ROUNDED = 0.0005  # published scores are rounded to a tenth of a point
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Bounds in proportions. method says how they were made."""
+
+    low: float
+    high: float
+    method: str
+    level: float = LEVEL
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A mean over n problems. k: samples a problem that it used (the fewest, where they differ); samples: all together.
+
+    fixed: standard error and interval of the mean on these very problems; None for the error when k is 1.
+    problems: the same when the problems themselves are a sample; None when n is 1.
+    """
+
+    value: float
+    n: int
+    k: int
+    samples: int
+    se_fixed: float | None
+    se_problems: float | None
+    fixed: Interval
+    problems: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class AtK:
+    """pass@k or majority@k: mean over n problems of samples problems each, error and interval over problems."""
+
+    value: float
+    n: int
+    k: int
+    samples: int
+    se_problems: float | None
+    problems: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class PairedDifference:
+    """a - b on the same n problems. se and interval over problems; p_value two-sided, by flipping signs of problems."""
+
+    difference: float
+    n: int
+    k: tuple[int, int]
+    se: float
+    interval: Interval
+    p_value: float
+    p_method: str
+
+
+@dataclass(frozen=True, slots=True)
+class Equivalence:
+    """Two one-sided tests: is the difference within +- margin? interval is the 90 % one that the test rests on."""
+
+    difference: float
+    n: int
+    k: tuple[int, ...]
+    margin: float
+    p_value: float
+    equivalent: bool
+    interval: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What one more evaluation, one sample a problem, would score. p_value: of the published score, if given."""
+
+    expected: float
+    n: int
+    k: int
+    interval: Interval
+    published: float | None
+    p_value: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The best of m equally good checkpoints, each evaluated once (k = 1) on n problems."""
+
+    expected: float
+    n: int
+    k: int
+    m: int
+    at_least: float | None
+    probability: float | None
+
+
+def avg_at_k(correct: Matrix) -> Score:
+    """avg@k: the mean over problems of the share of right samples.
+
+    se_fixed**2 = sum_i p_i (1 - p_i) / (k_i - 1) / n**2; se_problems**2 = sum_i (p_i - mean)**2 / (n (n - 1)).
+    Intervals are Wilson's with the effective sample size mean (1 - mean) / se**2 (Student's t for problems, k > 1), so
+    that scores near 0 or 1 keep an honest width; coverage is simulated in the tests. For k = 1 both are plain Wilson,
+    which is too wide rather than too narrow for the fixed problems.
+    """
+    right, tries = _counts(correct)
+    share, n, k = right / tries, len(right), int(tries.min())
+    value, (se_problems, problems) = _over_problems(share, once=int(tries.max()) == 1)
+    if k == 1:
+        return Score(value, n, k, int(tries.sum()), None, se_problems, _wilson(value, n, "Wilson"), problems)
+    se = float(np.sqrt((share * (1 - share) / (tries - 1)).sum()) / n)
+    effective = value * (1 - value) / se**2 if se else float(tries.sum())
+    fixed = _wilson(value, effective, "Wilson, effective sample size, problems fixed")
+    return Score(value, n, k, int(tries.sum()), se, se_problems, fixed, problems)
+
+
+def pass_at_k(correct: Matrix, k: int) -> AtK:
+    """Unbiased pass@k: the mean over problems of 1 - C(n_i - c_i, k) / C(n_i, k), for c_i right of n_i samples."""
+    right, tries = _counts(correct)
+    _need(k, tries)
+    chance = np.array([1 - math.comb(t - r, k) / math.comb(t, k) for r, t in zip(right, tries, strict=True)])
+    value, (se, interval) = _over_problems(chance, once=int(tries.max()) == 1)
+    return AtK(value, len(right), k, int(tries.min()), se, interval)
+
+
+def majority_at_k(answers: Sequence[Sequence[str | None]], correct: Matrix, k: int | None = None) -> AtK:
+    """majority@k: is the most frequent answer among the first k samples right? Mean over problems.
+
+    answers: what each sample answered, None for no answer (it has no vote). A tie counts as the share of right answers
+    among the tied ones, which is the expectation over a fair draw.
+    """
+    rows = _rows(correct)
+    if [len(row) for row in answers] != [len(row) for row in rows]:
+        raise Refusal("answers and verdicts do not belong together: their numbers of samples differ")
+    tries = np.array([len(row) for row in rows])
+    used = int(tries.min()) if k is None else k
+    _need(used, tries)
+    votes = [_vote(texts[:used], row[:used]) for texts, row in zip(answers, rows, strict=True)]
+    value, (se, interval) = _over_problems(np.array(votes), once=used == 1)
+    return AtK(value, len(rows), used, int(tries.min()), se, interval)
+
+
+def paired_difference(a: Matrix, b: Matrix, *, seed: int = 0, resamples: int = 10_000) -> PairedDifference:
+    """Mean difference a - b over the same problems, in the same order; numbers of samples may differ.
+
+    interval: cluster bootstrap over problems, percentiles widened by sqrt(n / (n - 1)) t / z, so that few problems do
+    not make it too narrow, and by half the step between two possible means (continuity; it matters for k = 1). Where
+    every problem has the same difference resampling shows nothing; it then reaches as far as one unseen problem could,
+    z**2 / (n + z**2). p_value: the share of all 2**n ways to swap a and b within problems that differ at least as
+    much, computed exactly by convolution (sampled only when sample numbers have no small common multiple). It tests
+    that no problem favours a model; with unequal numbers of samples it is approximate.
+    """
+    difference, tries_a, tries_b = _differences(a, b)
+    rng = np.random.default_rng(seed)
+    steps = math.lcm(*{*tries_a, *tries_b})
+    p_value, method = _sign_flip(difference * steps, rng)
+    return PairedDifference(
+        difference=float(difference.mean()),
+        n=len(difference),
+        k=(min(tries_a), min(tries_b)),
+        se=float(difference.std(ddof=1) / math.sqrt(len(difference))),
+        interval=_bootstrap(difference, 1 / (len(difference) * steps), rng, resamples),
+        p_value=p_value,
+        p_method=method,
+    )
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Holm's correction over benchmarks (statsmodels): adjusted p-values under the same names."""
+    from statsmodels.stats.multitest import multipletests
+
+    if not p_values:
+        return {}
+    adjusted = multipletests(list(p_values.values()), method="holm")[1]
+    return {name: float(value) for name, value in zip(p_values, adjusted, strict=True)}
+
+
+def equivalent(a: Matrix, b: Matrix, margin_points: float, *, alpha: float = 0.05) -> Equivalence:
+    """TOST on the same problems: do a and b differ by less than margin_points percentage points?
+
+    Errors over problems, Student's t with n - 1 degrees of freedom.
+    """
+    difference, tries_a, tries_b = _differences(a, b)
+    n = len(difference)
+    se = float(difference.std(ddof=1) / math.sqrt(n))
+    found = _tost(float(difference.mean()), se, stats.t(n - 1), margin_points, alpha)
+    return Equivalence(n=n, k=(min(tries_a), min(tries_b)), **found)
+
+
+def equivalent_to_published(
+    correct: Matrix, published: float, published_se: float, margin_points: float, *, alpha: float = 0.05
+) -> Equivalence:
+    """TOST against a published mean over the same problems (a proportion, with its standard error over seeds).
+
+    Only sampling is noise, since the problems are the same: se**2 = se_fixed**2 + published_se**2, normal.
+    Raises Refusal for k = 1, which does not tell its own noise.
+    """
+    score = avg_at_k(correct)
+    if score.se_fixed is None:
+        raise Refusal("one sample a problem does not tell its own noise", mend="evaluate with --samples 2 or more")
+    found = _tost(score.value - published, math.hypot(score.se_fixed, published_se), stats.norm, margin_points, alpha)
+    return Equivalence(n=score.n, k=(score.k,), **found)
+
+
+def poisson_binomial(rates: Sequence[float] | Floats) -> Floats:
+    """Exact distribution of the number of successes, [n + 1], when problem i succeeds with probability rates[i]."""
+    chances = np.ones(1)
+    for rate in rates:
+        chances = np.append(chances * (1 - rate), 0.0) + np.append(0.0, chances * rate)
+    return chances
+
+
+def single_run(correct: Matrix, published: float | None = None) -> Prediction:
+    """Is a published score, one sample a problem, what this model gives? Prediction interval for such a run.
+
+    The Poisson-binomial distribution at each problem's share of right samples; because the shares are themselves
+    measured with k_i samples, noise of variance 2 p_i (1 - p_i) / (k_i - 1) is added, which makes the whole variance
+    unbiased for a new run around them. p_value: chance of a result at most as likely as the published one.
+    Raises Refusal for k = 1 and for a published score that is no number of the n problems.
+    """
+    right, tries = _counts(correct)
+    n, k, share = len(right), int(tries.min()), right / tries
+    if k < 2:
+        raise Refusal("one sample a problem tells nothing about a second run", mend="evaluate with --samples 2 or more")
+    chances = poisson_binomial(share)
+    extra = math.sqrt(float((2 * share * (1 - share) / (tries - 1)).sum()))
+    if extra:
+        offsets = np.arange(-n, n + 1)
+        noise = stats.norm.cdf(offsets + 0.5, scale=extra) - stats.norm.cdf(offsets - 0.5, scale=extra)
+        spread = np.convolve(chances, noise)
+        chances = spread[n : 2 * n + 1].copy()
+        chances[0] += spread[:n].sum()
+        chances[-1] += spread[2 * n + 1 :].sum()
+        chances /= chances.sum()
+    p_value = None
+    if published is not None:
+        count = _count_of(published, n)
+        p_value = float(min(1.0, chances[chances <= chances[count] * (1 + 1e-9)].sum()))
+    below = np.cumsum(chances)
+    low = int(np.searchsorted(below, (1 - LEVEL) / 2, side="right"))
+    high = int(np.searchsorted(below, (1 + LEVEL) / 2 - 1e-12))
+    interval = Interval(low / n, min(high, n) / n, "Poisson-binomial, widened for measured rates")
+    return Prediction(float(share.mean()), n, k, interval, published, p_value)
+
+
+def expected_best(rate: float | Sequence[float], n: int, m: int, at_least: float | None = None) -> Best:
+    """What choosing the best of m checkpoints on the test set gives although none is better than another.
+
+    rate: probability of a right answer, one for all problems or one each. With F the distribution of the number right,
+    E[best] = sum_{x=0}^{n-1} (1 - F(x)**m) / n and P(best >= t) = 1 - F(t - 1)**m.
+    The paper's base (0.287) on AIME24 (30), 21 checkpoints: 44.8 expected, P(best >= 46.7) = 45 %.
+    """
+    rates = [rate] * n if isinstance(rate, int | float) else list(rate)
+    if len(rates) != n or m < 1 or n < 1:
+        raise Refusal(f"{len(rates)} rates for {n} problems and {m} checkpoints: no such selection")
+    below = np.cumsum(poisson_binomial(rates))
+    expected = float((1 - below[:-1] ** m).sum() / n)
+    chance = None
+    if at_least is not None:
+        count = math.ceil((at_least - ROUNDED) * n)  # a published 46.7 % of 30 is 14, although 14.01 > 14
+        chance = 1.0 if count <= 0 else float(1 - min(1.0, below[count - 1]) ** m) if count <= n else 0.0
+    return Best(expected, n, 1, m, at_least, chance)
+
+
+def _rows(correct: Matrix) -> list[list[int]]:
+    rows = [list(row) for row in correct]
+    if not rows or any(not row for row in rows):
+        raise Refusal("a score needs at least one problem, and at least one sample of each")
+    if any(value not in (0, 1) for row in rows for value in row):
+        raise Refusal("verdicts are 0 or 1")
+    return rows
+
+
+def _counts(correct: Matrix) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    rows = _rows(correct)
+    return np.array([sum(row) for row in rows]), np.array([len(row) for row in rows])
+
+
+def _need(k: int, tries: NDArray[np.int64]) -> None:
+    if not 1 <= k <= int(tries.min()):
+        raise Refusal(
+            f"k = {k}, but a problem has {int(tries.min())} samples", mend="ask for a k from 1 to that number"
+        )
+
+
+def _differences(a: Matrix, b: Matrix) -> tuple[Floats, list[int], list[int]]:
+    (right_a, tries_a), (right_b, tries_b) = _counts(a), _counts(b)
+    if len(right_a) != len(right_b) or len(right_a) < 2:
+        raise Refusal(
+            f"{len(right_a)} and {len(right_b)} problems cannot be paired",
+            mend="compare two evaluations of the same problems, at least two of them",
+        )
+    return right_a / tries_a - right_b / tries_b, tries_a.tolist(), tries_b.tolist()
+
+
+def _over_problems(share: Floats, *, once: bool) -> tuple[float, tuple[float | None, Interval]]:
+    """Mean of one figure a problem, with standard error and interval over problems."""
+    n, value = len(share), float(share.mean())
+    if n == 1:
+        return value, (None, Interval(0.0, 1.0, "one problem tells nothing about others"))
+    se = float(share.std(ddof=1) / math.sqrt(n))
+    if once:
+        return value, (se, _wilson(value, n, "Wilson"))
+    effective = value * (1 - value) / se**2 if se else float(n)
+    quantile = float(stats.t.ppf((1 + LEVEL) / 2, n - 1))
+    return value, (se, _wilson(value, effective, "Wilson, effective sample size, clustered by problem", quantile))
+
+
+def _wilson(value: float, n: float, method: str, quantile: float | None = None) -> Interval:
+    z = quantile or float(stats.norm.ppf((1 + LEVEL) / 2))
+    centre = (value + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(value * (1 - value) / n + z * z / (4 * n * n))
+    return Interval(max(0.0, centre - half), min(1.0, centre + half), method)
+
+
+def _vote(answers: Sequence[str | None], right: Sequence[int]) -> float:
+    votes = Counter(answer for answer in answers if answer is not None)
+    if not votes:
+        return 0.0
+    top = [answer for answer, count in votes.items() if count == max(votes.values())]
+    verdicts = [[r for a, r in zip(answers, right, strict=True) if a == answer] for answer in top]
+    return float(np.mean([np.mean(verdict) for verdict in verdicts]))
+
+
+def _bootstrap(difference: Floats, step: float, rng: np.random.Generator, resamples: int) -> Interval:
+    n, mean = len(difference), float(difference.mean())
+    z = float(stats.norm.ppf((1 + LEVEL) / 2))
+    if np.ptp(difference) == 0:
+        reach = z * z / (n + z * z)
+        return Interval(
+            max(-1.0, mean - reach), min(1.0, mean + reach), "no problem differs from another: Wilson's reach"
+        )
+    chunk = max(1, 2_000_000 // n)
+    sizes = [min(chunk, resamples - start) for start in range(0, resamples, chunk)]
+    means = np.concatenate([difference[rng.integers(0, n, (size, n))].mean(axis=1) for size in sizes])
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    wider = math.sqrt(n / (n - 1)) * float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) / z
+    low, high = mean + (low - mean) * wider - step / 2, mean + (high - mean) * wider + step / 2
+    return Interval(max(-1.0, float(low)), min(1.0, float(high)), "cluster bootstrap, expanded percentile")
+
+
+def _sign_flip(steps: Floats, rng: np.random.Generator) -> tuple[float, str]:
+    """P(|sum of +-steps| >= |sum of steps|) over all signs. steps are whole numbers but for rounding."""
+    whole = [round(step) for step in steps.tolist()]
+    sizes = [abs(step) for step in whole if step]
+    reach, seen = sum(sizes), abs(sum(whole))
+    if not sizes:
+        return 1.0, "exact sign-flip permutation"
+    common = math.gcd(*sizes)
+    sizes, reach, seen = [size // common for size in sizes], reach // common, seen // common
+    if reach <= EXACT_REACH:
+        chances = np.zeros(2 * reach + 1)
+        chances[reach] = 1.0
+        for size in sizes:
+            flipped = np.zeros_like(chances)
+            flipped[size:] += chances[: len(chances) - size]
+            flipped[: len(chances) - size] += chances[size:]
+            chances = flipped / 2
+        far = chances[: reach - seen + 1].sum() + chances[reach + seen :].sum()
+        return float(min(1.0, far)), "exact sign-flip permutation"
+    floats, draws = np.array(sizes, dtype=np.float64), 20_000
+    sums = np.abs((rng.integers(0, 2, (draws, len(sizes))) * 2 - 1) @ floats)
+    return (1 + int((sums >= seen * (1 - 1e-12)).sum())) / (1 + draws), f"sign-flip permutation, {draws} drawn"
+
+
+def _tost(difference: float, se: float, law: Any, margin_points: float, alpha: float) -> dict[str, Any]:
+    if not margin_points > 0:
+        raise Refusal(
+            f"a margin of {margin_points} points: nothing is that equal", mend="give a margin above 0, e.g. 3"
+        )
+    margin = margin_points / 100
+    # where no spread was seen nothing is known of the noise, and nothing is proven
+    p_value = max(law.sf((difference + margin) / se), law.cdf((difference - margin) / se)) if se else 1.0
+    half = float(law.ppf(1 - alpha)) * se
+    return {
+        "difference": difference,
+        "margin": margin,
+        "p_value": float(p_value),
+        "equivalent": bool(p_value < alpha),
+        "interval": Interval(difference - half, difference + half, "TOST", 1 - 2 * alpha),
+    }
+
+
+def _count_of(score: float, n: int) -> int:
+    count = round(score * n)
+    if not 0 <= count <= n or abs(score * n - count) > ROUNDED * n + 1e-9:
+        raise Refusal(f"{100 * score:.2f} % is no whole number of {n} problems answered once")
+    return count

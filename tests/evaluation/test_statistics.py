@@ -1,0 +1,328 @@
+"""Figures against hand-made matrices and other people's implementations; coverage by simulation."""
+
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from openrs.errors import Refusal
+from openrs.evaluation.statistics import (
+    avg_at_k,
+    equivalent,
+    equivalent_to_published,
+    expected_best,
+    holm,
+    majority_at_k,
+    paired_difference,
+    pass_at_k,
+    poisson_binomial,
+    single_run,
+)
+
+HAND = [[1, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0], [1, 0, 0, 0]]  # shares 1/2, 1, 0, 1/4
+BASE, EXP3 = 0.287, [46.7, 30.0, 43.3, 23.3, 33.3, 26.7, 23.3, 30.0]
+
+
+def once(right: int, n: int) -> list[list[int]]:
+    return [[1]] * right + [[0]] * (n - right)
+
+
+def test_avg_and_both_standard_errors_by_hand():
+    score = avg_at_k(HAND)
+    assert score.value == pytest.approx(0.4375)
+    assert (score.n, score.k, score.samples) == (4, 4, 16)
+    # sampling only: (1/4 + 0 + 0 + 3/16) / 3 / 16
+    assert score.se_fixed == pytest.approx(math.sqrt((0.25 + 0.1875) / 3 / 16))
+    # over problems: sum of squares 0.00390625 + 0.31640625 + 0.19140625 + 0.03515625 over 4 * 3
+    assert score.se_problems == pytest.approx(math.sqrt(0.546875 / 12))
+    assert score.fixed.low < score.value < score.fixed.high
+    assert score.problems.high - score.problems.low > score.fixed.high - score.fixed.low
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "stderr"),
+    [(14, 30, 0.09264111117062017), (9, 30, 0.0850962943396763), (427, 500, 0.01580720517583485)],
+)
+def test_standard_error_of_one_sample_is_that_of_the_authors_logs(right, n, stderr):
+    score = avg_at_k(once(right, n))
+    assert score.se_problems == pytest.approx(stderr, rel=1e-12)
+    assert score.se_fixed is None
+
+
+def test_one_sample_interval_is_wilson():
+    wilson = stats.binomtest(14, 30).proportion_ci(method="wilson")
+    score = avg_at_k(once(14, 30))
+    for interval in (score.problems, score.fixed):
+        assert (interval.low, interval.high) == pytest.approx((wilson.low, wilson.high))
+
+
+@pytest.mark.parametrize("right", [0, 30])
+def test_scores_at_the_edge_keep_a_width(right):
+    for k in (1, 10):
+        score = avg_at_k([[int(i < right)] * k for i in range(30)])
+        assert score.value == right / 30
+        assert 0.1 < score.problems.high - score.problems.low < 0.15
+        assert score.fixed.high - score.fixed.low > 0.01
+
+
+def test_numbers_of_samples_may_differ():
+    score = avg_at_k([[1, 0], [1, 1, 1, 0], [0]])
+    assert score.value == pytest.approx((0.5 + 0.75 + 0) / 3)
+    assert (score.k, score.samples, score.se_fixed) == (1, 7, None)
+
+
+@pytest.mark.parametrize("bad", [[], [[]], [[1], []], [[2]], [[0.5]], [[None]], [[float("nan")]]])
+def test_what_is_no_matrix_of_verdicts_is_refused(bad):
+    with pytest.raises(Refusal):
+        avg_at_k(bad)
+
+
+def test_pass_at_k_is_the_mean_over_all_subsets():
+    rng = np.random.default_rng(1)
+    correct = rng.integers(0, 2, (5, 6))
+    from itertools import combinations
+
+    for k in range(1, 7):
+        by_hand = np.mean([np.mean([max(subset) for subset in combinations(row, k)]) for row in correct])
+        assert pass_at_k(correct, k).value == pytest.approx(by_hand, abs=1e-12)
+    assert pass_at_k(HAND, 1).value == pytest.approx(avg_at_k(HAND).value)
+    assert pass_at_k(HAND, 1).problems == avg_at_k(HAND).problems
+    assert pass_at_k([[0] * 999 + [1]], 500).value == pytest.approx(0.5)
+    with pytest.raises(Refusal, match="4 samples"):
+        pass_at_k(HAND, 5)
+
+
+def test_majority():
+    answers = [["7", "7", "8"], ["1", "2", "2"], ["1", "2", None], [None, None, None], [None, None, "5"]]
+    correct = [[1, 1, 0], [1, 0, 0], [1, 0, 0], [0, 0, 0], [0, 0, 1]]
+    found = majority_at_k(answers, correct)
+    assert found.value == pytest.approx((1 + 0 + 0.5 + 0 + 1) / 5)
+    assert (found.n, found.k, found.samples) == (5, 3, 3)
+    assert majority_at_k(answers, correct, k=1).value == pytest.approx(3 / 5)
+    with pytest.raises(Refusal, match="do not belong together"):
+        majority_at_k(answers[:4], correct)
+
+
+def test_paired_difference_by_hand_and_by_enumeration():
+    a = [[1, 1], [1, 0], [1, 1], [0, 0], [1, 0], [1, 1]]
+    b = [[0, 1], [1, 0], [0, 0], [0, 1], [0, 0], [1, 0]]
+    d = np.array([0.5, 0, 1, -0.5, 0.5, 0.5])
+    found = paired_difference(a, b)
+    assert found.difference == pytest.approx(2 / 6)
+    assert found.se == pytest.approx(d.std(ddof=1) / math.sqrt(6))
+    sums = [abs(np.dot(signs, d)) for signs in product((1, -1), repeat=6)]
+    assert found.p_value == pytest.approx(np.mean(np.array(sums) >= abs(d.sum()) - 1e-12))
+    assert found.p_method.startswith("exact")
+    assert (found.n, found.k) == (6, (2, 2))
+    back = paired_difference(b, a)
+    assert back.difference == -found.difference
+    assert back.p_value == found.p_value
+
+
+def test_sign_flip_of_single_samples_is_mcnemars_exact_test():
+    a = [[1]] * 12 + [[0]] * 3 + [[1]] * 15
+    b = [[0]] * 12 + [[1]] * 3 + [[1]] * 15
+    assert paired_difference(a, b).p_value == pytest.approx(stats.binomtest(12, 15).pvalue)
+
+
+def test_sign_flip_is_exact_for_large_benchmarks_and_sampled_where_it_cannot_be():
+    rng = np.random.default_rng(3)
+    a, b = rng.integers(0, 2, (675, 10)), rng.integers(0, 2, (675, 3))
+    exact = paired_difference(a, b)
+    assert exact.p_method.startswith("exact")
+    primes = [2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41]
+    ragged = [rng.integers(0, 2, n).tolist() for n in primes]
+    again = [rng.integers(0, 2, n).tolist() for n in primes]
+    drawn = paired_difference(ragged, again)
+    assert "drawn" in drawn.p_method
+    d = np.array([np.mean(x) - np.mean(y) for x, y in zip(ragged, again, strict=True)])
+    sums = np.abs(np.array(list(product((1, -1), repeat=13))) @ d)
+    assert drawn.p_value == pytest.approx(np.mean(sums >= abs(d.sum()) - 1e-12), abs=0.015)
+
+
+def test_equal_models_differ_by_nothing_but_not_for_sure():
+    same = paired_difference(once(14, 30), once(14, 30))
+    assert (same.difference, same.p_value) == (0, 1)
+    assert same.interval.high == pytest.approx(stats.norm.ppf(0.975) ** 2 / (30 + stats.norm.ppf(0.975) ** 2))
+    assert not equivalent(once(14, 30), once(14, 30), 3).equivalent
+
+
+def test_unpaired_evaluations_are_refused():
+    with pytest.raises(Refusal, match="30 and 40 problems"):
+        paired_difference(once(1, 30), once(1, 40))
+
+
+def test_holm():
+    # 0.01 * 3, max(0.03, 0.02 * 2), max(0.04, 0.2)
+    assert holm({"a": 0.02, "b": 0.01, "c": 0.2}) == pytest.approx({"a": 0.04, "b": 0.03, "c": 0.2})
+    assert holm({}) == {}
+
+
+def test_equivalence_is_the_paired_tost_of_statsmodels():
+    from statsmodels.stats.weightstats import ttost_paired
+
+    rng = np.random.default_rng(5)
+    rates = rng.beta(0.4, 0.8, 60)
+    a, b = (np.array([rng.binomial(1, p, 10) for p in rates]) for _ in range(2))
+    found = equivalent(a, b, 5)
+    assert found.p_value == pytest.approx(ttost_paired(a.mean(1), b.mean(1), -0.05, 0.05)[0])
+    assert found.equivalent == (found.interval.low > -0.05 and found.interval.high < 0.05)
+    assert equivalent(a, b, 20).equivalent
+    assert not equivalent(a, b, 0.1).equivalent
+
+
+def test_equivalence_to_a_published_mean():
+    correct = [[1, 0] * 5] * 30  # 50 %, se_fixed = sqrt(30 * 0.25 / 9) / 30
+    se = math.hypot(math.sqrt(30 * 0.25 / 9) / 30, 0.01)
+    found = equivalent_to_published(correct, 0.51, 0.01, 8)
+    assert found.p_value == pytest.approx(stats.norm.sf((-0.01 + 0.08) / se))
+    assert found.equivalent
+    assert not equivalent_to_published(correct, 0.51, 0.01, 4).equivalent
+    with pytest.raises(Refusal, match="own noise"):
+        equivalent_to_published(once(3, 30), 0.1, 0.01, 4)
+    with pytest.raises(Refusal, match="margin"):
+        equivalent(correct, correct, 0)
+
+
+def test_poisson_binomial_by_enumeration_and_as_binomial():
+    rates = [0.1, 0.5, 0.9, 1.0, 0.0]
+    by_hand = np.zeros(6)
+    for outcome in product((0, 1), repeat=5):
+        by_hand[sum(outcome)] += math.prod(p if x else 1 - p for x, p in zip(outcome, rates, strict=True))
+    assert poisson_binomial(rates) == pytest.approx(by_hand)
+    assert poisson_binomial([0.3] * 675) == pytest.approx(stats.binom.pmf(np.arange(676), 675, 0.3), abs=1e-12)
+
+
+def test_the_paper_selected_the_best_of_21():
+    best = expected_best(BASE, 30, 21, at_least=0.467)
+    assert 100 * best.expected == pytest.approx(44.8, abs=0.05)
+    assert best.probability == pytest.approx(0.45, abs=0.005)
+    assert (best.n, best.k, best.m) == (30, 1, 21)
+    draws = np.random.default_rng(2).binomial(30, BASE, (200_000, 21)).max(axis=1)
+    assert best.expected == pytest.approx(draws.mean() / 30, abs=5e-4)
+    assert best.probability == pytest.approx((draws >= 14).mean(), abs=5e-3)
+
+
+def test_best_of_one_is_the_mean_and_edges_are_sure():
+    assert expected_best(BASE, 30, 1).expected == pytest.approx(BASE)
+    assert expected_best([0.0, 1.0], 2, 5).expected == pytest.approx(0.5)
+    assert expected_best(0.5, 4, 3, at_least=0).probability == 1
+    assert expected_best(0.0, 4, 3, at_least=0.25).probability == pytest.approx(0)
+    # 51.3 % of 675 is 346, although 0.513 * 675 = 346.3
+    assert expected_best(0.5, 675, 1, at_least=0.513).probability == pytest.approx(stats.binom.sf(345, 675, 0.5))
+    with pytest.raises(Refusal):
+        expected_best([0.5], 2, 1)
+
+
+def test_one_published_draw_against_ten_seeds():
+    """Per-problem shares whose mean is Sober Look's 29.7 % for Open-RS3: 46.7 is far out, 30.0 is ordinary."""
+    shares = [10] * 4 + [7, 6, 6, 5, 5, 4, 4, 3, 2, 2, 2, 1, 1, 1] + [0] * 12
+    correct = [[1] * c + [0] * (10 - c) for c in shares]
+    assert avg_at_k(correct).value == pytest.approx(0.297, abs=0.001)
+    usual, lucky = single_run(correct, 0.300), single_run(correct, 0.467)
+    assert usual.p_value > 0.5
+    assert lucky.p_value < 0.02
+    assert usual.interval.low < 0.3 < usual.interval.high < 0.467
+    assert (usual.n, usual.k) == (30, 10)
+    # with known rates it is the plain Poisson-binomial distribution
+    sure = single_run([[1] * 10] * 3 + [[0] * 10] * 7)
+    assert (sure.interval.low, sure.interval.high) == (0.3, 0.3)
+    with pytest.raises(Refusal, match="whole number"):
+        single_run(correct, 0.31)
+    with pytest.raises(Refusal, match="one sample"):
+        single_run(once(3, 10))
+
+
+# --- coverage of 95 % intervals, within Monte-Carlo error ----------------------------------------------------------
+
+
+def aime(rng: np.random.Generator, n: int) -> np.ndarray:
+    """Many problems that are never solved, some that always are, 29 % on average."""
+    return rng.beta(0.35, 0.85, n)
+
+
+def math_500(rng: np.random.Generator, n: int) -> np.ndarray:
+    return rng.beta(1.6, 0.3, n)
+
+
+def draw(rng: np.random.Generator, rates: np.ndarray, k: int) -> np.ndarray:
+    return (rng.random((len(rates), k)) < rates[:, None]).astype(int)
+
+
+def close(hits: int, runs: int, low: float = 0.95, high: float = 0.95) -> bool:
+    """Whether the share is between low and high, give or take three Monte-Carlo errors and a point for discreteness."""
+    error = 3 * math.sqrt(0.95 * 0.05 / runs) + 0.01
+    return low - error <= hits / runs <= high + error
+
+
+@pytest.mark.parametrize(
+    ("kind", "mean", "n", "k"), [(aime, 0.35 / 1.2, 30, 1), (aime, 0.35 / 1.2, 30, 10), (math_500, 1.6 / 1.9, 500, 3)]
+)
+def test_interval_over_problems_covers(kind, mean, n, k):
+    rng = np.random.default_rng(11)
+    runs = 1000 if n < 100 else 400
+    hits = 0
+    for _ in range(runs):
+        interval = avg_at_k(draw(rng, kind(rng, n), k)).problems
+        hits += interval.low <= mean <= interval.high
+    assert close(hits, runs), hits / runs
+
+
+@pytest.mark.parametrize(("kind", "n", "k"), [(aime, 30, 10), (aime, 30, 4), (math_500, 500, 3)])
+def test_interval_for_fixed_problems_covers(kind, n, k):
+    rng = np.random.default_rng(12)
+    runs = 1000 if n < 100 else 400
+    hits = 0
+    for _ in range(runs):
+        rates = kind(rng, n)
+        interval = avg_at_k(draw(rng, rates, k)).fixed
+        hits += interval.low <= rates.mean() <= interval.high
+    assert close(hits, runs), hits / runs
+
+
+def test_interval_of_one_sample_is_never_too_narrow_for_fixed_problems():
+    rng = np.random.default_rng(13)
+    rates = aime(rng, 30)
+    hits = 0
+    for _ in range(500):
+        interval = avg_at_k(draw(rng, rates, 1)).fixed
+        hits += interval.low <= rates.mean() <= interval.high
+    assert hits / 500 > 0.95
+
+
+@pytest.mark.parametrize(("n", "k"), [(30, 1), (30, 10), (500, 3)])
+def test_interval_of_the_difference_covers(n, k):
+    rng = np.random.default_rng(14)
+    runs = 500 if n < 100 else 200
+    hits = 0
+    for _ in range(runs):
+        rates = aime(rng, n)
+        better = rates + 0.2 * rates * (1 - rates)
+        found = paired_difference(draw(rng, better, k), draw(rng, rates, k), resamples=400)
+        hits += found.interval.low <= 0.2 * 0.35 * 0.85 / (1.2 * 2.2) <= found.interval.high
+    assert close(hits, runs, high=0.97), hits / runs
+
+
+def test_permutation_p_value_is_honest_under_no_difference():
+    rng = np.random.default_rng(15)
+    runs = 1000
+    small = 0
+    for _ in range(runs):
+        rates = aime(rng, 30)
+        small += paired_difference(draw(rng, rates, 4), draw(rng, rates, 4), resamples=1).p_value <= 0.05
+    assert 0.02 < small / runs < 0.05 + 3 * math.sqrt(0.05 * 0.95 / runs)
+
+
+@pytest.mark.parametrize("k", [3, 10])
+def test_prediction_interval_covers_one_more_run(k):
+    """Discrete: 30 problems allow 31 scores, so the interval may cover a little more, never noticeably less."""
+    rng = np.random.default_rng(16)
+    runs = 1500
+    hits = 0
+    for _ in range(runs):
+        rates = aime(rng, 30)
+        interval = single_run(draw(rng, rates, k)).interval
+        hits += interval.low - 1e-9 <= draw(rng, rates, 1).mean() <= interval.high + 1e-9
+    assert close(hits, runs, high=0.98), hits / runs
