@@ -1,0 +1,126 @@
+"""Values from files that may be half-written or hostile, and how numbers are put into words. Raises nothing."""
+
+import math
+import re
+from typing import Any
+
+# Characters that are not shown as they are: controls (not newline and tab), marks that turn the direction of a line
+# around, and lone surrogates, which no file can hold.
+_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+
+
+def number(value: Any) -> float | None:
+    """A finite number, or None for everything else (null, NaN, infinity, text, true)."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        found = float(value)
+    except OverflowError:
+        return None
+    return found if math.isfinite(found) else None
+
+
+def whole(value: Any) -> int | None:
+    """A whole number, or None."""
+    found = number(value)
+    return int(found) if found is not None and found == int(found) else None
+
+
+def share(value: Any) -> float | None:
+    """A proportion in [0, 1], or None."""
+    found = number(value)
+    return found if found is not None and 0 <= found <= 1 else None
+
+
+def text(value: Any, longest: int = 200) -> str:
+    """A stranger's text fit to be shown: one that is too long is cut in its middle, unseen characters are named."""
+    found = value if isinstance(value, str) else "" if value is None else str(value)
+    if len(found) > longest:
+        head, tail = longest * 2 // 3, longest // 3
+        found = f"{found[:head]} [... {len(found) - head - tail:,} characters left out ...] {found[-tail:]}"
+    return _UNSEEN.sub(_name, found)
+
+
+def _name(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if code < 0x20:
+        return chr(0x2400 + code)  # the pictures of control characters
+    return (
+        "\N{REPLACEMENT CHARACTER}"
+        if 0xD800 <= code <= 0xDFFF
+        else f"\N{MATHEMATICAL LEFT ANGLE BRACKET}U+{code:04X}\N{MATHEMATICAL RIGHT ANGLE BRACKET}"
+    )
+
+
+def below(tree: Any, *keys: str) -> Any:
+    """What stands under these keys, or None when a step on the way is no mapping or has no such key."""
+    for key in keys:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree
+
+
+def mapping(tree: Any, *keys: str) -> dict[str, Any]:
+    """The mapping under these keys, or an empty one."""
+    found = below(tree, *keys)
+    return found if isinstance(found, dict) else {}
+
+
+# --- words ------------------------------------------------------------------------------------------------------------
+
+ABSENT = "\N{EN DASH}"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A proportion in percent, without the sign: 0.4667 -> 46.7."""
+    return ABSENT if value is None else f"{100 * value:.{digits}f}"
+
+
+def points(value: float | None) -> str:
+    """A difference of proportions in points, with its sign: 0.031 -> +3.1."""
+    return ABSENT if value is None else f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def span(interval: Any, show: Any = percent) -> str:
+    """An interval: [0.28, 0.47] -> 28.0 to 47.0."""
+    if not isinstance(interval, list | tuple) or len(interval) != 2 or any(number(end) is None for end in interval):
+        return ABSENT
+    return f"{show(interval[0])} to {show(interval[1])}"
+
+
+def point_span(interval: Any) -> str:
+    """An interval of a difference, in points: [-0.005, 0.163] -> -0.5 to +16.3."""
+    return span(interval, points)
+
+
+def short(value: float | None, digits: int = 3) -> str:
+    """A number with at most `digits` significant digits and separators: 12345.6 -> 12,346; 0.01234 -> 0.0123."""
+    if value is None:
+        return ABSENT
+    if value == int(value) and abs(value) < 1e15:
+        return f"{int(value):,}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
+
+
+def probability(value: float | None) -> str:
+    """A p-value: 0.0004 -> < 0.001."""
+    return ABSENT if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in words: 95 -> 1 min 35 s; 9000 -> 2 h 30 min."""
+    if seconds is None:
+        return ABSENT
+    whole_seconds = round(seconds)
+    if whole_seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole_seconds} s"
+    if whole_seconds < 3600:
+        return f"{whole_seconds // 60} min {whole_seconds % 60} s"
+    return f"{whole_seconds // 3600:,} h {whole_seconds % 3600 // 60} min"
+
+
+def dollars(value: float | None) -> str:
+    if value is None:
+        return ABSENT
+    return (
+        f"${value:,.0f}" if abs(value) >= 1000 else f"${value:.2f}" if abs(value) >= 0.01 or value == 0 else "< $0.01"
+    )
