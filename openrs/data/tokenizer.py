@@ -128,9 +128,16 @@ class ChatEncoder:
         return cls(tokenizer, _compiled(_template_text(folder, config), folder), special)
 
     def text(self, prompt: str) -> str:
-        """The chat text for one user message, ready for the assistant's turn."""
+        """The chat text for one user message, ready for the assistant's turn. Raises Refusal if the template fails."""
+        from jinja2 import TemplateError
+
         messages = [{"role": "user", "content": prompt}]
-        return str(self.template.render(messages=messages, add_generation_prompt=True, **self.special))
+        try:
+            return str(self.template.render(messages=messages, add_generation_prompt=True, **self.special))
+        except (TemplateError, TypeError, ValueError, AttributeError) as error:
+            raise Refusal(
+                f"the chat template cannot be rendered: {error}", mend="use the model's own chat_template.jinja"
+            ) from None
 
     def ids(self, prompt: str, *, double_bos: bool = False) -> list[int]:
         """Token ids of the chat text, with one BOS (where the tokenizer has one).
