@@ -10,6 +10,7 @@ from openrs import __version__
 from openrs.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_REFUSED, Interrupted, Refusal
 
 Verb = Callable[[argparse.Namespace], int]
+EVALUATION_OPTIONS = ("benchmarks", "data", "samples", "temperature", "top_p", "max_tokens", "seed", "batch_size")
 
 
 def _recipe_options(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +52,43 @@ def recipe_diff(args: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
+# --- the way through ----------------------------------------------------------------------------------------------
+
+
+def train(args: argparse.Namespace) -> int:
+    from openrs.attempt import attempt
+    from openrs.recipe import load
+    from openrs.rundir import run_at
+
+    recipe, run = load(args.recipe, args.overrides), run_at(args.run or Path(args.recipe).stem)
+    with attempt(recipe, run) as progress:
+        from openrs.training import grpo
+
+        progress.say(f"done: {grpo.train(recipe, run, progress)}")
+    return EXIT_DONE
+
+
+def reproduce(args: argparse.Namespace) -> int:
+    from openrs.attempt import attempt
+    from openrs.recipe import load
+    from openrs.rundir import run_at
+
+    recipe, run = load(args.recipe, args.overrides), run_at(args.run or Path(args.recipe).stem)
+    with attempt(recipe, run) as progress:
+        from openrs.reproduce import reproduce as whole_way
+
+        whole_way(recipe, run, progress)
+    return EXIT_DONE
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    from openrs.evaluation.targets import evaluate_model
+
+    changes = {name: getattr(args, name) for name in EVALUATION_OPTIONS if getattr(args, name) is not None}
+    evaluate_model(args.model, args.revision, args.dtype, args.run, changes, trust_remote_code=args.trust_remote_code)
+    return EXIT_DONE
+
+
 # --- evaluation -------------------------------------------------------------------------------------------------------
 
 
@@ -72,12 +110,48 @@ def results(args: argparse.Namespace) -> int:
     return EXIT_DONE if reading.results else EXIT_REFUSED
 
 
+def report(args: argparse.Namespace) -> int:
+    from openrs.report.page import report_on
+
+    print(f"report: {report_on(args.run_name)}")
+    return EXIT_DONE
+
+
 def grade(args: argparse.Namespace) -> int:
     from openrs.rewards.grading import Judge, grade_file
 
     with Judge(args.workers, args.timeout) as judge:
         grade_file(args.file, judge, args.rule, print)
     return EXIT_DONE
+
+
+# --- the machine ------------------------------------------------------------------------------------------------------
+
+
+def plan(args: argparse.Namespace) -> int:
+    from openrs.machine.plan_text import answer
+    from openrs.recipe import load
+
+    recipe = load(args.recipe, args.overrides)
+    options = ("gpu", "gpus", "layout", "price", "node_memory", "assume", "fit", "json")
+    print(answer(recipe, run=args.learn_from, **{name: getattr(args, name) for name in options}), end="")
+    return EXIT_DONE
+
+
+def _machine_verbs(verb: Callable[[str, Verb, str], argparse.ArgumentParser]) -> None:
+    sub = verb("plan", plan, "what a recipe takes: memory by part, time, money, disk; no GPU needed")
+    _recipe_options(sub)
+    sub.add_argument(
+        "--gpu", metavar="NAME", help="A40, A6000, L40S, A100-80, H100, RTX-4090 ... (default: the recipe's)"
+    )
+    sub.add_argument("--gpus", type=int, metavar="N", help="how many (default: the recipe's)")
+    sub.add_argument("--layout", choices=["single", "colocate", "split"], help="default: the recipe's")
+    sub.add_argument("--price", type=float, metavar="USD", help="of one GPU for an hour")
+    sub.add_argument("--node-memory", type=float, metavar="GIB", help="RAM of the node, to compare with")
+    sub.add_argument("--assume", action="append", default=[], metavar="NAME=NUMBER", help="change an assumption")
+    sub.add_argument("--from", dest="learn_from", metavar="RUN", help="take utilisations from what this run measured")
+    sub.add_argument("--fit", action="store_true", help="propose settings that fit and keep the gradient")
+    sub.add_argument("--json", action="store_true")
 
 
 # --- the main way -----------------------------------------------------------------------------------------------------
@@ -92,21 +166,52 @@ def parser() -> argparse.ArgumentParser:
 
     def verb(name: str, run: Verb, text: str) -> argparse.ArgumentParser:
         sub = verbs.add_parser(name, help=text, description=text)
-        sub.set_defaults(run=run)
+        sub.set_defaults(function=run)
         return sub
+
+    for name, function, text in (
+        ("train", train, "train from a recipe; goes on from the newest complete checkpoint"),
+        ("reproduce", reproduce, "the whole way: base evaluation, training, evaluation, report"),
+    ):
+        sub = verb(name, function, text)
+        _recipe_options(sub)
+        sub.add_argument(
+            "--run", metavar="NAME", help="run directory: a name under runs/, or a path (default: the recipe's name)"
+        )
+
+    sub = verb("evaluate", evaluate, "sample benchmarks with a model, judge, and say how sure the score is")
+    sub.add_argument("model", help="a model folder, a hub repository, or a run")
+    sub.add_argument(
+        "--run", metavar="NAME", help="keep the evaluation in this run (default: the run itself, or runs/evaluations)"
+    )
+    sub.add_argument(
+        "--benchmarks", type=lambda text: text.split(","), metavar="A,B", help="names, or YAML files of your own"
+    )
+    sub.add_argument(
+        "--data", metavar="DIR", help="folder with NAME.jsonl files (default: the hub at pinned revisions)"
+    )
+    sub.add_argument("--samples", type=int, metavar="N", help="completions per problem")
+    sub.add_argument("--temperature", type=float)
+    sub.add_argument("--top-p", type=float)
+    sub.add_argument("--max-tokens", type=int)
+    sub.add_argument("--seed", type=int)
+    sub.add_argument("--batch-size", type=int)
+    sub.add_argument("--revision", help="hub commit of the model")
+    sub.add_argument("--dtype", choices=["bfloat16", "float32", "float16"], default="bfloat16")
+    sub.add_argument("--trust-remote-code", action="store_true", help="run Python code that comes with the model")
 
     recipes = verbs.add_parser("recipe", help="list, show and compare recipes").add_subparsers(
         required=True, metavar="list|show|diff"
     )
-    recipes.add_parser("list", help="the recipes that come with openrs").set_defaults(run=recipe_list)
+    recipes.add_parser("list", help="the recipes that come with openrs").set_defaults(function=recipe_list)
     show = recipes.add_parser("show", help="print the resolved tree of settings")
     _recipe_options(show)
     show.add_argument("--json", action="store_true")
-    show.set_defaults(run=recipe_show)
+    show.set_defaults(function=recipe_show)
     compare = recipes.add_parser("diff", help="print what differs between two recipes")
     compare.add_argument("a")
     compare.add_argument("b")
-    compare.set_defaults(run=recipe_diff)
+    compare.set_defaults(function=recipe_diff)
 
     prove = verb("inputs", inputs, "prove that the benchmarks' inputs are the paper's: 15 hashes, in seconds")
     prove.add_argument("--data", type=Path, help="folder with NAME.jsonl or NAME.parquet; the hub when absent")
@@ -120,6 +225,10 @@ def parser() -> argparse.ArgumentParser:
     others = verb("results", results, "read lighteval results, anybody's: score, n, k, inputs verified or not")
     others.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="results_*.json, or folders of them")
     others.add_argument("--json", action="store_true")
+    page = verb("report", report, "write report.html, report.md and report.json of a run, whatever part of it is there")
+    page.add_argument("run_name", metavar="RUN", help="the name of a folder in runs/, or its path")
+
+    _machine_verbs(verb)
 
     judge = verb("grade", grade, "ask the judge about answers: a verdict a line, and what was extracted")
     judge.add_argument(
@@ -142,8 +251,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb. Returns 0 done, 2 refused (a retry can't help), 75 interrupted, resumable; 1 has a trace."""
     args = parser().parse_args(argv)
     try:
-        run: Verb = args.run
-        return run(args)
+        function: Verb = args.function
+        return function(args)
     except Refusal as refusal:
         print(f"openrs {args.verb}: {refusal}", file=sys.stderr)
         return EXIT_REFUSED

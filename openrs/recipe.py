@@ -8,7 +8,7 @@ import hashlib
 import json
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,8 +35,8 @@ class MadeModel(Settings):
     layers: int = Field(2, ge=1)
     hidden: int = Field(96, ge=32)
     heads: int = Field(3, ge=1, description="hidden / heads is the head size; vLLM on a CPU wants 32, 64, 80 ...")
-    steps: int = Field(400, ge=1, description="supervised steps of 64 demonstrations")
-    learning_rate: float = Field(4e-3, gt=0)
+    steps: int = Field(350, ge=1, description="supervised steps of 64 demonstrations")
+    learning_rate: float = Field(6e-3, gt=0)
 
 
 class Lora(Settings):
@@ -202,6 +202,14 @@ def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
 def load_resolved(path: Path) -> Recipe:
     """Read the recipe.yaml that a run wrote: complete in itself, nothing extended."""
     return load(str(path))
+
+
+def with_changes(settings: Evaluation, changes: Mapping[str, Any]) -> Evaluation:
+    """Evaluation settings with some of them changed by hand. Raises Refusal naming each value that cannot be."""
+    try:
+        return Evaluation.model_validate(settings.model_dump() | dict(changes))
+    except ValidationError as error:
+        raise _refusal(error, {(name,): f"--{name.replace('_', '-')}" for name in changes}) from None
 
 
 def to_yaml(recipe: Recipe) -> str:

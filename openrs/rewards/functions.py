@@ -59,6 +59,7 @@ class RewardStats:
     about them."""
 
     completions: int = 0  # judged
+    correct: int = 0
     unparseable_golds: int = 0
     no_answers: int = 0
     timeouts: int = 0
@@ -144,6 +145,8 @@ class _Grader:
         for row in set(enumerate(found)) - self._counted:
             self._counted.add(row)
             match row[1]:
+                case Verdict.CORRECT:
+                    self._stats.correct += 1
                 case Verdict.UNPARSEABLE_GOLD:
                     self._stats.unparseable_golds += 1
                 case Verdict.NO_ANSWER:

@@ -1,0 +1,181 @@
+"""Training problems from anywhere: JSONL, parquet, folders of them, the hub, nested schemas like verl's, or made."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from openrs.errors import Refusal
+from openrs.recipe_checks import is_hub_name
+from openrs.rundir import sha256
+
+if TYPE_CHECKING:
+    from openrs.recipe import Data
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One problem. `id` names it in metrics and samples; `answer` is the gold as the judge gets it."""
+
+    id: str
+    problem: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Problems:
+    """What was read, and what became of every row."""
+
+    rows: list[Problem]
+    read: int
+    without_answer: list[str] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
+    """File name -> SHA-256, for the manifest."""
+
+
+def load_problems(data: "Data") -> Problems:
+    """Read the training problems that a recipe names.
+
+    Raises Refusal for a missing file, a missing column (listing those there are), an empty data set, rows without an
+    answer (unless `data.missing_answer: drop`), and a hub that cannot be reached.
+    """
+    if data.source == "made":
+        from openrs.data.arithmetic import train_problems
+
+        rows = train_problems()[: data.limit]
+        return Problems(rows, len(rows))
+    files = _files(data)
+    source = _hub_rows(data) if files is None else _file_rows(files)
+    problems, missing, read = [], [], 0
+    for index, row in enumerate(source):
+        if data.limit is not None and read >= data.limit:
+            break
+        read += 1
+        problem = _text(column(row, data.problem_column, data.source))
+        answer = _text(column(row, data.answer_column, data.source))
+        if not problem.strip() or not answer.strip():
+            missing.append(str(index))
+            continue
+        problem = problem.removesuffix(data.strip_suffix)
+        problems.append(Problem(str(index), problem, data.answer_template.replace("{answer}", answer)))
+    if missing and data.missing_answer == "refuse":
+        shown = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "") + " (counted from 0)"
+        raise Refusal(
+            f"{data.source}: {len(missing)} of {read} rows have no problem or answer: row {shown}",
+            "a reward cannot be computed without a gold",
+            "mend the rows, or set data.missing_answer: drop",
+        )
+    if not problems:
+        raise Refusal(
+            f"{data.source} has no problems in it", mend="give a file with at least one row that has an answer"
+        )
+    return Problems(problems, read, missing, {path.name: sha256(path) for path in files or []})
+
+
+def column(row: Row, name: str, source: str) -> Any:
+    """The value under a dotted name, e.g. `reward_model.ground_truth`. Refuses, listing what there is."""
+    if name in row:
+        return row[name]
+    value: Any = row
+    for part in name.split("."):
+        if isinstance(value, Mapping) and part in value:
+            value = value[part]
+        elif isinstance(value, list) and part.isdigit() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            raise Refusal(
+                f"{source} has no column {name}",
+                f"the columns there are: {', '.join(_names(row))}",
+                "name the right one in data.problem_column and data.answer_column (dots go into nested columns)",
+            )
+    return value
+
+
+def _names(row: Row, prefix: str = "") -> Iterator[str]:
+    for key, value in row.items():
+        if isinstance(value, Mapping):
+            yield from _names(value, f"{prefix}{key}.")
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            yield from _names(value[0], f"{prefix}{key}.0.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def _text(value: Any) -> str:
+    """A cell as text. A whole number stored as a float reads as the number: 27.0 is the answer 27."""
+    if value is None:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def _files(data: "Data") -> list[Path] | None:
+    """The files that the source names, or None when it names a hub data set."""
+    if is_hub_name(data.source):
+        return None
+    path = Path(data.source)
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.suffix in {".jsonl", ".parquet"})
+        if not files:
+            raise Refusal(
+                f"{path} has no .jsonl or .parquet file in it", mend="give a folder with training files in it"
+            )
+        return files
+    if not path.is_file():
+        raise Refusal(
+            f"there is no file {path}", mend="give data.source as a path, a hub data set (owner/name), or `made`"
+        )
+    if path.suffix not in {".jsonl", ".parquet"}:
+        raise Refusal(f"{path} is neither .jsonl nor .parquet", mend="convert it to one of the two")
+    return [path]
+
+
+def _file_rows(files: Iterable[Path]) -> Iterator[Row]:
+    for path in files:
+        yield from (parquet_rows(path) if path.suffix == ".parquet" else jsonl_rows(path))
+
+
+def jsonl_rows(path: Path) -> Iterator[Row]:
+    """Rows of a JSONL file; blank lines are passed over. Raises Refusal with the line's number."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise Refusal(f"{path}:{number} is not JSON: {error}", mend="one JSON object a line") from None
+            if not isinstance(row, dict):
+                raise Refusal(
+                    f"{path}:{number} is a {type(row).__name__}, not an object", mend="one JSON object a line"
+                )
+            yield row
+
+
+def parquet_rows(path: Path) -> Iterator[Row]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=1024):
+                yield from batch.to_pylist()
+    except pa.ArrowInvalid as error:
+        raise Refusal(f"{path} is not a parquet file: {error}") from None
+
+
+def _hub_rows(data: "Data") -> Iterator[Row]:
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(data.source, name=data.subset, split=data.split, revision=data.revision)
+    except Exception as error:  # noqa: BLE001 - the hub is a named fault boundary: it fails in dozens of ways
+        raise Refusal(
+            f"data set {data.source} at {data.revision} cannot be had: {type(error).__name__}: {error}",
+            mend="check the name and the network, fetch it beforehand, or give a local file in data.source",
+        ) from None
+    yield from rows

@@ -1,0 +1,76 @@
+"""From a problem to the exact token ids that the model reads.
+
+The text is rendered by the tokenizer's chat template, which writes BOS itself, and tokenised without special tokens:
+one BOS. The authors' generation had two (paper.md, section 1); `prompt.double_bos` puts the second one back.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from openrs.errors import Refusal
+
+if TYPE_CHECKING:
+    from openrs.data.problems import Problem
+    from openrs.recipe import Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Prompted:
+    """Problems with their prompts. `prompts[i]` belongs to `problems[i]`; `ids[i]` are its tokens."""
+
+    problems: list["Problem"]
+    prompts: list[str]
+    ids: list[list[int]]
+    too_long: list[str]
+    """Ids of the problems whose prompt had more than `prompt.max_tokens` tokens."""
+
+
+def render(tokenizer: Any, prompt: "Prompt", problem: str) -> str:
+    """The prompt as text, special tokens included: BOS, system message, user turn, and the opening of the answer."""
+    if prompt.chat_template is None and not getattr(tokenizer, "chat_template", None):
+        raise Refusal(
+            "the model's tokenizer has no chat template",
+            "without one nobody knows how this model wants a question to be put",
+            "set prompt.chat_template in the recipe, or add chat_template.jinja to the model folder",
+        )
+    messages = [{"role": "system", "content": prompt.system}] if prompt.system is not None else []
+    messages.append({"role": "user", "content": prompt.user.replace("{problem}", problem)})
+    text: str = tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True, chat_template=prompt.chat_template
+    )
+    return text
+
+
+def tokenize(tokenizer: Any, prompt: "Prompt", texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of rendered prompts, with one BOS (or two with `double_bos`)."""
+    if not texts:
+        return []
+    ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    return [[tokenizer.bos_token_id, *row] for row in ids] if prompt.double_bos else ids
+
+
+def build(tokenizer: Any, prompt: "Prompt", problems: Sequence["Problem"]) -> Prompted:
+    """Render and tokenise all problems, and treat the long ones as the recipe says.
+
+    Raises Refusal when a prompt is too long and the recipe says `refuse`, or when none is left.
+    """
+    texts = [render(tokenizer, prompt, problem.problem) for problem in problems]
+    ids = tokenize(tokenizer, prompt, texts)
+    long = [i for i, row in enumerate(ids) if len(row) > prompt.max_tokens]
+    named = [problems[i].id for i in long]
+    if long and prompt.too_long == "refuse":
+        raise Refusal(
+            f"{len(long)} prompts exceed prompt.max_tokens = {prompt.max_tokens} (problems {', '.join(named[:5])})",
+            mend="raise prompt.max_tokens, or set prompt.too_long to drop or truncate_left",
+        )
+    keep = list(range(len(texts)))
+    if prompt.too_long == "drop":
+        keep = [i for i in keep if len(ids[i]) <= prompt.max_tokens]
+    if not keep:
+        raise Refusal(
+            f"every prompt is longer than prompt.max_tokens = {prompt.max_tokens}", mend="raise prompt.max_tokens"
+        )
+    return Prompted(
+        [problems[i] for i in keep], [texts[i] for i in keep], [ids[i][-prompt.max_tokens :] for i in keep], named
+    )

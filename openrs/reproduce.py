@@ -1,0 +1,40 @@
+"""The whole way in one command: base evaluation -> training -> evaluation of its checkpoints -> report.
+
+Every stage looks at what is there first, so the same command goes on where it was stopped.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from openrs.evaluation.run import evaluate
+from openrs.evaluation.targets import targets_of_run, told
+from openrs.recipe import Recipe
+from openrs.report.page import write_report
+from openrs.rewards.grading import Judge
+from openrs.rundir import Run
+from openrs.training.grpo import base_model, train
+from openrs.training.progress import Progress
+
+
+def reproduce(recipe: Recipe, run: Run, progress: Progress) -> Path:
+    """Do what is missing of a recipe's stages in `run`; returns the report. The caller holds the run's lock."""
+    base_model(recipe, run, progress)
+    before = evaluate_stage(recipe, run, progress)[0]
+    train(recipe, run, progress)
+    after = evaluate_stage(recipe, run, progress)[-1]
+    report = write_report(run)
+    for name, score in after["benchmarks"].items():
+        first, last = before["benchmarks"][name], score
+        progress.say(f"{name}, base:    {told(first)}")
+        progress.say(f"{name}, step {after['model']['step']}: {told(last)}")
+    progress.say(f"report: {report}")
+    return report
+
+
+def evaluate_stage(recipe: Recipe, run: Run, progress: Progress) -> list[dict[str, Any]]:
+    """Evaluate the base (step 0) and the checkpoints that there are, by the recipe's rule."""
+    with Judge(recipe.rewards.workers, recipe.rewards.timeout_seconds, int(recipe.rewards.memory_gib * 2**30)) as judge:
+        return [
+            evaluate(target, recipe.evaluation, run.evaluation(target.name), progress, judge)
+            for target in targets_of_run(run, recipe)
+        ]

@@ -1,0 +1,219 @@
+"""The run directory: the only state there is. Paths, the lock, the manifest, append-only JSONL, atomic writes.
+
+manifest.json  recipe.yaml  attempts/01/log  metrics.jsonl  completions/  checkpoints/step-000050/  eval/<model>/
+report.html  report.md  report.json
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from openrs.errors import Refusal
+
+_SECRET = re.compile(
+    r"\b(hf_[A-Za-z0-9]{8,}|sk-[A-Za-z0-9_-]{8,}|gh[pousr]_[A-Za-z0-9]{8,})|(?<=://)[^/@\s:]+:[^/@\s]+(?=@)"
+)
+
+
+def redact(text: str) -> str:
+    """Hide what looks like a token or a password in a URL, so that a command line can be recorded."""
+    return _SECRET.sub("[hidden]", text)
+
+
+def now() -> str:
+    """UTC, to the second, as in 2026-11-21T07:34:00Z."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename or a new file in `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all: beside it, fsynced, renamed into place, the folder fsynced."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with beside.open("w", encoding="utf-8", errors="surrogatepass") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+    sync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=True) + "\n")
+
+
+class Journal:
+    """An append-only JSONL file that survives SIGKILL: a line is there whole or not at all.
+
+    A line torn by a kill has no newline; opening the journal cuts it off, so the next line starts clean.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        self._cut_torn_line()
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add one line in one write, so that two appends never mix."""
+        line = (json.dumps(row, ensure_ascii=True, allow_nan=True) + "\n").encode()
+        written = os.write(self._file, line)
+        if written != len(line):  # a disk that is full takes a part of the line
+            os.ftruncate(self._file, os.fstat(self._file).st_size - written)
+            raise OSError(28, "no space left for a line", str(self.path))
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _cut_torn_line(self) -> None:
+        end = os.fstat(self._file).st_size
+        position = end
+        while position > 0:
+            size = min(65536, position)
+            newline = os.pread(self._file, size, position - size).rfind(b"\n")
+            if newline >= 0:
+                position = position - size + newline + 1
+                break
+            position -= size
+        if position != end:
+            os.ftruncate(self._file, position)
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a journal that may be in use: a torn last line is left out. A missing file has no rows.
+
+    Raises Refusal naming the line when any other line is no JSON object.
+    """
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise Refusal(
+                    f"{path}:{number} is not JSON: {error}", mend="the file was changed by hand or damaged"
+                ) from None
+            if not isinstance(row, dict):
+                raise Refusal(f"{path}:{number} is not a JSON object")
+            yield row
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The places in a run directory. Making a Run touches nothing on disk."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.path / "recipe.yaml"
+
+    @property
+    def manifest(self) -> Path:
+        return self.path / "manifest.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def completions(self) -> Path:
+        return self.path / "completions"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def evaluation(self, model: str) -> Path:
+        """eval/<model>, with every character that could leave the folder replaced."""
+        return self.path / "eval" / re.sub(r"[^A-Za-z0-9._@-]+", "--", model).strip(".-")
+
+    def attempts(self) -> list[Path]:
+        return sorted(path for path in (self.path / "attempts").glob("[0-9]*") if path.is_dir())
+
+    def new_attempt(self) -> Path:
+        """Make attempts/NN for this launch; a resumed run adds the next number."""
+        last = int(self.attempts()[-1].name) if self.attempts() else 0
+        folder = self.path / "attempts" / f"{last + 1:02d}"
+        folder.mkdir(parents=True)
+        return folder
+
+
+def run_at(name: str) -> Run:
+    """The run called `name` under runs/, or at the path `name` when it has a slash in it."""
+    return Run(Path(name) if "/" in name or name in {".", ".."} else Path("runs") / name)
+
+
+def existing_run(name: str) -> Run:
+    run = run_at(name)
+    if not run.recipe.is_file():
+        raise Refusal(
+            f"{run.path} is no run directory (it has no recipe.yaml)",
+            mend="give the name of a folder in runs/, or its path",
+        )
+    return run
+
+
+class Lock:
+    """Only one process writes into a run directory; the kernel frees the lock however that process ends."""
+
+    def __init__(self, run: Run) -> None:
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+            self._file = (run.path / ".lock").open("a+")
+        except OSError as error:
+            raise Refusal(
+                f"{run.path} cannot be written: {error.strerror}",
+                mend="choose another --run, or mend the folder's owner",
+            ) from None
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._file.seek(0)
+            holder = self._file.read().strip() or "another process"
+            self._file.close()
+            raise Refusal(
+                f"{run.path} is in use by {holder}",
+                "two processes would write over each other's checkpoints",
+                "wait for it to end, stop it, or give another --run",
+            ) from None
+        self._file.truncate(0)
+        self._file.write(f"process {os.getpid()} on {os.uname().nodename} since {now()}\n")
+        self._file.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
