@@ -35,6 +35,9 @@ OWNED_ELSEWHERE = {
     "save_strategy": "set grpo.save_steps",
     "save_total_limit": "set training.keep_last",
     "trust_remote_code": "set model.trust_remote_code",
+    "vllm_mode": "set hardware.layout",
+    "vllm_server_base_url": "set hardware.layout; openrs starts the server",
+    "vllm_server_host": "set hardware.layout; openrs starts the server",
 }
 _PYTHON = {"bool": bool, "int": int, "float": (int, float), "str": str, "dict": dict, "list": list, "None": type(None)}
 

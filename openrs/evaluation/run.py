@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from openrs.data import prompts
-from openrs.data.tokenizer import load_tokenizer
+from openrs.data.models import local_model
+from openrs.data.tokenizer import guard, load_tokenizer
 from openrs.errors import Refusal
 from openrs.evaluation import benchmarks as bench
 from openrs.evaluation.benchmarks import Benchmark, EvalProblem
@@ -58,15 +59,14 @@ def evaluate(target: Target, settings: Evaluation, folder: Path, progress: Progr
         raise Refusal("no benchmark to evaluate on", mend=f"name some of: {', '.join(bench.known())}")
     data = Path(settings.data) if settings.data is not None else None
     problems = {benchmark.name: bench.load_problems(benchmark, data) for benchmark in chosen}
-    local = Path(target.path).is_dir()
-    if not local and (target.path.startswith((".", "/", "~")) or target.path.count("/") != 1):
-        raise Refusal(f"there is no model folder {target.path}", mend="give a folder, a run in runs/, or owner/name")
-    inputs = check_inputs(chosen, data, Path(target.path) if local else None)
+    folder_of_model = local_model(target.path, target.revision)
+    inputs = check_inputs(chosen, data, folder_of_model)
 
     began = time.monotonic()
-    tokenizer = load_tokenizer(target.path, target.revision, target.trust_remote_code)
+    tokenizer = load_tokenizer(folder_of_model, trust_remote_code=target.trust_remote_code)
+    guard(tokenizer, folder_of_model)
     requests = requests_for(tokenizer, problems, settings)
-    model = {"name": target.name, "revision": target.revision, "step": target.step, "sha256": weights(target.path)}
+    model = {"name": target.name, "revision": target.revision, "step": target.step, "sha256": weights(folder_of_model)}
     keep_settings(folder, {"model": model, "evaluation": settings.model_dump(), "requests": len(requests)})
     if (folder / "scores.json").is_file():
         progress.say(f"{target.name} is evaluated: {folder / 'scores.json'} is there")
@@ -78,7 +78,7 @@ def evaluate(target: Target, settings: Evaluation, folder: Path, progress: Progr
     if missing:
         hide_progress_bars()
         engine = TransformersEngine(
-            target.path, target.revision, target.dtype, tokenizer, trust_remote_code=target.trust_remote_code
+            folder_of_model, target.dtype, tokenizer, trust_remote_code=target.trust_remote_code
         )
         refuse_long_requests(requests, settings, engine.context)
         seconds["load"] = time.monotonic() - began
@@ -172,9 +172,9 @@ def golds(problems: Problems) -> dict[tuple[str, str], str]:
     return {(name, problem.id): problem.gold for name, rows in problems.items() for problem in rows}
 
 
-def weights(path: str) -> dict[str, str]:
-    """SHA-256 of the weight files of a model folder; empty for a hub name, whose revision says what it is."""
-    return {file.name: sha256(file) for file in sorted(Path(path).glob("*.safetensors"))}
+def weights(folder: Path) -> dict[str, str]:
+    """SHA-256 of the weight files of a model folder."""
+    return {file.name: sha256(file) for file in sorted(folder.glob("*.safetensors"))}
 
 
 def refuse_long_requests(requests: Sequence[Request], settings: Evaluation, context: int | None) -> None:

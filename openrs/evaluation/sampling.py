@@ -108,14 +108,12 @@ class TransformersEngine:
     """Plain transformers `generate`, for laptops and tests: slow for long completions, exact everywhere.
 
     Args:
-        model: a folder or hub name; loaded as safetensors, without remote code unless `trust_remote_code`.
+        model: a folder; loaded as safetensors, without remote code unless `trust_remote_code`.
     """
 
     name = "transformers"
 
-    def __init__(
-        self, model: str, revision: str | None, dtype: str, tokenizer: Any, *, trust_remote_code: bool
-    ) -> None:
+    def __init__(self, model: Path, dtype: str, tokenizer: Any, *, trust_remote_code: bool) -> None:
         import torch
         from transformers import AutoModelForCausalLM
 
@@ -125,7 +123,6 @@ class TransformersEngine:
         try:
             self._model = AutoModelForCausalLM.from_pretrained(
                 model,
-                revision=revision,
                 dtype=getattr(torch, dtype),
                 use_safetensors=True,
                 trust_remote_code=trust_remote_code,

@@ -5,8 +5,9 @@ from typing import Any
 
 from openrs import manifest
 from openrs.data import prompts
+from openrs.data.models import local_model
 from openrs.data.problems import Problems, load_problems
-from openrs.data.tokenizer import load_tokenizer
+from openrs.data.tokenizer import guard, load_tokenizer
 from openrs.errors import Refusal
 from openrs.libraries import hide_progress_bars
 from openrs.recipe import Recipe
@@ -38,7 +39,8 @@ def train(recipe: Recipe, run: Run, progress: Progress) -> Path:
         return start
 
     model = base_model(recipe, run, progress)
-    tokenizer = load_tokenizer(model, recipe.model.revision, recipe.model.trust_remote_code)
+    tokenizer = load_tokenizer(model, trust_remote_code=recipe.model.trust_remote_code)
+    guard(tokenizer, model)
     problems = load_problems(recipe.data)
     prompted = prompts.build(tokenizer, recipe.prompt, problems.rows)
     tell(recipe, run, problems, prompted, progress)
@@ -46,7 +48,7 @@ def train(recipe: Recipe, run: Run, progress: Progress) -> Path:
     with Judge(recipe.rewards.workers, recipe.rewards.timeout_seconds, int(recipe.rewards.memory_gib * 2**30)) as judge:
         rewards = build_rewards(recipe.rewards.functions, recipe.rewards.mode, judge)
         trainer = Trainer(
-            model=model,
+            model=str(model),
             args=grpo_config(recipe, run.checkpoints / STAGING, rewards.weights),
             processing_class=tokenizer,
             train_dataset=Dataset.from_dict(
@@ -67,17 +69,19 @@ def train(recipe: Recipe, run: Run, progress: Progress) -> Path:
     return checkpoints.folder_of(run.checkpoints, last)
 
 
-def base_model(recipe: Recipe, run: Run, progress: Progress) -> str:
-    """The folder or hub name of the model that training starts from; the demo's is made here, once."""
+def base_model(recipe: Recipe, run: Run, progress: Progress) -> Path:
+    """The folder of the model that training starts from: the demo's is made here, once; a hub model is on this disk.
+
+    Everything downstream (policy, reference, vLLM, tokenizer) loads from this one folder, so none of them can end up
+    with another revision. Raises Refusal when there is no such model.
+    """
     if recipe.model.made is None:
-        return recipe.model.name
+        return local_model(recipe.model.name, recipe.model.revision)
     folder = run.path / "base"
     if not (folder / "made.json").is_file():
         progress.say("making the demo's model: supervised training on corrupted sums")
         progress.start()
-    return str(
-        demo_model.make(recipe.model.made, folder, lambda n, of, loss: progress.step("teach", n, of, {"loss": loss}))
-    )
+    return demo_model.make(recipe.model.made, folder, lambda n, of, loss: progress.step("teach", n, of, {"loss": loss}))
 
 
 def tell(recipe: Recipe, run: Run, problems: Problems, prompted: prompts.Prompted, progress: Progress) -> None:
@@ -116,7 +120,6 @@ def grpo_config(recipe: Recipe, staging: Path, weights: list[float]) -> Any:
     model: dict[str, Any] = {
         "dtype": recipe.model.dtype,
         "attn_implementation": recipe.model.attn_implementation,
-        "revision": recipe.model.revision,
         "use_safetensors": not recipe.model.allow_pickle_weights,
     }
     return GRPOConfig(

@@ -1,8 +1,11 @@
 """TRL's GRPOTrainer with the few steps that openrs does its own way. Everything else is TRL's.
 
 1. Prompts are tokenised once, by openrs.data.prompts: the ids that the recipe's rules give are the ids that are used.
-2. A step's metrics carry the step's problems and where its seconds went.
-3. A checkpoint is complete or absent (checkpoints.py).
+2. All completions of a step are generated at once and cut into micro-batches in order, not shuffled: with
+   per_device_train_batch_size = num_generations a micro-batch is one group, as in the paper's trainer, whose loss
+   (bnpo) divides by the tokens of a micro-batch. A micro-batch is cut to its own longest sequence.
+3. A step's metrics carry the step's problems and where its seconds went.
+4. A checkpoint is complete or absent (checkpoints.py).
 """
 
 import math
@@ -17,6 +20,7 @@ import torch
 from accelerate.utils import gather_object
 from transformers import PrinterCallback
 from trl import GRPOTrainer
+from trl.trainer.utils import split_tensor_dict
 
 from openrs.rewards.functions import RewardStats
 from openrs.training import checkpoints
@@ -41,6 +45,7 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         self._seconds: dict[str, float] = defaultdict(float)
         self._problems: list[str] = []
         self._last_log = time.perf_counter()
+        self._buffered_inputs: list[dict[str, Any]] | None
         super().__init__(**kwargs)
         self.remove_callback(PrinterCallback)  # prints every metric of every step
 
@@ -50,6 +55,16 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
         return [self._prompt_ids[prompt] for prompt in prompts], None, {}
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        """TRL's, less the shuffle between generation and split (GRPOTrainer._prepare_inputs), plus the cut."""
+        if not self.model.training:
+            return super()._prepare_inputs(generation_batch)
+        steps = self.args.steps_per_generation
+        if self._step % (steps * self.num_iterations) == 0 or self._buffered_inputs is None:
+            batch = self._generate_and_score_completions(generation_batch)
+            self._buffered_inputs = [cut_to_longest(part) for part in split_tensor_dict(batch, steps)]
+        return self._buffered_inputs[self._step % steps]
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
         with self._timed("generation"):
@@ -121,6 +136,23 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
             yield
         finally:
             self._seconds[name] += time.perf_counter() - before
+
+
+def cut_to_longest(batch: dict[str, Any]) -> dict[str, Any]:
+    """Take away the columns that are padding in every row: left of the prompts, right of the completions.
+
+    `batch` is a micro-batch as TRL makes it: prompt_* (B, P) padded left, completion_* and *_logps (B, C) padded right.
+    """
+    first = int(batch["prompt_mask"].any(dim=0).int().argmax())
+    last = max(1, int(batch["completion_mask"].sum(dim=1).max()))
+    width = batch["completion_mask"].size(1)
+    cut = dict(batch)
+    for name, tensor in batch.items():
+        if name in {"prompt_ids", "prompt_mask"}:
+            cut[name] = tensor[:, first:]
+        elif isinstance(tensor, torch.Tensor) and tensor.dim() == 2 and tensor.size(1) == width:
+            cut[name] = tensor[:, :last]
+    return cut
 
 
 def finite(value: Any) -> Any:
