@@ -3,6 +3,7 @@ pytest-timeout): our tasks as lighteval sees them. stdin and stdout are JSON.
 """
 
 import json
+import random
 import sys
 from pathlib import Path
 
@@ -27,7 +28,10 @@ def main(data: Path, questions: list[list[str]]) -> dict:
     right = [r"\boxed{27}", "27", "28", ""]
     configs = {name: task_config(benchmark) for name, benchmark in known().items()}
     row = {"Question": "Which?", "Correct Answer": "this", **{f"Incorrect Answer {n}": f"no{n}" for n in (1, 2, 3)}}
-    gpqa = [problem_of(known()["gpqa_diamond"], row, "row 1") for _ in range(3)]
+    gpqa = []
+    for seed in range(8):
+        random.seed(seed)
+        gpqa.append(problem_of(known()["gpqa_diamond"], row, "row 1"))
     doc = Doc(query="", choices=list("ABCD"), gold_index=1)
     letters = ["Answer: B", "so (B).", "Answer: A", "none"]
     index = paper_metric("index")

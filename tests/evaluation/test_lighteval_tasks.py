@@ -16,6 +16,9 @@ WRAPPED = (
     "so\n</think>\n\nTherefore, the final answer is: $\\boxed{{{}}}$. I hope it is correct",
     "{}",
     "the answer is {}",
+    "$\\boxed{{{}}}$, no: the final answer is 5.",
+    "$\\boxed{{{}.3}}$",
+    "$\\boxed{{{}.000004}}$",
 )
 
 
@@ -26,7 +29,7 @@ def completions(gold: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def asked(shared_data):
-    """Five completions for each of six problems a benchmark: (problem id, gold, rule, completion)."""
+    """Eight completions for each of six problems a benchmark: (problem id, gold, rule, completion)."""
     return [
         (problem.id, problem.gold, Rule(benchmark.rule), completion)
         for benchmark in FIVE
@@ -77,7 +80,7 @@ def test_several_samples_are_averaged(seen):
 
 def test_gpqa_is_asked_with_lightevals_prompt_and_always_the_same(seen):
     (prompt, gold, name), *again = seen["gpqa"]
-    assert again == [[prompt, gold, name]] * 2
+    assert again == [[prompt, gold, name]] * 7
     assert f"\n{gold}) this" in prompt
     assert prompt.count("no") >= 3
     assert seen["letters"] == [1, 1, 0, 0]

@@ -121,6 +121,19 @@ def test_paired_difference_by_hand_and_by_enumeration():
     assert back.p_value == found.p_value
 
 
+def test_interval_of_the_difference_is_the_expanded_bootstrap():
+    """Against the exact bootstrap distribution: the mean of 30 draws from 9 times +1, 3 times -1 and 18 times 0."""
+    a, b = [[1]] * 9 + [[0]] * 21, [[0]] * 9 + [[1]] * 3 + [[0]] * 18
+    chances = np.ones(1)
+    for _ in range(30):
+        chances = np.convolve(chances, [3 / 30, 18 / 30, 9 / 30])
+    low, high = ((np.searchsorted(np.cumsum(chances), tail) - 30) / 30 for tail in (0.025, 0.975))
+    wider = math.sqrt(30 / 29) * stats.t.ppf(0.975, 29) / stats.norm.ppf(0.975)
+    found = paired_difference(a, b, resamples=40_000).interval
+    assert found.low == pytest.approx(0.2 + (low - 0.2) * wider - 1 / 60)
+    assert found.high == pytest.approx(0.2 + (high - 0.2) * wider + 1 / 60)
+
+
 def test_sign_flip_of_single_samples_is_mcnemars_exact_test():
     a = [[1]] * 12 + [[0]] * 3 + [[1]] * 15
     b = [[0]] * 12 + [[1]] * 3 + [[1]] * 15
