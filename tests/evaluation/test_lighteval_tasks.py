@@ -23,7 +23,9 @@ WRAPPED = (
 
 
 def completions(gold: str) -> list[str]:
-    answer = gold.rpartition(r"\boxed{")[2].partition("}")[0] if r"\boxed{" in gold else gold.strip("$")
+    answer = (
+        gold.rpartition(r"\boxed{")[2].partition("}")[0] if r"\boxed{" in gold else gold.strip("$").removesuffix(".0")
+    )
     return [*(text.format(answer) for text in WRAPPED), r"$\boxed{-17.25}$", ""]
 
 
