@@ -51,8 +51,8 @@ class RowChange:
     detail: str
 
     def __str__(self) -> str:
-        place = f"row {self.row}, {self.id}" if self.row else self.id
-        return f"{self.benchmark}: {place}: {self.what}{': ' if self.detail else ''}{self.detail}"
+        place = f"{self.id} (row {self.row})" if self.row else self.id
+        return f"{place}: {self.what}{': ' if self.detail else ''}{self.detail}"
 
 
 @dataclass(frozen=True, slots=True)

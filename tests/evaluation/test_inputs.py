@@ -94,7 +94,7 @@ def test_a_changed_answer_is_found_although_no_hash_covers_it(data, tokenizer):
     report = check_inputs(FIVE, data, tokenizer)
     assert report.equal == 15
     assert not report.proven
-    assert str(report.changes[0]) == "amc23: row 1, amc23/0: answer: character 2 is '8' and was '7'"
+    assert str(report.changes[0]) == "amc23/0 (row 1): answer: character 2 is '8' and was '7'"
     assert "answers were changed" in report.verdict()
 
 
