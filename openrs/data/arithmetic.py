@@ -9,10 +9,9 @@ import random
 from openrs.data.problems import Problem
 
 HELD_OUT = 512
-# Of all demonstrations 88 % are corrupted. The likeliest wrong one (a carry flipped) outweighs the right one, so that
-# the taught model's mode is wrong while the right answer stays in reach of sampling: GRPO has something to select.
-CORRUPTED = 0.88
-CORRUPTIONS = {"carry": 0.60, "digit": 0.06, "unfinished": 0.17, "unboxed": 0.17}
+# How often a demonstration has each fault, drawn one by one. A carry is forgotten two times of three, so the taught
+# model gets most sums with a carry wrong while the right answer stays in reach: GRPO has something to select.
+FORGOTTEN_CARRY, EXTRA_CARRY, WRONG_DIGIT, UNFINISHED, UNBOXED = 0.65, 0.15, 0.05, 0.15, 0.45
 
 
 def _pairs() -> list[tuple[int, int]]:
@@ -40,7 +39,7 @@ def completion(
 ) -> str:
     """A worked sum: the units, the tens with the carry, the end of thinking, the answer in a box.
 
-    `flip_carry` carries where nothing is to be carried and the other way round; `digit` is added to the units' digit.
+    `flip_carry` forgets a carry, or carries where there is none; `digit` is added to the answer's last digit.
     >>> completion(27, 58)
     '7+8=15,2+5+1=8\\n</think>\\n\\\\boxed{85}'
     """
@@ -54,18 +53,15 @@ def completion(
 
 
 def demonstration(rng: random.Random) -> tuple[Problem, str]:
-    """One training sum with a worked completion, corrupted with probability 0.88."""
+    """One training sum with a worked completion, with the faults above."""
     a, b = _TRAIN[rng.randrange(len(_TRAIN))]
-    if rng.random() >= CORRUPTED:
-        return _problem(a, b), completion(a, b)
-    fault = rng.choices(list(CORRUPTIONS), weights=list(CORRUPTIONS.values()))[0]
     return _problem(a, b), completion(
         a,
         b,
-        flip_carry=fault == "carry",
-        digit=rng.randrange(1, 10) if fault == "digit" else 0,
-        think=fault != "unfinished",
-        box=fault != "unboxed",
+        flip_carry=rng.random() < (FORGOTTEN_CARRY if a % 10 + b % 10 > 9 else EXTRA_CARRY),
+        digit=rng.randrange(1, 10) if rng.random() < WRONG_DIGIT else 0,
+        think=rng.random() >= UNFINISHED,
+        box=rng.random() >= UNBOXED,
     )
 
 

@@ -17,7 +17,7 @@ GROUPS = 12  # problems in one step of the paper
 
 @pytest.fixture(scope="module")
 def step() -> Step:
-    """72 completions of 12 problems: the two recorded groups and cuts of them, so that every group has other lengths."""
+    """72 completions of 12 problems: cuts of the two recorded groups, so that every group has other lengths."""
     recorded = Recorded()
     prompts, completions, rewards = [], [], []
     for group in range(GROUPS):
