@@ -114,6 +114,43 @@ class Training(Settings):
     completions_kept: int = Field(8, ge=0, description="completions saved of each such step")
 
 
+class Watch(Settings):
+    """One monitor (openrs/training/monitors.py says which metric it reads). A limit that is null is off."""
+
+    above: float | None = Field(None, description="an alarm in the log when the metric is above this")
+    below: float | None = Field(None, description="an alarm when it is below this")
+    stop_above: float | None = Field(None, description="above this, a checkpoint and the end, exit code 2")
+    stop_below: float | None = Field(None, description="below this, a checkpoint and the end, exit code 2")
+    steps: int = Field(3, ge=1, description="so many steps one after another before a limit counts")
+
+
+class Canary(Settings):
+    """vLLM and the trainer score the same fixed text after each weight sync; apart, the run ends with exit code 1."""
+
+    prompts: int = Field(8, ge=0, description="the first problems of the data; 0: no canary")
+    tokens: int = Field(32, ge=1, description="of greedy completion for each, made once at the start")
+    max_gap: float = Field(0.1, gt=0, description="mean |difference| of log-probabilities, nats (canary.py says why)")
+
+
+class Monitors(Settings):
+    """Alarms once a crossing, in the log and in metrics.jsonl. No rule stops a run unless the recipe sets it."""
+
+    capped: Watch = Watch(above=0.5)
+    no_signal: Watch = Watch(above=0.75)
+    kl: Watch = Watch(above=0.5)
+    kl_max: Watch = Watch(above=100.0)
+    length: Watch = Watch()
+    non_latin: Watch = Watch(above=0.05)
+    unparseable_golds: Watch = Watch(above=0.02)
+    cosine_wraps: Watch = Watch(above=0.0)
+    gap: Watch = Watch(above=0.05, steps=1)
+    generation_seconds: Watch = Watch()
+    reward_seconds: Watch = Watch()
+    update_seconds: Watch = Watch()
+    sync_seconds: Watch = Watch()
+    canary: Canary = Canary()
+
+
 class Evaluation(Settings):
     benchmarks: list[str] = Field(default_factory=list)
     data: str | None = Field(None, description="folder with NAME.jsonl files; the hub at pinned revisions when absent")
@@ -161,6 +198,7 @@ class Recipe(Settings):
     rewards: Rewards
     grpo: dict[str, Any]
     training: Training = Training()
+    monitors: Monitors = Monitors()
     evaluation: Evaluation = Evaluation()
     hardware: Hardware = Hardware()
     paper: Paper = Paper()
