@@ -269,5 +269,5 @@ def grade_file(path: Path, judge: Judge, rule: str, write: Callable[[str], None]
         raise
     flush()
     each = ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
-    write(f"{counts.total()} judged by the rule {rule}: {each or 'the file is empty'}")
+    write(f"{counts.total()} judged: {each}" if each else "the file is empty")
     return counts

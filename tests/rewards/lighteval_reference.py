@@ -1,5 +1,6 @@
 """Run by test_grading.py in a process of its own (it imports torch, and lighteval's time-outs take SIGALRM from
-pytest-timeout): scores of lighteval's own metric objects. Input and output: JSON lists on stdin and stdout.
+pytest-timeout): scores of lighteval's own metric objects. A JSON list of [gold, completion, rule] a line comes in, a
+list of scores goes out.
 """
 
 import json
@@ -30,4 +31,5 @@ def score(gold: str, completion: str, rule: str) -> float:
     return float(METRICS[rule].compute(doc=doc, model_response=ModelResponse(text=[completion])))
 
 
-json.dump([score(*question) for question in json.load(sys.stdin)], sys.stdout)
+for line in sys.stdin:
+    print(json.dumps([score(*question) for question in json.loads(line)]), flush=True)

@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -302,6 +304,13 @@ def test_own_function_from_the_current_folder(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "broken_of_mine.py").write_text("import not_installed_anywhere\n")
     with pytest.raises(Refusal, match="not_installed_anywhere"):
         build_rewards([Spec("broken_of_mine:f")], "paper", Scripted())
+
+
+def test_rewards_import_neither_torch_nor_math_verify() -> None:
+    heavy = ["torch", "trl", "sympy", "math_verify", "numpy"]
+    code = f"import sys, openrs.rewards.functions; print([name for name in {heavy} if name in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "[]\n"
 
 
 # --- inside TRL -------------------------------------------------------------------------------------------------------

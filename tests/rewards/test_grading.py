@@ -4,7 +4,7 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +205,7 @@ ANSWERS = [
     "we get 204",
     r"$\boxed{\frac{2}{4}}$",
     r"The final answer is $0.50000004$. I hope",
+    r"\boxed{0.500004}",  # equal to five decimals, not to six
     r"\[ x = \boxed{5} \]",
     r"$\boxed{1,2}$",
     r"so 1/2, thus \boxed{50\%}",
@@ -214,15 +215,31 @@ ANSWERS = [
 ]
 
 
-def judged_like_lighteval(judge: Judge, items: list[Item]) -> dict[str, int]:
-    """Compare with lighteval's own objects; returns how often each verdict was given."""
+Score = Callable[[list[Item]], list[float]]
+
+
+@pytest.fixture(scope="module")
+def lighteval_scores() -> Iterator[Score]:
     script = [sys.executable, str(HERE / "lighteval_reference.py")]
-    questions = json.dumps([[item.gold, item.completion, item.rule] for item in items])
-    answered = subprocess.run(script, input=questions, capture_output=True, text=True, timeout=250, check=True)
+    with subprocess.Popen(script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+
+        def ask(items: list[Item]) -> list[float]:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(json.dumps([[item.gold, item.completion, item.rule] for item in items]) + "\n")
+            process.stdin.flush()
+            scores: list[float] = json.loads(process.stdout.readline())
+            return scores
+
+        yield ask
+
+
+def judged_like_lighteval(judge: Judge, lighteval_scores: Score, items: list[Item]) -> dict[str, int]:
+    """Compare with lighteval's own objects; returns how often each verdict was given."""
     grades = judge.grade(items)
     different = [
         (item, grade, score)
-        for item, grade, score in zip(items, grades, json.loads(answered.stdout), strict=True)
+        for item, grade, score in zip(items, grades, lighteval_scores(items), strict=True)
         if (grade.verdict == "correct") != (score == 1.0)
     ]
     assert different == []
@@ -231,11 +248,11 @@ def judged_like_lighteval(judge: Judge, items: list[Item]) -> dict[str, int]:
     return counts
 
 
-def test_evaluation_rules_judge_as_lighteval_does(judge: Judge) -> None:
+def test_evaluation_rules_judge_as_lighteval_does(judge: Judge, lighteval_scores: Score) -> None:
     items = [
         Item(gold, answer, rule) for gold in GOLDS for answer in ANSWERS for rule in (Rule.LATEX_GOLD, Rule.EXPR_GOLD)
     ]
-    counts = judged_like_lighteval(judge, items)
+    counts = judged_like_lighteval(judge, lighteval_scores, items)
     assert min(counts[verdict] for verdict in ("correct", "incorrect", "unparseable_gold", "no_answer")) >= 5
 
 
@@ -245,7 +262,9 @@ def answer_of(row: dict[str, Any]) -> str:
     return str(row["answer"]) if "answer" in row else row["solution"].rpartition(r"\boxed{")[2].rpartition("}")[0]
 
 
-def test_evaluation_rules_judge_real_golds_as_lighteval_does(judge: Judge, shared_data: Path) -> None:
+def test_evaluation_rules_judge_real_golds_as_lighteval_does(
+    judge: Judge, lighteval_scores: Score, shared_data: Path
+) -> None:
     draw = random.Random(0)
     items = []
     for name, rule in (
@@ -267,7 +286,7 @@ def test_evaluation_rules_judge_real_golds_as_lighteval_does(judge: Judge, share
                 str(other.get("solution")),
             )
             items += [Item(text, thought + ending, rule) for ending in endings]
-    counts = judged_like_lighteval(judge, items)
+    counts = judged_like_lighteval(judge, lighteval_scores, items)
     assert counts["correct"] >= 70
     assert counts["incorrect"] >= 70
 
