@@ -15,6 +15,8 @@ class Refusal(Exception):  # noqa: N818 - it is not a fault of the program: the 
         mend: what the user can do about it.
     """
 
+    exit_code = EXIT_REFUSED
+
     def __init__(self, what: str, why: str = "", mend: str = "") -> None:
         self.what, self.why, self.mend = what, why, mend
         super().__init__(
@@ -22,6 +24,13 @@ class Refusal(Exception):  # noqa: N818 - it is not a fault of the program: the 
                 part for part in (what, f"  why:  {why}" if why else "", f"  mend: {mend}" if mend else "") if part
             )
         )
+
+
+class Failure(Refusal):
+    """Something around the program broke (a disk, a server, numbers that are none). Ends it with exit code 1 and no
+    stack trace; once mended, the same command goes on from the last complete checkpoint."""
+
+    exit_code = EXIT_FAILED
 
 
 class Interrupted(Exception):  # noqa: N818

@@ -4,6 +4,7 @@ manifest.json  recipe.yaml  attempts/01/log  metrics.jsonl  completions/  checkp
 report.html  report.md  report.json
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -20,10 +21,17 @@ from openrs.errors import Refusal
 _SECRET = re.compile(
     r"\b(hf_[A-Za-z0-9]{8,}|sk-[A-Za-z0-9_-]{8,}|gh[pousr]_[A-Za-z0-9]{8,})|(?<=://)[^/@\s:]+:[^/@\s]+(?=@)"
 )
+_SECRET_NAME = re.compile(
+    r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|(API|ACCESS|PRIVATE|SECRET)_?KEY)($|_)", re.IGNORECASE
+)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 def redact(text: str) -> str:
-    """Hide what looks like a token or a password in a URL, so that a command line can be recorded."""
+    """Hide what looks like a token or a password in a URL, and the values of variables that are named like secrets."""
+    for name, value in os.environ.items():
+        if len(value) >= 8 and value in text and _SECRET_NAME.search(name):
+            text = text.replace(value, "[hidden]")
     return _SECRET.sub("[hidden]", text)
 
 
@@ -50,11 +58,15 @@ def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all: beside it, fsynced, renamed into place, the folder fsynced."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with beside.open("w", encoding="utf-8", errors="surrogatepass") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    try:
+        with beside.open("w", encoding="utf-8", errors="surrogatepass") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError:  # a full disk: the old file stays, the half of the new one goes
+        beside.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
 
 
@@ -80,7 +92,11 @@ class Journal:
         written = os.write(self._file, line)
         if written != len(line):  # a disk that is full takes a part of the line
             os.ftruncate(self._file, os.fstat(self._file).st_size - written)
-            raise OSError(28, "no space left for a line", str(self.path))
+            raise OSError(errno.ENOSPC, "no space left for a line", str(self.path))
+
+    def sync(self) -> None:
+        """Make every line so far survive a power cut; a kill they survive anyway."""
+        os.fsync(self._file)
 
     def close(self) -> None:
         if self._file >= 0:
@@ -154,6 +170,11 @@ class Run:
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    @property
+    def failures(self) -> Path:
+        """What a training that broke leaves for whoever looks: the batch of a NaN, the stacks of a hang."""
+        return self.path / "failures"
 
     def evaluation(self, model: str) -> Path:
         """eval/<model>, with every character that could leave the folder replaced."""

@@ -1,0 +1,106 @@
+"""A training that does not move is ended, with the stacks of all its processes in the run: a hang costs minutes.
+
+Every process watches itself: a rank that waits in a collective for another hangs as well. No progress means no step
+for `factor` times the median step, and at least `least` seconds. The first to notice asks its siblings on this machine
+for their stacks (SIGUSR1), then leaves with exit code 1; a launcher ends the others. Where C code keeps the GIL and so
+this room's thread from running, faulthandler's own timer does the same a little later, without Python.
+"""
+
+import contextlib
+import faulthandler
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+
+from openrs.errors import EXIT_FAILED
+
+FIRST = 3.0  # the first step has no median: it gets this many times `least`
+LATER = 5.0  # seconds after which the timer without Python goes off
+STACKS = 1.0  # seconds that siblings get to write theirs
+
+
+class Watchdog:
+    """Watches this process until `stop`. `beat` after every step.
+
+    Args:
+        folder: gets stacks-rank<R>.txt when there is no progress; made only then, but for the open files.
+        siblings: process numbers on this machine that take part, this one among them or not.
+        say: told in one line why the process ends.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        rank: int,
+        siblings: Sequence[int],
+        factor: float,
+        least: float,
+        say: Callable[[str], None],
+    ) -> None:
+        self._rank, self._factor, self._least, self._say = rank, factor, least, say
+        self._siblings = [pid for pid in siblings if pid != os.getpid()]
+        self._seconds: deque[float] = deque(maxlen=50)
+        self._last = time.monotonic()
+        self._stopped = threading.Event()
+        folder.mkdir(parents=True, exist_ok=True)
+        self.stacks = folder / f"stacks-rank{rank}.txt"
+        self._file = self.stacks.open("w", encoding="utf-8")
+        faulthandler.register(signal.SIGUSR1, file=self._file, all_threads=True, chain=False)
+        self._arm()
+        threading.Thread(target=self._watch, name="openrs-watchdog", daemon=True).start()
+
+    @property
+    def limit(self) -> float:
+        """Seconds without a step that are too many."""
+        if not self._seconds:
+            return FIRST * self._least
+        return max(self._least, self._factor * median(self._seconds))
+
+    def beat(self) -> None:
+        """A step is done."""
+        now = time.monotonic()
+        self._seconds.append(now - self._last)
+        self._last = now
+        self._arm()
+
+    def stop(self) -> None:
+        """No more watching. What was never needed leaves no trace."""
+        self._stopped.set()
+        faulthandler.cancel_dump_traceback_later()
+        faulthandler.unregister(signal.SIGUSR1)
+        self._file.close()
+        if self.stacks.stat().st_size == 0:
+            self.stacks.unlink()
+            with contextlib.suppress(OSError):  # another rank's file is still there
+                self.stacks.parent.rmdir()
+
+    def _arm(self) -> None:
+        faulthandler.dump_traceback_later(self.limit + LATER, file=self._file, exit=True)
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(min(5.0, self.limit / 10)):
+            still = time.monotonic() - self._last
+            if still > self.limit:
+                self._end(still)
+
+    def _end(self, still: float) -> None:
+        for pid in self._siblings:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGUSR1)
+        faulthandler.dump_traceback(file=self._file, all_threads=True)
+        usual = f"{median(self._seconds):.1f} s" if self._seconds else "not known yet"
+        self._say(
+            f"no progress for {still:.0f} s (a step usually takes {usual}): something hangs. The stacks of all"
+            f" processes are in {self.stacks.parent}; the same command goes on from the last complete checkpoint"
+        )
+        sys.stdout.flush()
+        sys.stderr.flush()
+        time.sleep(STACKS)
+        os._exit(EXIT_FAILED)
