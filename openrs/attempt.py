@@ -13,8 +13,10 @@ from openrs.rundir import NO_ROOM, Lock, Run
 from openrs.training import signals
 from openrs.training.progress import Progress
 
-# Settings that say when and for how long, not what: they may differ from attempt to attempt of one run.
-FREE = frozenset({"training.max_hours", "training.must_save_by", "training.watchdog_factor", "training.watchdog_least"})
+# Settings that say when, for how long and who looks on, not what: they may differ between attempts of one run.
+FREE = frozenset(
+    f"training.{name}" for name in ("max_hours", "must_save_by", "watchdog_factor", "watchdog_least", "trackers")
+)
 
 
 @contextmanager

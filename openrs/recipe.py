@@ -9,11 +9,12 @@ import json
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from openrs.errors import Refusal
 from openrs.yaml_lines import Key, Lines, parse_value, read_yaml
@@ -103,15 +104,31 @@ class Rewards(Settings):
     workers: int | None = Field(None, ge=1)
 
 
+def _as_text(value: Any) -> Any:
+    """YAML makes a date of what looks like one."""
+    return value.isoformat() if isinstance(value, date) else value
+
+
 class Training(Settings):
     stop_after: int | None = Field(None, ge=1, description="end here although the schedule spans grpo.max_steps")
     max_hours: float | None = Field(
         None, gt=0, description="checkpoint and leave with exit code 75 before this wall clock is over"
     )
+    must_save_by: Annotated[str, BeforeValidator(_as_text)] | None = Field(
+        None, description="the same before this moment: ISO 8601, UTC without an offset"
+    )
     keep_last: int = Field(2, ge=1, description="newest checkpoints kept")
     keep_every: int | None = Field(None, ge=1, description="checkpoints at multiples of this are always kept")
+    old_weights_only: bool = Field(
+        False, description="older kept checkpoints lose what only serves to go on (3 to 7 times the weights)"
+    )
     completions_every: int = Field(1, ge=1, description="steps between two saved samples of completions")
     completions_kept: int = Field(8, ge=0, description="completions saved of each such step")
+    watchdog_factor: float = Field(10.0, gt=1, description="a step that takes so many times the median is a hang ...")
+    watchdog_least: float = Field(600.0, gt=0, description="... if it takes at least so many seconds; the first 3 x")
+    trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(
+        default_factory=lambda: ["tensorboard"], description="mirrors of metrics.jsonl; none goes to the network"
+    )
 
 
 class Watch(Settings):

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from openrs.yaml_lines import Lines
 
 # Options of GRPOConfig that another setting of the recipe, or openrs itself, decides.
 OWNED_ELSEWHERE = {
+    "auto_find_batch_size": "the batch is part of the experiment; openrs plan --fit finds one",
     "data_seed": "grpo.seed decides the order of the problems",
     "deepspeed": "set hardware.zero_stage",
     "disable_tqdm": "openrs shows its own progress",
@@ -21,7 +23,11 @@ OWNED_ELSEWHERE = {
     "eval_steps": "set the evaluation section",
     "eval_strategy": "set the evaluation section",
     "generation_batch_size": "set steps_per_generation",
+    "hub_model_id": "openrs export RUN --push OWNER/NAME uploads",
+    "hub_token": "give HF_TOKEN in the environment: what is in a recipe is written into the run",
+    "ignore_data_skip": "a resumed run goes on in the data where it stopped",
     "log_completions": "set training.completions_every",
+    "log_completions_hub_repo": "nothing is uploaded while training",
     "logging_steps": "every step is logged",
     "logging_strategy": "every step is logged",
     "model_init_kwargs": "set the model section",
@@ -32,8 +38,10 @@ OWNED_ELSEWHERE = {
     "resume_from_checkpoint": "the newest complete checkpoint of the run is taken",
     "reward_weights": "set rewards.functions[].weight",
     "run_name": "the run directory is given by --run",
+    "save_only_model": "a run must be able to go on; see training.old_weights_only",
     "save_strategy": "set grpo.save_steps",
     "save_total_limit": "set training.keep_last",
+    "sync_ref_model": "a checkpoint does not hold a reference model that moves, so such a run could not be resumed",
     "trust_remote_code": "set model.trust_remote_code",
     "vllm_mode": "set hardware.layout",
     "vllm_server_base_url": "set hardware.layout; openrs starts the server",
@@ -133,6 +141,13 @@ def _steps(recipe: Recipe) -> list[tuple[tuple[str, ...], str]]:
         )
     if grpo_value(recipe, "bf16") and grpo_value(recipe, "fp16"):
         found.append((("grpo", "fp16"), "grpo.bf16 and grpo.fp16 exclude each other"))
+    by = recipe.training.must_save_by
+    try:
+        datetime.fromisoformat(by or "2026-01-01")
+    except ValueError:
+        found.append(
+            (("training", "must_save_by"), f"training.must_save_by = {by!r} is no moment like 2026-11-22T08:00:00Z")
+        )
     return found
 
 
