@@ -262,7 +262,7 @@ def grade_file(path: Path, judge: Judge, rule: str, write: Callable[[str], None]
     try:
         for entry in read_items(path, rule):
             batch.append(entry)
-            if len(batch) == 16 * judge.workers:
+            if len(batch) == 4 * judge.workers:  # few, so that lines come while slow items are judged
                 flush()
     except Refusal:
         flush()
