@@ -45,6 +45,7 @@ class Rule(StrEnum):
     CORRECTED = "corrected"  # the accuracy reward with verify(gold, answer)
     LATEX_GOLD = "latex-gold"  # the evaluation: gold read as LaTeX (MATH-500, Minerva, OlympiadBench)
     EXPR_GOLD = "expr-gold"  # the evaluation: gold read as an expression (AIME24, AMC23)
+    INDEX_GOLD = "index-gold"  # the evaluation: the letter of a choice, A to D (GPQA-Diamond)
 
 
 @dataclass(frozen=True, slots=True)

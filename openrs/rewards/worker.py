@@ -15,6 +15,8 @@ The rules, as the published code has them:
 - `latex-gold`, `expr-gold`: lighteval's extractive match (evaluate.py of knoveleng/open-rs; lighteval 0.13.0 differs
   from the paper's commit ed08481 here only by allowing a blank before the colon of "answer :" and by surviving a
   malformed number).
+- `index-gold`: the same for one of four choices, A to D, in gold and answer; also without an anchor, which was the
+  default at ed08481.
 
 math-verify and lighteval time out by SIGALRM inside (3 and 5 s for each parse and each comparison) and treat that as
 "not parsed" or "not equal", as they did in the published runs: a verdict that is reached inside the parent's limit is
@@ -92,14 +94,19 @@ def lighteval_modules() -> tuple[Any, Any, Any]:
     )
 
 
-def lighteval_rule(modules: tuple[Any, Any, Any], gold_as_latex: bool) -> Callable[[str, str], Extracted]:
+def lighteval_rule(modules: tuple[Any, Any, Any], gold_kind: str) -> Callable[[str, str], Extracted]:
     """The evaluation's question: MultilingualExtractiveMatchMetric with the settings of the paper's evaluate.py."""
     extraction, comparison, language = modules
     english = language.Language.ENGLISH
-    gold_target = extraction.LatexExtractionConfig() if gold_as_latex else extraction.ExprExtractionConfig()
-    gold_patterns = extraction.get_extraction_regexes(None, (gold_target,), english)
+    letters = extraction.IndicesExtractionConfig(prefix_for_extraction="NativeLetters", try_extract_without_anchor=True)
+    mathematics = (extraction.ExprExtractionConfig(), extraction.LatexExtractionConfig(boxed_match_priority=0))
+    gold_target = {
+        "expr": extraction.ExprExtractionConfig(), "latex": extraction.LatexExtractionConfig(), "index": letters
+    }[gold_kind]  # fmt: skip
+    question = types.SimpleNamespace(choices="ABCD")  # all that the patterns of letters take from a Doc is their number
+    gold_patterns = extraction.get_extraction_regexes(question, (gold_target,), english)
     answer_patterns = extraction.get_extraction_regexes(
-        None, (extraction.ExprExtractionConfig(), extraction.LatexExtractionConfig(boxed_match_priority=0)), english
+        question, (letters,) if gold_kind == "index" else mathematics, english
     )
 
     def judge(gold_text: str, completion: str) -> Extracted:
@@ -121,8 +128,9 @@ def load_rules() -> dict[str, Callable[[str, str], Extracted]]:
         "paper": math_verify_rule(boxed="all", swapped=True),
         "paper-cosine": math_verify_rule(boxed=True, swapped=True),
         "corrected": math_verify_rule(boxed="all", swapped=False),
-        "latex-gold": lighteval_rule(modules, gold_as_latex=True),
-        "expr-gold": lighteval_rule(modules, gold_as_latex=False),
+        "latex-gold": lighteval_rule(modules, "latex"),
+        "expr-gold": lighteval_rule(modules, "expr"),
+        "index-gold": lighteval_rule(modules, "index"),
     }
 
 
