@@ -172,14 +172,19 @@ class Evaluation(Settings):
     benchmarks: list[str] = Field(default_factory=list)
     data: str | None = Field(None, description="folder with NAME.jsonl files; the hub at pinned revisions when absent")
     samples: int = Field(1, ge=1, description="completions per problem")
+    samples_small: int | None = Field(None, ge=1, description="the same for benchmarks of fewer than 100 problems")
     temperature: float = Field(0.6, ge=0)
     top_p: float = Field(0.95, gt=0, le=1)
     max_tokens: int = Field(32768, ge=1)
+    window: int | None = Field(None, ge=2, description="prompt and completion together end after so many tokens")
+    double_bos: bool = Field(False, description="a second BOS in front, as the authors' evaluation had it")
     seed: int = 1234
     engine: Literal["auto", "vllm", "transformers"] = "auto"
-    batch_size: int = Field(64, ge=1, description="problems generated together by the transformers engine")
+    processes: int | None = Field(None, ge=1, description="engines side by side; one a GPU when absent")
+    gpu_memory: float = Field(0.9, gt=0, le=1, description="share of a GPU's memory that vLLM takes")
+    batch_size: int = Field(64, ge=1, description="completions generated together by the transformers engine")
     checkpoints: Literal["last", "all"] = Field(
-        "last", description="which checkpoints `reproduce` evaluates: fixed before training"
+        "last", description="which checkpoints are evaluated beside the base: fixed before training"
     )
 
 
