@@ -1,13 +1,21 @@
-"""report.json: every number of the report, once. The page and report.md show this tree (docs/report.md)."""
+"""report.json: every number of the report, once. The page and report.md show this tree (schema: docs/report.md)."""
 
 import math
-from collections.abc import Mapping
+from collections import Counter
 from typing import Any
 
 from openrs import __version__
-from openrs.evaluation.statistics import holm, paired_difference
-from openrs.report.collect import Evaluated, Metrics, RunData, Score
-from openrs.report.values import below, mapping, text
+from openrs.report import claims as claim_room
+from openrs.report.claims import Claim, Evidence, Verdict, judge
+from openrs.report.collect import Metrics, RunData
+from openrs.report.compare import comparison, over_training
+from openrs.report.cost import Ledger, ledger
+from openrs.report.evaluations import Evaluated, Score
+from openrs.report.levels import levels
+from openrs.report.published import published
+from openrs.report.selection import of_run as of_run_selection
+from openrs.report.sources import Measured, Sources, measured
+from openrs.report.values import below, text, whole
 from openrs.rundir import now
 
 SCHEMA = 1
@@ -26,55 +34,112 @@ TRAINING = {
 }
 
 
-def document(data: RunData) -> dict[str, Any]:
-    """The tree of one run, of plain JSON values (no NaN)."""
-    return {
+def document(sources: Sources, price: float | None = None) -> dict[str, Any]:
+    """The tree of a report, of plain JSON values (no NaN). price: dollars per GPU-hour, over the recipe's."""
+    ledgers = [ledger(run, price) for run in sources.runs]
+    evidence = Evidence(measured(sources), sources.runs, ledgers)
+    judged = judge(evidence)
+    broken = sources.results.broken if sources.results else ()
+    many = len(sources.runs) > 1
+    said = [f"{run.name}: {note}" if many else note for run in sources.runs for note in run.notes]
+    said += [f"{text(one.path)}: {text(one.reason)}" for one in broken]
+    tree = {
         "schema": SCHEMA,
         "made": now(),
         "openrs": __version__,
-        "run": about(data),
-        "evaluations": [evaluation(one) for one in data.evaluations],
-        "differences": differences(data.evaluations),
-        "training": training(data.metrics),
-        "missing": list(dict.fromkeys(data.notes)),
+        "title": title(sources),
+        "levels": levels(evidence, judged),
+        "verdicts": {word: sum(verdict.word == word for _, verdict in judged) for word in claim_room.WORDS},
+        "claims": [claim_room.as_json(claim, verdict) for claim, verdict in judged],
+        "runs": [of_run(run, book) for run, book in zip(sources.runs, ledgers, strict=True)],
+        "comparison": comparison(sources.runs),
+        "results": results(evidence, judged),
+        "published": published(),
+        "missing": list(dict.fromkeys(said)),
     }
+    clean: dict[str, Any] = plain(tree)
+    return clean
 
 
-def about(data: RunData) -> dict[str, Any]:
-    """Which run this is and in which state its records are."""
-    attempts = data.manifest.get("attempts")
-    attempts = [one for one in attempts if isinstance(one, dict)] if isinstance(attempts, list) else []
-    last = attempts[-1] if attempts else {}
-    code = last.get("exit_code")
-    state = "done" if code == 0 else "unknown" if not attempts else "running or killed" if code is None else "stopped"
+def title(sources: Sources) -> str:
+    names = [run.name for run in sources.runs]
+    if names:
+        return " and ".join(names) if len(names) < 3 else f"{names[0]} and {len(names) - 1} more runs"
+    return "other people's results" if sources.results else "the published figures"
+
+
+def of_run(run: RunData, book: Ledger | None) -> dict[str, Any]:
+    """One run: what it is, its scores, base against checkpoints, its training, its cost, its manifest."""
     return {
-        "name": text(data.name),
-        "title": text(data.recipe.get("title")) or None,
-        "recipe_sha256": text(below(data.manifest, "recipe", "sha256"), 64) or None,
-        "rewards_mode": text(below(data.recipe, "rewards", "mode"), 20) or None,
-        "code": text(below(data.manifest, "openrs", "version"), 40) or None,
-        "commit": text(below(data.manifest, "openrs", "commit"), 40) or None,
-        "attempts": len(attempts),
-        "state": state,
-        "reason": text(last.get("reason"), 300) or None,
-        "steps": data.metrics.steps[-1] if data.metrics.steps else 0,
-        "steps_planned": below(data.recipe, "grpo", "max_steps"),
-        "checkpoints": data.checkpoints,
+        "run": about(run),
+        "evaluations": [evaluation(one) for one in run.evaluations],
+        "differences": over_training(run),
+        "selection": of_run_selection(run),
+        "training": training(run.metrics),
+        "cost": book.as_json() if book else None,
+        "manifest": {key: value for key, value in run.manifest.items() if key != "attempts"},
     }
+
+
+def about(run: RunData) -> dict[str, Any]:
+    """Which run this is and in which state its records are."""
+    last = run.attempts[-1] if run.attempts else {}
+    return {
+        "name": run.name,
+        "title": text(run.recipe.get("title")) or None,
+        "experiment": run.experiment,
+        "recipe_sha256": text(below(run.manifest, "recipe", "sha256"), 64) or None,
+        "rewards_mode": text(below(run.recipe, "rewards", "mode"), 20) or None,
+        "rewards": [
+            text(below(one, "name"), 60)
+            for one in below(run.recipe, "rewards", "functions") or []
+            if below(one, "name")
+        ],
+        "seed": run.seed,
+        "code": text(below(run.manifest, "openrs", "version"), 40) or None,
+        "commit": text(below(run.manifest, "openrs", "commit"), 40) or None,
+        "attempts": len(run.attempts),
+        "state": state(run),
+        "reason": text(last.get("reason"), 300) or None,
+        "steps": run.metrics.steps[-1] if run.metrics.steps else 0,
+        "steps_planned": run.planned,
+        "checkpoints": run.checkpoints,
+        "final_step": run.final.step if run.final else None,
+        "evaluated_by": text(below(run.recipe, "evaluation", "checkpoints"), 20) or None,
+    }
+
+
+def rewards(run: RunData) -> list[str]:
+    """Names of the reward functions, with weights."""
+    found = below(run.recipe, "rewards", "functions")
+    named = [one for one in found if below(one, "name")] if isinstance(found, list) else []
+    return [f"{text(one['name'], 60)} x {text(one.get('weight', 1.0), 10)}" for one in named]
+
+
+def state(run: RunData) -> str:
+    """In which state the run was left, as far as its manifest tells."""
+    if not run.attempts:
+        return "no training recorded" if not run.metrics.steps else "unknown"
+    code = whole(run.attempts[-1].get("exit_code"))
+    if code is not None:
+        return "done" if code == 0 else "stopped"
+    ready = run.planned is not None and run.metrics.steps and run.metrics.steps[-1] >= run.planned and run.final
+    return "trained and evaluated" if ready else "running, or killed"
 
 
 def evaluation(one: Evaluated) -> dict[str, Any]:
+    proven = below(one.inputs, "proven")
     return {
         "name": one.name,
         "label": one.label,
         "model": one.model,
         "revision": one.revision,
         "step": one.step,
-        "protocol": {text(name, 40): plain(value) for name, value in one.protocol.items()},
-        "inputs_proven": below(one.inputs, "proven") if isinstance(below(one.inputs, "proven"), bool) else None,
+        "protocol": dict(one.protocol),
+        "inputs_proven": proven if isinstance(proven, bool) else None,
         "samples": one.samples,
         "seconds": dict(one.seconds),
-        "benchmarks": {name: score(value) for name, value in one.scores.items()},
+        "benchmarks": {name: {**score(value), "inputs": one.inputs_of(name)} for name, value in one.scores.items()},
     }
 
 
@@ -85,58 +150,12 @@ def score(value: Score) -> dict[str, Any]:
         "accuracy": value.accuracy,
         "stderr": value.stderr,
         "interval": list(value.interval) if value.interval else None,
+        "interval_fixed": list(value.interval_fixed) if value.interval_fixed else None,
         "pass_at_k": dict(value.pass_at_k),
         "majority": value.majority,
         "truncated": value.truncated,
         "mean_tokens": value.mean_tokens,
-        "verdicts": dict(value.verdicts),
-    }
-
-
-def differences(evaluations: list[Evaluated]) -> list[dict[str, Any]]:
-    """The base against every checkpoint of the same run, benchmark by benchmark, on the problems that both have.
-
-    p_holm corrects a checkpoint's p-values over its benchmarks.
-    """
-    base = next((one for one in evaluations if one.step == 0), None)
-    found: list[dict[str, Any]] = []
-    for later in evaluations:
-        if base is not None and later.step:
-            pairs = [(base.scores[name], after) for name, after in later.scores.items() if name in base.scores]
-            rows = [difference(before, after) for before, after in pairs]
-            corrected = holm({row["benchmark"]: row["p"] for row in rows if row["p"] is not None})
-            settings = comparable(base.protocol, later.protocol)
-            found += [
-                {"step": later.step, **row, "p_holm": corrected.get(row["benchmark"]), "settings": settings}
-                for row in rows
-            ]
-    return found
-
-
-def comparable(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
-    """`same`, or the settings in which two evaluations differ: then a difference of scores is not only the model's."""
-    keys = ("temperature", "top_p", "max_tokens", "engine", "bos")
-    return ", ".join(key for key in keys if a.get(key) != b.get(key)) or "same"
-
-
-def difference(before: Score, after: Score) -> dict[str, Any]:
-    """after - before, paired by problem. The numbers are None when the two share no problem."""
-    shared = [problem for problem in before.per_problem if problem in after.per_problem]
-    old, new = [before.per_problem[p] for p in shared], [after.per_problem[p] for p in shared]
-    pair = paired_difference(new, old) if shared else None
-    steps = [sum(b) / len(b) - sum(a) / len(a) for a, b in zip(old, new, strict=True)]
-    return {
-        "benchmark": after.benchmark,
-        "before": before.accuracy,
-        "after": after.accuracy,
-        "n": len(shared),
-        "k": [before.k, after.k],
-        "difference": pair.difference if pair else None,
-        "interval": [pair.interval.low, pair.interval.high] if pair else None,
-        "p": pair.p_value if pair else None,
-        "method": f"{pair.interval.method}; {pair.p_method}" if pair else None,
-        "gained": sum(step > 0 for step in steps),
-        "lost": sum(step < 0 for step in steps),
+        "verdicts": dict(Counter(value.verdicts).most_common()),
     }
 
 
@@ -161,23 +180,46 @@ def training(metrics: Metrics) -> dict[str, Any]:
     }
 
 
-def plain(value: Any) -> Any:
-    """A JSON value without NaN, and without text that cannot be shown."""
+def results(evidence: Evidence, judged: list[tuple[Claim, Verdict]]) -> list[dict[str, Any]]:
+    """Scores from result files, beside what the paper printed."""
+    printed = {(claim.model, claim.benchmark): claim.published for claim, _ in judged if claim.kind == "score"}
+    return [_result(one, printed.get((one.model, one.benchmark))) for one in evidence.measured if _from_file(one)]
+
+
+def _from_file(one: Measured) -> bool:
+    return one.origin in ("authors' log", "a results file")
+
+
+def _result(one: Measured, printed: float | None) -> dict[str, Any]:
+    return {
+        "source": one.source,
+        "origin": one.origin,
+        "model": one.model,
+        "name": one.name,
+        "benchmark": one.benchmark,
+        "accuracy": one.accuracy,
+        "stderr": one.stderr,
+        "n": one.n,
+        "k": one.k,
+        "inputs": one.inputs,
+        "published": printed,
+        "as_printed": abs(100 * one.accuracy - printed) <= 0.05 + 1e-9 if printed is not None else None,
+    }
+
+
+def plain(value: Any, depth: int = 12) -> Any:
+    """JSON values without NaN, infinity, text that cannot be shown, or nesting deeper than `depth`."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, bool | int | float) or value is None:
         return value
-    if isinstance(value, dict):
-        return {text(name, 80): plain(one) for name, one in mapping(value).items()}
-    if isinstance(value, list):
-        return [plain(one) for one in value]
-    return text(value, 2000)
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+    if depth and isinstance(value, dict):
+        return {text(name, 120): plain(one, depth - 1) for name, one in value.items()}
+    if depth and isinstance(value, list | tuple):
+        return [plain(one, depth - 1) for one in value]
+    return text(value if isinstance(value, str) else type(value).__name__, 2000)
 
 
 def _known_mean(values: list[float]) -> float | None:
     known = [value for value in values if not math.isnan(value)]
-    return _mean(known) if known else None
+    return sum(known) / len(known) if known else None

@@ -143,9 +143,9 @@ def _curve(metrics: Metrics, panel: Panel) -> Plot:
     told = []
 
     def paint(axes: Any) -> None:
-        _step_axes(axes, panel.unit)
+        step_axes(axes, panel.unit)
         for colour, (name, word) in zip(SERIES * 3, lines, strict=False):
-            xs, ys = thinned(metrics.steps, metrics.columns[name], stretch)
+            xs, ys = thinned(metrics.steps, metrics.columns[name])
             smooth = running_mean(ys, max(1, len(ys) // 25))
             if len(ys) > 50:
                 axes.plot(xs, ys, color=colour, linewidth=0.7, alpha=0.3)
@@ -158,30 +158,30 @@ def _curve(metrics: Metrics, panel: Panel) -> Plot:
     svg = draw(4.4, 2.5, paint)
     note = f"each point is a mean over {stretch} steps" if stretch > 1 else ""
     span = f"steps {metrics.steps[0]} to {metrics.steps[-1]}"
-    words = _legend([word for _, word in lines])
+    words = legend([word for _, word in lines])
     return Plot(panel.title, svg, f"{panel.title} over {span}: {'; '.join(told)}.", note, words)
 
 
-def _legend(words: Sequence[str]) -> tuple[tuple[int, str], ...]:
+def legend(words: Sequence[str]) -> tuple[tuple[int, str], ...]:
+    """Series 1, 2, ... with their words; none for a single line."""
     return tuple(enumerate(words, 1)) if len(words) > 1 else ()
 
 
 def _time_split(metrics: Metrics, parts: Sequence[tuple[str, str]]) -> Plot:
-    stretch = math.ceil(len(metrics.steps) / POINTS)
-    columns = [thinned(metrics.steps, metrics.columns[name], stretch) for name, _ in parts]
+    columns = [thinned(metrics.steps, metrics.columns[name]) for name, _ in parts]
     heights = [[0.0 if math.isnan(y) else y for y in ys] for _, ys in columns]
 
     def paint(axes: Any) -> None:
-        _step_axes(axes, "seconds")
+        step_axes(axes, "seconds")
         axes.stackplot(columns[0][0], *heights, colors=SERIES, linewidth=0, alpha=0.8)
 
     means = [f"{word} {short(sum(ys) / len(ys))} s" for (_, word), ys in zip(parts, heights, strict=True)]
     alt = f"Mean seconds of a step: {', '.join(means)}."
-    words = _legend([word for _, word in parts])
+    words = legend([word for _, word in parts])
     return Plot("Where a step's seconds go", draw(4.4, 2.5, paint), alt, legend=words)
 
 
-def _step_axes(axes: Any, unit: str) -> None:
+def step_axes(axes: Any, unit: str) -> None:
     axes.set_xlabel("step")
     axes.set_ylabel(unit)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -190,8 +190,9 @@ def _step_axes(axes: Any, unit: str) -> None:
     axes.grid(visible=False, axis="x")
 
 
-def thinned(steps: Sequence[int], values: Sequence[float], stretch: int) -> tuple[list[float], list[float]]:
-    """Means over `stretch` neighbouring steps each; NaN where a stretch has no value."""
+def thinned(steps: Sequence[int], values: Sequence[float]) -> tuple[list[float], list[float]]:
+    """At most POINTS points: means over neighbouring steps; NaN where a stretch has no value."""
+    stretch = math.ceil(len(steps) / POINTS)
     if stretch <= 1:
         return [float(step) for step in steps], list(values)
     xs, ys = [], []

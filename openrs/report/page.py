@@ -1,46 +1,73 @@
-"""report.html, report.md and report.json of a run: one tree of numbers (document.py), shown three times."""
+"""report.html, report.md and report.json: one tree of numbers (document.py), shown three times."""
 
 import base64
 import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from openrs.errors import Refusal
-from openrs.report import figures, values
-from openrs.report.collect import RunData, collect
+from openrs.report import figures, grid, plots, reference, values, words
+from openrs.report.browse import Browser, browser
+from openrs.report.collect import collect
 from openrs.report.document import TRAINING, document
+from openrs.report.figures import Plot
 from openrs.report.markdown import markdown
-from openrs.rundir import Run, run_at, write_json, write_text
+from openrs.report.sources import Sources, gather
+from openrs.rundir import Run, write_json, write_text
 
 PARTS = Path(__file__).parent
 
 
-def write_report(run: Run) -> Path:
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the page shows beside the numbers: plots, grids of problems, completions."""
+
+    scores: Sequence[Plot] = ()
+    checkpoints: Sequence[Plot] = ()
+    training: Sequence[Plot] = ()
+    published: Sequence[Plot] = ()
+    cost: Sequence[Plot] = ()
+    grids: Sequence[grid.Grid] = ()
+    browser: Browser | None = None
+    matrix: Sequence[tuple[str, Sequence[dict[str, Any]]]] = field(default_factory=list)
+    groups: Sequence[tuple[str, Sequence[dict[str, Any]]]] = field(default_factory=list)
+
+
+def write_report(run: Run, price: float | None = None) -> Path:
     """Write report.json, report.md and report.html into the run directory; returns the page's path.
 
     Works on whatever part of a run is there and never fails for what files hold: what is missing is said in the report.
+    price: dollars per GPU-hour, over the recipe's.
     """
-    data = collect(run)
-    tree = document(data)
-    write_json(run.path / "report.json", tree)
-    write_text(run.path / "report.md", markdown(tree))
-    path = run.path / "report.html"
-    write_text(path, html(tree, data))
+    return write(Sources((collect(run),)), run.path, price)
+
+
+def report_on(names: Sequence[str], out: str | None = None, price: float | None = None) -> Path:
+    """The report on runs, single evaluations and result files; without any, on the published figures alone.
+
+    A single run's report goes into the run, every other into `out` (default: the folder `report`).
+    Raises Refusal for a path that is not there, and for result files of which none can be read.
+    """
+    sources = gather(names)
+    alone = len(sources.runs) == 1 and sources.results is None
+    return write(sources, Path(out) if out else sources.runs[0].path if alone else Path("report"), price)
+
+
+def write(sources: Sources, folder: Path, price: float | None = None) -> Path:
+    """Write the three files into `folder`; returns the page's path."""
+    tree = document(sources, price)
+    write_json(folder / "report.json", tree)
+    write_text(folder / "report.md", markdown(tree))
+    path = folder / "report.html"
+    write_text(path, html(tree, sources))
     return path
 
 
-def report_on(name: str) -> Path:
-    """The report of the run called `name` or at that path. Raises Refusal when no such folder is there."""
-    run = run_at(name)
-    if not run.path.is_dir():
-        raise Refusal(f"there is no folder {run.path}", mend="give the name of a folder in runs/, or its path")
-    return write_report(run)
-
-
-def html(tree: dict[str, Any], data: RunData) -> str:
+def html(tree: dict[str, Any], sources: Sources) -> str:
     """The page: one file that asks the network for nothing and runs no script but its own (its CSP says so)."""
     style = (PARTS / "style.css").read_text(encoding="utf-8")
     script = (PARTS / "script.js").read_text(encoding="utf-8")
@@ -49,14 +76,58 @@ def html(tree: dict[str, Any], data: RunData) -> str:
         .get_template("template.html")
         .render(
             r=tree,
-            data=data,
-            plots=figures.curves(data.metrics) if data.metrics.steps else [],
-            words=TRAINING,
+            view=view(tree, sources),
+            training_words=TRAINING,
+            headline=words.headline(tree),
+            tones=words.TONES,
             style=style,
             script=script,
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         )
     )
+
+
+def view(tree: dict[str, Any], sources: Sources) -> View:
+    """Everything to look at. Grids and completions are shown of a single run; curves of several share their plots."""
+    runs = sources.runs
+    alone = runs[0] if len(runs) == 1 else None
+    selections = [one["selection"] for one in tree["runs"]]
+    over = [plots.checkpoints(run, one) for run, one in zip(runs, selections, strict=True)]
+    length = plots.accuracy_against_length(runs)
+    return View(
+        scores=plots.benchmarks(runs),
+        checkpoints=[plot for plot in (*over, length) if plot is not None],
+        training=figures.curves(alone.metrics) if alone and alone.metrics.steps else plots.overlay(runs),
+        published=[plots.published_checkpoints(), plots.published_length(), *plots.published_benchmarks()],
+        cost=[plots.cost_against_score(_own_costs(tree))],
+        grids=grid.grids(alone) if alone else (),
+        browser=browser(alone) if alone else None,
+        matrix=_matrix(tree),
+        groups=_groups(tree),
+    )
+
+
+def _own_costs(tree: dict[str, Any]) -> list[tuple[str, float, float]]:
+    """Runs with a price and all five benchmarks: name, dollars of training, average in percent."""
+    found = []
+    for run in tree["runs"]:
+        final = next((one for one in run["evaluations"] if one["step"] == run["run"]["final_step"]), None)
+        scores = final["benchmarks"] if final else {}
+        spent = run["cost"]["training_dollars"] if run["cost"] else None
+        if spent and all(name in scores for name in reference.TABLE_BENCHMARKS):
+            mean = sum(scores[name]["accuracy"] for name in reference.TABLE_BENCHMARKS) / 5
+            found.append((run["run"]["name"], spent, round(100 * mean, 1)))
+    return found
+
+
+def _matrix(tree: dict[str, Any]) -> list[tuple[str, Sequence[dict[str, Any]]]]:
+    """The table's claims, model by model: five scores and the average."""
+    kinds = ("score", "average")
+    return [(m, [c for c in tree["claims"] if c["kind"] in kinds and c["model"] == m]) for m in reference.released()]
+
+
+def _groups(tree: dict[str, Any]) -> list[tuple[str, Sequence[dict[str, Any]]]]:
+    return [(title, [c for c in tree["claims"] if c["kind"] in kinds]) for title, kinds in words.GROUPS.items()]
 
 
 def _environment() -> Environment:
@@ -68,15 +139,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    shows = (
-        values.percent,
-        values.points,
-        values.span,
-        values.point_span,
-        values.short,
-        values.probability,
-        values.duration,
-    )
-    environment.filters |= {show.__name__: show for show in (*shows, values.dollars)}
+    shows = (values.percent, values.points, values.span, values.point_span, values.short, values.probability)
+    environment.filters |= {show.__name__: show for show in (*shows, values.duration, values.dollars, grid.tally)}
+    environment.filters["benchmark"] = reference.name
     environment.filters["ours"] = Markup  # only for what this package made: plots, style, script
     return environment

@@ -25,7 +25,7 @@ def test_the_same_numbers_stand_in_json_markdown_and_page(tmp_path):
     tree, markdown, page = made(tmp_path / "run")
     scores = json.loads((tmp_path / "run/eval/step-000100/scores.json").read_text())["benchmarks"]["amc23"]
     base = json.loads((tmp_path / "run/eval/step-000000/scores.json").read_text())["benchmarks"]["amc23"]
-    row = next(row for row in tree["differences"] if row["benchmark"] == "amc23" and row["step"] == 100)
+    row = next(row for row in tree["runs"][0]["differences"] if row["benchmark"] == "amc23" and row["step"] == 100)
     pair = paired_difference(list(scores["per_problem"].values()), list(base["per_problem"].values()))
     assert row["n"] == 40
     assert row["k"] == [4, 4]
@@ -35,19 +35,19 @@ def test_the_same_numbers_stand_in_json_markdown_and_page(tmp_path):
     assert f"| {shown} |" in markdown
     assert f"<b>{shown}</b>" in page
     assert f"{100 * scores['accuracy']:.1f}" in markdown
-    assert tree["run"]["state"] == "done"
+    assert tree["runs"][0]["run"]["state"] == "done"
     assert tree["missing"] == []
 
 
 def test_differences_pair_by_the_name_of_the_problem_not_by_its_place(tmp_path):
     run = made_run(tmp_path / "run", checkpoints=(0, 50), benchmarks=(("aime24", 30, 0.3),))
-    expected = json.loads(write_report(run).with_name("report.json").read_text())["differences"][0]
+    expected = json.loads(write_report(run).with_name("report.json").read_text())["runs"][0]["differences"][0]
     path = run.evaluation("step-000050") / "scores.json"
     tree = json.loads(path.read_text())
     problems = tree["benchmarks"]["aime24"]["per_problem"]
     tree["benchmarks"]["aime24"]["per_problem"] = dict(reversed(problems.items()))
     path.write_text(json.dumps(tree))
-    found = json.loads(write_report(run).with_name("report.json").read_text())["differences"][0]
+    found = json.loads(write_report(run).with_name("report.json").read_text())["runs"][0]["differences"][0]
     assert found == expected
 
 
@@ -86,8 +86,8 @@ def test_half_written_and_damaged_files_are_named(tmp_path):
         assert part in said
     assert "eval/step-000100/scores.json is broken" in said
     assert "eval/empty is not finished" in said
-    assert tree["training"]["last_step"] == 31
-    assert tree["training"]["metrics"]["reward"]["last"] > 1
+    assert tree["runs"][0]["training"]["last_step"] == 31
+    assert tree["runs"][0]["training"]["metrics"]["reward"]["last"] > 1
 
 
 def test_hostile_text_does_nothing_to_the_page(tmp_path):
@@ -114,8 +114,8 @@ def test_hostile_text_does_nothing_to_the_page(tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(Refusal, match="no folder"):
-        report_on(str(tmp_path / "nowhere"))
+    with pytest.raises(Refusal, match="no run and no file"):
+        report_on([str(tmp_path / "nowhere")])
 
 
 def test_the_report_needs_no_torch():
@@ -139,6 +139,6 @@ def test_an_unfinished_evaluation_has_samples_and_no_score(tmp_path):
     write_evaluation(run, 50, (("aime24", 30, 0.3),), 2, 0.0, random.Random(1))
     (run.evaluation("step-000050") / "scores.json").unlink()
     tree = json.loads(write_report(run).with_name("report.json").read_text())
-    assert tree["evaluations"][0]["samples"] == 60
-    assert tree["evaluations"][0]["benchmarks"] == {}
+    assert tree["runs"][0]["evaluations"][0]["samples"] == 60
+    assert tree["runs"][0]["evaluations"][0]["benchmarks"] == {}
     assert "60 samples are there, but no scores" in "\n".join(tree["missing"])

@@ -1,0 +1,126 @@
+"""reference.yaml: the paper's figures, those of its logs and of its re-evaluations, and its claims, as typed data."""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+FILE = Path(__file__).with_name("reference.yaml")
+TABLE_BENCHMARKS = ("aime24", "math_500", "amc23", "minerva", "olympiadbench")
+NAMES = {
+    "aime24": "AIME24",
+    "aime25": "AIME25",
+    "math_500": "MATH-500",
+    "amc23": "AMC23",
+    "minerva": "Minerva",
+    "olympiadbench": "OlympiadBench",
+    "gpqa_diamond": "GPQA-Diamond",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """One evaluation in the authors' logs: one sample a problem. accuracy in [0, 1]; tokens: mean output, if known."""
+
+    experiment: str
+    step: int
+    revision: str | None
+    benchmark: str
+    accuracy: float
+    n: int
+    tokens: float | None
+    hash_cont_tokens: str
+
+    @property
+    def model(self) -> str | None:
+        """Open-RS1, 2 or 3 when this checkpoint is the released one."""
+        return next((m for m, r in released().items() if (r["experiment"], r["step"]) == self.where), None)
+
+    @property
+    def where(self) -> tuple[str, int]:
+        return self.experiment, self.step
+
+
+@functools.cache
+def tree() -> Mapping[str, Any]:
+    """The whole file."""
+    found: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    return found
+
+
+def released() -> Mapping[str, Mapping[str, Any]]:
+    """Open-RS1 ... Open-RS3 -> experiment, step, revision_prefix."""
+    found: dict[str, Mapping[str, Any]] = tree()["released"]
+    return found
+
+
+@functools.cache
+def logs() -> tuple[Logged, ...]:
+    """All evaluations of the authors' logs, experiment by experiment, step by step."""
+    return tuple(
+        Logged(
+            experiment=row["experiment"],
+            step=row["step"],
+            revision=row["revision"],
+            benchmark=benchmark,
+            accuracy=result["accuracy"],
+            n=result["problems"],
+            tokens=result["tokens"],
+            hash_cont_tokens=result["hash_cont_tokens"],
+        )
+        for row in tree()["checkpoints"]
+        for benchmark, result in row["results"].items()
+    )
+
+
+def log_of(hash_cont_tokens: str | None) -> Logged | None:
+    """The authors' evaluation that generated exactly these tokens."""
+    return next((one for one in logs() if one.hash_cont_tokens == hash_cont_tokens), None)
+
+
+def row(model: str) -> Mapping[str, Any]:
+    """The model's row of the main results table; empty for a model that is not in it."""
+    return next((one for one in tree()["table"] if one["model"] == model), {})
+
+
+def published(model: str | None, benchmark: str) -> float | None:
+    """The score that the paper's table has, as a proportion."""
+    value = row(model or "").get(benchmark)
+    return None if value is None else float(value) / 100
+
+
+def reevaluation(model: str | None, benchmark: str) -> tuple[float, float, int] | None:
+    """Mean and standard deviation over seeds (proportions) and the number of seeds, in arXiv 2504.07086."""
+    study = tree()["reevaluations"][0]
+    found = next((one.get(benchmark) for one in study["rows"] if one["model"] == model), None)
+    return (found[0] / 100, found[1] / 100, study["seeds"][benchmark]) if found else None
+
+
+def model_named(name: str, revision: str | None = None) -> str | None:
+    """The reference's model that a hub name, folder or revision means: the base or Open-RS1 ... 3, else None."""
+    last = name.split("@", maxsplit=1)[0].rstrip("/").rpartition("/")[2].lower()
+    if last == str(tree()["base"]).lower():
+        return str(tree()["base"])
+    for model in released():
+        if last == model.lower():
+            return model
+    revision = revision or (name.partition("@")[2] or None)
+    if revision and len(revision) >= 12:
+        for one in tree()["checkpoints"]:
+            if one["revision"] and one["revision"].startswith(revision[:12]):
+                logged = next(log for log in logs() if log.where == (one["experiment"], one["step"]))
+                return logged.model
+    return None
+
+
+def released_from(experiment: str | None, step: int | None) -> str | None:
+    """Open-RS1 ... 3 when this is the released step of the experiment."""
+    return next((m for m, r in released().items() if (r["experiment"], r["step"]) == (experiment, step)), None)
+
+
+def name(benchmark: str) -> str:
+    """A benchmark's name as people write it."""
+    return NAMES.get(benchmark, benchmark)
