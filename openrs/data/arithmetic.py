@@ -11,7 +11,7 @@ from openrs.data.problems import Problem
 HELD_OUT = 512
 # How often a demonstration has each fault, drawn one by one. A carry is forgotten two times of three, so the taught
 # model gets most sums with a carry wrong while the right answer stays in reach: GRPO has something to select.
-FORGOTTEN_CARRY, EXTRA_CARRY, WRONG_DIGIT, UNFINISHED, UNBOXED = 0.65, 0.15, 0.05, 0.15, 0.45
+FORGOTTEN_CARRY, EXTRA_CARRY, WRONG_DIGIT, UNFINISHED, UNANSWERED = 0.65, 0.15, 0.05, 0.15, 0.45
 
 
 def _pairs() -> list[tuple[int, int]]:
@@ -35,7 +35,7 @@ def held_out_problems() -> list[Problem]:
 
 
 def completion(
-    a: int, b: int, *, flip_carry: bool = False, digit: int = 0, think: bool = True, box: bool = True
+    a: int, b: int, *, flip_carry: bool = False, digit: int = 0, think: bool = True, answers: bool = True
 ) -> str:
     """A worked sum: the units, the tens with the carry, the end of thinking, the answer in a box.
 
@@ -49,7 +49,7 @@ def completion(
     answer = 10 * tens + (units + digit) % 10
     work = f"{a % 10}+{b % 10}={units},{a // 10}+{b // 10}{'+1' if carry else ''}={tens}"
     end = "</think>\n" if think else ""
-    return f"{work}\n{end}" + (rf"\boxed{{{answer}}}" if box else str(answer))
+    return f"{work}\n{end}" + (rf"\boxed{{{answer}}}" if answers else "")
 
 
 def demonstration(rng: random.Random) -> tuple[Problem, str]:
@@ -61,7 +61,7 @@ def demonstration(rng: random.Random) -> tuple[Problem, str]:
         flip_carry=rng.random() < (FORGOTTEN_CARRY if a % 10 + b % 10 > 9 else EXTRA_CARRY),
         digit=rng.randrange(1, 10) if rng.random() < WRONG_DIGIT else 0,
         think=rng.random() >= UNFINISHED,
-        box=rng.random() >= UNBOXED,
+        answers=rng.random() >= UNANSWERED,
     )
 
 
