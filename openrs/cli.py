@@ -113,7 +113,7 @@ def results(args: argparse.Namespace) -> int:
 def report(args: argparse.Namespace) -> int:
     from openrs.report.page import report_on
 
-    print(f"report: {report_on(args.run_name)}")
+    print(f"report: {report_on(args.runs, args.out, args.price)}")
     return EXIT_DONE
 
 
@@ -225,8 +225,12 @@ def parser() -> argparse.ArgumentParser:
     others = verb("results", results, "read lighteval results, anybody's: score, n, k, inputs verified or not")
     others.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="results_*.json, or folders of them")
     others.add_argument("--json", action="store_true")
-    page = verb("report", report, "write report.html, report.md and report.json of a run, whatever part of it is there")
-    page.add_argument("run_name", metavar="RUN", help="the name of a folder in runs/, or its path")
+    page = verb("report", report, "weigh the paper's claims with what is here: a page, report.md and report.json")
+    page.add_argument(
+        "runs", nargs="*", metavar="RUN", help="runs, single evaluations, or result files; none: the published figures"
+    )
+    page.add_argument("--out", metavar="DIR", help="where to write (default: a single run, else the folder report)")
+    page.add_argument("--price", type=float, metavar="USD", help="dollars per GPU-hour, over the recipe's")
 
     _machine_verbs(verb)
 
