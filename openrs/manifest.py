@@ -117,9 +117,9 @@ def end(run: Run, code: int, reason: str) -> None:
     record_attempt(run, ended=now(), exit_code=code, reason=redact(reason))
 
 
-def started(run: Run) -> float:
-    """When the newest attempt began, in seconds since 1970."""
-    text = read(run)["attempts"][-1]["started"]
+def started(run: Run, *, first: bool = False) -> float:
+    """When the newest attempt, or the `first` one, began, in seconds since 1970."""
+    text = read(run)["attempts"][0 if first else -1]["started"]
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
 
 

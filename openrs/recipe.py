@@ -127,7 +127,7 @@ class Training(Settings):
     watchdog_factor: float = Field(10.0, gt=1, description="a step that takes so many times the median is a hang ...")
     watchdog_least: float = Field(600.0, gt=0, description="... if it takes at least so many seconds; the first 3 x")
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(
-        default_factory=lambda: ["tensorboard"], description="mirrors of metrics.jsonl; none goes to the network"
+        ["tensorboard"], description="mirrors of metrics.jsonl; none goes to the network"
     )
 
 

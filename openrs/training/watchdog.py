@@ -26,10 +26,10 @@ STACKS = 1.0  # seconds that siblings get to write theirs
 
 
 class Watchdog:
-    """Watches this process until `stop`. `beat` after every step.
+    """Watches this process until `stop`. `beat` after every step, `alive` after other work that takes long.
 
     Args:
-        folder: gets stacks-rank<R>.txt when there is no progress; made only then, but for the open files.
+        folder: gets stacks-rank<R>.txt, which is taken away again when it was not needed.
         siblings: process numbers on this machine that take part, this one among them or not.
         say: told in one line why the process ends.
     """
@@ -49,7 +49,6 @@ class Watchdog:
         self._seconds: deque[float] = deque(maxlen=50)
         self._last = time.monotonic()
         self._stopped = threading.Event()
-        folder.mkdir(parents=True, exist_ok=True)
         self.stacks = folder / f"stacks-rank{rank}.txt"
         self._file = self.stacks.open("w", encoding="utf-8")
         faulthandler.register(signal.SIGUSR1, file=self._file, all_threads=True, chain=False)
@@ -65,21 +64,22 @@ class Watchdog:
 
     def beat(self) -> None:
         """A step is done."""
-        now = time.monotonic()
-        self._seconds.append(now - self._last)
-        self._last = now
+        self._seconds.append(time.monotonic() - self._last)
+        self.alive()
+
+    def alive(self) -> None:
+        """Something that is no step is done."""
+        self._last = time.monotonic()
         self._arm()
 
     def stop(self) -> None:
-        """No more watching. What was never needed leaves no trace."""
+        """No more watching."""
         self._stopped.set()
         faulthandler.cancel_dump_traceback_later()
         faulthandler.unregister(signal.SIGUSR1)
         self._file.close()
         if self.stacks.stat().st_size == 0:
             self.stacks.unlink()
-            with contextlib.suppress(OSError):  # another rank's file is still there
-                self.stacks.parent.rmdir()
 
     def _arm(self) -> None:
         faulthandler.dump_traceback_later(self.limit + LATER, file=self._file, exit=True)
