@@ -9,7 +9,7 @@ from openrs.recipe import Recipe
 from openrs.recipe_checks import grpo_value
 
 JUDGES = 4  # judging processes assumed where the recipe leaves it to the machine
-ALONE, BESIDE = 0.7, 0.3  # vLLM's share of a GPU: the paper's recipe, and TRL 1.16's default for colocate
+ALONE, BESIDE = 0.9, 0.3  # vLLM's share of a GPU of its own (the split layout), and beside a trainer (TRL's default)
 FLASH = ("flash", "kernels-community")  # attention implementations that take no mask tensor
 
 
@@ -139,4 +139,5 @@ def job_of(recipe: Recipe, gpu: Gpu, gpus: int | None = None, layout: str | None
 
 def as_the_authors_ran(job: Job) -> Job:
     """The same recipe through the authors' trainer: a generation call per micro-step, and all logits held."""
-    return replace(job, calls=job.accumulation, fused_head=False)
+    utilisation = 0.7 if job.layout == "split" else job.utilisation  # their recipe's
+    return replace(job, calls=job.accumulation, fused_head=False, utilisation=utilisation)

@@ -1,0 +1,27 @@
+"""A line of the doctor: what was found, what is needed, how to mend."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+State = Literal["ok", "info", "warn", "fail", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """state fail: a run would fail, or cost money for nothing; warn: slower, or risky; unknown: nobody could say."""
+
+    name: str
+    state: State
+    found: str
+    needed: str = ""
+    mend: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {field: getattr(self, field) for field in self.__slots__}
+
+
+def judged(name: str, good: bool | None, found: str, needed: str, mend: str, *, bad: State = "fail") -> Line:
+    """A line that is ok, or `bad` with its needs and cure; None is unknown."""
+    if good is None:
+        return Line(name, "unknown", found, needed, mend)
+    return Line(name, "ok", found, needed) if good else Line(name, bad, found, needed, mend)

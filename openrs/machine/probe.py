@@ -1,0 +1,69 @@
+"""How the doctor looks at a machine: tools with a time limit, files of the kernel. Tests put recorded answers here."""
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a tool answered. code None: it is not there, or gave no answer in time (then `why` says so)."""
+
+    code: int | None
+    text: str
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A machine as its tools and files show it. `limit` seconds for each tool."""
+
+    limit: float = 20.0
+
+    def run(self, *command: str) -> Said:
+        """Run a tool; one that hangs (nvidia-smi does, when a GPU has fallen off the bus) is killed and left behind."""
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except FileNotFoundError:
+            return Said(None, "", f"{command[0]} is not installed")
+        except OSError as error:
+            return Said(None, "", f"{command[0]} cannot be run: {error.strerror}")
+        try:
+            output, _ = process.communicate(timeout=self.limit)
+        except subprocess.TimeoutExpired:
+            end_group(process.pid)
+            return Said(None, "", f"{command[0]} gave no answer in {self.limit:g} s")
+        return Said(process.returncode, output.decode("utf-8", "replace"))
+
+    def read(self, path: str) -> str | None:
+        """A small file as text, or None when it is not there or not readable."""
+        try:
+            return Path(path).read_bytes()[:1_000_000].decode("utf-8", "replace")
+        except OSError:
+            return None
+
+    def exists(self, path: str) -> bool:
+        return Path(path).exists()
+
+    def names(self, path: str) -> Sequence[str]:
+        """Names in a folder; none when it is not there."""
+        try:
+            return sorted(os.listdir(path))  # noqa: PTH208 - names, not paths
+        except OSError:
+            return ()
+
+
+def end_group(group: int) -> None:
+    """SIGKILL to a process group that we started; one that hangs in the kernel is not waited for."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
