@@ -29,7 +29,7 @@ class Progress:
         self._live = self._stream.isatty()
         self._log = log.open("a", encoding="utf-8") if log is not None else None
         self._width = 0
-        self._ends: deque[float] = deque(maxlen=21)
+        self._ends: deque[tuple[float, int | None]] = deque(maxlen=21)  # when, and how many were done then
 
     def say(self, text: str) -> None:
         """A line that stays."""
@@ -44,18 +44,23 @@ class Progress:
             self._log.write(f"{time.strftime('%H:%M:%S')} {text}\n")
             self._log.flush()
 
-    def start(self) -> None:
-        """A new job begins: the time left is estimated from its own steps only."""
+    def start(self, done: int | None = None) -> None:
+        """A new job begins: the time left is estimated from its own steps only. `done` were there before."""
         self._ends.clear()
-        self._ends.append(time.monotonic())
+        self._ends.append((time.monotonic(), done))
 
     def step(self, label: str, done: int, total: int, facts: Mapping[str, Any]) -> None:
-        """One step more. The time left is the mean of the last 20 steps, times the steps to go."""
-        self._ends.append(time.monotonic())
-        pace = (self._ends[-1] - self._ends[0]) / max(1, len(self._ends) - 1)
+        """`done` of `total` are done. The time left is the mean pace over the last 20 calls, times what is to go."""
+        now = time.monotonic()
+        since, before = self._ends[0] if self._ends else (now, done)
+        if before is None:  # the job's first call: one more is done
+            before = done - 1
+            self._ends[0] = (since, before)
+        self._ends.append((now, done))
+        pace = (now - since) / max(1, done - before)
         told = "  ".join(f"{name} {_number(value)}" for name, value in facts.items() if value is not None)
         left = duration(pace * (total - done))
-        line = f"{label} {done:>{len(str(total))}}/{total}  {told}  {pace:.2f} s each, {left} left"
+        line = f"{label} {done:>{len(str(total))}}/{total}  {told}  {_pace(pace)} s each, {left} left"
         self.note(line)
         if self._live:
             shown = line[:200]
@@ -78,6 +83,10 @@ class Progress:
         if self._width:
             self._stream.write("\r" + " " * self._width + "\r")
             self._width = 0
+
+
+def _pace(seconds: float) -> str:
+    return f"{seconds:.2f}" if seconds >= 0.1 else f"{seconds:.2g}"
 
 
 def _number(value: Any) -> str:
