@@ -47,7 +47,7 @@ def make(settings: MadeModel, folder: Path, progress: Callable[[int, int, float]
             num_hidden_layers=settings.layers,
             num_attention_heads=settings.heads,
             num_key_value_heads=settings.heads,
-            max_position_embeddings=128,
+            max_position_embeddings=4096,  # real problems fit too, one token a byte
             initializer_range=0.06,  # at the usual 0.02 so small a model needs twice the steps to learn to copy a digit
             tie_word_embeddings=True,
             bos_token_id=tokenizer.bos_token_id,
@@ -79,7 +79,7 @@ def make_tokenizer() -> Any:
 
     alphabet = {symbol: index for index, symbol in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     tokenizer = Qwen2Tokenizer(
-        vocab=alphabet, merges=[], bos_token=BOS, eos_token=EOS, pad_token=EOS, unk_token=None, model_max_length=128
+        vocab=alphabet, merges=[], bos_token=BOS, eos_token=EOS, pad_token=EOS, unk_token=None, model_max_length=4096
     )
     tokenizer.add_tokens([AddedToken(text, special=True, normalized=False) for text in (USER, ASSISTANT)])
     plain = ("<think>", "</think>", "\\boxed{")  # the judge must see them: not special, so decoding keeps them

@@ -363,9 +363,10 @@ def test_a_run_that_teaches_nothing_is_refused(tmp_path: Path, rows: list[dict[s
 def test_a_cpu_run_says_nothing_of_a_gpu_but_its_lengths(tmp_path: Path) -> None:
     rows = [{"time/generation": 0.4, "time/update": 0.5, "time/reward": 0.1, "completions/mean_length": 20.0}] * 5
     learned = learn(run_with(tmp_path / "run", rows, load("demo"), gpu=None))
-    assert learned.on(A40).train_flops == ASSUMED.train_flops
-    assert learned.on(A40).length == pytest.approx(0.5)
-    mine = plan(load("demo"), assumed=learned.on(CPU), measured=True)
+    assert learned.on(A40, "made").train_flops == ASSUMED.train_flops
+    assert learned.on(A40, "made").length == pytest.approx(20 / job_of(load("demo"), CPU).completion_cap)
+    assert learned.on(A40, "knoveleng/open-rs") == ASSUMED  # other problems, other lengths
+    mine = plan(load("demo"), assumed=learned.on(CPU, "made"), measured=True)
     assert mine.seconds is not None
     assert mine.seconds["generation"] == pytest.approx(0.4)
     assert mine.seconds["update"] == pytest.approx(0.5)

@@ -136,73 +136,88 @@ def write_evaluation(
     length: int = 400,
 ) -> None:
     """eval/step-000050/ with samples.jsonl and scores.json that belong together."""
-    from openrs.evaluation.statistics import avg_at_k, pass_at_k
-
     folder = run.evaluation(f"step-{step:06d}")
     folder.mkdir(parents=True, exist_ok=True)
-    scores: dict[str, Any] = {}
+    rows: dict[str, dict[str, list[int]]] = {}
     with (folder / "samples.jsonl").open("w") as file:
         for name, n, rate in benchmarks:
             hard = random.Random(name)  # how hard a problem is, is the problem's, not the checkpoint's
-            per_problem: dict[str, list[int]] = {}
-            cut = tokens = 0
             for i in range(n):
                 ease = min(1.0, max(0.0, hard.betavariate(rate, 1 - rate) + gain))
                 marks = [int(draw.random() < ease) for _ in range(samples)]
-                per_problem[f"{name}-{i}"] = marks
+                rows.setdefault(name, {})[f"{name}-{i}"] = marks
                 for sample, mark in enumerate(marks):
-                    used, ended = draw.randrange(500, 9000), draw.random() > 0.08
-                    cut, tokens = cut + (not ended), tokens + used
                     row = {
                         "benchmark": name,
                         "problem": f"{name}-{i}",
                         "sample": sample,
                         "seed": 1,
-                        "tokens": used,
+                        "tokens": draw.randrange(500, 9000),
                         "tokens_hash": "00",
-                        "finish": "stop" if ended else "length",
+                        "finish": "stop" if draw.random() > 0.08 else "length",
                         "text": "<think>\nLet me see. " + "so x = 3 then " * (length // 14) + "\\boxed{7}",
                         "verdict": "correct" if mark else "incorrect",
                         "answer": "7" if mark else str(draw.randrange(999)),
                     }
                     file.write(json.dumps(row) + "\n")
-            rows = list(per_problem.values())
-            at_k = avg_at_k(rows)
-            right = sum(map(sum, rows))
-            scores[name] = {
-                "n": n,
-                "k": samples,
-                "accuracy": at_k.value,
-                "stderr": at_k.se_problems,
-                "interval": [at_k.problems.low, at_k.problems.high],
-                "pass_at_k": {str(k): pass_at_k(rows, k).value for k in (1, 4) if k <= samples},
-                "majority": None,
-                "truncated": cut,
-                "mean_tokens": tokens / (n * samples),
-                "verdicts": {"correct": right, "incorrect": n * samples - right},
-                "per_problem": per_problem,
-            }
+    write_scores(run, folder.name, rows, step=step)
+
+
+def write_scores(
+    run: Run,
+    name: str,
+    rows: dict[str, dict[str, list[int]]],
+    *,
+    step: int | None = None,
+    inputs: str = "not checked",
+    **protocol: Any,
+) -> None:
+    """eval/<name>/scores.json of these verdicts (benchmark -> problem -> zeros and ones), by the paper's sampling."""
+    from openrs.evaluation.statistics import avg_at_k, pass_at_k
+
+    scores: dict[str, Any] = {}
+    for benchmark, problems in rows.items():
+        marks = list(problems.values())
+        at_k, k, right = avg_at_k(marks), len(marks[0]), sum(map(sum, marks))
+        scores[benchmark] = {
+            "n": len(marks),
+            "k": k,
+            "accuracy": at_k.value,
+            "stderr": at_k.se_problems,
+            "interval": [at_k.problems.low, at_k.problems.high],
+            "pass_at_k": {str(j): pass_at_k(marks, j).value for j in (1, 4) if j <= k},
+            "majority": None,
+            "truncated": 3,
+            "mean_tokens": 4000.0 + 10 * (step or 0) + right,
+            "verdicts": {"correct": right, "incorrect": len(marks) * k - right},
+            "per_problem": problems,
+        }
+    checks = [{"benchmark": b, "hash": "hash_examples", "expected": "0", "found": "0", "state": inputs} for b in rows]
+    sampling = {"samples": 1, "temperature": 0.6, "top_p": 0.95, "max_tokens": 32768, "seed": 1234}
     tree = {
         "schema": 1,
-        "model": {
-            "name": f"step-{step:06d}",
-            "revision": None,
-            "step": step,
-            "sha256": {"model.safetensors": "cd" * 32},
-        },
-        "protocol": {
-            "name": "custom",
-            "samples": samples,
-            "temperature": 0.6,
-            "top_p": 0.95,
-            "max_tokens": 32768,
-            "seed": 1234,
-            "engine": "vllm",
+        "model": {"name": name, "revision": None, "step": step, "sha256": {"model.safetensors": "cd" * 32}},
+        "protocol": {"name": "custom", **sampling, "engine": "vllm", "bos": 2, **protocol},
+        "inputs": {
+            "proven": inputs == "equal",
+            "equal": 0,
+            "of": len(checks),
             "bos": 2,
+            "checks": checks,
+            "changes": [],
         },
-        "inputs": {"proven": True, "equal": 6, "of": 6, "bos": 2, "checks": [], "changes": [], "unproven": []},
         "benchmarks": scores,
         "seconds": {"load": 160.0, "generate": 3000.0, "score": 20.0},
         "finished": "2026-11-20T15:00:00Z",
     }
+    folder = run.path / "eval" / name.replace("/", "--")
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "scores.json").write_text(json.dumps(tree))
+
+
+def verdicts(n: int, right: int, k: int = 1) -> dict[str, list[int]]:
+    """n problems, k samples each; `right` of the n k samples are right, spread evenly over the problems."""
+    marks = [0] * (n * k)
+    for i in range(right):
+        marks[i * n * k // right] = 1
+    return {f"p{i}": marks[i * k : (i + 1) * k] for i in range(n)}

@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 from made_run import made_run, write_evaluation
 
+import openrs.report.page
 from openrs.errors import Refusal
 from openrs.evaluation.statistics import paired_difference
 from openrs.report.page import report_on, write_report
 from openrs.rundir import Run
+
+SCHEMA = json.loads((Path(openrs.report.page.__file__).parent / "report.schema.json").read_text())
 
 
 def made(path: Path, **options: object) -> tuple[dict, str, str]:
@@ -142,3 +145,74 @@ def test_an_unfinished_evaluation_has_samples_and_no_score(tmp_path):
     assert tree["runs"][0]["evaluations"][0]["samples"] == 60
     assert tree["runs"][0]["evaluations"][0]["benchmarks"] == {}
     assert "60 samples are there, but no scores" in "\n".join(tree["missing"])
+
+
+def test_report_json_follows_its_schema_whatever_it_is_made_from(tmp_path):
+    jsonschema = pytest.importorskip("jsonschema")
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    seeds = [made_run(tmp_path / f"s{seed}", steps=20, seed=seed, checkpoints=(0, 50, 100)).path for seed in range(2)]
+    (tmp_path / "empty").mkdir()
+    for i, names in enumerate(([], [seeds[0]], seeds, [tmp_path / "empty"])):
+        page = report_on([str(name) for name in names], str(tmp_path / f"out{i}"))
+        jsonschema.validate(json.loads(page.with_name("report.json").read_text()), SCHEMA)
+
+
+def test_a_completion_of_a_megabyte_is_cut_and_the_page_stays_small(tmp_path):
+    run = made_run(tmp_path / "run", steps=20, checkpoints=(0, 50), samples=1)
+    path = run.evaluation("step-000050") / "samples.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        row["text"] = "\U0001f9ee \u05e9\u05dc\u05d5\u05dd \u202e \ud800 </pre><b>" * 50_000
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = write_report(run)
+    assert page.stat().st_size < 6_000_000
+    said = page.read_bytes().decode("utf-8")
+    assert "characters left out" in said
+    assert "</pre><b>" not in said
+
+
+def test_numbers_that_are_none_do_not_break_anything(tmp_path):
+    run = made_run(tmp_path / "run", steps=20, checkpoints=(0, 50))
+    folder = run.evaluation("step-000050")
+    tree = json.loads((folder / "scores.json").read_text())
+    odd = {
+        "n": 30,
+        "k": None,
+        "accuracy": 0.3,
+        "stderr": "NaN",
+        "interval": [None, 2],
+        "pass_at_k": 5,
+        "truncated": 1e400,
+    }
+    tree["benchmarks"]["aime24"] = odd | {"per_problem": {"a": [2], "b": [], "c": None, "d": [1]}, "verdicts": ["x"]}
+    tree["inputs"] = {"checks": 5, "changes": "x"}
+    tree["seconds"] = None
+    (folder / "scores.json").write_text(json.dumps(tree))
+    run.recipe.write_text(
+        '{"rewards": {"functions": 3}, "grpo": [], "paper": {"experiment": ["x"]}, "hardware": {"gpus": "x"}}'
+    )
+    run.manifest.write_text(json.dumps({"attempts": {"a": 1}, "seeds": [], "machine": None, "packages": "x"}))
+    run.metrics.write_text('{"step": 1.5}\n{"step": true}\n[]\n{"step": 3, "reward": 1e999, "kl": "x", "alarms": 7}\n')
+    assert "</html>" in write_report(run).read_text()
+
+
+def test_a_manifest_nested_without_end_is_cut(tmp_path):
+    run = made_run(tmp_path / "run", steps=20, checkpoints=())
+    run.manifest.write_text('{"a":' * 600 + "1" + "}" * 600)
+    assert "</html>" in write_report(run).read_text()
+
+
+def test_the_command_says_where_the_report_is_and_refuses_what_is_not_there(tmp_path):
+    def openrs(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "openrs.cli", "report", *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+
+    done = openrs()
+    assert (done.returncode, done.stdout) == (0, "report: report/report.html\n")
+    assert "None of" not in (tmp_path / "report/report.md").read_text()
+    refused = openrs("nothing-here")
+    assert refused.returncode == 2
+    assert "there is no run and no file" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    (tmp_path / "results_x.json").write_text("{")
+    assert openrs("results_x.json").returncode == 2
