@@ -3,6 +3,7 @@
 Exit 0: all there and checked. 2: it cannot be had so. 75: the hub stays away or Ctrl-C; the same command goes on.
 """
 
+import contextlib
 import os
 import queue
 import shutil
@@ -209,8 +210,11 @@ class Shown:
         self._first = self._arrived()
 
     def _arrived(self) -> int:
-        growing = sum(part.stat().st_size for part in self._parts.values() if part.exists())
-        return self._done + growing
+        arrived = self._done
+        for part in self._parts.values():
+            with contextlib.suppress(OSError):  # not begun, or whole and renamed just now
+                arrived += part.stat().st_size
+        return arrived
 
     def finished(self, remote: Remote) -> None:
         self._done += remote.bytes

@@ -20,18 +20,21 @@ WARM_UP = 2  # first steps that load kernels and fill caches
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """assumed: with the run's figures in it; gpu: what the run ran on; lines: what was learned from what, in words."""
+    """assumed: with the run's figures in it; gpu, data: what the run ran on; lines: what was learned, in words."""
 
     assumed: Assumptions
     gpu: Gpu
+    data: str
     steps: int
     lines: list[str]
 
-    def on(self, gpu: Gpu) -> Assumptions:
-        """The assumptions for planning on `gpu`: a CPU's speed says nothing of a GPU's, nor the other way round."""
-        if self.gpu.measured_only == gpu.measured_only:
-            return self.assumed
-        return replace(ASSUMED, length=self.assumed.length, prompt=self.assumed.prompt)
+    def on(self, gpu: Gpu, data: str) -> Assumptions:
+        """The assumptions for planning on `gpu` with the problems of `data`.
+
+        A CPU's speed says nothing of a GPU's, nor the other way round; other problems have answers of other lengths.
+        """
+        base = self.assumed if self.gpu.measured_only == gpu.measured_only else ASSUMED
+        return replace(base, length=self.assumed.length if data == self.data else ASSUMED.length)
 
 
 def learn(name: str) -> Learned:
@@ -67,7 +70,7 @@ def learn(name: str) -> Learned:
             )
         factor = whole / sum(predicted.values())
         lines.append(f"only the whole step is known ({whole:.2f} s): every part scaled by {factor:.2f}")
-        return Learned(_scaled(assumed, dict.fromkeys(predicted, factor)), card, len(rows), lines)
+        return Learned(_scaled(assumed, dict.fromkeys(predicted, factor)), card, recipe.data.source, len(rows), lines)
     factors = {}
     for part, seconds in predicted.items():
         if part in measured and seconds > 0:
@@ -81,7 +84,7 @@ def learn(name: str) -> Learned:
         again is not None and again["sync"] > 0 and "sync" in factors
     ):  # what the link's share took up is not counted twice
         assumed = replace(assumed, sync=assumed.sync * max(measured["sync"], 1e-6) / again["sync"])
-    return Learned(assumed, card, len(rows), lines)
+    return Learned(assumed, card, recipe.data.source, len(rows), lines)
 
 
 def _card(manifest: Path, otherwise: str) -> Gpu:
@@ -124,7 +127,11 @@ def _scaled(assumed: Assumptions, factors: Mapping[str, float]) -> Assumptions:
     )
 
 
-def summary(learned: Learned) -> list[str]:
-    """What `openrs plan --from` says above the plan."""
-    head = f"learned from {learned.steps} steps on {learned.gpu.name}:"
-    return [head, *(f"  {line}" for line in learned.lines)]
+def summary(learned: Learned, gpu: Gpu, data: str) -> list[str]:
+    """What `openrs plan --from` says above the plan, for a plan on `gpu` with the problems of `data`."""
+    lines = [f"learned from {learned.steps} steps on {learned.gpu.name}:", *(f"  {line}" for line in learned.lines)]
+    if learned.gpu.measured_only != gpu.measured_only:
+        lines.append(f"  its times are not taken over: {learned.gpu.name} says nothing of {gpu.name}")
+    if learned.data != data:
+        lines.append("  its lengths are not taken over: it had other problems")
+    return lines

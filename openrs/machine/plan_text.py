@@ -32,7 +32,7 @@ def answer(
     """What `openrs plan` prints. Raises Refusal for GPUs, assumptions or a run that cannot be planned with."""
     card = find(gpu if gpu is not None else recipe.hardware.gpu)
     learned = learn(run) if run is not None else None
-    assumed = parse_assumptions(assume, learned.on(card) if learned is not None else ASSUMED)
+    assumed = parse_assumptions(assume, learned.on(card, recipe.data.source) if learned is not None else ASSUMED)
     measured = learned is not None and learned.gpu.measured_only == card.measured_only
     mine = plan(
         recipe, gpu=gpu, gpus=gpus, layout=layout, price=price, node_memory=node_memory, assumed=assumed,
@@ -49,7 +49,7 @@ def answer(
         return dumps(mine.to_dict(), indent=1) + "\n"
     others = [] if card.measured_only else other_gpus(recipe, mine)
     layouts = [] if card.measured_only else other_layouts(recipe, mine)
-    return render(mine, others, layouts, summary(learned) if learned is not None else [])
+    return render(mine, others, layouts, summary(learned, card, recipe.data.source) if learned is not None else [])
 
 
 def render(mine: Plan, others: Sequence[Plan], layouts: Sequence[tuple[str, Plan]], lines: Sequence[str]) -> str:
@@ -154,7 +154,10 @@ def table(title: str, rows: Sequence[tuple[str, Plan]]) -> str:
 
 def assumptions(plan: Plan) -> str:
     lines = ["assumed (change with --assume NAME=NUMBER, or learn from a run with --from RUN)"]
-    lines += [wrapped(f"  {name} {value:.3g}: {reason}", "      ") for name, value, reason in described(plan.assumed)]
+    for name, value, reason in described(plan.assumed):
+        usual = getattr(ASSUMED, name)
+        given = f"{value:.3g}" if value == usual else f"{value:.3g} instead of {usual:.3g}"
+        lines.append(wrapped(f"  {name} {given}: {reason}", "      "))
     return "\n".join(lines)
 
 

@@ -41,8 +41,10 @@ class Probe:
         try:
             output, _ = process.communicate(timeout=self.limit)
         except subprocess.TimeoutExpired:
-            end_group(process.pid)
             return Said(None, "", f"{command[0]} gave no answer in {self.limit:g} s")
+        finally:  # also on Ctrl-C
+            if process.poll() is None:
+                end_group(process.pid)
         return Said(process.returncode, output.decode("utf-8", "replace"))
 
     def read(self, path: str) -> str | None:
