@@ -13,9 +13,11 @@ from openrs.rundir import NO_ROOM, Lock, Run
 from openrs.training import signals
 from openrs.training.progress import Progress
 
-# Settings that say when, for how long and who looks on, not what: they may differ between attempts of one run.
+# Settings that say how far, for how long and who looks on, not what: they may differ between attempts of one run. (The
+# schedule spans grpo.max_steps, wherever training.stop_after ends it.)
 FREE = frozenset(
-    f"training.{name}" for name in ("max_hours", "must_save_by", "watchdog_factor", "watchdog_least", "trackers")
+    f"training.{name}"
+    for name in ("stop_after", "max_hours", "must_save_by", "watchdog_factor", "watchdog_least", "trackers")
 )
 
 

@@ -15,7 +15,8 @@ from openrs.errors import EXIT_FAILED, Interrupted
 from openrs.recipe import Recipe
 from openrs.recipe_checks import grpo_value
 from openrs.rundir import Run
-from openrs.training import checkpoints, signals
+from openrs.training import checkpoints, processes, signals
+from openrs.training.processes import Outcome
 from openrs.training.progress import Progress, duration
 from openrs.training.signals import Deadline
 from openrs.training.trainer import Trainer
@@ -56,6 +57,8 @@ class Guard(TrainerCallback):  # type: ignore[misc]
         settings, rank = self._recipe.training, args.process_index
         if state.is_world_process_zero:
             manifest.record_attempt(self._run, from_step=state.global_step)
+            if state.global_step:
+                self._progress.say(f"going on from the checkpoint of step {state.global_step}")
         here = os.uname().nodename
         siblings = [pid for node, pid in gather_object([(here, os.getpid())]) if node == here]
         self._watchdog = Watchdog(
@@ -123,7 +126,9 @@ class Guard(TrainerCallback):  # type: ignore[misc]
 
     def _hangs(self, text: str) -> None:
         self._progress.say(text)
-        if self._trainer.is_world_process_zero():
+        if self._trainer.args.world_size > 1:
+            processes.write_outcome(self._run.attempts()[-1], Outcome(processes.rank(), EXIT_FAILED, text))
+        else:
             manifest.end(self._run, EXIT_FAILED, text)
 
     def close(self) -> None:

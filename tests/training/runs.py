@@ -1,0 +1,173 @@
+"""Whole training runs in processes of their own, cheaply: a fork of a process that has imported everything."""
+
+import contextlib
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+from openrs.rundir import read_jsonl, sha256
+from openrs.training import checkpoints
+
+RECIPE = """
+extends: demo
+title: a tiny run that survives
+model: {{made: {{seed: 0, layers: 1, hidden: 32, heads: 1, steps: 2, learning_rate: 6e-3}}}}
+data: {{source: made, limit: 12}}
+rewards:
+  mode: corrected
+  workers: 1
+  functions: [{{name: "toy_rewards:{reward}", weight: 1.0}}]
+grpo:
+  max_steps: 20
+  warmup_steps: 2
+  per_device_train_batch_size: 12
+  max_completion_length: 8
+  save_steps: 5
+evaluation: {{benchmarks: [demo], samples: 1, max_tokens: 8}}
+"""
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["training_imports"])
+
+
+def recipe_in(folder: Path, reward: str = "spread") -> Path:
+    """The tiny recipe as a file: 2 problems x 6 completions a step, 12 problems, so an epoch is 6 steps."""
+    path = folder / f"tiny-{reward}.yaml"
+    path.write_text(RECIPE.format(reward=reward))
+    return path
+
+
+@dataclass
+class Launched:
+    """A launch of the command line that runs, or has run."""
+
+    process: ForkServerProcess
+    said: Path
+
+    def wait(self, seconds: float = 120) -> int:
+        """Its exit code; of one that a signal killed, minus the signal."""
+        self.process.join(seconds)
+        assert self.process.exitcode is not None, f"still running after {seconds} s\n{self.text}"
+        return self.process.exitcode
+
+    @property
+    def text(self) -> str:
+        return self.said.read_text() if self.said.is_file() else ""
+
+    def wait_for(self, holds: Callable[[], Any], seconds: float = 60) -> None:
+        """Wait until something holds; fails when the process ends before, or never gets there."""
+        end = time.monotonic() + seconds
+        while not holds():
+            assert self.process.is_alive(), f"ended before\n{self.text}"
+            assert time.monotonic() < end, f"never happened\n{self.text}"
+            time.sleep(0.01)
+
+
+def start(argv: Sequence[object], fault: Callable[[], None] | None = None, **environment: str) -> Launched:
+    """Start `openrs ARGV` in a fork; `fault` runs in it first, and may break whatever it likes."""
+    said = Path(f"{argv[argv.index('--run') + 1]}.said") if "--run" in argv else Path(os.devnull)
+    said.parent.mkdir(parents=True, exist_ok=True)
+    process = _context.Process(target=_in_child, args=([str(a) for a in argv], said, fault, environment))
+    process.start()
+    return Launched(process, said)
+
+
+def openrs(argv: Sequence[object], fault: Callable[[], None] | None = None, **environment: str) -> tuple[int, str]:
+    """Run `openrs ARGV` to its end; returns its exit code and all it said."""
+    launched = start(argv, fault, **environment)
+    return launched.wait(), launched.text
+
+
+def _in_child(argv: list[str], said: Path, fault: Callable[[], None] | None, environment: dict[str, str]) -> None:
+    with said.open("a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    os.environ.update(environment)
+    from openrs.cli import main
+
+    if fault is not None:
+        fault()
+    code = main(argv)
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    sys.exit(code)
+
+
+def fork_ranks() -> None:
+    """A fault for `start`: the training processes are forks instead of torchrun's, with the environment that it gives
+    them. Saves 20 s of imports; the soak tests use torchrun itself."""
+    from openrs.training import launch
+
+    launch.follow = _forked  # type: ignore[assignment]
+
+
+def _forked(asked: Any, attempt: Path, server: object = None) -> None:
+    from openrs.training import processes, worker
+
+    words = asked.trainers[asked.trainers.index("openrs.training.worker") + 1 :]
+    size = asked.trainers[asked.trainers.index("--nproc_per_node") + 1]
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(processes.free_port()), "WORLD_SIZE": size}
+    pids = []
+    for rank in map(str, range(int(size))):
+        pid = os.fork()
+        if pid == 0:
+            os.environ.update({**asked.environment, **meeting, "RANK": rank, "LOCAL_RANK": rank})
+            code = 1
+            try:
+                code = worker.main(words)
+            finally:
+                os._exit(code)
+        pids.append(pid)
+    codes = []
+    for _ in pids:
+        pid, status = os.wait()
+        codes.append(os.waitstatus_to_exitcode(status))
+        if codes[-1] not in (0, 75):  # as torchrun does
+            for other in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(other, signal.SIGKILL)
+    processes.raise_first(attempt, max(codes, key=abs), attempt / "processes.log")
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without what a clock measured."""
+    timed = ("time/", "step_time", "judge/seconds")
+    return [{k: v for k, v in row.items() if not k.startswith(timed)} for row in read_jsonl(run / "metrics.jsonl")]
+
+
+def final_state(run: Path) -> dict[str, str]:
+    """SHA-256 of the last checkpoint's weights, optimizer, schedule and random numbers."""
+    folder = checkpoints.complete(run / "checkpoints")[-1]
+    kinds = ("model*.safetensors", "optimizer*", "scheduler*", "rng_state*", "position.json", "batch-*")
+    return {f.name: sha256(f) for kind in kinds for f in sorted(folder.glob(kind))} | {"step": folder.name}
+
+
+def samples(run: Path) -> dict[str, dict[str, list[Any]]]:
+    """The saved completions, by file."""
+    import pyarrow.parquet as pq
+
+    return {path.name: pq.read_table(path).to_pydict() for path in sorted((run / "completions").glob("*.parquet"))}
+
+
+def everything(run: Path) -> dict[str, Any]:
+    """All that must be equal between a run that was disturbed and one that was not."""
+    return {"rows": rows(run), "final": final_state(run), "samples": samples(run)}
+
+
+def attempts(run: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((run / "manifest.json").read_text())["attempts"]
+    return found
+
+
+def sha256_of(lines: Sequence[str]) -> str:
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -1,0 +1,15 @@
+"""What a training imports, for the process that tests fork from."""
+
+from openrs.libraries import quiet
+
+quiet()
+
+import datasets  # noqa: E402, F401
+import pyarrow.parquet  # noqa: E402, F401
+import tensorboard.summary.writer.event_file_writer  # noqa: E402, F401
+import transformers.models.qwen2.modeling_qwen2  # noqa: E402, F401
+
+import openrs.rewards.functions  # noqa: E402
+import openrs.training.guard  # noqa: E402
+import openrs.training.record  # noqa: E402
+import openrs.training.trainer  # noqa: E402, F401
