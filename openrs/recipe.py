@@ -91,7 +91,7 @@ class Data(Settings):
 
 
 class Reward(Settings):
-    name: str = Field(description="accuracy, format, cosine, or your own module:function")
+    name: str = Field(description="accuracy, format, cosine, overlong, or your own module:function")
     weight: float = 1.0
     args: dict[str, Any] = Field(default_factory=dict)
 

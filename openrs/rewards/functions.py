@@ -16,6 +16,8 @@ The published code had no limit for the whole of a comparison; math-verify's own
 answer of most that took long, and so does ours at the judge's 5 s. A wrong answer it stays in `corrected`: None for one
 completion of a group would pay it more than its wrong neighbours.
 
+A fourth, `overlong`, is not the paper's: TRL's soft penalty for lengths near the cap.
+
 None is TRL's "does not apply": the weighted sum leaves it out. All completions of a group share their gold, so in a
 group whose gold can't be parsed every completion misses the same term, and the group learns from what is left (format),
 or, when nothing is left, not at all: TRL then sets the advantages to 0. (GRPOTrainer._generate_and_score_completions:
@@ -213,6 +215,25 @@ def _cosine(mode: Mode, curve: Cosine, grader: _Grader, stats: RewardStats) -> R
     return cosine
 
 
+def _overlong(spec: Spec) -> RewardFunction:
+    """TRL's soft overlong punishment: 0 up to max_len - cache tokens, down to -1 at max_len (DAPO, arXiv 2503.14476,
+    equation 13)."""
+    _check_arguments(spec, ("max_len", "cache"))
+    max_len, cache = (spec.args.get(name) for name in ("max_len", "cache"))
+    if not isinstance(max_len, int) or not isinstance(cache, int) or not 0 < cache <= max_len:
+        raise Refusal(
+            "reward overlong needs args max_len and cache, in tokens", mend="e.g. {max_len: 3584, cache: 512}"
+        )
+    from trl.rewards import get_soft_overlong_punishment
+
+    punish = get_soft_overlong_punishment(max_len, cache)
+
+    def overlong(completion_ids: Sequence[Sequence[int]], **_: Any) -> list[float | None]:
+        return list(punish(completion_ids))
+
+    return overlong
+
+
 # --- the registry -----------------------------------------------------------------------------------------------------
 
 
@@ -238,6 +259,8 @@ def build_rewards(specs: Sequence[Spec], mode: Mode, judge: Judge) -> RewardSet:
                 function = _format
             case "cosine":
                 function = _cosine(mode, _curve(spec), grader, stats)
+            case "overlong":
+                function = _overlong(spec)
             case _:
                 function = _own(spec)
         name = _name(function)
@@ -283,7 +306,7 @@ def _own(spec: Spec) -> RewardFunction:
     """A user's `module:function`, also from the current folder, which stays at the end of the import path."""
     module_name, colon, attribute = spec.name.partition(":")
     if not (module_name and colon and attribute):
-        known = ["accuracy", "format", "cosine"]
+        known = ["accuracy", "format", "cosine", "overlong"]
         near = difflib.get_close_matches(spec.name, known, 1)
         raise Refusal(
             f"unknown reward {spec.name!r}" + (f", did you mean {near[0]}?" if near else ""),

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -380,3 +381,14 @@ def test_real_golds_without_dollars_are_mostly_unparseable(judge: Judge, shared_
     assert sum(grade.verdict == "unparseable_gold" for grade in grades) > 200
     wrapped = judge.grade([Item(f"${gold}$", rf"\boxed{{{gold}}}", Rule.CORRECTED) for gold in golds])
     assert sum(grade.verdict == "correct" for grade in wrapped) > 290
+
+
+def test_overlong_is_dapos_equation_13() -> None:
+    spec = SimpleNamespace(name="overlong", weight=1.0, args={"max_len": 100, "cache": 20})
+    (overlong,) = build_rewards([spec], "corrected", Judge(1)).functions
+    lengths = [0, 80, 85, 90, 100, 101, 500]
+    found = overlong(completion_ids=[[7] * n for n in lengths])
+    assert found == pytest.approx([0.0, 0.0, -0.25, -0.5, -1.0, -1.0, -1.0])
+    for args in ({}, {"max_len": 10}, {"max_len": 10, "cache": 20}, {"max_len": 10, "cache": 5, "x": 1}):
+        with pytest.raises(Refusal):
+            build_rewards([SimpleNamespace(name="overlong", weight=1.0, args=args)], "paper", Judge(1))

@@ -1,0 +1,80 @@
+"""Adapters train, only they change, and merged they are the same model in one piece."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from openrs.attempt import attempt
+from openrs.recipe import load
+from openrs.rundir import Run, read_jsonl
+from openrs.training import lora
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, taught_model: Path) -> Run:
+    """Six steps of the demo with adapters of rank 4, at a rate that moves them."""
+    recipe = load(
+        "demo",
+        [
+            f"model={{name: {taught_model}, made: null, dtype: float32, context: 4096, lora: {{rank: 4, alpha: 16}}}}",
+            "grpo.max_steps=6",
+            "grpo.save_steps=6",
+            "grpo.warmup_steps=0",
+            "grpo.learning_rate=5e-3",
+        ],
+    )
+    run = Run(tmp_path_factory.mktemp("lora") / "run")
+    with attempt(recipe, run, ["test"]) as progress:
+        from openrs.training.grpo import train
+
+        train(recipe, run, progress)
+    return run
+
+
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    ids = torch.arange(40).reshape(2, 20)
+    with torch.no_grad():
+        return model.eval()(input_ids=ids).logits
+
+
+def test_the_checkpoint_holds_adapters_only(run: Run) -> None:
+    checkpoint = run.checkpoints / "step-000006"
+    assert lora.is_adapter(checkpoint)
+    assert (checkpoint / "adapter_model.safetensors").is_file()
+    assert not (checkpoint / "model.safetensors").exists()
+
+
+def test_kl_is_against_the_model_without_adapters(run: Run) -> None:
+    rows = list(read_jsonl(run.metrics))
+    assert rows[0]["kl"] == pytest.approx(0.0, abs=1e-6)
+    assert rows[-1]["kl"] > 1e-5
+
+
+def test_merged_equals_base_plus_adapter(run: Run, taught_model: Path, tmp_path: Path) -> None:
+    checkpoint = run.checkpoints / "step-000006"
+    base = AutoModelForCausalLM.from_pretrained(taught_model)
+    untouched = logits(base)
+    adapted = logits(PeftModel.from_pretrained(base, checkpoint))
+    folder = lora.merge(taught_model, checkpoint, tmp_path / "merged")
+    merged = logits(AutoModelForCausalLM.from_pretrained(folder))
+    assert (merged - adapted).abs().max() < 1e-5
+    assert (merged - untouched).abs().max() > 1e-3
+    assert (folder / "tokenizer.json").is_file()
+    assert not lora.is_adapter(folder)
+    assert lora.merge(taught_model, checkpoint, folder) == folder
+
+
+def test_tinas_numbers() -> None:
+    """arXiv 2504.15777: rank 32, alpha 128, dropout 0.05, the seven linear layers of a block and no LM head."""
+    recipe = load("exp2-lora")
+    assert recipe.model.lora is not None
+    config = lora.peft_config(recipe.model.lora)
+    assert (config.r, config.lora_alpha, config.lora_dropout) == (32, 128, 0.05)
+    model = AutoModelForCausalLM.from_pretrained(Path(__file__).parent / "parity" / "policy")
+    from peft import get_peft_model
+
+    names = {name.rpartition(".")[2] for name in get_peft_model(model, config).targeted_module_names}
+    assert names == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
