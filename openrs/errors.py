@@ -33,5 +33,27 @@ class Failure(Refusal):
     exit_code = EXIT_FAILED
 
 
+def not_installed(error: ModuleNotFoundError) -> Refusal | None:
+    """What to install, when a package of one of our extras is missing; None for any other module: that is a fault."""
+    import re
+    from importlib.metadata import PackageNotFoundError, requires
+
+    missing = (error.name or "").partition(".")[0]
+    brought = {"huggingface_hub", "latex2sympy2_extended", "safetensors", "sympy", "tokenizers"}  # by those of [train]
+    extra = "train" if missing in brought else None
+    try:
+        for line in requires("openrs") or []:
+            name, needed = re.match(r"[A-Za-z0-9_.-]+", line), re.search(r'extra == "(\w+)"', line)
+            if name and needed and needed[1] != "dev" and re.sub(r"[-.]", "_", name[0]).lower() == missing:
+                extra = needed[1]
+                break
+    except PackageNotFoundError:  # openrs itself runs from a folder, not installed
+        return None
+    if extra is None:
+        return None
+    mend = f"pip install 'openrs[{extra}]' (or ./scripts/setup in a checkout, which takes the lock of this machine)"
+    return Refusal(f"the package {missing} is not installed", "this needs more than the base install", mend)
+
+
 class Interrupted(Exception):  # noqa: N818
     """Stopped on purpose at a safe place; the same command continues. Ends the program with exit code 75."""

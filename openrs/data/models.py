@@ -1,32 +1,70 @@
 """A model as a folder on this disk, whatever its recipe calls it."""
 
+import json
+import os
 from pathlib import Path
+from typing import Any
 
 from openrs.errors import Refusal
 from openrs.recipe_checks import is_hub_name
 
-WANTED = ["*.json", "*.jinja", "*.safetensors", "*.txt", "*.model", "LICENSE*"]
-
 
 def local_model(name: str, revision: str | None = None) -> Path:
-    """The folder of a model: `name` itself, or the hub's snapshot at `revision`, from the cache or the network.
+    """The folder of a model: `name` itself, or the hub's files at `revision`, from the cache or fetched and checked.
 
+    A hub name without a revision is taken as it is pinned (openrs/machine/pins.yaml), else as the hub has it today.
     Raises Refusal for a folder that is not there or is no model, and when the hub cannot give it.
     """
-    if not is_hub_name(name):
-        folder = Path(name).expanduser()
-        if not folder.is_dir():
-            raise Refusal(f"there is no model folder {name}", mend="give a folder, or a hub repository (owner/name)")
-        if not (folder / "config.json").is_file():
-            raise Refusal(f"{name} is no model folder: it has no config.json", mend="give the folder that has it")
-        return folder
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=WANTED))
-    except Exception as error:  # noqa: BLE001 - the hub is a named fault boundary: it fails in dozens of ways
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if is_hub_name(name):
+        return _of_hub(name, revision)
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
         raise Refusal(
-            f"model {name} at {revision or 'main'} cannot be had: {reason}",
-            mend="check name, revision and network; with HF_HUB_OFFLINE=1 it must have been fetched before",
-        ) from None
+            f"there is no model folder {name}", mend="give a folder, a hub repository (owner/name), or a run's name"
+        )
+    if not (folder / "config.json").is_file():
+        raise Refusal(f"{name} is no model folder: it has no config.json", mend="give the folder that has it")
+    return folder
+
+
+def _of_hub(name: str, revision: str | None) -> Path:
+    from openrs.machine import cache, fetch, hub
+    from openrs.machine.pins import reference
+    from openrs.machine.shapes import hub_cache
+
+    ref = reference("model", name, "model", revision, allow_unpinned=True)
+    folder = cache.snapshot(ref)
+    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+    if folder is None or (cache.problems(ref, hashes=False) and not (offline and _whole(folder))):
+        fetch.fetch([ref], hub.Hub(hub_cache(), say=lambda line: print(line, flush=True)))  # noqa: T201 - minutes pass
+        folder = cache.snapshot(ref)
+    assert folder is not None
+    return folder
+
+
+def _whole(folder: Path) -> bool:
+    """Offline, what another tool brought is better than nothing; its weights' SHA-256 are in every result."""
+    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+
+
+def commit_of(folder: Path) -> str | None:
+    """The hub's commit that a folder of its cache holds; None for any other folder."""
+    return folder.name if folder.parent.name == "snapshots" else None
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    """config.json. Raises Refusal when it is damaged."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise Refusal(f"{folder / 'config.json'} cannot be read: {error}") from None
+    if not isinstance(config, dict):
+        raise Refusal(f"{folder / 'config.json'} is no JSON object")
+    return config
+
+
+def context_of(folder: Path) -> int | None:
+    """Tokens that fit into the model's window, prompt and completion together; None when it does not say."""
+    config = config_of(folder)
+    window = config.get("max_position_embeddings") or config.get("text_config", {}).get("max_position_embeddings")
+    return int(window) if isinstance(window, int) and window > 0 else None

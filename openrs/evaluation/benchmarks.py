@@ -52,6 +52,9 @@ class Benchmark(BaseModel):
     prompt: str | None = Field("eval_math.txt", description="file with {Question}; null puts the question as it is")
     template: str = "{Question}"
     prompt_function: str | None = Field(None, description="lighteval prompt function, module:function, instead")
+    tokens: int = Field(
+        10_000, ge=1, description="usual length of a completion; only the order of the work hangs on it"
+    )
     hashes: InputHashes | None = None
     note: str = ""
 

@@ -1,203 +1,185 @@
-"""An evaluation, whole: problems -> prompts -> samples -> verdicts -> scores. One model load for all benchmarks.
+"""An evaluation, whole: plan -> samples -> verdicts -> scores. One model load for all benchmarks and all samples.
 
-Leaves in its folder: settings.json, samples.jsonl (the journal), scores.json, results_<time>.json in lighteval's form.
+Leaves in its folder: settings.json, samples.jsonl (the journal), scores.json, results_<time>.json in lighteval's form,
+and the engines' logs.
 """
 
 import json
+import sys
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from openrs.data import prompts
-from openrs.data.models import local_model
-from openrs.data.tokenizer import guard, load_tokenizer
-from openrs.errors import Refusal
-from openrs.evaluation import benchmarks as bench
-from openrs.evaluation.benchmarks import Benchmark, EvalProblem
-from openrs.evaluation.inputs import check_inputs
-from openrs.evaluation.sampling import (
-    Decoding,
-    Request,
-    Sample,
-    Samples,
-    TransformersEngine,
-    batches_of,
-    seed_of,
-)
-from openrs.evaluation.scores import score, write_lighteval_results
-from openrs.libraries import hide_progress_bars
-from openrs.recipe import Evaluation, Prompt
+from openrs.evaluation.benchmarks import Benchmark
+from openrs.evaluation.engine_pool import EnginePool
+from openrs.evaluation.engines import load
+from openrs.evaluation.plan import Plan, Target, keep_record, prepare
+from openrs.evaluation.protocols import described
+from openrs.evaluation.sampling import Engine, Key, Sample, Samples, Unit
+from openrs.evaluation.scores import Rows, document_of, joined
+from openrs.evaluation.shards import Shard, finish_shard, requests_of_shard
+from openrs.recipe import Evaluation
 from openrs.rewards.grading import Item, Judge, Rule
-from openrs.rundir import now, sha256, write_json
-from openrs.training.progress import Progress
+from openrs.rundir import Lock, Run, write_json
+from openrs.training.progress import Progress, duration
+
+AT_HAND = {"vllm": 288, "transformers": 2}  # units that an engine has at the same time (vllm_engine: AT_ONCE + AHEAD)
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """The model to evaluate: a folder or hub name. `step` is the training step it comes from, 0 for a run's base."""
+def evaluate(
+    target: Target,
+    settings: Evaluation,
+    folder: Path,
+    progress: Progress,
+    judge: Judge,
+    *,
+    shard: Shard | None = None,
+) -> dict[str, Any] | None:
+    """Draw the samples that are missing, judge them, and write scores.json; returns its content.
 
-    name: str
-    path: str
-    revision: str | None = None
-    step: int | None = None
-    dtype: str = "bfloat16"
-    trust_remote_code: bool = False
-
-
-Problems = Mapping[str, Sequence[EvalProblem]]
-
-
-def evaluate(target: Target, settings: Evaluation, folder: Path, progress: Progress, judge: Judge) -> dict[str, Any]:
-    """Sample what is missing, judge it, and write scores.json; returns its content.
-
-    Raises Refusal for unusable models, benchmarks and settings, and when `folder` holds an evaluation made otherwise.
+    With a shard only its samples are drawn, into shards/ of the folder, and nothing is scored: returns None.
+    Raises Refusal for unusable models, benchmarks and settings, and when `folder` holds an evaluation made otherwise;
+    Failure when an engine dies.
     """
-    chosen = bench.resolve(settings.benchmarks)
-    if not chosen:
-        raise Refusal("no benchmark to evaluate on", mend=f"name some of: {', '.join(bench.known())}")
-    data = Path(settings.data) if settings.data is not None else None
-    problems = {benchmark.name: bench.load_problems(benchmark, data) for benchmark in chosen}
-    folder_of_model = local_model(target.path, target.revision)
-    inputs = check_inputs(chosen, data, folder_of_model)
-
-    began = time.monotonic()
-    tokenizer = load_tokenizer(folder_of_model, trust_remote_code=target.trust_remote_code)
-    guard(tokenizer, folder_of_model)
-    requests = requests_for(tokenizer, problems, settings)
-    model = {"name": target.name, "revision": target.revision, "step": target.step, "sha256": weights(folder_of_model)}
-    keep_settings(folder, {"model": model, "evaluation": settings.model_dump(), "requests": len(requests)})
-    if (folder / "scores.json").is_file():
-        progress.say(f"{target.name} is evaluated: {folder / 'scores.json'} is there")
-        return read_scores(folder)
-    batches = batches_of(requests, settings.batch_size)
-    samples = Samples(folder / "samples.jsonl")
-    seconds = {"load": 0.0, "generate": 0.0, "score": 0.0}
-    missing = samples.missing(batches)
-    if missing:
-        hide_progress_bars()
-        engine = TransformersEngine(
-            folder_of_model, target.dtype, tokenizer, trust_remote_code=target.trust_remote_code
-        )
-        refuse_long_requests(requests, settings, engine.context)
-        seconds["load"] = time.monotonic() - began
-        work = Work(target.name, len(requests), samples, judge, progress, rules(chosen), golds(problems))
-        decoding = Decoding(settings.temperature, settings.top_p, settings.max_tokens)
-        began = time.monotonic()
-        progress.start()
-        for batch in engine.generate(missing, decoding):
-            seconds["score"] += work.judge_and_keep(batch)
-        seconds["generate"] = time.monotonic() - began - seconds["score"]
-    samples.close()
-
-    scores = {name: score(rows, name, settings.samples, samples.rows) for name, rows in problems.items()}
-    protocol = settings.model_dump(include={"samples", "temperature", "top_p", "max_tokens", "seed"})
-    document = {
-        "schema": 1,
-        "model": model,
-        "protocol": {"name": "custom", **protocol, "engine": "transformers", "bos": bos_in_front(requests, tokenizer)},
-        "inputs": inputs.as_json(),
-        "benchmarks": scores,
-        "seconds": seconds,
-        "finished": now(),
-    }
-    write_lighteval_results(
-        folder,
-        settings,
-        chosen,
-        samples.rows,
-        model=target.name,
-        scores=scores,
-        inputs=inputs,
-        seconds=sum(seconds.values()),
-    )
-    write_json(folder / "scores.json", document)
-    return document
+    plan = prepare(target, settings)
+    progress.say(described(settings, plan.layout.engine, plan.record["protocol"]["bos"]))
+    if plan.inputs.checks:
+        progress.say(plan.inputs.verdict())
+    if shard is not None:
+        folder, plan = shard.folder(folder), requests_of_shard(plan, shard)
+    with Lock(Run(folder)), Samples(folder / "samples.jsonl") as samples:
+        keep_record(folder, plan.record)
+        seconds, drawn = sample(plan, samples, folder, progress, judge)
+        if shard is not None:
+            finish_shard(folder, plan, seconds, drawn)
+            return None
+        known = read_scores(folder)
+        if known is not None and not drawn and answers(known, plan.record):
+            progress.say(f"{target.folder} is evaluated: {folder / 'scores.json'}")
+            return known
+        document = document_of(plan.record, plan.problems, samples.rows, seconds, drawn)
+        return write_scores(folder, plan.benchmarks, plan.record, document=document, rows=samples.rows, known=known)
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What a batch of finished completions goes through: the judge, the journal, the progress line."""
+def write_scores(
+    folder: Path,
+    benchmarks: Sequence[Benchmark],
+    record: Mapping[str, Any],
+    *,
+    document: dict[str, Any],
+    rows: Rows,
+    known: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write lighteval's results file, and scores.json with what was `known` of other benchmarks in it; returns that."""
+    from openrs.evaluation.lighteval_results import write_results
 
-    name: str
-    total: int
-    samples: Samples
-    judge: Judge
-    progress: Progress
-    rules: Mapping[str, Rule]
-    golds: Mapping[tuple[str, str], str]
-
-    def judge_and_keep(self, batch: Sequence[Sample]) -> float:
-        """Returns the seconds that judging took."""
-        began = time.monotonic()
-        items = [Item(self.golds[s.benchmark, s.problem], s.text, self.rules[s.benchmark]) for s in batch]
-        for sample, grade in zip(batch, self.judge.grade(items), strict=True):
-            self.samples.add(sample, verdict=str(grade.verdict), answer=grade.answer)
-        done = len(self.samples.rows)
-        right = sum(row["verdict"] == "correct" for row in self.samples.rows.values())
-        facts = {"correct": right / done, "cut off": sum(s.finish == "length" for s in batch) / len(batch)}
-        self.progress.step(f"evaluate {self.name}", done, self.total, facts)
-        return time.monotonic() - began
+    write_results(folder, benchmarks, document, record, rows)
+    whole = joined(known, document)
+    write_json(folder / "scores.json", whole)
+    return whole
 
 
-def requests_for(tokenizer: Any, problems: Problems, settings: Evaluation) -> list[Request]:
-    """Every completion that is wanted, with its token ids and seed."""
-    plain = Prompt(user="{problem}")
-    requests = []
-    for name, rows in problems.items():
-        texts = [prompts.render(tokenizer, plain, problem.prompt) for problem in rows]
-        for problem, ids in zip(rows, prompts.tokenize(tokenizer, plain, texts), strict=True):
-            for sample in range(settings.samples):
-                seed = seed_of(settings.seed, name, problem.id, sample)
-                requests.append(Request(name, problem.id, sample, seed, tuple(ids)))
-    return requests
-
-
-def bos_in_front(requests: Sequence[Request], tokenizer: Any) -> int:
-    """How many BOS tokens the prompts begin with: one is usual, the authors' evaluation had two."""
-    return next(n for n, token in enumerate(requests[0].ids) if token != tokenizer.bos_token_id)
-
-
-def read_scores(folder: Path) -> dict[str, Any]:
-    scores: dict[str, Any] = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+def read_scores(folder: Path) -> dict[str, Any] | None:
+    path = folder / "scores.json"
+    try:
+        scores: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
     return scores
 
 
-def rules(chosen: Sequence[Benchmark]) -> dict[str, Rule]:
-    return {benchmark.name: Rule(benchmark.rule) for benchmark in chosen}
+def answers(scores: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
+    """Whether scores.json has what is asked now: these benchmarks, with this k, under this protocol."""
+    there = {name: score.get("k") for name, score in scores.get("benchmarks", {}).items()}
+    asked = all(there.get(name) == facts["k"] for name, facts in record["benchmarks"].items())
+    return asked and scores.get("protocol") == record["protocol"]
 
 
-def golds(problems: Problems) -> dict[tuple[str, str], str]:
-    return {(name, problem.id): problem.gold for name, rows in problems.items() for problem in rows}
+def sample(
+    plan: Plan, samples: Samples, folder: Path, progress: Progress, judge: Judge
+) -> tuple[dict[str, float], int]:
+    """Draw and judge what is missing. Returns the wall clock of loading, generating and scoring, and how many.
+
+    Judging runs beside engines in their own processes; `score` is only what it took longer than they did.
+    """
+    seconds = {"load": 0.0, "generate": 0.0, "score": 0.0}
+    missing = samples.missing(plan.units())
+    before = len(samples.rows)
+    if not missing:
+        return seconds, 0
+    began = time.monotonic()
+    count = len(plan.layout.devices)
+    of = f"{len(missing)} units of work" if before else f"{len(plan.requests)} completions"
+    progress.say(f"loading {plan.target.folder}: {of}, {count} {plan.layout.engine} engine{'s' if count > 1 else ''}")
+    engine: Engine
+    if plan.layout.here:
+        engine = load(plan.engine())
+    else:
+        at_hand = min(AT_HAND[plan.layout.engine], -(-len(missing) // count))
+        engine = EnginePool(plan.layout, plan.engine(), at_hand, folder)
+    work = Work(plan, samples, judge, progress)
+    waiting = deque(missing)
+    try:
+        start = time.monotonic()
+        seconds["load"] = start - began
+        progress.start(work.done)
+        for batch in engine.generate(lambda: take(waiting)):
+            work.judge_and_keep(batch)
+        whole = time.monotonic() - start
+        idle = work.seconds if not isinstance(engine, EnginePool) else time.monotonic() - engine.last
+        seconds |= {"generate": whole - idle, "score": idle}
+    finally:
+        engine.close()
+    drawn = len(samples.rows) - before
+    told = ", ".join(f"{name} {duration(value)}" for name, value in seconds.items())
+    progress.say(f"{drawn} samples drawn and judged ({told})")
+    return seconds, drawn
 
 
-def weights(folder: Path) -> dict[str, str]:
-    """SHA-256 of the weight files of a model folder."""
-    return {file.name: sha256(file) for file in sorted(folder.glob("*.safetensors"))}
+def take(waiting: deque[Unit]) -> Unit | None:
+    return waiting.popleft() if waiting else None
 
 
-def refuse_long_requests(requests: Sequence[Request], settings: Evaluation, context: int | None) -> None:
-    longest = max(len(request.ids) for request in requests)
-    if context is not None and longest + settings.max_tokens > context:
-        raise Refusal(
-            f"a prompt of {longest} tokens and max_tokens = {settings.max_tokens} do not fit into the model's"
-            f" window of {context}",
-            "the model was never trained beyond its window",
-            f"set --max-tokens to at most {context - longest}",
-        )
+@dataclass(slots=True)
+class Work:
+    """What finished completions go through: the judge, the journal, the progress line."""
 
+    plan: Plan
+    samples: Samples
+    judge: Judge
+    progress: Progress
+    wanted: set[Key] = field(init=False)
+    rules: dict[str, Rule] = field(init=False)
+    golds: dict[tuple[str, str], str] = field(init=False)
+    done: int = field(init=False)
+    right: int = field(init=False)
+    cut: int = field(init=False)
+    seconds: float = 0.0
+    told: float = 0.0
 
-def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    """An evaluation's folder holds one model under one protocol: samples of two would be counted together."""
-    path = folder / "settings.json"
-    if path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        if before != settings:
-            changed = [key for key in settings if before.get(key) != settings[key]]
-            raise Refusal(
-                f"{folder} holds an evaluation with another {' and '.join(changed)}",
-                "its samples and new ones would be counted together",
-                "give another --out, or remove the folder",
-            )
-    write_json(path, settings)
+    def __post_init__(self) -> None:
+        self.wanted = {request.key for request in self.plan.requests}
+        self.rules = {one.name: Rule(one.rule) for one in self.plan.benchmarks}
+        self.golds = {(name, one.id): one.gold for name, rows in self.plan.problems.items() for one in rows}
+        there = [row for key, row in self.samples.rows.items() if key in self.wanted]
+        self.done, self.right = len(there), sum(row["verdict"] == "correct" for row in there)
+        self.cut = sum(row["finish"] == "length" for row in there)
+
+    def judge_and_keep(self, batch: Sequence[Sample]) -> None:
+        """Judge what is new of a batch and append it; a unit that is drawn again brings samples that are there."""
+        began = time.monotonic()
+        new = [one for one in batch if one.key not in self.samples.rows]
+        items = [Item(self.golds[one.benchmark, one.problem], one.text, self.rules[one.benchmark]) for one in new]
+        for one, grade in zip(new, self.judge.grade(items), strict=True):
+            self.samples.add(one, verdict=str(grade.verdict), answer=grade.answer)
+            self.done, self.right = self.done + 1, self.right + (grade.verdict == "correct")
+            self.cut += one.finish == "length"
+        now = time.monotonic()
+        self.seconds += now - began
+        if now - self.told > (0.5 if sys.stdout.isatty() else 5) or self.done == len(self.wanted):
+            self.told = now
+            facts = {"correct": self.right / max(1, self.done), "cut off": self.cut / max(1, self.done)}
+            self.progress.step(f"evaluate {self.plan.target.folder}", self.done, len(self.wanted), facts)

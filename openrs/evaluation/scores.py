@@ -1,27 +1,27 @@
-"""From finished samples to scores.json, and to a results file in lighteval's form that other tools read."""
+"""From finished samples to scores.json: every number with its n, its k and how sure it is."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from openrs.evaluation import statistics
-from openrs.evaluation.benchmarks import Benchmark, EvalProblem
-from openrs.evaluation.inputs import HASHES, InputsReport, combined
-from openrs.recipe import Evaluation
-from openrs.rundir import now, write_json
+from openrs.evaluation.benchmarks import EvalProblem
+from openrs.evaluation.sampling import Key
+from openrs.rundir import now
 
-Rows = Mapping[tuple[str, str, int], Mapping[str, Any]]
+Rows = Mapping[Key, Mapping[str, Any]]
+SURE = ("correct", "incorrect", "no_answer")  # the other verdicts count as wrong, and are said
 
 
 def score(problems: Sequence[EvalProblem], benchmark: str, samples: int, rows: Rows) -> dict[str, Any]:
     """Scores of one benchmark from its samples; `rows` holds all n x k of them.
 
-    Returns the benchmark's part of scores.json: accuracy is avg@k, the interval takes the problems as a sample.
+    Returns the benchmark's part of scores.json: accuracy is avg@k, the interval takes the problems as a sample,
+    interval_fixed these very problems. Every verdict but `correct` counts as wrong.
     """
     grid = [[rows[benchmark, problem.id, sample] for sample in range(samples)] for problem in problems]
     correct = [[int(row["verdict"] == "correct") for row in line] for line in grid]
-    answers = [[row["answer"] or None for row in line] for line in grid]
+    answers = [[vote(row["answer"]) for row in line] for line in grid]
     average = statistics.avg_at_k(correct)
     flat = [row for line in grid for row in line]
     return {
@@ -41,6 +41,11 @@ def score(problems: Sequence[EvalProblem], benchmark: str, samples: int, rows: R
     }
 
 
+def vote(answer: str) -> str | None:
+    """What an answer votes for in majority@k: the value that was read (`\\frac{1}{2} -> 1/2` votes for 1/2)."""
+    return answer.rpartition(" -> ")[2] or None
+
+
 def powers_of_two(k: int) -> list[int]:
     """1, 2, 4 ... up to k, and k itself."""
     steps = [1]
@@ -49,80 +54,49 @@ def powers_of_two(k: int) -> list[int]:
     return steps if steps[-1] == k else [*steps, k]
 
 
-def write_lighteval_results(
-    folder: Path,
-    settings: Evaluation,
-    benchmarks: Sequence[Benchmark],
+def document_of(
+    record: Mapping[str, Any],
+    problems: Mapping[str, Sequence[EvalProblem]],
     rows: Rows,
-    *,
-    model: str,
-    scores: Mapping[str, Mapping[str, Any]],
-    inputs: InputsReport,
-    seconds: float,
-) -> Path:
-    """results_<time>.json with the six top keys of lighteval 0.13 (stack.md, section 7).
-
-    The metric is `extractive_match` for one sample a problem, as in the paper's logs, `avg@n:n=K` for more.
-    """
-    metric = "extractive_match" if settings.samples == 1 else f"avg@n:n={settings.samples}"
-    results = {
-        f"{name}|0": {metric: score["accuracy"], f"{metric}_stderr": score["stderr"]} for name, score in scores.items()
-    }
-    mean = sum(score["accuracy"] for score in scores.values()) / len(scores)
-    hashes = {(check.benchmark, check.hash): check.found for check in inputs.checks}
-    ended = now()
-    path = folder / f"results_{ended.replace(':', '-')}.json"
-    generation = {
-        "max_new_tokens": settings.max_tokens,
-        "temperature": settings.temperature,
-        "top_p": settings.top_p,
-        "seed": settings.seed,
-    }
-    document = {
-        "config_general": {
-            "lighteval_sha": "?",
-            "num_fewshot_seeds": 1,
-            "max_samples": None,
-            "job_id": "0",
-            "total_evaluation_time_secondes": str(seconds),
-            "model_config": {"model_name": model, "generation_parameters": generation},
-            "model_name": model,
-            "written_by": "openrs",
-        },
-        "results": {**results, "all": {metric: mean}},
-        "versions": {},
-        "config_tasks": {f"{b.name}|0": task(b, scores[b.name], metric, settings) for b in benchmarks},
-        "summary_tasks": {
-            f"{name}|0": {
-                "hashes": {
-                    **{kind: hashes.get((name, kind)) for kind in HASHES},
-                    "hash_cont_tokens": combined(row["tokens_hash"] for key, row in rows.items() if key[0] == name),
-                },
-                "truncated": scores[name]["truncated"],
-                "non_truncated": scores[name]["n"] * settings.samples - scores[name]["truncated"],
-                "padded": 0,
-                "non_padded": scores[name]["n"] * settings.samples,
-            }
-            for name in scores
-        },
-        "summary_general": {"written": ended},
-    }
-    write_json(path, document)
-    return path
-
-
-def task(benchmark: Benchmark, score: Mapping[str, Any], metric: str, settings: Evaluation) -> dict[str, Any]:
+    seconds: Mapping[str, float],
+    drawn: int,
+) -> dict[str, Any]:
+    """scores.json. `drawn`: how many samples the seconds belong to; a resumed evaluation has drawn others before."""
     return {
-        "name": benchmark.name,
-        "hf_repo": benchmark.hub,
-        "hf_subset": benchmark.subset,
-        "hf_revision": benchmark.revision,
-        "metrics": [{"metric_name": metric, "higher_is_better": True, "category": "GENERATIVE"}],
-        "evaluation_splits": [benchmark.split],
-        "generation_size": settings.max_tokens,
-        "num_samples": [settings.samples],
-        "original_num_docs": score["n"],
-        "effective_num_docs": score["n"],
-        "num_fewshots": 0,
-        "version": 1,
+        "schema": 1,
+        "model": record["model"],
+        "protocol": record["protocol"],
+        "inputs": record["inputs"],
+        "benchmarks": {
+            name: score(some, name, record["benchmarks"][name]["k"], rows) for name, some in problems.items()
+        },
+        "seconds": dict(seconds),
+        "drawn": drawn,
+        "finished": now(),
     }
+
+
+def joined(before: Mapping[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
+    """`new`, with the benchmarks that were scored in this folder before and were not asked for this time."""
+    kept = {name: one for name, one in (before or {}).get("benchmarks", {}).items() if name not in new["benchmarks"]}
+    if before is None or not kept:
+        return new
+    inputs = dict(new["inputs"])
+    for part in ("checks", "changes"):
+        inputs[part] = [one for one in before["inputs"][part] if one["benchmark"] in kept] + inputs[part]
+    inputs["unproven"] = [name for name in before["inputs"]["unproven"] if name in kept] + inputs["unproven"]
+    equal = sum(one["state"] == "equal" for one in inputs["checks"])
+    proven = bool(inputs["checks"]) and equal == len(inputs["checks"]) and not inputs["changes"]
+    inputs |= {"equal": equal, "of": len(inputs["checks"]), "proven": proven}
+    return {**new, "inputs": inputs, "benchmarks": {**kept, **new["benchmarks"]}}
+
+
+def told(score: Mapping[str, Any]) -> str:
+    """An accuracy in words, never without n, k and its interval; what was cut off or not judged is counted."""
+    low, high = score["interval"]
+    asides = [f"{score['truncated']} cut off"] if score["truncated"] else []
+    asides += [f"{count} {verdict}" for verdict, count in score["verdicts"].items() if verdict not in SURE]
+    return (
+        f"{100 * score['accuracy']:.1f} % right (avg@{score['k']}, {score['n']} problems,"
+        f" 95 % interval {100 * low:.1f} to {100 * high:.1f}{''.join(f', {aside}' for aside in asides)})"
+    )

@@ -1,17 +1,25 @@
-"""What `openrs evaluate MODEL` may name: a model folder, a hub repository, or a run with its base and checkpoints."""
+"""What `openrs evaluate MODEL` may name: a model folder, a hub repository, one of the paper's checkpoints, a run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from openrs import manifest
+from openrs.data.models import local_model
 from openrs.errors import Refusal
-from openrs.evaluation.run import Target, evaluate
+from openrs.evaluation.merge import merge
+from openrs.evaluation.plan import Target
+from openrs.evaluation.protocols import chosen
+from openrs.evaluation.run import evaluate
+from openrs.evaluation.scores import told
+from openrs.evaluation.shards import shard_from
 from openrs.libraries import quiet
-from openrs.recipe import Evaluation, Recipe, with_changes
+from openrs.machine import pins
+from openrs.recipe import Evaluation, Recipe
+from openrs.recipe_checks import is_hub_name
 from openrs.rewards.grading import Judge
-from openrs.rundir import Lock, Run, run_at
-from openrs.training import checkpoints
+from openrs.rundir import Run, run_at
+from openrs.training import checkpoints, signals
 from openrs.training.progress import Progress
 
 
@@ -19,10 +27,10 @@ def targets_of_run(run: Run, recipe: Recipe) -> list[Target]:
     """The run's base as step 0 and its checkpoints by the rule that the recipe fixed before training: last, or all."""
     base = str(run.path / "base") if recipe.model.made is not None else recipe.model.name
     dtype, code = recipe.model.dtype, recipe.model.trust_remote_code
-    found = [Target(name_of(0), base, recipe.model.revision, 0, dtype, code)]
+    found = [Target(name_of(0), base, name_of(0), recipe.model.revision, 0, dtype, code)]
     folders = checkpoints.complete(run.checkpoints)
-    chosen = folders[-1:] if recipe.evaluation.checkpoints == "last" else folders
-    return found + [Target(f.name, str(f), None, checkpoints.step_of(f), dtype, code) for f in chosen]
+    kept = folders[-1:] if recipe.evaluation.checkpoints == "last" else folders
+    return found + [Target(f.name, str(f), f.name, None, checkpoints.step_of(f), dtype, code) for f in kept]
 
 
 def name_of(step: int) -> str:
@@ -31,53 +39,96 @@ def name_of(step: int) -> str:
 
 def evaluate_model(
     model: str,
-    revision: str | None,
-    dtype: str,
-    keep_in: str | None,
-    changes: Mapping[str, Any],
+    protocol: str | None,
+    options: Mapping[str, Any],
     *,
+    revision: str | None,
+    dtype: str | None,
+    keep_in: str | None,
+    shard: str | None,
     trust_remote_code: bool,
 ) -> list[dict[str, Any]]:
     """`openrs evaluate`: a run's base and checkpoints under its recipe's evaluation, or one model under the defaults.
 
-    `changes` are the settings of the command line. Evaluations of a run stay in the run, unless `keep_in` names
-    another; those of other models go to runs/evaluations.
+    `options` are the settings of the command line. Evaluations of a run stay in the run, unless `keep_in` names
+    another; those of other models go to runs/evaluations. Returns the scores, none for a shard.
     """
-    run = run_at(model)
-    recipe = manifest.recipe_of(run)
-    settings = with_changes(recipe.evaluation if recipe is not None else Evaluation(), changes)
-    targets = (
-        targets_of_run(run, recipe)
-        if recipe is not None
-        else [Target(_name(model), model, revision, None, dtype, trust_remote_code)]
-    )
-    run = run_at(keep_in) if keep_in is not None else run if recipe is not None else run_at("evaluations")
+    cut = shard_from(shard) if shard is not None else None
+    run, recipe, targets = resolved(model, revision, dtype, trust_remote_code=trust_remote_code)
+    settings = chosen(recipe.evaluation if recipe is not None else Evaluation(), protocol, options)
+    keep = run_at(keep_in) if keep_in is not None else run if recipe is not None else run_at("evaluations")
     quiet()
     progress = Progress()
     found = []
-    with Judge() as judge:
+    with signals.handled(), Judge() as judge:
         for target in targets:
-            folder = run.evaluation(target.name)
-            with Lock(Run(folder)):
-                found.append(evaluate(target, settings, folder, progress, judge))
-            for name, score in found[-1]["benchmarks"].items():
-                progress.say(f"{target.name}, {name}: {told(score)}")
-            progress.say(f"samples and scores: {folder}")
+            folder = keep.evaluation(target.folder)
+            scores = evaluate(target, settings, folder, progress, judge, shard=cut)
+            if scores is not None:
+                found.append(scores)
+                tell(progress, target.folder, scores, folder)
+            elif cut is not None:
+                progress.say(f"shard {shard} is drawn; openrs evaluate --merge {folder} puts all of them together")
     return found
 
 
-def _name(model: str) -> str:
+def resolved(
+    model: str, revision: str | None, dtype: str | None, *, trust_remote_code: bool
+) -> tuple[Run, Recipe | None, list[Target]]:
+    """The run that `model` is or belongs to (with its recipe), and the models to evaluate. Raises Refusal."""
+    references = pins.target(model)
+    if references is not None:
+        (ref,) = references
+        name = model.removeprefix("paper:")
+        return run_at("evaluations"), None, [Target(ref.repo, ref.repo, name, ref.revision, None, dtype or "bfloat16")]
+    run = run_at(model)
+    recipe = manifest.recipe_of(run)
+    if recipe is not None:
+        refuse_choice(model, revision, dtype)
+        return run, recipe, targets_of_run(run, recipe)
     folder = Path(model)
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        raise Refusal(f"{folder} is no model folder (it has no config.json) and no run", mend="give one of the two")
-    return folder.resolve().name if folder.is_dir() else model
+    if folder.parent.name == "checkpoints" and folder.name.startswith("step-"):
+        run = Run(folder.resolve().parent.parent)
+        recipe = manifest.recipe_of(run)
+        if recipe is not None:
+            refuse_choice(model, revision, dtype)
+            return run, recipe, [one_checkpoint(folder, recipe)]
+    name = model
+    if not is_hub_name(model):
+        name = local_model(model).resolve().name
+    return run, None, [Target(name, model, name, revision, None, dtype or "bfloat16", trust_remote_code)]
 
 
-def told(score: Mapping[str, Any]) -> str:
-    """An accuracy is never said without n, k and its interval."""
-    low, high = score["interval"]
-    cut = f", {score['truncated']} cut off" if score["truncated"] else ""
-    return (
-        f"{100 * score['accuracy']:.1f} % right (avg@{score['k']}, {score['n']} problems,"
-        f" 95 % interval {100 * low:.1f} to {100 * high:.1f}{cut})"
-    )
+def one_checkpoint(folder: Path, recipe: Recipe) -> Target:
+    """A checkpoint of a run by its path. Raises Refusal when it is not there, or not complete."""
+    if not folder.is_dir():
+        there = ", ".join(path.name for path in checkpoints.complete(folder.parent)) or "none"
+        raise Refusal(f"there is no checkpoint {folder}", f"complete ones: {there}", "name one of them")
+    damage = checkpoints.damage(folder, hashes=False)
+    if damage is not None:
+        raise Refusal(f"the checkpoint {folder} is not complete: {damage}", mend="take another one")
+    step, dtype, code = checkpoints.step_of(folder), recipe.model.dtype, recipe.model.trust_remote_code
+    return Target(folder.name, str(folder), folder.name, None, step, dtype, code)
+
+
+def refuse_choice(model: str, revision: str | None, dtype: str | None) -> None:
+    if revision is not None or dtype is not None:
+        raise Refusal(f"{model} is a run: its recipe says revision and dtype", mend="leave --revision and --dtype away")
+
+
+def merge_shards(paths: Sequence[Path], keep_in: str | None, data: str | None) -> None:
+    """`openrs evaluate --merge`."""
+    quiet()
+    progress = Progress()
+    for folder, scores in merge(paths, keep_in, data):
+        tell(progress, scores["model"]["name"], scores, folder)
+
+
+def tell(progress: Progress, name: str, scores: Mapping[str, Any], folder: Path) -> None:
+    for benchmark, score in scores["benchmarks"].items():
+        progress.say(f"{name}, {benchmark}: {told(score)}")
+    answers = [change for change in scores["inputs"]["changes"] if change["what"] == "answer"]
+    if answers:
+        said = f"{len(answers)} answers are not the recorded ones, e.g. of {answers[0]['id']}"
+        progress.say(f"{said}: the questions are the paper's, the score may not be")
+    progress.say(f"samples and scores: {folder}")

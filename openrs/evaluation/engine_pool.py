@@ -1,0 +1,145 @@
+"""Engines side by side: one plain process for each GPU, all of them taking work from one queue.
+
+The processes die with this one, however it ends. Whoever reads the samples may take his time (the judge does): reading
+and handing out work happen in a thread for each process, so no GPU ever waits for it.
+"""
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from openrs.errors import Failure, Refusal
+from openrs.evaluation.engine_process import unit_line
+from openrs.evaluation.engines import Layout
+from openrs.evaluation.sampling import EngineSettings, Sample, Take
+from openrs.training.processes import tail
+
+
+class EngineProcess:
+    """One engine's process as its parent sees it."""
+
+    def __init__(self, number: int, device: str | None, log: Path) -> None:
+        self.name, self.log = f"engine {number}", log
+        gpu = {} if device is None else {"CUDA_VISIBLE_DEVICES": device}
+        with log.open("ab") as file:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "openrs.evaluation.engine_process", str(os.getpid())],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                start_new_session=True,  # Ctrl-C is for us
+                env={**os.environ, **gpu},
+            )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._ask, self._answer = self._process.stdin, self._process.stdout
+
+    def give(self, line: bytes) -> None:
+        with contextlib.suppress(BrokenPipeError):  # its death is heard at the other pipe
+            self._ask.write(line)
+            self._ask.flush()
+
+    def hear(self) -> dict[str, Any]:
+        """Its next message. Raises Refusal for a model that cannot be used, Failure when it died."""
+        line = self._answer.readline()
+        if not line:
+            status = self._process.wait()
+            said = "".join(f"\n  | {line}" for line in tail(self.log).splitlines())
+            raise Failure(
+                f"{self.name} ended with status {status}{said}",
+                "it ran out of memory, perhaps, or the GPU failed",
+                f"the same command draws only what is missing; all that it said: {self.log}",
+            )
+        message: dict[str, Any] = json.loads(line)
+        if "refused" in message:
+            raise Refusal(*message["refused"])
+        return message
+
+    def end(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for pipe in (self._ask, self._answer):
+            with contextlib.suppress(OSError):
+                pipe.close()
+
+
+class EnginePool:
+    """Starts the engines and waits until all of them are loaded.
+
+    Args:
+        at_hand: units that an engine has at the same time; more wait here, for whichever engine comes first.
+        logs: folder for engine-0.log ...
+
+    Raises Refusal for a model that cannot be used, Failure when an engine dies while it loads.
+    """
+
+    def __init__(self, layout: Layout, settings: EngineSettings, at_hand: int, logs: Path) -> None:
+        self._at_hand = at_hand
+        self.last = 0.0  # when the last samples arrived, by time.monotonic()
+        logs.mkdir(parents=True, exist_ok=True)
+        self._engines: list[EngineProcess] = []
+        try:
+            for number, device in enumerate(layout.devices):
+                engine = EngineProcess(number, device, logs / f"engine-{number}.log")
+                self._engines.append(engine)
+                engine.give(json.dumps(asdict(settings)).encode("ascii") + b"\n")
+            for engine in self._engines:
+                engine.hear()
+        except BaseException:
+            self.close()
+            raise
+
+    def generate(self, take: Take) -> Iterator[list[Sample]]:
+        """Raises Failure when an engine dies; what was finished before has been handed over."""
+        lock = threading.Lock()
+        arrived: queue.SimpleQueue[list[Sample] | Exception | None] = queue.SimpleQueue()
+
+        def one_at_a_time() -> Any:
+            with lock:
+                return take()
+
+        for engine in self._engines:
+            threading.Thread(target=self._serve, args=(engine, one_at_a_time, arrived), daemon=True).start()
+        at_work = len(self._engines)
+        while at_work:
+            samples = arrived.get()
+            if isinstance(samples, Exception):
+                raise samples
+            if samples is None:
+                at_work -= 1
+            else:
+                yield samples
+
+    def _serve(self, engine: EngineProcess, take: Take, arrived: "queue.SimpleQueue[Any]") -> None:
+        units: list[set[tuple[str, str, int]]] = []  # given, and not yet wholly answered
+        try:
+            while True:
+                while len(units) < self._at_hand and (unit := take()) is not None:
+                    units.append({request.key for request in unit})
+                    engine.give(unit_line(unit))
+                if not units:
+                    return arrived.put(None)
+                samples = [Sample(**row) for row in engine.hear()["samples"]]
+                self.last = time.monotonic()
+                for sample in samples:
+                    for keys in units:
+                        keys.discard(sample.key)
+                units = [keys for keys in units if keys]
+                arrived.put(samples)
+        except Exception as error:  # noqa: BLE001 - raised again in the thread that reads
+            arrived.put(error)
+
+    def close(self) -> None:
+        for engine in self._engines:
+            engine.end()

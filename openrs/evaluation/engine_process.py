@@ -1,0 +1,81 @@
+"""An engine in a process of its own: `python -m openrs.evaluation.engine_process`, started by engine_pool.py.
+
+Lines of JSON come in: first its settings, then units of work; lines of JSON go out: {"ready": true} or
+{"refused": [what, why, mend]}, then {"samples": [...]}. Its stderr is a log. It ends when its input ends.
+"""
+
+import ctypes
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+from dataclasses import asdict
+from typing import Any
+
+from openrs.errors import EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, Refusal
+from openrs.evaluation.sampling import EngineSettings, Request, Unit
+
+
+def main(parent: int) -> int:
+    die_with(parent)
+    with open(os.dup(0), "rb") as inbox, open(os.dup(1), "wb") as outbox:  # noqa: PTH123
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.dup2(2, 1)  # what libraries print goes to the log
+
+        def send(message: dict[str, Any]) -> None:
+            outbox.write(json.dumps(message).encode("ascii") + b"\n")
+            outbox.flush()
+
+        from openrs.evaluation import engines
+
+        try:
+            engine = engines.load(EngineSettings(**json.loads(inbox.readline())))
+        except Refusal as refusal:
+            send({"refused": [refusal.what, refusal.why, refusal.mend]})
+            return EXIT_REFUSED
+        send({"ready": True})
+        units: queue.SimpleQueue[Unit] = queue.SimpleQueue()
+
+        def read() -> None:
+            for line in inbox:
+                units.put(unit_from(json.loads(line)))
+            os._exit(EXIT_DONE)  # whoever asked is gone or has all answers: nothing here is worth finishing
+
+        threading.Thread(target=read, daemon=True).start()
+        while True:
+            ahead = [units.get()]
+
+            def take(ahead: list[Unit] = ahead) -> Unit | None:
+                try:
+                    return ahead.pop() if ahead else units.get_nowait()
+                except queue.Empty:
+                    return None
+
+            for samples in engine.generate(take):
+                send({"samples": [asdict(sample) for sample in samples]})
+
+
+def die_with(parent: int) -> None:
+    """End when the process that started this one ends, also by SIGKILL. On Linux the kernel sees to it; elsewhere the
+    end of the input is heard."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1  # linux/prctl.h
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it was gone before we asked
+        os._exit(EXIT_FAILED)
+
+
+def unit_line(unit: Unit) -> bytes:
+    rows = [[r.benchmark, r.problem, r.sample, r.seed, r.limit, list(r.ids)] for r in unit]
+    return json.dumps(rows).encode("ascii") + b"\n"
+
+
+def unit_from(rows: list[list[Any]]) -> Unit:
+    return [Request(name, problem, n, seed, limit, tuple(ids)) for name, problem, n, seed, limit, ids in rows]
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))

@@ -1,0 +1,90 @@
+"""Which engine, on how many GPUs, and how it is loaded: here, or in a process of its own for each GPU."""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from openrs.data.tokenizer import guard, load_tokenizer
+from openrs.errors import Refusal
+from openrs.evaluation.sampling import Engine, EngineSettings
+from openrs.recipe import Evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """engine: vllm or transformers. devices: one process each; a number for CUDA_VISIBLE_DEVICES, None for a CPU."""
+
+    engine: str
+    devices: tuple[str | None, ...]
+
+    @property
+    def here(self) -> bool:
+        """One transformers engine runs in this very process: nothing has to start, and it holds no GPU afterwards."""
+        return self.engine == "transformers" and len(self.devices) == 1
+
+
+def layout_of(settings: Evaluation) -> Layout:
+    """Raises Refusal for an engine that is not installed, and for more vLLM engines than GPUs."""
+    gpus = visible_gpus()
+    installed = importlib.util.find_spec("vllm") is not None
+    engine = settings.engine
+    if engine == "auto":
+        engine = "vllm" if gpus and installed else "transformers"
+    if engine == "vllm" and not installed:
+        raise Refusal("vllm is not installed", mend="pip install 'openrs[cuda]', or take --engine transformers")
+    count = settings.processes or max(1, len(gpus))
+    if engine == "vllm" and len(gpus) < count and gpus:
+        raise Refusal(
+            f"{count} vLLM engines for {len(gpus)} GPU{'s' if len(gpus) > 1 else ''}",
+            "each takes most of a GPU's memory",
+            f"set --processes to at most {len(gpus)}",
+        )
+    return Layout(engine, tuple(gpus[number % len(gpus)] if gpus else None for number in range(count)))
+
+
+def visible_gpus() -> list[str]:
+    """GPUs as CUDA_VISIBLE_DEVICES names them. Asks no library, so that no process but an engine touches a GPU."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1")]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    try:
+        said = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    lines = [line for line in said.stdout.splitlines() if line.startswith("GPU ")] if said.returncode == 0 else []
+    return [str(number) for number in range(len(lines))]
+
+
+def load(settings: EngineSettings) -> Engine:
+    """Load tokenizer and model into this process. Raises Refusal for a model that cannot be used."""
+    folder = Path(settings.model)
+    tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
+    guard(tokenizer, folder)
+    stops = stop_ids(tokenizer, folder)
+    if settings.engine == "vllm":
+        from openrs.evaluation.vllm_engine import VllmEngine
+
+        return VllmEngine(settings, tokenizer, stops)
+    from openrs.evaluation.transformers_engine import TransformersEngine
+    from openrs.libraries import hide_progress_bars
+
+    hide_progress_bars()
+    return TransformersEngine(settings, tokenizer, stops)
+
+
+def stop_ids(tokenizer: Any, folder: Path) -> frozenset[int]:
+    """Tokens that end a completion: the tokenizer's EOS, and those of generation_config.json (chat models have two)."""
+    try:
+        config = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        config = {}
+    named = config.get("eos_token_id") if isinstance(config, dict) else None
+    named = named if isinstance(named, list) else [named]
+    return frozenset(int(token) for token in [tokenizer.eos_token_id, *named] if isinstance(token, int))

@@ -1,0 +1,204 @@
+"""Shards of an evaluation put together: every sample of the whole is there once, or it is refused.
+
+Needs no model: what was asked stands in the shards' settings.json; the problems are read again and compared.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from openrs.errors import Refusal
+from openrs.evaluation import benchmarks as bench
+from openrs.evaluation.benchmarks import Benchmark, EvalProblem
+from openrs.evaluation.plan import RECORD, differences, problems_digest, read_record
+from openrs.evaluation.run import write_scores
+from openrs.evaluation.sampling import Key, key_of
+from openrs.evaluation.scores import document_of
+from openrs.evaluation.shards import DONE, Shard, assigned, pairs_of
+from openrs.recipe import Evaluation
+from openrs.rundir import read_jsonl, run_at, sync_folder, write_json
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A finished shard on disk."""
+
+    path: Path
+    shard: Shard
+    record: dict[str, Any]
+    done: dict[str, Any]
+
+
+def merge(paths: Sequence[Path], run: str | None, data: str | None) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Merge each evaluation among `paths`; yields its folder and its scores.
+
+    paths: evaluations' folders (with shards/ in them), runs (with eval/ in them), or shards' own folders from anywhere,
+    which then are one evaluation and go into `run`.
+    Raises Refusal for a gap, an overlap, shards of different evaluations, and problems that are not those asked.
+    """
+    alone = [path for path in paths if (path / RECORD).is_file() and not (path / "shards").is_dir()]
+    if alone and len(alone) < len(paths):
+        raise Refusal("shards and whole evaluations together", mend="give the shards of one evaluation only")
+    if alone:
+        parts = [part_at(path) for path in alone]
+        parents = {path.resolve().parent for path in alone}
+        if run is not None:
+            into = run_at(run).evaluation(parts[0].record["called"])
+        elif len(parents) == 1 and next(iter(parents)).name == "shards":
+            into = next(iter(parents)).parent
+        else:
+            raise Refusal("the shards come from several folders", mend="--run NAME says where the whole goes")
+        yield into, merged(parts, into, data)
+        return
+    found = [folder for path in paths for folder in evaluations_in(path)]
+    for folder in found:
+        yield folder, merged([part_at(path) for path in sorted((folder / "shards").iterdir())], folder, data)
+
+
+def evaluations_in(path: Path) -> list[Path]:
+    """Folders with shards: `path` itself, or those in its eval/. Raises Refusal when there is none."""
+    found = [path] if (path / "shards").is_dir() else sorted(p.parent for p in path.glob("eval/*/shards") if p.is_dir())
+    if not found:
+        raise Refusal(f"{path} has no shards", mend="give an evaluation's folder (runs/NAME/eval/MODEL), or a run")
+    return found
+
+
+def part_at(path: Path) -> Part:
+    record = read_record(path)
+    cut = record.get("shard") if record is not None else None
+    if record is None or not isinstance(cut, dict):
+        raise Refusal(f"{path} is no shard of an evaluation", mend="take it away, or give the shards' folders")
+    shard = Shard(cut["number"], cut["of"])
+    try:
+        done = json.loads((path / DONE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise Refusal(
+            f"shard {shard.number} of {shard.of} is not finished: {path}",
+            mend=f"give its command again (--shard {shard.number}/{shard.of}); it draws what is missing",
+        ) from None
+    return Part(path, shard, record, done)
+
+
+def merged(parts: Sequence[Part], into: Path, data: str | None) -> dict[str, Any]:
+    first = parts[0]
+    refuse_mixture(parts)
+    record = {key: value for key, value in first.record.items() if key != "shard"}
+    settings = Evaluation.model_validate(record["evaluation"])
+    benchmarks = bench.resolve(settings.benchmarks)
+    problems = read_again(benchmarks, record, data or settings.data)
+    shares = shares_of(first, problems)
+    rows: dict[Key, dict[str, Any]] = {}
+    for part in parts:
+        rows |= rows_of(part, shares)
+    samples = into / "samples.jsonl"
+    refuse_other_samples(samples, rows)
+    write_rows(samples, parts)
+    write_json(into / RECORD, record)
+    seconds = {name: sum(part.done["seconds"].get(name, 0.0) for part in parts) for name in first.done["seconds"]}
+    document = document_of(record, problems, rows, seconds, sum(part.done["drawn"] for part in parts))
+    return write_scores(into, benchmarks, record, document=document, rows=rows)
+
+
+def refuse_mixture(parts: Sequence[Part]) -> None:
+    """All shards are of one evaluation, cut once; none is missing, none is there twice."""
+    first = parts[0]
+    for part in parts[1:]:
+        changed = differences(first.record, part.record)
+        if part.shard.of != first.shard.of:
+            changed.append(f"cut into {part.shard.of} and into {first.shard.of}")
+        elif not changed and (part.record["benchmarks"], part.record["shard"]["tokens"]) != (
+            first.record["benchmarks"],
+            first.record["shard"]["tokens"],
+        ):
+            changed.append("other benchmarks or samples")
+        if changed:
+            raise Refusal(f"{first.path} and {part.path} are not of one evaluation: {'; '.join(changed)}")
+    places: dict[int, Path] = {}
+    for part in parts:
+        if part.shard.number in places:
+            raise Refusal(
+                f"shard {part.shard.number} of {part.shard.of} is there twice: {part.path} and"
+                f" {places[part.shard.number]}",
+                "its samples would be counted twice",
+                "give each shard once",
+            )
+        places[part.shard.number] = part.path
+    lacking = [str(number) for number in range(1, first.shard.of + 1) if number not in places]
+    if lacking:
+        raise Refusal(
+            f"shard {', '.join(lacking)} of {first.shard.of} missing",
+            "scores would be of a part of the samples",
+            "evaluate them first (--shard), or give their folders too",
+        )
+
+
+def read_again(
+    benchmarks: Sequence[Benchmark], record: Mapping[str, Any], data: str | None
+) -> dict[str, Sequence[EvalProblem]]:
+    folder = Path(data).expanduser() if data is not None else None
+    problems: dict[str, Sequence[EvalProblem]] = {one.name: bench.load_problems(one, folder) for one in benchmarks}
+    for name, rows in problems.items():
+        if problems_digest(rows) != record["benchmarks"][name]["problems"]:
+            raise Refusal(f"the problems of {name} here are not those that the shards answered", mend="give --data")
+    return problems
+
+
+def shares_of(part: Part, problems: Mapping[str, Sequence[EvalProblem]]) -> dict[Key, int]:
+    """Every sample of the whole, and the shard (from 1) that draws it."""
+    pairs = assigned(pairs_of(part.record, part.record["shard"]["tokens"]), part.shard.of)
+    return {(name, one.id, sample): number for (name, sample), number in pairs.items() for one in problems[name]}
+
+
+def rows_of(part: Part, shares: Mapping[Key, int]) -> dict[Key, dict[str, Any]]:
+    path = part.path / "samples.jsonl"
+    rows: dict[Key, dict[str, Any]] = {}
+    for row in read_jsonl(path):
+        rows.setdefault(key_of(row, path), row)
+    foreign = [key for key in rows if shares.get(key) != part.shard.number]
+    if foreign:
+        where = shares.get(foreign[0])
+        owner = f"shard {where}" if where else "no shard"
+        raise Refusal(
+            f"{path}: {len(foreign)} samples overlap with other shards, or belong to none; the first, sample"
+            f" {foreign[0][2]} of {foreign[0][1]}, belongs to {owner}",
+            "a sample counts once",
+            "evaluate the shard anew in an empty folder",
+        )
+    lacking = [key for key, number in shares.items() if number == part.shard.number and key not in rows]
+    if lacking:
+        raise Refusal(
+            f"{path}: {len(lacking)} samples are missing, the first is sample {lacking[0][2]} of {lacking[0][1]}",
+            mend=f"give the shard's command again (--shard {part.shard.number}/{part.shard.of}); it draws them",
+        )
+    return rows
+
+
+def refuse_other_samples(path: Path, rows: Mapping[Key, Any]) -> None:
+    there = {key_of(row, path) for row in read_jsonl(path)}
+    if there and there != set(rows):
+        raise Refusal(
+            f"{path} holds {len(there)} samples of another evaluation",
+            "they would be lost, or counted together",
+            "move the file away, or give another --run",
+        )
+
+
+def write_rows(path: Path, parts: Sequence[Part]) -> None:
+    """All lines of all shards, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with beside.open("wb") as file:
+        seen: set[Key] = set()
+        for part in parts:
+            for row in read_jsonl(part.path / "samples.jsonl"):
+                key = key_of(row, path)
+                if key not in seen:
+                    seen.add(key)
+                    file.write((json.dumps(row, ensure_ascii=True) + "\n").encode("ascii"))
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+    sync_folder(path.parent)

@@ -1,0 +1,269 @@
+"""Everything about an evaluation that is known before the model is loaded: problems, token ids, seeds, what is proven.
+
+Most of what can be wrong with an evaluation is found here, in seconds, and refused in one message.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from openrs.data.models import commit_of, context_of, local_model
+from openrs.data.tokenizer import ChatEncoder
+from openrs.errors import Refusal
+from openrs.evaluation import benchmarks as bench
+from openrs.evaluation.benchmarks import Benchmark, EvalProblem, digest
+from openrs.evaluation.engines import Layout, layout_of
+from openrs.evaluation.inputs import InputsReport, check_inputs, combined
+from openrs.evaluation.protocols import name_of, samples_of
+from openrs.evaluation.sampling import EngineSettings, Request, seed_of, units_of
+from openrs.recipe import Evaluation
+from openrs.rundir import sha256, write_json
+
+RECORD = "settings.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The model to evaluate: a folder or hub name. `step` is the training step it comes from, 0 for a run's base.
+
+    name: what it is called in results; folder: what its folder in eval/ is called (and it itself, in what is said).
+    """
+
+    name: str
+    path: str
+    folder: str
+    revision: str | None = None
+    step: int | None = None
+    dtype: str = "bfloat16"
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One evaluation. samples: benchmark -> k. record: what settings.json holds, see `record_of`."""
+
+    target: Target
+    settings: Evaluation
+    model: Path
+    benchmarks: Sequence[Benchmark]
+    problems: Mapping[str, Sequence[EvalProblem]]
+    samples: Mapping[str, int]
+    requests: Sequence[Request]
+    inputs: InputsReport
+    layout: Layout
+    record: dict[str, Any]
+
+    def units(self) -> list[list[Request]]:
+        """The work, long completions first."""
+        size = self.settings.batch_size if self.layout.engine == "transformers" else 1
+        return units_of(self.requests, size, {one.name: one.tokens for one in self.benchmarks})
+
+    def engine(self) -> EngineSettings:
+        return EngineSettings(
+            engine=self.layout.engine,
+            model=str(self.model),
+            dtype=self.target.dtype,
+            temperature=self.settings.temperature,
+            top_p=self.settings.top_p,
+            window=max(len(request.ids) + request.limit for request in self.requests),
+            gpu_memory=self.settings.gpu_memory,
+            trust_remote_code=self.target.trust_remote_code,
+        )
+
+
+def prepare(target: Target, settings: Evaluation) -> Plan:
+    """Raises Refusal for unusable models, benchmarks and settings: a folder without chat template, changed questions,
+    completions that do not fit into the model's window, an engine that is not there."""
+    chosen = bench.resolve(settings.benchmarks)
+    if not chosen:
+        raise Refusal("no benchmark to evaluate on", mend=f"--benchmarks with some of: {', '.join(bench.known())}")
+    data = Path(settings.data).expanduser() if settings.data is not None else None
+    layout = layout_of(settings)
+    folder = local_model(target.path, target.revision)
+    encoder = ChatEncoder.from_folder(folder)
+    inputs = check_inputs(chosen, data, folder)
+    refuse_changed_questions(inputs)
+    problems = {one.name: bench.load_problems(one, data) for one in chosen}
+    samples = {one.name: samples_of(settings, one) for one in chosen}
+    if settings.temperature == 0 and max(samples.values()) > 1:
+        raise Refusal(
+            f"{max(samples.values())} samples at temperature 0 are {max(samples.values())} copies of one",
+            mend="--samples 1, or a temperature above 0",
+        )
+    ids = {
+        name: [encoder.ids(problem.prompt, double_bos=settings.double_bos) for problem in rows]
+        for name, rows in problems.items()
+    }
+    requests = requests_for(problems, ids, samples, settings)
+    refuse_long(requests, settings, context_of(folder))
+    model = {
+        "name": target.name,
+        "revision": commit_of(folder) or target.revision,
+        "step": target.step,
+        "sha256": weights(folder),
+    }
+    bos = max(encoder.leading_bos(rows[0]) for rows in ids.values())
+    record = {
+        "schema": 1,
+        "called": target.folder,
+        "model": model,
+        "protocol": protocol_of(settings, layout.engine, bos, target.dtype),
+        "benchmarks": {
+            name: {"n": len(rows), "k": samples[name], **hashes_of(rows, ids[name], encoder)}
+            for name, rows in problems.items()
+        },
+        "inputs": inputs.as_json(),
+        "evaluation": settings.model_dump(),
+    }
+    return Plan(target, settings, folder, chosen, problems, samples, requests, inputs, layout, record)
+
+
+def requests_for(
+    problems: Mapping[str, Sequence[EvalProblem]],
+    ids: Mapping[str, Sequence[Sequence[int]]],
+    samples: Mapping[str, int],
+    settings: Evaluation,
+) -> list[Request]:
+    """Every completion that is wanted, with its token ids, its seed and its limit."""
+    return [
+        Request(
+            benchmark=name,
+            problem=problem.id,
+            sample=sample,
+            seed=seed_of(settings.seed, name, problem.id, sample),
+            limit=min(settings.max_tokens, (settings.window or len(prompt) + settings.max_tokens) - len(prompt)),
+            ids=tuple(prompt),
+        )
+        for name, rows in problems.items()
+        for problem, prompt in zip(rows, ids[name], strict=True)
+        for sample in range(samples[name])
+    ]
+
+
+def hashes_of(rows: Sequence[EvalProblem], ids: Sequence[Sequence[int]], encoder: ChatEncoder) -> dict[str, str]:
+    """What was asked, as lighteval 0.13 hashes it (`hash_full_prompts` as up to 0.12), and `problems` with the golds.
+
+    The token ids are those that the model gets: one BOS or two.
+    """
+    return {
+        "problems": problems_digest(rows),
+        "hash_examples": combined(digest(row.prompt) for row in rows),
+        "hash_full_prompts": combined(digest(encoder.text(row.prompt)) for row in rows),
+        "hash_input_tokens": combined(digest(str(list(prompt))) for prompt in ids),
+    }
+
+
+def problems_digest(rows: Sequence[EvalProblem]) -> str:
+    """Changes with every id, every prompt and every gold."""
+    return digest(json.dumps([[row.id, row.prompt, row.gold] for row in rows]))
+
+
+def protocol_of(settings: Evaluation, engine: str, bos: int, dtype: str) -> dict[str, Any]:
+    drawn = settings.model_dump(
+        include={"samples", "samples_small", "temperature", "top_p", "max_tokens", "window", "seed"}
+    )
+    batch = {"batch_size": settings.batch_size} if engine == "transformers" else {}
+    return {"name": name_of(settings), **drawn, "engine": engine, "bos": bos, "dtype": dtype, **batch}
+
+
+def weights(folder: Path) -> dict[str, str]:
+    """SHA-256 of the weight files of a model folder. Raises Refusal when it has none."""
+    found = {file.name: sha256(file) for file in sorted(folder.glob("*.safetensors"))}
+    if not found:
+        raise Refusal(
+            f"{folder} has no weights as safetensors",
+            "other forms of weights can run code when they are loaded",
+            "convert them, or give another folder",
+        )
+    return found
+
+
+def refuse_changed_questions(inputs: InputsReport) -> None:
+    """Scores over other questions are no scores of this benchmark. Answers that differ are said, and in the results."""
+    asked = [change for change in inputs.changes if change.what in ("question", "missing", "added")]
+    differs = [check.benchmark for check in inputs.differs if check.hash == "hash_examples"]
+    if asked or differs:
+        first = "; ".join(str(change) for change in asked[:3]) or f"{differs[0]}: other questions or another prompt"
+        more = f" and {len(asked) - 3} more" if len(asked) > 3 else ""
+        raise Refusal(
+            f"the questions are not the published ones: {first}{more}",
+            "its score could not be compared with anybody's",
+            "take the published file (openrs inputs --data DIR names all rows), or define a benchmark of your own",
+        )
+
+
+def refuse_long(requests: Sequence[Request], settings: Evaluation, context: int | None) -> None:
+    short = min(requests, key=lambda request: request.limit)
+    if short.limit < 1:
+        raise Refusal(
+            f"the prompt of {short.problem} has {len(short.ids)} tokens, the window {settings.window}",
+            mend="set a larger window",
+        )
+    longest = max(len(request.ids) + request.limit for request in requests)
+    if context is not None and longest > context:
+        prompt = max(len(request.ids) for request in requests)
+        fits = context - prompt
+        raise Refusal(
+            f"a prompt of {prompt} tokens and max_tokens = {settings.max_tokens} do not fit into the model's window"
+            f" of {context}",
+            "the model was never trained beyond its window",
+            f"set --max-tokens to at most {fits}" if fits > 0 else "take a model with a larger window",
+        )
+
+
+def keep_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write settings.json. A folder holds one model under one sampling; benchmarks and samples may be added to it, but
+    not to a shard, which is a part of a whole that was cut once.
+
+    Raises Refusal when it holds another: samples of two would be counted together.
+    """
+    path = folder / RECORD
+    before = read_record(folder)
+    if before is not None:
+        changed = differences(before, record)
+        if not changed and "shard" in record and before["benchmarks"] != record["benchmarks"]:
+            changed = ["other benchmarks or samples"]
+        if changed:
+            raise Refusal(
+                f"{folder} holds another evaluation: {'; '.join(changed)}",
+                "its samples and new ones would be counted together",
+                "give another --run, or remove the folder",
+            )
+        record = {**record, "benchmarks": {**before["benchmarks"], **record["benchmarks"]}}
+    write_json(path, record)
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    path = folder / RECORD
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        record = None
+    parts = ("model", "protocol", "benchmarks", "inputs", "evaluation")
+    if not isinstance(record, dict) or not all(isinstance(record.get(part), dict) for part in parts):
+        raise Refusal(f"{path} is damaged", mend="remove the folder to evaluate anew")
+    return record
+
+
+FREE = ("name", "samples", "samples_small", "batch_size")  # they may differ between two visits to one folder
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What keeps the samples of two records from being counted together, in words."""
+    found = [
+        f"another model ({key})" for key in ("name", "step", "sha256") if before["model"].get(key) != now["model"][key]
+    ]
+    found += [
+        f"{key} {before['protocol'].get(key)} instead of {value}"
+        for key, value in now["protocol"].items()
+        if key not in FREE and before["protocol"].get(key) != value
+    ]
+    return found + [
+        f"other {name} problems or prompts"
+        for name, facts in now["benchmarks"].items()
+        if (old := before["benchmarks"].get(name)) and any(old[key] != facts[key] for key in facts if key != "k")
+    ]

@@ -1,0 +1,83 @@
+"""Plain transformers `generate`, for laptops and tests: slow for long completions, exact everywhere.
+
+Deterministic: a batch of the same requests gives the same samples, bit for bit, on the same machine and packages.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from openrs.errors import Refusal
+from openrs.evaluation.sampling import EngineSettings, Request, Sample, Take, Unit, finished, unit_seed
+
+
+class TransformersEngine:
+    """Loads safetensors only, and no code that comes with the model unless `trust_remote_code`.
+
+    Args:
+        tokenizer: the model's own, guarded (openrs.data.tokenizer.guard).
+        stops: token ids that end a completion.
+
+    Raises Refusal when the model cannot be loaded.
+    """
+
+    def __init__(self, settings: EngineSettings, tokenizer: Any, stops: frozenset[int]) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM, GenerationConfig
+
+        self._torch, self._tokenizer, self._stops = torch, tokenizer, stops
+        try:
+            self._model = AutoModelForCausalLM.from_pretrained(
+                Path(settings.model),
+                dtype=getattr(torch, settings.dtype),
+                use_safetensors=True,
+                trust_remote_code=settings.trust_remote_code,
+            ).to("cuda" if torch.cuda.is_available() else "cpu")
+        except (OSError, ValueError, KeyError, RuntimeError) as error:  # no safetensors, broken config, wrong shapes
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise Refusal(
+                f"the model {settings.model} cannot be loaded: {reason}", mend="give a folder with safetensors"
+            ) from None
+        # Released checkpoints of the paper say use_cache: false, which makes generation about 200 times slower.
+        self._model.config.use_cache = True
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(stops, default=0)
+        self._pad = int(pad)
+        sampled = settings.temperature > 0
+        draw = {"temperature": settings.temperature, "top_p": settings.top_p, "top_k": 0} if sampled else {}
+        # In place of the model's own generation_config.json: its penalties and top_k must not slip in.
+        self._model.generation_config = GenerationConfig(
+            do_sample=sampled, use_cache=True, pad_token_id=self._pad, eos_token_id=sorted(stops) or None, **draw
+        )
+        self._model.eval()
+
+    def generate(self, take: Take) -> Iterator[list[Sample]]:
+        while (unit := take()) is not None:
+            yield self._batch(unit)
+
+    def close(self) -> None:
+        del self._model
+        if self._torch.cuda.is_available():
+            self._torch.cuda.empty_cache()
+
+    def _batch(self, unit: Unit) -> list[Sample]:
+        torch, device = self._torch, self._model.device
+        width = max(len(request.ids) for request in unit)
+        ids = torch.tensor([[self._pad] * (width - len(r.ids)) + list(r.ids) for r in unit], device=device)
+        mask = torch.tensor([[0] * (width - len(r.ids)) + [1] * len(r.ids) for r in unit], device=device)
+        with torch.inference_mode(), torch.random.fork_rng():  # the caller's own random numbers go on as if not asked
+            torch.manual_seed(unit_seed(unit))
+            output = self._model.generate(
+                input_ids=ids, attention_mask=mask, max_new_tokens=max(request.limit for request in unit)
+            )
+        return [self._sample(r, row) for r, row in zip(unit, output[:, width:].tolist(), strict=True)]
+
+    def _sample(self, request: Request, row: list[int]) -> Sample:
+        tokens = row[: request.limit]
+        end = next((place for place, token in enumerate(tokens, start=1) if token in self._stops), None)
+        return finished(
+            request, tokens[:end], "length" if end is None else "stop", text_of(self._tokenizer, tokens[:end])
+        )
+
+
+def text_of(tokenizer: Any, tokens: list[int]) -> str:
+    return str(tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))

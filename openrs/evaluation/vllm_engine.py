@@ -1,0 +1,99 @@
+"""vLLM (0.31), driven step by step, so that a sample is out of here the moment it is finished.
+
+One seed a request, so a sample's random numbers do not depend on what runs beside it. Its logits do, in the last bits:
+vLLM computes what is there in one batch, and a sum in another order is another float. So two runs may part somewhere in
+a long completion, unless VLLM_BATCH_INVARIANT=1 is set on a GPU that vLLM has such kernels for.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from openrs.errors import Refusal
+from openrs.evaluation.sampling import EngineSettings, Request, Sample, Take, finished
+from openrs.evaluation.transformers_engine import text_of
+
+AT_ONCE = 256  # requests that vLLM computes together; as many as fit into its cache
+AHEAD = 32  # requests that wait inside, so that a finished one is replaced at once
+
+
+class VllmEngine:
+    """The same arguments as TransformersEngine. Prompts are token ids; vLLM's tokenizer is never asked.
+
+    Raises Refusal when the model cannot be loaded, or does not fit into the GPU.
+    """
+
+    def __init__(self, settings: EngineSettings, tokenizer: Any, stops: frozenset[int]) -> None:
+        # One process a GPU: nothing is left over when it is killed.
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        for name in ("VLLM_NO_USAGE_STATS", "VLLM_DO_NOT_TRACK"):  # it would tell its makers about every start
+            os.environ.setdefault(name, "1")
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")
+        from vllm import EngineArgs, SamplingParams
+        from vllm.platforms import current_platform
+        from vllm.sampling_params import RequestOutputKind
+        from vllm.v1.engine.llm_engine import LLMEngine
+
+        self._params, self._final = SamplingParams, RequestOutputKind.FINAL_ONLY
+        self._settings, self._tokenizer, self._stops = settings, tokenizer, sorted(stops)
+        self._under_way: dict[str, Request] = {}
+        arguments = EngineArgs(
+            model=settings.model,
+            dtype=settings.dtype,
+            trust_remote_code=settings.trust_remote_code,
+            skip_tokenizer_init=True,
+            generation_config="vllm",  # not the model's own: its penalties and top_k must not slip in
+            max_model_len=settings.window,
+            max_num_seqs=AT_ONCE,
+            gpu_memory_utilization=settings.gpu_memory,
+            enable_prefix_caching=True,  # n samples of a problem read its prompt once
+            enforce_eager=current_platform.is_cpu(),
+            disable_log_stats=True,
+            seed=0,
+        )
+        try:
+            self._engine = LLMEngine.from_engine_args(arguments)
+        except (OSError, ValueError, RuntimeError) as error:  # no weights, a window that does not fit, no memory
+            reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            raise Refusal(
+                f"vLLM cannot load {settings.model}: {reason}",
+                mend="see the engine's log; less memory: --gpu-memory; without vLLM: --engine transformers",
+            ) from None
+
+    def generate(self, take: Take) -> Iterator[list[Sample]]:
+        while True:
+            while len(self._under_way) < AT_ONCE + AHEAD and (unit := take()) is not None:
+                for request in unit:
+                    self._add(request)
+            if not self._under_way:
+                return
+            done = [self._sample(output) for output in self._engine.step() if output.finished]
+            if done:
+                yield done
+
+    def close(self) -> None:
+        del self._engine
+
+    def _add(self, request: Request) -> None:
+        from vllm.inputs import TokensPrompt
+
+        sampled = self._settings.temperature > 0
+        params = self._params(
+            temperature=self._settings.temperature,
+            top_p=self._settings.top_p if sampled else 1.0,
+            max_tokens=request.limit,
+            seed=request.seed if sampled else None,
+            stop_token_ids=self._stops,
+            detokenize=False,
+            output_kind=self._final,
+        )
+        name = "/".join(map(str, request.key))
+        self._under_way[name] = request
+        self._engine.add_request(name, TokensPrompt(prompt_token_ids=list(request.ids)), params)
+
+    def _sample(self, output: Any) -> Sample:
+        request = self._under_way.pop(output.request_id)
+        (completion,) = output.outputs
+        tokens = list(completion.token_ids)
+        finish = "stop" if completion.finish_reason == "stop" else "length"
+        return finished(request, tokens, finish, text_of(self._tokenizer, tokens))
