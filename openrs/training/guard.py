@@ -10,7 +10,7 @@ import torch
 from accelerate.utils import gather_object
 from transformers import TrainerCallback
 
-from openrs import manifest
+from openrs import manifest, uploads
 from openrs.errors import EXIT_FAILED, Interrupted
 from openrs.recipe import Recipe
 from openrs.recipe_checks import grpo_value
@@ -113,11 +113,12 @@ class Guard(TrainerCallback):  # type: ignore[misc]
             self._progress.note(f"{folder.name} deleted: newer ones are complete")
 
     def _waiting(self) -> list[int]:
-        """Steps whose checkpoints `openrs reproduce` has yet to evaluate: by rule those at every grpo.save_steps."""
+        """Steps whose checkpoints are not to go yet: `openrs reproduce` has yet to evaluate them (by the rule `all`,
+        those at every grpo.save_steps), or they are to be uploaded."""
         evaluation, every = self._recipe.evaluation, grpo_value(self._recipe, "save_steps")
         if evaluation.checkpoints != "all" or not evaluation.benchmarks:
-            return []
-        return [
+            return uploads.held(self._run)
+        return uploads.held(self._run) + [
             checkpoints.step_of(folder)
             for folder in checkpoints.complete(self._run.checkpoints)
             if checkpoints.step_of(folder) % every == 0
