@@ -31,6 +31,7 @@ def quiet(log: Path | None = None) -> None:
     root = logging.getLogger()
     for old in [h for h in root.handlers if isinstance(h, logging.NullHandler | logging.FileHandler)]:
         root.removeHandler(old)
+        old.close()
     root.addHandler(handler)
     logging.captureWarnings(capture=True)
     warnings.simplefilter("once")
