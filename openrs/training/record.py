@@ -6,9 +6,9 @@ from typing import Any
 from transformers import TrainerCallback
 
 from openrs.recipe import Recipe
-from openrs.rundir import Journal, Run, read_jsonl, write_text
-from openrs.training import checkpoints
+from openrs.rundir import Journal, Run, write_text
 from openrs.training.progress import Progress
+from openrs.training.tracking import Mirrors
 from openrs.training.trainer import Trainer, finite
 
 # TRL's names -> the words on the progress line.
@@ -16,17 +16,19 @@ SHOWN = {"reward": "reward", "accuracy": "accuracy", "completions/mean_length": 
 
 
 class Recorder(TrainerCallback):  # type: ignore[misc]
-    """Writes the run's records from the main process; on the others it only ends the run at the right step."""
+    """Writes the run's records from the main process; on the others it does nothing."""
 
     def __init__(self, trainer: Trainer, recipe: Recipe, run: Run, progress: Progress) -> None:
         self._trainer, self._recipe, self._run, self._progress = trainer, recipe, run, progress
         self._last = recipe.training.stop_after or recipe.grpo["max_steps"]
         self._journal: Journal | None = None
+        self._mirrors: Mirrors | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.is_world_process_zero:
             rewind(self._run, state.global_step)
             self._journal = Journal(self._run.metrics)
+            self._mirrors = Mirrors(self._run, self._recipe.training.trackers, self._progress.say)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         if logs is None or "loss" not in logs or self._journal is None:  # the last call sums up the whole run
@@ -34,24 +36,21 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         row = {"step": state.global_step, **{name: finite(value) for name, value in logs.items()}}
         row["problems"] = self._trainer.take_problems()
         self._journal.append(row)
+        self._journal.sync()  # a checkpoint that survives a power cut has all its lines
+        if self._mirrors is not None:
+            self._mirrors.write(row)
         self._progress.step(
             "step", state.global_step, self._last, {word: row.get(name) for name, word in SHOWN.items()}
         )
         if state.global_step % self._recipe.training.completions_every == 0:
             self._save_completions(state.global_step)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step >= self._last:
-            control.should_training_stop = control.should_save = True
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.is_world_process_zero:
-            self._progress.note(f"checkpoint of step {state.global_step} is complete")
-            checkpoints.prune(self._run.checkpoints, self._recipe.training.keep_last, self._recipe.training.keep_every)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def close(self) -> None:
+        """However training ended: what is open is closed."""
         if self._journal is not None:
             self._journal.close()
+        if self._mirrors is not None:
+            self._mirrors.close()
 
     def _save_completions(self, step: int) -> None:
         import pyarrow as pa
@@ -61,18 +60,33 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         columns = {name: values[:kept] for name, values in self._trainer.completions().items()}
         if kept and columns["prompt"]:
             self._run.completions.mkdir(exist_ok=True)
-            pq.write_table(pa.table(columns), self._run.completions / f"step-{step:06d}.parquet")
+            place = self._run.completions / f"step-{step:06d}.parquet"
+            beside = place.with_name(f".{place.name}.part")
+            pq.write_table(pa.table(columns), beside)
+            beside.replace(place)
 
 
 def rewind(run: Run, step: int) -> None:
-    """Take lines after `step` out of metrics.jsonl: a resumed run does those steps again, and each stands there once.
+    """Leave in metrics.jsonl the lines of steps 1 to `step`: a resumed run does the later ones again, and each stands
+    there once.
 
-    The lines taken out are kept in the newest attempt's folder.
+    Whatever else is there (later steps, lines that a power cut damaged) is kept in the newest attempt's folder.
     """
-    rows = list(read_jsonl(run.metrics))
-    again = [row for row in rows if row["step"] > step]
+    if not run.metrics.is_file():
+        return
+    kept: list[bytes] = []
+    again: list[bytes] = []
+    for line in run.metrics.read_bytes().splitlines(keepends=True):
+        (kept if line.endswith(b"\n") and _step(line) in range(1, step + 1) else again).append(line)
     if again:
         attempts = run.attempts()
         superseded = (attempts[-1] if attempts else run.path) / "superseded.jsonl"
-        write_text(superseded, "".join(json.dumps(row) + "\n" for row in again))
-        write_text(run.metrics, "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step))
+        write_text(superseded, b"".join(again).decode("utf-8", "replace"))
+        write_text(run.metrics, b"".join(kept).decode("utf-8"))
+
+
+def _step(line: bytes) -> int | None:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -5,9 +5,13 @@
    per_device_train_batch_size = num_generations a micro-batch is one group, as in the paper's trainer, whose loss
    (bnpo) divides by the tokens of a micro-batch. A micro-batch is cut to its own longest sequence.
 3. A step's metrics carry the step's problems and where its seconds went.
-4. A checkpoint is complete or absent (checkpoints.py).
+4. A checkpoint is complete or absent (checkpoints.py), and holds what a run needs to go on as if nothing had been:
+   besides what transformers saves, the position in the generation batch and, in its middle, the batch. The order of
+   the problems depends on seed and epoch only (TRL's sampler starts a resumed second epoch with the first's order).
+5. A loss or gradient that is no number ends the run before the weights are touched, and its batch is kept.
 """
 
+import json
 import math
 import time
 from collections import defaultdict
@@ -20,12 +24,14 @@ import torch
 from accelerate.utils import gather_object
 from transformers import PrinterCallback
 from trl import GRPOTrainer
-from trl.trainer.utils import split_tensor_dict
+from trl.trainer.utils import RepeatSampler, split_tensor_dict
 
+from openrs.errors import Failure
 from openrs.rewards.functions import RewardStats
-from openrs.training import checkpoints
-
-STAGING = ".staging"
+from openrs.rundir import Run, write_json
+from openrs.training import checkpoints, disk
+from openrs.training.canary import Canary
+from openrs.training.measures import Measures
 
 
 class Trainer(GRPOTrainer):  # type: ignore[misc]
@@ -35,23 +41,50 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         prompt_ids: rendered prompt -> its token ids, for every prompt of the data set.
         folder: the run's checkpoints folder.
         stats: what the rewards count while they judge.
+        canary: compares vLLM with the trainer after each weight sync; none without vLLM.
         kwargs: GRPOTrainer's own; the data set has columns `prompt`, `gold` and `id`.
     """
 
-    def __init__(self, *, prompt_ids: Mapping[str, list[int]], folder: Path, stats: RewardStats, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        prompt_ids: Mapping[str, list[int]],
+        folder: Path,
+        stats: RewardStats,
+        canary: Canary | None = None,
+        **kwargs: Any,
+    ) -> None:
         self._prompt_ids = prompt_ids
         self._folder = folder
-        self._stats = stats
+        self._measures = Measures(stats)
+        self._canary = canary
+        self._readings: dict[str, float] = {}
+        self._latest_logps: torch.Tensor
+        self._last_loaded_step: int  # the step whose weights vLLM has
         self._seconds: dict[str, float] = defaultdict(float)
         self._problems: list[str] = []
         self._last_log = time.perf_counter()
+        self._sampler: EpochSampler
+        self._step: int  # micro-batches so far
         self._buffered_inputs: list[dict[str, Any]] | None
+        self.checkpoint_seconds = 0.0
         super().__init__(**kwargs)
         self.remove_callback(PrinterCallback)  # prints every metric of every step
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         self._last_log = time.perf_counter()
         return super().train(*args, **kwargs)
+
+    def _get_train_sampler(self, dataset: Any = None) -> "EpochSampler":
+        of = super()._get_train_sampler(dataset)
+        self._sampler = EpochSampler(
+            of.data_source, of.mini_repeat_count, of.batch_size, of.repeat_count, of.shuffle, of.seed
+        )
+        return self._sampler
+
+    def _run_epoch(self, *, epoch: int, **kwargs: Any) -> None:
+        self._sampler.set_epoch(epoch)  # accelerate does not reach a sampler behind a shard and a skip
+        super()._run_epoch(epoch=epoch, **kwargs)
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
         return [self._prompt_ids[prompt] for prompt in prompts], None, {}
@@ -67,16 +100,35 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         return self._buffered_inputs[self._step % steps]
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+        if self.use_vllm and self.state.global_step != self._last_loaded_step:
+            with self._timed("sync"):
+                self.vllm_generation.sync_weights()
+                self._last_loaded_step = self.state.global_step
+            if self._canary is not None:
+                with self._timed("canary"):
+                    self._readings = self._canary.check(self)
         with self._timed("generation"):
             return super()._generate_single_turn(*args, **kwargs)
 
-    def _calculate_rewards(self, inputs: list[dict[str, Any]], *args: Any) -> Any:
+    def _calculate_rewards(self, inputs: list[dict[str, Any]], prompts: Any, completions: Any, *args: Any) -> Any:
         ids = [row["id"] for row in inputs]
         self._log_completion_extra("id", ids)
         self._log_completion_extra("gold", [row["gold"] for row in inputs])
         self._problems += dict.fromkeys(gather_object(ids))
+        self._measures.texts(completions)
         with self._timed("reward"):
-            return super()._calculate_rewards(inputs, *args)
+            return super()._calculate_rewards(inputs, prompts, completions, *args)
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
+        found = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        self._latest_logps = found[0].detach()
+        return found
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
+        loss = super()._compute_loss(model, inputs)
+        if "ref_per_token_logps" in inputs:
+            self._measures.kl(self._latest_logps, inputs["ref_per_token_logps"], inputs["completion_mask"])
+        return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add seconds and problems to the step's metrics; a metric that is not a number becomes None."""
@@ -87,16 +139,8 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
             self._seconds.clear()
             logs |= {f"time/{name}": seconds for name, seconds in spent.items()}
             logs |= {"time/update": total - sum(spent.values()), "time/step": total}
-            logs |= self._judged()
+            logs |= self._measures.drain(self.accelerator) | self._readings
         super().log(logs, start_time)
-
-    def _judged(self) -> dict[str, float]:
-        """What the judge found since the last step, over all processes; `accuracy` is the share of right answers."""
-        counts = self._stats.drain()
-        local = torch.tensor(list(counts.values()), dtype=torch.float64, device=self.accelerator.device)
-        counts = dict(zip(counts, self.accelerator.reduce(local, reduction="sum").tolist(), strict=True))
-        judged = counts["judge/completions"]
-        return {**counts, "accuracy": counts["judge/correct"] / judged} if judged else counts
 
     def take_problems(self) -> list[str]:
         """Ids of the distinct problems since the last call, in the order of the sampler."""
@@ -115,16 +159,70 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
             "advantage": list(self._logs["advantages"]),
         }
 
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        loss = super().compute_loss(model, inputs, *args, **kwargs)
+        self._stop_unless_finite("loss", loss.detach(), inputs)
+        return loss
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm)
+        if norm is not None and self.accelerator.scaler is None:  # fp16 overflows; its scaler leaves such a step out
+            self._stop_unless_finite("norm of the gradient", norm, {"batch": self._buffered_inputs})
+        return norm
+
+    def _stop_unless_finite(self, what: str, value: Any, batch: dict[str, Any]) -> None:
+        """Raises Failure on every process when the value of one is no number; each leaves its batch in the run."""
+        value = torch.as_tensor(value, dtype=torch.float64, device=self.accelerator.device)
+        bad = self.accelerator.reduce((~torch.isfinite(value)).double(), reduction="sum")
+        if not bad.item():
+            return
+        step = self.state.global_step + 1
+        folder = Run(self._folder.parent).failures / f"step-{step:06d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        rank = self.accelerator.process_index
+        torch.save({"value": value.cpu(), "inputs": batch}, folder / f"batch-{rank}.pt")
+        write_json(folder / f"completions-{rank}.json", self.completions())
+        raise Failure(
+            f"step {step}: the {what} is {value.item()}",
+            "going on would make every weight NaN",
+            f"look at the batch in {folder}; the last checkpoint is sound. A smaller learning rate, or float32 for the"
+            " reference, are the usual cures",
+        )
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Every process writes its part beside; when all have, the main one makes the checkpoint complete."""
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()
+        """Every process writes its part beside; when all have, the main one makes the checkpoint complete.
+
+        Raises Failure on every process when the disk is full; earlier checkpoints stay as they were.
+        """
+        before = time.perf_counter()
+        step = self.state.global_step
+        staging = Path(self.args.output_dir) / f"checkpoint-{step}"
+        with self._timed("checkpoint"), disk.kept_free(staging, step):
+            super()._save_checkpoint(model, trial)
+            self._save_position(staging)
+            self.accelerator.wait_for_everyone()
+            if self.is_world_process_zero():
+                self.processing_class.save_pretrained(staging)
+                checkpoints.finish(staging, self._folder, step)
+            self.accelerator.wait_for_everyone()
+        self.checkpoint_seconds = time.perf_counter() - before
+
+    def _save_position(self, staging: Path) -> None:
+        """Where in the generation batch the run stands, and each process's part of that batch while it is in use."""
         if self.is_world_process_zero():
-            step = self.state.global_step
-            staging = Path(self.args.output_dir) / f"checkpoint-{step}"
-            self.processing_class.save_pretrained(staging)
-            checkpoints.finish(staging, self._folder, step)
-        self.accelerator.wait_for_everyone()
+            write_json(staging / "position.json", {"micro_steps": self._step})
+        if self._step % (self.args.steps_per_generation * self.num_iterations):
+            torch.save(self._buffered_inputs, staging / f"batch-{self.accelerator.process_index}.pt")
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None:
+            return
+        self.state.compute_steps(self.args, self.state.max_steps)  # save_steps of the recipe, not the checkpoint's
+        self._step = json.loads((Path(checkpoint) / "position.json").read_text())["micro_steps"]
+        batch = Path(checkpoint) / f"batch-{self.accelerator.process_index}.pt"
+        if batch.is_file():
+            self._buffered_inputs = torch.load(batch, map_location=self.accelerator.device, weights_only=True)
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """TRL writes a card at every checkpoint; ours is written by `openrs export`, with results in it."""
@@ -136,6 +234,24 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
             yield
         finally:
             self._seconds[name] += time.perf_counter() - before
+
+
+class EpochSampler(RepeatSampler):  # type: ignore[misc]
+    """TRL's sampler, whose order of an epoch can be had without having gone through the epochs before."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        if self.shuffle:
+            self.generator.manual_seed(self.seed)
+            for _ in range(self._epoch):  # what TRL's has drawn by then
+                torch.randperm(self.num_samples, generator=self.generator)
+        return super().__iter__()  # type: ignore[no-any-return]
 
 
 def cut_to_longest(batch: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,240 @@
+"""Start what a recipe needs: this process alone, several by torchrun, a vLLM server beside them. All end together.
+
+Never imports torch by itself, so that `openrs train exp3 --dry-run` answers on a laptop.
+"""
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import yaml
+
+from openrs.errors import EXIT_DONE, EXIT_INTERRUPTED, Interrupted, Refusal
+from openrs.recipe import Recipe, load, to_yaml
+from openrs.recipe_checks import grpo_value, is_hub_name
+from openrs.rundir import Run, run_at
+from openrs.training import generator, grpo, processes, signals
+from openrs.training.generator import Address, Server
+from openrs.training.progress import Progress, duration
+
+WORKER = ("-m", "openrs.training.worker")
+FINE = {EXIT_DONE, EXIT_INTERRUPTED}
+STRAGGLERS = 20.0  # seconds for the others when one process has failed; most wait for it in a collective
+
+
+def in_one_process(recipe: Recipe) -> bool:
+    """Whether the recipe trains right here: one process, without ZeRO or vLLM, which want an environment of their own
+    from the start and talk past us to the terminal.
+    """
+    hardware = recipe.hardware
+    return hardware.world_size == 1 and not hardware.zero_stage and not grpo_value(recipe, "use_vllm")
+
+
+# --- which runs -------------------------------------------------------------------------------------------------------
+
+
+def runs(
+    name: str, overrides: Sequence[str], run: str | None, seeds: Sequence[int] = (), until: str | None = None
+) -> list[tuple[Recipe, Run]]:
+    """What `openrs train NAME` is asked for: one run, or one a seed, called <run>-seed<N>.
+
+    `until`: a step, or `released` for the step whose weights the authors published; the schedule stays what it is.
+    """
+    changes = list(overrides)
+    if until is not None:
+        changes.append(f"training.stop_after={_step(load(name, overrides), name, until)}")
+    called = run or Path(name).stem
+    if not seeds:
+        return [(load(name, changes), run_at(called))]
+    if len(set(seeds)) < len(seeds):
+        raise Refusal(f"--seeds names one seed twice: {','.join(map(str, seeds))}", "two runs would be one")
+    return [(load(name, [*changes, f"grpo.seed={seed}"]), run_at(f"{called.rstrip('/')}-seed{seed}")) for seed in seeds]
+
+
+def _step(recipe: Recipe, name: str, until: str) -> int:
+    if until.isdigit() and int(until) > 0:
+        return int(until)
+    if until != "released":
+        raise Refusal(f"--until {until}: neither a step nor `released`", mend="--until released, or --until 100")
+    if recipe.paper.released_step is None:
+        raise Refusal(f"--until released: {name} has no paper.released_step", mend="give the step: --until 100")
+    return recipe.paper.released_step
+
+
+def check_machine(recipe: Recipe, name: str) -> None:
+    """Refuse, before anything is written, what cannot start here."""
+    from openrs.machine.doctor import require_gpus
+
+    require_gpus(recipe, name)
+    if grpo_value(recipe, "use_vllm") and find_spec("vllm") is None:
+        raise Refusal(
+            f"{name} generates with vLLM, which is not installed here",
+            mend="OPENRS_LOCK=cuda ./scripts/setup, or --set grpo.use_vllm=false, many times slower",
+        )
+
+
+# --- what is started --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Commands and what their environments have beyond ours. `server` is None but in the split layout."""
+
+    trainers: list[str]
+    environment: dict[str, str]
+    server: list[str] | None
+    server_environment: dict[str, str]
+
+
+def plan(
+    recipe: Recipe, run: Run, attempt: Path, model: str, *, start: Path | None, ports: Sequence[int | str]
+) -> Plan:
+    """What training in several processes starts. `ports`: of the vLLM server, and for the weights."""
+    split = recipe.hardware.layout == "split"
+    devices = _devices(recipe)
+    words = [str(run.path), "--attempt", str(attempt)]
+    if start is not None:
+        words += ["--start", str(start)]
+    if split:
+        words += ["--server", str(ports[0]), "--group-port", str(ports[1])]
+    torchrun = ["--standalone", "--local-addr", "127.0.0.1", "--nproc_per_node", str(recipe.hardware.world_size)]
+    return Plan(
+        trainers=[sys.executable, "-m", "torch.distributed.run", *torchrun, *WORKER, *words],
+        environment=_environment(recipe, attempt, devices[:-1] if split else devices),
+        server=generator.command(recipe, model, ports[0]) if split else None,
+        server_environment=generator.environment(devices[-1]) if split else {},
+    )
+
+
+def _devices(recipe: Recipe) -> list[str]:
+    """The GPUs to use, as CUDA_VISIBLE_DEVICES names them: the first of those that we were given."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    words = [word.strip() for word in given.split(",") if word.strip()] if given else []
+    here = words or [str(number) for number in range(recipe.hardware.gpus)]
+    return here[: recipe.hardware.gpus]
+
+
+def _environment(recipe: Recipe, attempt: Path, devices: Sequence[str]) -> dict[str, str]:
+    """For the training processes. What a user has set stays, but for what must fit together."""
+    on_gpus = recipe.hardware.gpus > 0
+    usual = {
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",  # one machine: no name needs to be resolved
+        "VLLM_HOST_IP": generator.HOST,
+        "VLLM_NO_USAGE_STATS": "1",
+    }
+    if on_gpus:
+        usual |= {
+            "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",  # the flight recorder: who waited in which collective
+            "TORCH_FR_BUFFER_SIZE": "2000",
+        }
+    fixed = {"DS_ACCELERATOR": "cuda" if on_gpus else "cpu"}
+    if on_gpus:
+        fixed |= {
+            "CUDA_VISIBLE_DEVICES": ",".join(devices),
+            "TORCH_FR_DUMP_TEMP_FILE": str(attempt / "nccl-trace-rank"),
+        }
+    return {name: os.environ.get(name, value) for name, value in usual.items()} | fixed
+
+
+# --- a dry run --------------------------------------------------------------------------------------------------------
+
+
+def describe(recipe: Recipe, run: Run) -> str:
+    """The exact commands, environment and settings of a launch, without starting or writing anything."""
+    hardware, number = recipe.hardware, len(run.attempts()) + 1
+    attempt = run.path / "attempts" / f"{number:02d}"
+    model = recipe.model.name
+    if recipe.model.made is not None:
+        model = str(run.path / "base")
+    elif is_hub_name(model):
+        model = f"<folder of {model} at {recipe.model.revision}>"
+    parts = [f"{recipe.title}\nrun: {run.path}, attempt {number}; recipe sha256 {recipe.hash[:12]}\n"]
+    if in_one_process(recipe):
+        parts.append("training: in this process\n")
+    else:
+        asked = plan(recipe, run, attempt, model, start=None, ports=["<free port>", "<free port>"])
+        if asked.server is not None:
+            parts.append(_command("generation: a vLLM server on the last GPU", asked.server, asked.server_environment))
+        where = {"colocate": ", vLLM inside each", "split": "", "single": ""}[hardware.layout]
+        zero = f", ZeRO-{hardware.zero_stage}" if hardware.zero_stage else ""
+        title = f"training: {hardware.world_size} processes (layout {hardware.layout}){where}{zero}"
+        parts.append(_command(title, asked.trainers, asked.environment))
+    weights = [reward.weight for reward in recipe.rewards.functions]
+    settings = grpo.grpo_settings(recipe, run.checkpoints / ".staging", weights)
+    parts.append("what TRL's GRPOConfig gets:\n" + _indented(yaml.safe_dump(settings, sort_keys=False, width=1000)))
+    parts.append("recipe, resolved:\n" + _indented(to_yaml(recipe)))
+    return "\n".join(parts)
+
+
+def _command(title: str, words: Sequence[str], environment: dict[str, str]) -> str:
+    settings = [f"{name}={shlex.quote(value)}" for name, value in environment.items()]
+    return f"{title}\n" + _indented(" \\\n".join([*settings, shlex.join(words)]) + "\n")
+
+
+def _indented(text: str) -> str:
+    return "".join(f"  {line}\n" for line in text.splitlines())
+
+
+# --- a run ------------------------------------------------------------------------------------------------------------
+
+
+def train(recipe: Recipe, run: Run, progress: Progress) -> Path:
+    """Train in as many processes as the recipe wants; returns the last checkpoint.
+
+    The caller holds the run's lock and an attempt. What ends a training process ends the call in the same way: Refusal,
+    Interrupted, Failure.
+    """
+    if in_one_process(recipe):
+        return grpo.train(recipe, run, progress)
+    start, done = grpo.prepare(recipe, run, progress)
+    if done is not None:
+        return done
+    model = grpo.base_model(recipe, run, progress)
+    attempt = run.attempts()[-1]
+    address = Address(processes.free_port(), processes.free_port())
+    asked = plan(recipe, run, attempt, str(model), start=start, ports=[address.port, address.group_port])
+    server = None
+    try:
+        if asked.server is not None:
+            progress.say("starting the vLLM server")
+            server = Server(asked.server, asked.server_environment, address, attempt / "server.log")
+            took = server.wait_healthy(grpo_value(recipe, "vllm_server_timeout"))
+            progress.say(f"the vLLM server answers after {duration(took)}")
+        progress.say(f"training in {recipe.hardware.world_size} processes")
+        follow(asked, attempt, server)
+    finally:
+        if server is not None:
+            server.stop()
+    return run.checkpoints / f"step-{grpo.last_step(recipe):06d}"
+
+
+def follow(asked: Plan, attempt: Path, server: Server | None = None) -> None:
+    """Run the training processes to their end, and raise what ended them. A signal that comes is theirs: they take a
+    checkpoint. A dead server, or one dead among them, ends the others."""
+    log = attempt / "processes.log"
+    trainers = processes.Child(asked.trainers, asked.environment, log)
+    told: set[int] = set()  # workers that know of the signal
+    code, failed_at = None, None
+    try:
+        with signals.gently():
+            while (code := trainers.wait(0.5)) is None:
+                if server is not None:
+                    server.check()
+                if signals.asked():
+                    told |= processes.signal_workers(attempt, signals.asked(), told)
+                if failed_at is None and any(end.code not in FINE for end in processes.outcomes(attempt)):
+                    failed_at = time.monotonic()
+                if failed_at is not None and time.monotonic() - failed_at > STRAGGLERS:
+                    break
+    finally:
+        trainers.stop()  # the workers die with torchrun (worker.py)
+    if signals.asked() and not processes.outcomes(attempt):
+        raise Interrupted(f"{signals.name(signals.asked())} before the first step; the same command starts again")
+    processes.raise_first(attempt, code if code is not None else 1, log)

@@ -1,0 +1,67 @@
+"""One of the training processes that torchrun starts: `python -m openrs.training.worker RUN [...]` (see launch.py).
+
+The parent holds the run's lock and its attempt, and has made the model ready. Rank 0 writes the run's records and the
+log, and its words go to the terminal; whatever else any process prints goes to the attempt's processes.log.
+"""
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from openrs.errors import EXIT_DONE
+from openrs.libraries import quiet
+from openrs.recipe import load_resolved
+from openrs.rundir import Run, write_text
+from openrs.training import processes, signals
+from openrs.training.generator import Address
+from openrs.training.progress import Progress
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train as one of several. Returns the exit code; why, stands in the attempt's outcome-<rank>.json."""
+    parser = argparse.ArgumentParser(prog="python -m openrs.training.worker", description=__doc__)
+    parser.add_argument("run", type=Path, help="the run directory")
+    parser.add_argument("--attempt", type=Path, required=True, help="folder of this attempt")
+    parser.add_argument("--start", type=Path, help="checkpoint to go on from")
+    parser.add_argument("--server", metavar="PORT", type=int, help="of the vLLM server, in the split layout")
+    parser.add_argument("--group-port", type=int, help="where trainer and vLLM server meet for the weights")
+    args = parser.parse_args(argv)
+
+    processes.die_with_parent()
+    number = processes.rank()
+    progress = _progress(args.attempt, number)
+    quiet(args.attempt / f"libraries-{number}.log")
+    server = Address(args.server, args.group_port) if args.server is not None else None
+    try:
+        with signals.handled():
+            write_text(args.attempt / f"worker-{number}.pid", str(os.getpid()))  # now a signal may come
+            from openrs.training import grpo
+
+            grpo.train_from(load_resolved(Run(args.run).recipe), Run(args.run), progress, args.start, server)
+        outcome = processes.Outcome(number, EXIT_DONE)
+    except BaseException as error:  # noqa: BLE001 - the end of this process: its outcome is told, whatever it is
+        traceback.print_exc()
+        outcome = processes.outcome_of(error)
+    processes.write_outcome(args.attempt, outcome)
+    progress.close()
+    return outcome.code
+
+
+def _progress(attempt: Path, number: int) -> Progress:
+    """Rank 0 speaks to the terminal and the log. Then everything that libraries print to stdout goes to stderr."""
+    if number == 0:
+        progress = Progress(attempt / "log", os.fdopen(os.dup(1), "w", encoding="utf-8"))
+    else:
+        progress = Progress(None, Path(os.devnull).open("w"))  # noqa: SIM115 - open as long as this process is
+    os.dup2(2, 1)
+    return progress
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # libraries' exit handlers may wait for processes that are gone
