@@ -139,8 +139,5 @@ def _split(job: Job) -> tuple[Job, list[Change]] | None:
     other = replace(job, layout="split", trainers=trainers, accumulation=accumulation, sleep=False, utilisation=ALONE)
     return other, [
         Change("hardware.layout", "split", "vLLM gets a GPU of its own"),
-        Change("grpo.vllm_mode", "server", "as the split layout has it"),
         Change("grpo.gradient_accumulation_steps", str(accumulation), "keeps the completions of a step"),
-        Change("grpo.vllm_gpu_memory_utilization", f"{ALONE:g}", "of the generating GPU, as in the paper"),
-        Change("grpo.vllm_enable_sleep_mode", "false", "nobody else wants its memory"),
     ]

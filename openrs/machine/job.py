@@ -99,8 +99,10 @@ def job_of(recipe: Recipe, gpu: Gpu, gpus: int | None = None, layout: str | None
         float(grpo_value(recipe, "vllm_gpu_memory_utilization")),
         grpo_value(recipe, "vllm_enable_sleep_mode"),
     )
-    if layout != recipe.hardware.layout:  # vLLM's share of a GPU of its own, or beside a trainer
-        share, sleep = (max(share, ALONE), False) if layout == "split" else (min(share, BESIDE), sleep)
+    if layout == "split":  # as openrs.training.generator starts the server
+        share, sleep = max(share, ALONE), False
+    elif recipe.hardware.layout == "split":
+        share = min(share, BESIDE)
     window = grpo_value(recipe, "vllm_max_model_length")
     prompt_cap, completion_cap = recipe.prompt.max_tokens, int(grpo_value(recipe, "max_completion_length"))
     vllm = bool(grpo_value(recipe, "use_vllm"))

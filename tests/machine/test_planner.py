@@ -185,15 +185,36 @@ def test_fit_proposes_what_keeps_the_gradient() -> None:
     assert (found.job.completions, found.job.micro, found.job.loss_type) == (72, 6, "bnpo")
 
 
-def test_fit_proposals_can_be_set_and_then_fit() -> None:
+@pytest.mark.parametrize("name", sorted(known()))
+@pytest.mark.parametrize("loss", ["bnpo", "dapo"])
+def test_fit_proposals_can_be_set_and_then_fit(name: str, loss: str) -> None:
     """What --fit prints is taken by --set, and the recipe then fits by the same arithmetic."""
-    overrides = ["grpo.gradient_checkpointing=false", "hardware.zero_stage=0"]
-    wasteful = job(*overrides, gpu="A6000")
-    assert not fits(wasteful)
-    found = fit(wasteful)
-    assert found.found
+    overrides = [
+        "grpo.gradient_checkpointing=false", "hardware.zero_stage=0", f"grpo.loss_type={loss}",
+        "grpo.vllm_gpu_memory_utilization=0.6", "model.context=131072", "grpo.vllm_max_model_length=null",
+    ]  # fmt: skip
+    found = fit(job(*overrides, gpu=name))
+    if found.found:
+        changed = job(*overrides, *(f"{change.setting}={change.value}" for change in found.changes), gpu=name)
+        assert fits(changed)
+        assert changed.completions == 72
+        assert changed.micro == 6 or loss == "dapo"
+
+
+def test_the_split_layout_is_proposed_where_vllm_leaves_no_room() -> None:
+    """LoRA on a 7B model with 24 GB: the weights fit once, not twice, so vLLM gets a GPU of its own."""
+    overrides = [
+        "model.name=Qwen/Qwen2.5-7B", "model.lora={rank: 32}", "grpo.max_completion_length=1024",
+        "grpo.vllm_max_model_length=1536",
+    ]  # fmt: skip
+    found = fit(job(*overrides, gpu="RTX-4090"))
+    assert [(change.setting, change.value) for change in found.changes] == [
+        ("hardware.layout", "split"), ("grpo.gradient_accumulation_steps", "4"),
+    ]  # fmt: skip
     overrides += [f"{change.setting}={change.value}" for change in found.changes]
-    assert fits(job(*overrides, gpu="A6000"))
+    server = job(*overrides, gpu="RTX-4090")
+    assert fits(server)
+    assert (server.trainers, server.utilisation, server.sleep, server.completions) == (3, 0.9, False, 72)
 
 
 def test_fit_makes_micro_batches_smaller_only_where_the_loss_allows() -> None:
