@@ -20,11 +20,12 @@ STEPS_WITH_TEXTS = 12
 class Metrics:
     """metrics.jsonl as columns. steps: strictly increasing. columns: name -> as many values, NaN where none is.
 
-    The column `prompts` counts the distinct problems of a step.
+    The column `prompts` counts the distinct problems of a step. alarms: step and monitor (openrs/training/monitors.py).
     """
 
     steps: list[int]
     columns: dict[str, list[float]]
+    alarms: list[tuple[int, str]] = field(default_factory=list)
 
     def has(self, name: str) -> bool:
         return any(not math.isnan(value) for value in self.columns.get(name, ()))
@@ -115,6 +116,7 @@ def collect(run: Run) -> RunData:
 def _metrics(path: Path, notes: list[str]) -> Metrics:
     by_step: dict[int, dict[str, float]] = {}
     names: dict[str, None] = {}
+    alarms: list[tuple[int, str]] = []
     for row in jsonl_rows(path, notes):
         step = whole(row.get("step"))
         if step is None:
@@ -122,13 +124,15 @@ def _metrics(path: Path, notes: list[str]) -> Metrics:
         values = {text(name, 100): found for name, value in row.items() if (found := number(value)) is not None}
         if isinstance(row.get("problems"), list):
             values["prompts"] = float(len(row["problems"]))
+        if isinstance(row.get("alarms"), list):
+            alarms += [(step, text(name, 60)) for name in row["alarms"]]
         names |= dict.fromkeys(values)
         by_step[step] = values
     steps = sorted(by_step)
     if not steps:
         notes.append("metrics.jsonl has no step in it")
     columns = {name: [by_step[step].get(name, math.nan) for step in steps] for name in names if name != "step"}
-    return Metrics(steps, columns)
+    return Metrics(steps, columns, alarms)
 
 
 # --- completions of the training --------------------------------------------------------------------------------------

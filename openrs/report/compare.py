@@ -9,7 +9,7 @@ from openrs.evaluation.statistics import holm
 from openrs.recipe import diff, load_resolved
 from openrs.report.collect import RunData
 from openrs.report.evaluations import Evaluated, Score, comparable
-from openrs.report.paired_rules import difference_numbers, paired, shared
+from openrs.report.paired_rules import difference_numbers, paired, pooled, shared
 from openrs.report.training_rules import SEEDS
 from openrs.report.values import below, text
 
@@ -111,16 +111,14 @@ def _pooled(group: Sequence[RunData]) -> dict[str, Any]:
 
 
 def _benchmark_pooled(group: Sequence[RunData], name: str) -> dict[str, Any]:
-    pools: tuple[dict[str, list[int]], dict[str, list[int]]] = ({}, {})
-    by_seed: list[dict[str, Any]] = []
-    for run in group:
-        pair = [one.scores[name] for one in (run.base, run.final) if one is not None]
-        by_seed.append({"run": run.name, "before": pair[0].accuracy, "after": pair[1].accuracy})
-        for pool, score in zip(pools, pair, strict=True):
-            for problem, marks in score.per_problem.items():
-                pool[problem] = pool.get(problem, []) + marks
+    pairs = [(run.base.scores[name], run.final.scores[name]) for run in group if run.base and run.final]
+    by_seed = [
+        {"run": run.name, "before": old.accuracy, "after": new.accuracy}
+        for run, (old, new) in zip(group, pairs, strict=True)
+    ]
+    pools = [pooled([pair[side].per_problem for pair in pairs]) for side in (0, 1)]
     test = paired(*pools) if shared(*pools) else None
-    ups = sum(row["after"] > row["before"] for row in by_seed)
+    ups = sum(new.accuracy > old.accuracy for old, new in pairs)
     verdict = "not tested"
     if test is not None:
         sure = test.p_value < 0.05 and test.difference > 0 and ups == len(by_seed) >= SEEDS

@@ -19,6 +19,7 @@ from openrs.report.values import below, text, whole
 from openrs.rundir import now
 
 SCHEMA = 1
+ALARMS = 100  # of the monitors, the first ones
 
 # What a table of the training says: metrics.jsonl's names -> words.
 TRAINING = {
@@ -90,11 +91,7 @@ def about(run: RunData) -> dict[str, Any]:
         "experiment": run.experiment,
         "recipe_sha256": text(below(run.manifest, "recipe", "sha256"), 64) or None,
         "rewards_mode": text(below(run.recipe, "rewards", "mode"), 20) or None,
-        "rewards": [
-            text(below(one, "name"), 60)
-            for one in below(run.recipe, "rewards", "functions") or []
-            if below(one, "name")
-        ],
+        "rewards": rewards(run),
         "seed": run.seed,
         "code": text(below(run.manifest, "openrs", "version"), 40) or None,
         "commit": text(below(run.manifest, "openrs", "commit"), 40) or None,
@@ -177,6 +174,8 @@ def training(metrics: Metrics) -> dict[str, Any]:
         "window": window if steps else 0,
         "metrics": rows,
         "kl_max": {"value": top[0], "step": top[1]} if top else None,
+        "alarms": [{"step": step, "monitor": name} for step, name in metrics.alarms[:ALARMS]],
+        "alarms_in_all": len(metrics.alarms),
     }
 
 

@@ -3,15 +3,17 @@
 import random
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from openrs.evaluation.inputs import combined
 from openrs.report.files import json_file, jsonl_rows
+from openrs.report.reference import TABLE_BENCHMARKS
 from openrs.report.values import below, mapping, number, share, text, whole
 
 TEXTS = 24  # completions kept for the page, of each evaluation
+MOST = 10**6  # problems of a benchmark, samples of a problem
 LONGEST_TEXT = 12_000  # characters of a completion that are shown
 
 
@@ -61,7 +63,7 @@ class Score:
 class Evaluated:
     """One model's evaluation: eval/<name>/. step: 0 for the base of a run, None when the model is of no run.
 
-    tokens: benchmark -> lighteval's hash over everything generated, when there is one sample a problem.
+    tokens: benchmark of the paper -> lighteval's hash over everything generated, when there is one sample a problem.
     """
 
     name: str
@@ -117,6 +119,7 @@ def evaluation(folder: Path, notes: list[str]) -> Evaluated | None:
         had = f"{samples:,} samples are there, but no scores" if samples else "it holds no samples and no scores"
         notes.append(f"{where} is not finished: {had}")
     scores = _scores(tree, where, notes)
+    notes += [f"{where}: {name} {said}" for name, score in scores.items() if (said := _against(score, cells.get(name)))]
     if not scores and not samples:
         return None
     step, match = whole(below(tree, "model", "step")), re.fullmatch(r"step-(\d{1,12})", folder.name)
@@ -142,8 +145,11 @@ def _scores(tree: Any, where: str, notes: list[str]) -> dict[str, Score]:
         score = _score(text(name, 60), value)
         if score is None:
             notes.append(f"{where}: {text(name, 40)} has no usable score")
-        else:
-            scores[score.benchmark] = score
+            continue
+        if score.per_problem and not _consistent(score):
+            notes.append(f"{where}: {score.benchmark}'s verdicts by problem don't give its score; they are left out")
+            score = replace(score, per_problem={})
+        scores[score.benchmark] = score
     if isinstance(tree, dict) and not scores:
         notes.append(f"{where}/scores.json has no score in it")
     return scores
@@ -151,7 +157,8 @@ def _scores(tree: Any, where: str, notes: list[str]) -> dict[str, Score]:
 
 def _score(name: str, tree: Any) -> Score | None:
     accuracy, n = share(below(tree, "accuracy")), whole(below(tree, "n"))
-    if accuracy is None or n is None or n < 1:
+    k = whole(below(tree, "k")) or 1
+    if accuracy is None or n is None or not 1 <= n <= MOST or not 1 <= k <= MOST:
         return None
     per_problem = {
         text(problem, 120): [int(mark) for mark in marks]
@@ -161,7 +168,7 @@ def _score(name: str, tree: Any) -> Score | None:
     return Score(
         benchmark=name,
         n=n,
-        k=max(1, whole(below(tree, "k")) or 1),
+        k=k,
         accuracy=accuracy,
         stderr=number(below(tree, "stderr")),
         interval=_interval(below(tree, "interval")),
@@ -173,6 +180,26 @@ def _score(name: str, tree: Any) -> Score | None:
         verdicts={text(k, 40): found for k, v in mapping(tree, "verdicts").items() if (found := whole(v)) is not None},
         per_problem=per_problem,
     )
+
+
+def _consistent(score: Score) -> bool:
+    """n problems, k samples each, whose mean is the score."""
+    rows = score.per_problem.values()
+    shares = [sum(marks) / len(marks) for marks in rows]
+    fits = len(rows) == score.n and all(len(marks) == score.k for marks in rows)
+    return fits and abs(sum(shares) / score.n - score.accuracy) < 1e-6
+
+
+def _against(score: Score, cells: Mapping[str, list[Cell]] | None) -> str:
+    """What is wrong between a score and the samples that it was made from; empty when nothing is, or none are there."""
+    samples = [cell for problem in (cells or {}).values() for cell in problem]
+    if not samples:
+        return ""
+    if len(samples) != score.n * score.k:
+        return f"has a score over {score.n * score.k:,} samples, but samples.jsonl has {len(samples):,}"
+    right = sum(cell.verdict == "correct" for cell in samples) / len(samples)
+    differs = abs(right - score.accuracy) > 1e-6
+    return f"scores {100 * score.accuracy:.2f}, but samples.jsonl gives {100 * right:.2f}" if differs else ""
 
 
 def _interval(value: Any) -> tuple[float, float] | None:
@@ -220,7 +247,9 @@ def _samples(
     once = {
         benchmark: combined(hashes[benchmark])
         for benchmark, problems in cells.items()
-        if all(len(one) == 1 for one in problems.values()) and all(hashes[benchmark])
+        if benchmark in TABLE_BENCHMARKS  # only these have a log to compare with
+        and all(len(one) == 1 for one in problems.values())
+        and all(hashes[benchmark])
     }
     return cells, once, tuple(kept.texts), kept.seen
 

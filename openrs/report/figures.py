@@ -121,10 +121,22 @@ def panels(metrics: Metrics) -> list[Panel]:
             floor=True,
         ),
         Panel("Cut off at the cap", (("completions/clipped_ratio", "completions"),), "share", floor=True),
-        Panel("KL from the starting model", (("kl", "mean"), ("kl/max", "max"), ("kl_max", "max")), "nats per token"),
+        Panel("KL from the starting model, mean", (("kl", "mean"),), "nats per token"),
+        Panel("KL, largest of one token", (("kl/max", "largest"),), "nats"),
         Panel("Groups without a signal", (("frac_reward_zero_std", "zero spread of reward"),), "share", floor=True),
         Panel("Entropy", (("entropy", "mean"),), "nats per token", floor=True),
         Panel("Gradient norm", (("grad_norm", "before clipping"),), floor=True),
+        Panel("Letters of other scripts", (("completions/non_latin", "outside LaTeX"),), "share", floor=True),
+        Panel(
+            "The judge's faults",
+            (
+                ("judge/unparseable_share", "gold can't be read"),
+                ("judge/wraps_share", "beyond twice the cosine's length"),
+            ),
+            "share",
+            floor=True,
+        ),
+        Panel("vLLM against the trainer", (("canary/gap", "mean gap of log-probabilities"),), "nats", floor=True),
     ]
     return [panel for panel in wanted if any(metrics.has(name) for name, _ in panel.names)]
 

@@ -92,7 +92,7 @@ def view(tree: dict[str, Any], sources: Sources) -> View:
     runs = sources.runs
     alone = runs[0] if len(runs) == 1 else None
     selections = [one["selection"] for one in tree["runs"]]
-    over = [plots.checkpoints(run, one) for run, one in zip(runs, selections, strict=True)]
+    over = [plots.checkpoints(run, one, named=alone is None) for run, one in zip(runs, selections, strict=True)]
     length = plots.accuracy_against_length(runs)
     return View(
         scores=plots.benchmarks(runs),

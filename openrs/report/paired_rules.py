@@ -12,7 +12,7 @@ from openrs.report.claims import ALPHA, Claim, Evidence, Rule, Verdict, Word, no
 from openrs.report.evaluations import comparable
 from openrs.report.score_rules import LEVELS, capped, new_draw_variance
 from openrs.report.sources import Measured
-from openrs.report.values import point_span, points, probability
+from openrs.report.values import p_said, point_span, points
 
 
 def pair_of(evidence: Evidence, model: str | None, benchmark: str | None) -> tuple[Measured, Measured] | None:
@@ -40,6 +40,16 @@ def paired(before: Mapping[str, list[int]], after: Mapping[str, list[int]]) -> P
     return paired_difference([after[problem] for problem in both], [before[problem] for problem in both])
 
 
+def pooled(seeds: Sequence[Mapping[str, list[int]]]) -> dict[str, list[int]]:
+    """A problem's samples of all seeds together. Equal ones (the same base, the same evaluation seed) count once."""
+    pool: dict[str, list[int]] = {}
+    for i, rows in enumerate(seeds):
+        if not any(rows == earlier for earlier in seeds[:i]):
+            for problem, marks in rows.items():
+                pool[problem] = pool.get(problem, []) + marks
+    return pool
+
+
 def better(family: Sequence[Claim], evidence: Evidence) -> list[Verdict]:
     """`Better than the base`: a paired test on the same problems; Holm over these claims."""
     pairs = [pair_of(evidence, claim.model, claim.benchmark) for claim in family]
@@ -65,7 +75,7 @@ def _better(claim: Claim, pair: tuple[Measured, Measured], test: PairedDifferenc
     elif equal:
         word = "not reproduced"
     numbers = {**difference_numbers(test), "p_holm": corrected, "equivalent": equal}
-    said = f"{difference_said(test)}, Holm {probability(corrected)}"
+    said = f"{difference_said(test)}, {p_said(corrected, 'Holm p')}"
     said += f"; equal within {margin:g} points (TOST)" if equal else ""
     return capped(Verdict(word, said, rule, numbers, (pair[0].source, pair[1].source)), pair[1])
 
@@ -86,7 +96,7 @@ def _gain(claim: Claim, evidence: Evidence) -> Verdict:
     se = math.hypot(test.se if test.n > 1 else 1.0, math.sqrt(new_draw_variance(pair[1])))
     p_value = float(2 * stats.norm.sf(abs(published - test.difference) / se)) if se else float(published == 0)
     word: Word = "compatible" if p_value >= ALPHA else "not reproduced"
-    said = f"{difference_said(test)}; {points(published)} published, differs with p = {probability(p_value)}"
+    said = f"{difference_said(test)}; {points(published)} published, differs with {p_said(p_value)}"
     numbers = {**difference_numbers(test), "published": published, "se": se, "p_published": p_value}
     return Verdict(word, said, rule, numbers, (pair[0].source, pair[1].source), LEVELS[pair[1].origin])
 
@@ -96,7 +106,7 @@ def difference_said(test: PairedDifference) -> str:
     k = " and ".join(map(str, dict.fromkeys(test.k)))
     return (
         f"{points(test.difference)} points (n = {test.n}, k = {k}), 95 % interval {point_span(interval)},"
-        f" p = {probability(test.p_value)}"
+        f" {p_said(test.p_value)}"
     )
 
 

@@ -120,7 +120,7 @@ def _reference_model(run: RunData, one: Evaluated) -> str | None:
 # --- over checkpoints -------------------------------------------------------------------------------------------------
 
 
-def checkpoints(run: RunData, selection: dict[str, Any] | None) -> Plot | None:
+def checkpoints(run: RunData, selection: dict[str, Any] | None, *, named: bool) -> Plot | None:
     """A run's checkpoints on one benchmark: intervals, the released step, the paper's, the best expected by chance."""
     if selection is None:
         return None
@@ -147,7 +147,7 @@ def checkpoints(run: RunData, selection: dict[str, Any] | None) -> Plot | None:
     words = [(1, f"measured here (n={selection['n']}, k={selection['k']})"), (4, "best expected by chance alone")]
     words += [(2, "published draws")] if printed else []
     note = f"dotted: step {marked}, fixed before training" if marked is not None else ""
-    title = f"{reference.name(name)} over checkpoints"
+    title = f"{reference.name(name)} over checkpoints{f' of {run.name}' if named else ''}"
     return Plot(title, draw(WIDTH, 2.7, paint), f"{title}, in percent: {told}.", note, tuple(words))
 
 

@@ -11,7 +11,7 @@ from openrs.evaluation.statistics import avg_at_k, holm, single_run
 from openrs.report import reference
 from openrs.report.claims import ALPHA, Claim, Evidence, Rule, Verdict, Word, not_tested
 from openrs.report.sources import Measured
-from openrs.report.values import percent, probability, span
+from openrs.report.values import p_said, percent, span
 
 DRAW_RULE = (
     "a published single draw is compatible when a new single draw of the measured model would be at most as likely with"
@@ -103,7 +103,7 @@ def _draw(one: Measured, published: float) -> tuple[float, str, dict[str, Any]]:
 
 def _draw_verdict(one: Measured, p_value: float, said: str, numbers: Mapping[str, Any], corrected: float) -> Verdict:
     word: Word = "compatible" if corrected >= ALPHA else "not reproduced"
-    said = f"{said}; p = {probability(p_value)}, Holm {probability(corrected)}; inputs {one.inputs}"
+    said = f"{said}; {p_said(p_value)}, {p_said(corrected, 'Holm p')}; inputs {one.inputs}"
     more = {**numbers, "p": p_value, "p_holm": corrected, "inputs": one.inputs}
     return Verdict(word, said, DRAW_RULE, more, (one.source,), LEVELS[one.origin])
 
@@ -134,7 +134,7 @@ def _average(claim: Claim, evidence: Evidence) -> Verdict:
     said = f"{percent(mean)} measured, {percent(published)} published, standard error of the difference {percent(se)}"
     numbers = {"accuracy": mean, "published": published, "se": se, "p": p_value, "k": [one.k for one in fit]}
     sources = tuple(dict.fromkeys(one.source for one in fit))
-    return Verdict(word, f"{said}; p = {probability(p_value)}", rule, numbers, sources, LEVELS[fit[0].origin])
+    return Verdict(word, f"{said}; {p_said(p_value)}", rule, numbers, sources, LEVELS[fit[0].origin])
 
 
 def _draw_variance(one: Measured) -> float:

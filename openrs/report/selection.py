@@ -7,6 +7,7 @@ from openrs.report import reference
 from openrs.report.collect import RunData
 
 BENCHMARK = "aime24"
+LARGEST = 20_000  # samples of an evaluation up to which the distribution is computed
 ENOUGH = 8  # samples a problem from which the base's rates are taken problem by problem
 
 
@@ -45,7 +46,7 @@ def of_run(run: RunData) -> dict[str, Any] | None:
         return None
     score = base.scores[names[0]]
     later = [one for one in later if (one.scores[names[0]].n, one.scores[names[0]].k) == (score.n, score.k)]
-    if len(later) < 2:
+    if len(later) < 2 or score.n * score.k > LARGEST:
         return None
     by_problem = score.k >= ENOUGH and len(score.per_problem) == score.n
     rates = (

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from openrs.errors import Refusal
 from openrs.report import reference
 from openrs.report.collect import RunData, collect
-from openrs.report.evaluations import Evaluated
+from openrs.report.evaluations import MOST, Evaluated
 from openrs.report.lighteval_logs import Reading, Result, read
 from openrs.report.values import number
 from openrs.rundir import Run, run_at
@@ -123,7 +123,7 @@ def whose(run: RunData, evaluated: Evaluated) -> tuple[str | None, Origin]:
 
 
 def _of_file(result: Result) -> Measured | None:
-    if result.score is None or result.n is None or result.k is None:
+    if result.score is None or result.n is None or result.k is None or max(result.n, result.k) > MOST:
         return None
     logged = reference.log_of(result.hash_cont_tokens)
     inputs = result.inputs if result.inputs in ("verified", "differs") else "not proven"

@@ -7,12 +7,12 @@ compatible with it or speak against it. Runs that are none of the paper's experi
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from openrs.evaluation.statistics import PairedDifference, equivalent, paired_difference
+from openrs.evaluation.statistics import equivalent
 from openrs.report import reference
 from openrs.report.claims import ALPHA, Claim, Evidence, Rule, Verdict, Word, not_tested
 from openrs.report.collect import RunData
 from openrs.report.evaluations import Evaluated, comparable
-from openrs.report.paired_rules import difference_numbers, difference_said, shared
+from openrs.report.paired_rules import difference_numbers, difference_said, paired, pooled, shared
 from openrs.report.values import short
 
 SEEDS = 3  # seeds that the level L3 takes
@@ -92,36 +92,28 @@ def _change(
 ) -> Verdict:
     """A paired difference pooled over seeds: a problem's samples of all seeds together, problems are the clusters."""
     benchmark, margin = str(claim.benchmark), float(reference.tree()["margins"][claim.benchmark])
-    tests: list[PairedDifference] = []
-    names: list[str] = []
-    before: dict[str, list[int]] = {}
-    after: dict[str, list[int]] = {}
-    for run in fullest([run for run in of_paper(evidence.runs) if _rows(pick(run), benchmark)]):
-        old, new = _rows(pick(run), benchmark) or ({}, {})
-        tests.append(paired_difference([new[p] for p in old], [old[p] for p in old]))
-        names.append(run.name)
-        for pool, rows in ((before, old), (after, new)):
-            for problem, marks in rows.items():
-                pool[problem] = pool.get(problem, []) + marks
-    if not tests:
+    runs = fullest([run for run in of_paper(evidence.runs) if _rows(pick(run), benchmark)])
+    pairs = [pair for run in runs if (pair := _rows(pick(run), benchmark)) is not None]
+    if not pairs:
         return not_tested(claim)
-    every = shared(before, after)
-    pooled = paired_difference([after[p] for p in every], [before[p] for p in every])
+    tests = [paired(old, new) for old, new in pairs]
+    before, after = pooled([old for old, _ in pairs]), pooled([new for _, new in pairs])
+    every, together = shared(before, after), paired(before, after)
     equal = len(every) > 1 and equivalent([after[p] for p in every], [before[p] for p in every], margin).equivalent
     agree = all(sign * one.difference > 0 for one in tests)
     word: Word = "compatible"
-    if pooled.p_value < ALPHA and sign * pooled.difference > 0:
+    if together.p_value < ALPHA and sign * together.difference > 0:
         word = "reproduced" if len(tests) >= SEEDS and agree else "compatible"
-    elif equal or (pooled.p_value < ALPHA and sign * pooled.difference < 0):
+    elif equal or (together.p_value < ALPHA and sign * together.difference < 0):
         word = "not reproduced"
     direction = "above" if sign > 0 else "below"
     rule = (
         f"paired by problem, seeds pooled: reproduced when {SEEDS} or more seeds all lie {direction} 0 and p < 0.05;"
         f" not reproduced when p < 0.05 the other way or proven smaller than {margin:g} points (TOST); else compatible"
     )
-    said = f"{len(tests)} seed{'s' if len(tests) > 1 else ''}: {difference_said(pooled)}"
-    numbers = {**difference_numbers(pooled), "seeds": len(tests), "by_seed": [one.difference for one in tests]}
-    return Verdict(word, said, rule, numbers, tuple(names), "L3")
+    said = f"{len(tests)} seed{'s' if len(tests) > 1 else ''}: {difference_said(together)}"
+    numbers = {**difference_numbers(together), "seeds": len(tests), "by_seed": [one.difference for one in tests]}
+    return Verdict(word, said, rule, numbers, tuple(run.name for run in runs), "L3")
 
 
 def _rows(

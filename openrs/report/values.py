@@ -1,6 +1,5 @@
 """Values from files that may be half-written or hostile, and how numbers are put into words. Raises nothing."""
 
-import math
 import re
 from typing import Any
 
@@ -9,15 +8,18 @@ from typing import Any
 _UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 
 
+LARGEST = 1e100
+
+
 def number(value: Any) -> float | None:
-    """A finite number, or None for everything else (null, NaN, infinity, text, true)."""
+    """A number, or None for everything else (null, NaN, text, true, what is so large that sums of it overflow)."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
         found = float(value)
     except OverflowError:
         return None
-    return found if math.isfinite(found) else None
+    return found if abs(found) < LARGEST else None
 
 
 def whole(value: Any) -> int | None:
@@ -104,6 +106,12 @@ def short(value: float | None, digits: int = 3) -> str:
 def probability(value: float | None) -> str:
     """A p-value: 0.0004 -> < 0.001."""
     return ABSENT if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def p_said(value: float | None, name: str = "p") -> str:
+    """A p-value in a sentence: p = 0.031, p < 0.001."""
+    said = probability(value)
+    return f"{name} {said}" if said.startswith("<") else f"{name} = {said}"
 
 
 def duration(seconds: float | None) -> str:

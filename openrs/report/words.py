@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from openrs.report import reference
-from openrs.report.values import dollars, duration, percent, point_span, points, probability, span
+from openrs.report.values import dollars, duration, p_said, percent, point_span, points, span
 
 # Claims in groups, by the rule that decides on them.
 GROUPS = {
@@ -41,7 +41,7 @@ def _run(run: dict[str, Any]) -> Iterator[str]:
         if row["difference"] is not None:
             k = " and ".join(map(str, dict.fromkeys(row["k"])))
             text += f", {points(row['difference'])} points (n = {row['n']}, k = {k}, 95 % interval"
-            text += f" {point_span(row['interval'])}, p {probability(row['p_holm'])})"
+            text += f" {point_span(row['interval'])}, {p_said(row['p_holm'], 'Holm p')})"
         yield f"{text}."
     if not run["differences"]:
         for one in run["evaluations"][:1]:
@@ -60,14 +60,14 @@ def _comparison(comparison: dict[str, Any] | None) -> Iterator[str]:
             text = f"{len(group['runs'])} seeds together, {reference.name(row['benchmark'])}: {row['verdict']}"
             if row["difference"] is not None:
                 text += f", {points(row['difference'])} points (95 % interval {point_span(row['interval'])},"
-                text += f" p = {probability(row['p'])})"
+                text += f" {p_said(row['p'])})"
             yield f"{text}."
     for row in (comparison or {}).get("against_first", [])[:3]:
         if row["difference"] is not None:
             text = (
                 f"{row['b']} against {row['a']}, {reference.name(row['benchmark'])}: {points(row['difference'])} points"
             )
-            yield f"{text} (95 % interval {point_span(row['interval'])}, Holm p {probability(row['p_holm'])})."
+            yield f"{text} (95 % interval {point_span(row['interval'])}, {p_said(row['p_holm'], 'Holm p')})."
 
 
 def _results(results: list[dict[str, Any]]) -> Iterator[str]:

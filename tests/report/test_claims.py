@@ -1,0 +1,318 @@
+"""Verdicts on the paper's claims: by which rule, from which evidence, and never without any."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from made_run import made_run, manifest, metrics_row, verdicts, write_evaluation, write_scores
+
+from openrs.evaluation.statistics import single_run
+from openrs.report import reference
+from openrs.report.claims import WORDS, Evidence, claims, judge
+from openrs.report.collect import collect
+from openrs.report.cost import ledger
+from openrs.report.document import document
+from openrs.report.sources import Sources, gather, measured
+from openrs.rundir import Run
+
+BASE = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
+
+
+def judged(*paths: Path) -> dict[str, tuple]:
+    sources = gather([str(path) for path in paths])
+    evidence = Evidence(measured(sources), sources.runs, [ledger(run) for run in sources.runs])
+    return {claim.id: (verdict.word, verdict) for claim, verdict in judge(evidence)}
+
+
+def varied(n: int, k: int, seed: int = 0, shift: float = 0.0) -> dict[str, list[int]]:
+    """Problems of all difficulties, k samples each, about half right before the shift."""
+    draw = random.Random(seed)
+    ease = [random.Random(i).random() for i in range(n)]
+    return {f"p{i}": [int(draw.random() < e + shift) for _ in range(k)] for i, e in enumerate(ease)}
+
+
+def test_every_claim_of_the_table_and_the_text_is_there_with_what_it_needs():
+    every = claims()
+    assert len({claim.id for claim in every}) == len(every) == 35
+    assert all(claim.text and claim.needs and claim.level in ("L0", "L1", "L2", "L3") for claim in every)
+    printed = {(c.model, c.benchmark): c.published for c in every if c.kind == "score"}
+    assert printed["Open-RS3", "aime24"] == 46.7
+    assert len(printed) == 15
+    assert [c.published for c in every if c.kind == "average"] == [53.0, 55.7, 56.3]
+
+
+def test_nothing_is_reproduced_or_even_tested_without_data():
+    tree = document(Sources())
+    assert {claim["verdict"] for claim in tree["claims"]} == {"not tested"}
+    assert tree["verdicts"] == {"reproduced": 0, "compatible": 0, "not reproduced": 0, "not tested": 35}
+    assert [level["state"] for level in tree["levels"]] == ["not tried"] * 4
+
+
+def test_the_authors_own_logs_equal_the_table_and_are_no_new_measurement(shared_data):
+    sources = gather([str(shared_data / "paper_logs")])
+    tree = document(sources)
+    found = {(row["model"], row["benchmark"]): row for row in tree["results"]}
+    assert {key: round(100 * row["accuracy"], 1) for key, row in found.items()} == {
+        ("Open-RS2", "aime24"): 30.0,
+        ("Open-RS2", "math_500"): 85.4,
+        ("Open-RS2", "amc23"): 80.0,
+        ("Open-RS2", "minerva"): 30.5,
+        ("Open-RS2", "olympiadbench"): 52.4,
+        ("Open-RS3", "aime24"): 46.7,
+        ("Open-RS3", "math_500"): 84.4,
+        ("Open-RS3", "amc23"): 72.5,
+        ("Open-RS3", "minerva"): 26.8,
+        ("Open-RS3", "olympiadbench"): 51.3,
+    }
+    assert {(row["inputs"], row["as_printed"], row["origin"]) for row in found.values()} == {
+        ("verified", True, "authors' log")
+    }
+    assert {claim["verdict"] for claim in tree["claims"]} == {"not tested"}
+    levels = {level["level"]: level["state"] for level in tree["levels"]}
+    assert levels == {"L0": "proven", "L1": "not tried", "L2": "not tried", "L3": "not tried"}
+    averages = {c["model"]: c["numbers"] for c in tree["claims"] if c["kind"] == "average"}
+    assert averages["Open-RS2"]["as_printed"]
+    assert averages["Open-RS3"]["as_printed"]
+    assert averages["Open-RS3"]["accuracy"] == pytest.approx(0.56333, abs=5e-6)
+
+
+def test_a_published_draw_is_judged_by_the_prediction_of_a_new_one(tmp_path):
+    run = Run(tmp_path / "evaluations")
+    near, far = varied(30, 16, shift=-0.05), verdicts(30, 48, 16)
+    write_scores(run, "knoveleng/Open-RS3", {"aime24": near})
+    write_scores(run, "knoveleng/Open-RS2", {"aime24": {p: [0] * 16 for p in far}})
+    found = judged(run.path)
+    word, verdict = found["score-open-rs3-aime24"]
+    expected = single_run(list(near.values()), 14 / 30)
+    assert word == "compatible"
+    assert verdict.numbers["p"] == expected.p_value
+    assert verdict.numbers["prediction"] == [expected.interval.low, expected.interval.high]
+    assert verdict.level == "L2"
+    assert found["score-open-rs2-aime24"][0] == "not reproduced"
+    assert found["score-open-rs1-aime24"][0] == "not tested"
+
+
+def test_a_single_draw_can_never_be_more_than_compatible(tmp_path):
+    """A model that gives exactly what is printed, on all five benchmarks."""
+    run = Run(tmp_path / "evaluations")
+    logs = [one for one in reference.logs() if one.model == "Open-RS3"]
+    rows = {one.benchmark: verdicts(one.n, round(one.accuracy * one.n) * 4, 4) for one in logs}
+    write_scores(run, "knoveleng/Open-RS3", rows)
+    found = judged(run.path)
+    words = {
+        claim: word for claim, (word, _) in found.items() if claim.startswith(("score-open-rs3", "average-open-rs3"))
+    }
+    assert set(words.values()) == {"compatible"}
+    assert len(words) == 6
+
+
+@pytest.mark.parametrize(
+    ("right", "word"), [(14, "compatible"), (9, "compatible"), (1, "not reproduced"), (30, "not reproduced")]
+)
+def test_two_single_draws_are_compared_by_fishers_exact_test(tmp_path, right, word):
+    run = Run(tmp_path / "evaluations")
+    write_scores(run, "knoveleng/Open-RS3", {"aime24": verdicts(30, right)})
+    found = judged(run.path)["score-open-rs3-aime24"]
+    assert found[0] == word
+    assert "Fisher" in found[1].numbers["method"]
+
+
+@pytest.mark.parametrize(
+    ("n", "more", "why"),
+    [
+        (30, {"temperature": 0.8}, "sampling is not the paper's: temperature 0.8"),
+        (30, {"max_tokens": 4096}, "max_tokens 4096"),
+        (29, {}, "it has 29 problems, the paper 30"),
+        (30, {"inputs": "differs"}, "inputs are not the paper's"),
+    ],
+)
+def test_evidence_that_does_not_count_is_named_and_decides_nothing(tmp_path, n, more, why):
+    run = Run(tmp_path / "evaluations")
+    write_scores(run, "knoveleng/Open-RS3", {"aime24": verdicts(n, 14, 1)}, **more)
+    word, verdict = judged(run.path)["score-open-rs3-aime24"]
+    assert word == "not tested"
+    assert why in verdict.said
+
+
+def test_better_than_the_base_is_a_paired_test_on_the_same_problems(tmp_path):
+    run = Run(tmp_path / "evaluations")
+    base = varied(40, 8, seed=1)
+    write_scores(run, BASE, {"amc23": base, "math_500": varied(500, 32, seed=1)})
+    write_scores(run, "knoveleng/Open-RS2", {"amc23": varied(40, 8, 2, 0.17), "math_500": varied(500, 32, seed=2)})
+    found = judged(run.path)
+    assert found["better-amc23"][0] == "reproduced"
+    assert found["better-amc23"][1].numbers["difference"] > 0.1
+    assert found["better-math-500"][0] == "not reproduced"
+    assert "equal within 2 points" in found["better-math-500"][1].said
+    assert found["better-aime24"][0] == "not tested"
+    assert found["amc23-63-to-80"][0] == "compatible"
+
+
+def test_a_gain_much_smaller_than_the_published_one_is_not_reproduced(tmp_path):
+    run = Run(tmp_path / "evaluations")
+    write_scores(run, BASE, {"amc23": varied(40, 64, seed=1)})
+    write_scores(run, "knoveleng/Open-RS2", {"amc23": varied(40, 64, seed=2)})
+    word, verdict = judged(run.path)["amc23-63-to-80"]
+    assert word == "not reproduced"
+    assert verdict.numbers["published"] == pytest.approx(0.171)
+
+
+def test_pairs_with_other_sampling_are_no_pairs(tmp_path):
+    run = Run(tmp_path / "evaluations")
+    write_scores(run, BASE, {"amc23": varied(40, 8, seed=1)}, engine="transformers")
+    write_scores(run, "knoveleng/Open-RS2", {"amc23": varied(40, 8, 2, 0.17)})
+    assert judged(run.path)["better-amc23"][0] == "not tested"
+
+
+def test_a_threshold_is_passed_by_the_whole_interval_only(tmp_path):
+    for right, word in ((30 * 16, "reproduced"), (14 * 16, "compatible"), (3 * 16, "not reproduced")):
+        run = Run(tmp_path / str(right))
+        write_scores(run, "knoveleng/Open-RS3", {"aime24": varied_to(30, 16, right)})
+        assert judged(run.path)["aime24-above-o1-preview"][0] == word
+
+
+def varied_to(n: int, k: int, right: int) -> dict[str, list[int]]:
+    """`right` of the n k samples right, the first problems half, so that the interval has a width."""
+    rows = verdicts(n, right, k)
+    return {p: marks if right == n * k else sorted(marks) for p, marks in rows.items()}
+
+
+def test_one_seed_trained_here_cannot_reproduce_a_claim_on_the_released_model(tmp_path):
+    run = made_run(tmp_path / "run", steps=20, checkpoints=(0,), benchmarks=(("amc23", 40, 0.6),))
+    write_scores(run, "step-000050", {"aime24": verdicts(30, 29 * 8, 8)}, step=50)
+    word, verdict = judged(run.path)["aime24-above-o1-preview"]
+    assert word == "compatible"
+    assert verdict.level == "L3"
+    assert "one seed" in verdict.said
+
+
+def seeds(folder: Path, gain: float, count: int, **options) -> list[Path]:
+    paths = []
+    for seed in range(count):
+        run = made_run(folder / f"seed{seed}", steps=20, seed=seed, gain=gain, samples=8, **options)
+        paths.append(run.path)
+    return paths
+
+
+def test_three_seeds_reproduce_a_claim_on_training_and_one_does_not(tmp_path):
+    paths = seeds(tmp_path, 0.2, 3)
+    assert judged(*paths)["gain-by-100-amc23"][0] == "reproduced"
+    word, verdict = judged(paths[0])["gain-by-100-amc23"]
+    assert word == "compatible"
+    assert verdict.numbers["seeds"] == 1
+    levels = {level["level"]: level for level in document(gather([str(path) for path in paths]))["levels"]}
+    assert levels["L3"]["state"] == "3 seeds"
+
+
+def test_the_same_seed_three_times_is_one_seed(tmp_path):
+    paths = [made_run(tmp_path / f"copy{i}", steps=20, seed=7, gain=0.2, samples=8).path for i in range(3)]
+    word, verdict = judged(*paths)["gain-by-100-amc23"]
+    assert word == "compatible"
+    assert verdict.numbers["seeds"] == 1
+
+
+def test_a_run_of_another_experiment_is_no_evidence(tmp_path):
+    paths = seeds(tmp_path, 0.2, 3)
+    for path in paths:
+        recipe = path / "recipe.yaml"
+        recipe.write_text(recipe.read_text().replace("paper: {experiment: exp3, released_step: 50}", ""))
+    assert {word for word, _ in judged(*paths).values()} == {"not tested"}
+
+
+def test_no_gain_in_three_seeds_is_not_reproduced(tmp_path):
+    folder = tmp_path / "none"
+    paths = seeds(folder, 0.0, 3, benchmarks=(("math_500", 500, 0.8),), checkpoints=(0, 50, 250))
+    found = judged(*paths)
+    assert found["gain-by-100-math-500"][0] == "not reproduced"
+    assert found["decay-after-150"][0] == "not reproduced"
+
+
+def test_decay_is_found_between_an_early_and_a_late_checkpoint(tmp_path):
+    paths = seeds(tmp_path, 0.0, 3, benchmarks=(("math_500", 500, 0.8),), checkpoints=(0, 50))
+    for seed, path in enumerate(paths):
+        write_evaluation(Run(path), 250, (("math_500", 500, 0.8),), 8, -0.1, random.Random(seed + 9))
+    word, verdict = judged(*paths)["decay-after-150"]
+    assert word == "reproduced"
+    assert verdict.numbers["difference"] < -0.05
+
+
+def whole_run(path: Path, hours: float = 22.0, steps: int = 500, gpus: int = 4) -> Run:
+    """A run of exp3 on A40s with its time and data recorded; its KL jumps after step 240."""
+    run = made_run(path, steps=20, checkpoints=())
+    draw = random.Random(1)
+    with run.metrics.open("w") as file:
+        for step in range(1, steps + 1):
+            row = metrics_row(step, steps, draw) | {"problems": [f"p{i}" for i in range(12)]}
+            row["kl"] = 20.0 if step == 250 else 0.01
+            file.write(json.dumps(row) + "\n")
+    tree = manifest(0) | {"data": {"rows": 7000}, "machine": {"gpus": ["NVIDIA A40, 46068 MiB, 580.1"] * gpus}}
+    end = f"2026-11-{20 + int(hours // 24):02d}T{int(hours % 24):02d}:00:00Z"
+    tree["attempts"] = [
+        {"number": 1, "started": "2026-11-20T00:00:00Z", "ended": end, "exit_code": 0, "reason": "done"}
+    ]
+    run.manifest.write_text(json.dumps(tree))
+    run.recipe.write_text(run.recipe.read_text().replace("learning_rate", "num_generations: 6, learning_rate"))
+    return run
+
+
+def test_hours_dollars_and_outputs_of_a_whole_run(tmp_path):
+    found = judged(whole_run(tmp_path / "run").path)
+    assert {id_: found[id_][0] for id_ in ("hours-24", "dollars-42", "cheaper-than-baselines", "samples-7000")} == {
+        "hours-24": "reproduced",
+        "dollars-42": "reproduced",
+        "cheaper-than-baselines": "reproduced",
+        "samples-7000": "reproduced",
+    }
+    assert found["dollars-42"][1].numbers["dollars"] == pytest.approx(22 * 4 * 0.4375)
+    word, verdict = found["outputs-42000"]
+    assert word == "not reproduced"
+    assert verdict.numbers["outputs"] == 36000
+    assert found["kl-late"][0] == "compatible"
+
+
+def test_a_slower_run_does_not_reproduce_the_hours_and_a_part_of_one_tests_nothing(tmp_path):
+    slow = judged(whole_run(tmp_path / "slow", hours=30).path)
+    assert slow["hours-24"][0] == slow["dollars-42"][0] == "not reproduced"
+    part = judged(whole_run(tmp_path / "part", steps=100).path)["hours-24"]
+    assert part[0] == "not tested"
+    assert "100 of 500 steps" in part[1].said
+    other = judged(whole_run(tmp_path / "other", gpus=2).path)
+    assert other["hours-24"][0] == "not tested"
+
+
+def test_an_evaluation_with_the_authors_tokens_is_bit_for_bit(tmp_path, monkeypatch):
+    """The hash of the tokens is what is compared; a real one needs an A40."""
+    run = Run(tmp_path / "evaluations")
+    write_scores(run, "knoveleng/Open-RS3", {"aime24": verdicts(30, 14)})
+    samples = [
+        {"benchmark": "aime24", "problem": f"p{i}", "sample": 0, "tokens_hash": f"{i:016x}", "verdict": "correct"}
+        for i in range(30)
+    ]
+    folder = run.path / "eval/knoveleng--Open-RS3"
+    (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in samples))
+    states = [level["state"] for level in document(gather([str(run.path)]))["levels"]]
+    assert states[1] == "other tokens"
+    monkeypatch.setattr("openrs.report.evaluations.combined", lambda _: "fd81113ccd505a4e")
+    states = [level["state"] for level in document(gather([str(run.path)]))["levels"]]
+    assert states[1] == "proven"
+
+
+def test_equivalence_with_the_reevaluation_is_level_2(tmp_path):
+    run = Run(tmp_path / "evaluations")
+    rows = verdicts(30, round(0.297 * 30 * 64), 64)
+    write_scores(run, "knoveleng/Open-RS3", {"aime24": rows}, temperature=0.8, top_p=0.9, inputs="equal")
+    levels = {level["level"]: level for level in document(gather([str(run.path)]))["levels"]}
+    assert levels["L2"]["state"] == "equivalent"
+    assert levels["L0"]["state"] == "proven"
+    far = Run(tmp_path / "far")
+    write_scores(far, "knoveleng/Open-RS3", {"aime24": verdicts(30, 15 * 64, 64)}, temperature=0.8, top_p=0.9)
+    levels = {level["level"]: level for level in document(gather([str(far.path)]))["levels"]}
+    assert levels["L2"]["state"] == "0 of 1 equivalent"
+
+
+def test_verdicts_are_counted_over_all_claims(tmp_path):
+    run = made_run(tmp_path / "run", steps=20)
+    tree = document(Sources((collect(run),)))
+    assert sum(tree["verdicts"].values()) == len(tree["claims"]) == 35
+    assert tuple(tree["verdicts"]) == WORDS
