@@ -6,18 +6,22 @@ Every stage looks at what is there first, so the same command goes on where it w
 from pathlib import Path
 from typing import Any
 
+from openrs.data.problems import load_problems
 from openrs.evaluation.run import evaluate
-from openrs.evaluation.targets import targets_of_run, told
+from openrs.evaluation.scores import told
+from openrs.evaluation.targets import targets_of_run
 from openrs.recipe import Recipe
 from openrs.report.page import write_report
 from openrs.rewards.grading import Judge
 from openrs.rundir import Run
-from openrs.training.grpo import base_model, train
+from openrs.training.grpo import base_model
+from openrs.training.launch import train
 from openrs.training.progress import Progress
 
 
 def reproduce(recipe: Recipe, run: Run, progress: Progress) -> Path:
     """Do what is missing of a recipe's stages in `run`; returns the report. The caller holds the run's lock."""
+    load_problems(recipe.data)  # bad data is refused before a model is made, brought here or evaluated
     base_model(recipe, run, progress)
     before = evaluate_stage(recipe, run, progress)[0]
     train(recipe, run, progress)
@@ -34,7 +38,8 @@ def reproduce(recipe: Recipe, run: Run, progress: Progress) -> Path:
 def evaluate_stage(recipe: Recipe, run: Run, progress: Progress) -> list[dict[str, Any]]:
     """Evaluate the base (step 0) and the checkpoints that there are, by the recipe's rule."""
     with Judge(recipe.rewards.workers, recipe.rewards.timeout_seconds, int(recipe.rewards.memory_gib * 2**30)) as judge:
-        return [
-            evaluate(target, recipe.evaluation, run.evaluation(target.name), progress, judge)
+        found = [
+            evaluate(target, recipe.evaluation, run.evaluation(target.folder), progress, judge)
             for target in targets_of_run(run, recipe)
         ]
+    return [scores for scores in found if scores is not None]
