@@ -95,13 +95,13 @@ class Guard(TrainerCallback):  # type: ignore[misc]
         if self._watchdog is not None:
             self._watchdog.alive()
         self._step_began = time.monotonic()
-        if not state.is_world_process_zero:
-            return
         took = f"{self._trainer.checkpoint_seconds:.2f} s"
-        self._progress.note(f"checkpoint of step {state.global_step} is complete, in {took}")
         if self.why is not None:
             since = f", {duration(signals.seconds_since())} after the signal" if signals.asked() else ""
             self.why += f": the checkpoint of step {state.global_step} is complete{since} (written in {took})"
+        if not state.is_world_process_zero:
+            return
+        self._progress.note(f"checkpoint of step {state.global_step} is complete, in {took}")
         settings = self._recipe.training
         for folder in checkpoints.prune(
             self._run.checkpoints,

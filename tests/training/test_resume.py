@@ -8,15 +8,6 @@ import pytest
 import runs
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """20 steps in one go."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    code, said = runs.openrs(["train", runs.recipe_in(folder), "--run", folder / "run"])
-    assert code == 0, said
-    return folder / "run"
-
-
 def test_the_undisturbed_run_is_worth_comparing_with(undisturbed: Path) -> None:
     rows = runs.rows(undisturbed)
     assert [row["step"] for row in rows] == list(range(1, 21))

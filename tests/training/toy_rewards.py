@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import signal
 import time
 from typing import Any
 
@@ -13,14 +12,8 @@ def spread(completions: list[str], **_: Any) -> list[float]:
 
 
 def spread_and_stick(completions: list[str], trainer_state: Any, **_: Any) -> list[float]:
-    """Like spread, but from step STICK_AT on it never comes back, as a reward that waits for a dead server."""
-    while trainer_state.global_step + 1 >= int(os.environ["STICK_AT"]):
+    """Like spread, but from step STICK_AT on it never comes back (on rank STICK_RANK), as one that asks a dead server."""
+    stuck_rank = os.environ.get("STICK_RANK", os.environ.get("RANK"))
+    while trainer_state.global_step + 1 >= int(os.environ["STICK_AT"]) and os.environ.get("RANK") == stuck_rank:
         time.sleep(0.05)
-    return spread(completions)
-
-
-def spread_and_die(completions: list[str], trainer_state: Any, **_: Any) -> list[float]:
-    """Like spread; the process is killed inside the generation batch of step DIE_AT, once its samples are drawn."""
-    if trainer_state.global_step + 1 == int(os.environ["DIE_AT"]):
-        os.kill(os.getpid(), signal.SIGKILL)
     return spread(completions)

@@ -1,0 +1,234 @@
+"""A checkpoint is complete or absent, whatever happens to it."""
+
+import errno
+import json
+import os
+import random
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from openrs.training import checkpoints
+
+FILES = ["model.safetensors", "optimizer.pt", "trainer_state.json", "config.json", "global_step7/rank0.pt"]
+
+
+def make(folder: Path, step: int) -> Path:
+    """A complete checkpoint of small files."""
+    staging = folder / checkpoints.STAGING / f"checkpoint-{step}"
+    for name in FILES:
+        (staging / name).parent.mkdir(parents=True, exist_ok=True)
+        (staging / name).write_bytes(random.Random(f"{step}{name}").randbytes(1000))
+    return checkpoints.finish(staging, folder, step)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for step in (5, 10, 15):
+        make(tmp_path, step)
+    return tmp_path
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name != checkpoints.STAGING)
+
+
+def test_a_finished_one_is_complete(folder: Path) -> None:
+    newest, said = checkpoints.newest(folder)
+    assert (newest, said) == (folder / "step-000015", [])
+    manifest = json.loads((folder / "step-000015" / "checkpoint.json").read_text())
+    assert manifest["step"] == 15
+    assert sorted(manifest["files"]) == sorted(FILES)
+    assert {facts["bytes"] for facts in manifest["files"].values()} == {1000}
+    assert checkpoints.bytes_of(folder / "step-000015") == 5000
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        ("flip", "differs from its SHA-256"),
+        ("cut", "has 999 bytes instead of 1000"),
+        ("remove", "is missing"),
+        ("directory", "is missing"),
+    ],
+)
+def test_any_damage_to_any_file_is_found_named_and_set_aside(folder: Path, name: str, harm: str, words: str) -> None:
+    path = folder / "step-000015" / name
+    content = bytearray(path.read_bytes())
+    if harm == "flip":
+        content[500] ^= 1
+        path.write_bytes(content)
+    elif harm == "cut":
+        path.write_bytes(content[:-1])
+    else:
+        path.unlink()
+        if harm == "directory":
+            path.mkdir()
+    kept = sorted(p for p in (folder / "step-000015").rglob("*"))
+    newest, said = checkpoints.newest(folder)
+    assert newest == folder / "step-000010"
+    assert said == [
+        f"step-000015 is damaged ({name} {words}): set aside as step-000015.damaged, not loaded",
+    ]
+    assert names(folder) == ["step-000005", "step-000010", "step-000015.damaged"]
+    assert len(list((folder / "step-000015.damaged").rglob("*"))) == len(kept)  # nothing of it is deleted
+    assert checkpoints.newest(folder) == (newest, [])  # said once
+
+
+def test_every_single_bit_of_the_manifest_counts(folder: Path) -> None:
+    """A flipped bit either leaves a checkpoint that says the same, or one that is not loaded; never another one."""
+    path = folder / "step-000015" / "checkpoint.json"
+    sound, manifest = path.read_bytes(), checkpoints.read_manifest(folder / "step-000015")
+    bits, found = range(0, 8 * len(sound), 7), 0
+    for bit in bits:
+        broken = bytearray(sound)
+        broken[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(broken)
+        if checkpoints.damage(folder / "step-000015") is None:
+            assert checkpoints.read_manifest(folder / "step-000015") == manifest
+        else:
+            found += 1
+    assert found > 0.8 * len(bits)  # the others fall into white space
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null", '{"step": 15}', '{"step": 15, "files": {}}', "\udcff", None])
+def test_broken_manifests(folder: Path, content: str | None) -> None:
+    path = folder / "step-000015" / "checkpoint.json"
+    path.unlink()
+    if content is not None:
+        path.write_text(content, errors="surrogateescape")
+    newest, said = checkpoints.newest(folder)
+    assert newest == folder / "step-000010"
+    assert len(said) == 1
+    assert "manifest" in said[0]
+
+
+def test_a_checkpoint_under_another_ones_name_is_none(folder: Path) -> None:
+    shutil.copytree(folder / "step-000005", folder / "step-000020")
+    newest, said = checkpoints.newest(folder)
+    assert newest == folder / "step-000015"
+    assert "of another checkpoint" in said[0]
+
+
+def test_all_damaged_means_from_the_beginning(folder: Path) -> None:
+    for step in (5, 10, 15):
+        (folder / f"step-{step:06d}" / "optimizer.pt").write_bytes(b"")
+    newest, said = checkpoints.newest(folder)
+    assert newest is None
+    assert len(said) == 3
+
+
+def test_what_a_kill_left_half_written_is_said_and_removed(folder: Path) -> None:
+    half = folder / checkpoints.STAGING / "checkpoint-20"
+    half.mkdir()
+    (half / "model.safetensors").write_bytes(b"half")
+    newest, said = checkpoints.newest(folder)
+    assert newest == folder / "step-000015"
+    assert said == ["checkpoint-20 was being written or deleted when the run was killed: removed"]
+    assert not half.exists()
+
+
+def test_what_people_leave_there_is_none_of_our_business(folder: Path) -> None:
+    (folder / "step-backup").mkdir()
+    (folder / "step-000015-copy").mkdir()
+    (folder / "notes.txt").write_text("mine")
+    assert checkpoints.newest(folder) == (folder / "step-000015", [])
+    assert [path.name for path in checkpoints.complete(folder)] == ["step-000005", "step-000010", "step-000015"]
+    assert {"step-backup", "step-000015-copy", "notes.txt"} <= set(names(folder))
+
+
+def test_the_same_step_again_overwrites_nothing(folder: Path) -> None:
+    before = (folder / "step-000015" / "optimizer.pt").read_bytes()
+    make(folder, 15)
+    assert (folder / "step-000015.replaced" / "optimizer.pt").read_bytes() == before
+    assert checkpoints.damage(folder / "step-000015") is None
+
+
+# --- retention -----------------------------------------------------------------------------------------------------------
+
+
+def test_retention(folder: Path) -> None:
+    make(folder, 20)
+    gone = checkpoints.prune(folder, keep_last=1, keep_every=10)
+    assert [path.name for path in gone] == ["step-000005", "step-000015"]
+    assert names(folder) == ["step-000010", "step-000020"]
+    assert list((folder / checkpoints.STAGING).iterdir()) == []
+
+
+def test_what_is_needed_stays(folder: Path) -> None:
+    make(folder, 20)
+    checkpoints.prune(folder, keep_last=2, keep_every=None, needed=[5])
+    assert names(folder) == ["step-000005", "step-000015", "step-000020"]
+
+
+def test_the_last_complete_one_stays_although_newer_folders_are_there(folder: Path) -> None:
+    """A damaged newer one does not count as one of the newest."""
+    for step in (10, 15):
+        (folder / f"step-{step:06d}" / "optimizer.pt").write_bytes(b"")
+    assert checkpoints.prune(folder, keep_last=1, keep_every=None) == []
+    assert checkpoints.newest(folder)[0] == folder / "step-000005"
+
+
+def test_old_ones_may_keep_their_weights_only(folder: Path) -> None:
+    checkpoints.prune(folder, keep_last=1, keep_every=5, weights_only=True)
+    assert sorted(p.name for p in (folder / "step-000005").rglob("*")) == [
+        "checkpoint.json",
+        "config.json",
+        "model.safetensors",
+    ]
+    assert checkpoints.damage(folder / "step-000005") is None
+    assert len(list((folder / "step-000015").rglob("*"))) == 7  # five files, the manifest and a folder
+    (folder / "step-000015" / "optimizer.pt").write_bytes(b"")
+    newest, said = checkpoints.newest(folder)
+    assert newest is None
+    assert "has only its weights left" in said[1]
+    assert "step-000005" in names(folder)
+
+
+def test_thinning_that_was_killed_is_done_next_time(folder: Path) -> None:
+    """The manifest goes first: what it does not list any more is nobody's business."""
+    whole = folder / "step-000005" / "checkpoint.json"
+    manifest = json.loads(whole.read_text())
+    manifest["files"] = {n: f for n, f in manifest["files"].items() if n in ("model.safetensors", "config.json")}
+    whole.write_text(json.dumps(manifest))
+    assert checkpoints.damage(folder / "step-000005") is None
+    checkpoints.prune(folder, keep_last=1, keep_every=5, weights_only=True)
+    assert not (folder / "step-000005" / "optimizer.pt").exists()
+
+
+# --- a disk that is full, for real ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A tmpfs of 64 kB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(place)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("mounting a small disk wants root, and a kernel that lets it")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_no_room_for_the_manifest(small_disk: Path) -> None:
+    """Everything is written but the manifest: there is no checkpoint, and the earlier one is as it was."""
+    make(small_disk, 5)
+    staging = small_disk / checkpoints.STAGING / "checkpoint-10"
+    staging.mkdir()
+    with pytest.raises(OSError, match="No space left") as raised, (staging / "model.safetensors").open("wb") as file:
+        while True:
+            file.write(b"0" * 4096)
+            file.flush()
+    assert raised.value.errno == errno.ENOSPC
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.finish(staging, small_disk, 10)
+    newest, said = checkpoints.newest(small_disk)
+    assert newest == small_disk / "step-000005"
+    assert "removed" in said[0]
+    make(small_disk, 10)  # there is room again
+    assert checkpoints.newest(small_disk)[0] == small_disk / "step-000010"

@@ -1,0 +1,81 @@
+"""No progress: the stacks of all processes are in the run, and it ends with exit code 1, resumable."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import runs
+
+from openrs.training.watchdog import FIRST, Watchdog
+
+# A step here takes a fraction of a second even on a busy machine.
+PATIENCE = ["--set", "training.watchdog_least=4"]
+
+
+def test_a_stuck_reward_function(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = ["train", runs.recipe_in(tmp_path, "spread_and_stick"), "--run", run, "--set", "grpo.save_steps=2"]
+    code, said = runs.openrs([*command, *PATIENCE], STICK_AT="4")
+    assert code == 1, said
+    stacks = (run / "attempts/01/stacks-rank0.txt").read_text()
+    assert "in spread_and_stick" in stacks
+    assert "in train_from" in stacks
+    assert "no progress for 4 s (a step usually takes 0." in said or "no progress for 5 s" in said
+    assert f"The stacks of all processes are in {run}/attempts/01" in said
+    ended = runs.attempts(run)[-1]
+    assert ended["exit_code"] == 1
+    assert "something hangs" in ended["reason"]
+
+    code, said = runs.openrs([*command, "--until", 5], STICK_AT="99")
+    assert code == 0, said
+    assert "going on from the checkpoint of step 2" in said
+    assert not (run / "attempts/02/stacks-rank0.txt").exists()  # a sound attempt leaves none
+
+
+def test_a_rank_that_waits_alone_in_a_collective(tmp_path: Path) -> None:
+    """Rank 1's reward never returns; rank 0 waits for it in a gather. The stacks of both show who waits for whom."""
+    run = tmp_path / "run"
+    sets = ["--set", "hardware.processes=2", "--set", "grpo.per_device_train_batch_size=6"]
+    command = ["train", runs.recipe_in(tmp_path, "spread_and_stick"), "--run", run, *sets, *PATIENCE]
+    code, said = runs.openrs(command, runs.fork_ranks, STICK_AT="3", STICK_RANK="1")
+    assert code == 1, said
+    waiting, stuck = ((run / f"attempts/01/stacks-rank{rank}.txt").read_text() for rank in (0, 1))
+    assert "in spread_and_stick" not in waiting
+    assert "in all_gather" in waiting
+    assert "in spread_and_stick" in stuck
+    assert "something hangs" in runs.attempts(run)[-1]["reason"]
+
+
+HELD = """
+import ctypes, sys, time
+from pathlib import Path
+from openrs.training import watchdog
+watchdog.LATER = 0.5
+dog = watchdog.Watchdog(Path(sys.argv[1]), rank=0, siblings=[], factor=10, least=0.1, say=print)
+for _ in range(5):
+    time.sleep(0.01)
+    dog.beat()
+def a_c_function_that_keeps_the_gil(): ctypes.PyDLL(None).sleep(600)
+a_c_function_that_keeps_the_gil()
+"""
+
+
+def test_code_that_lets_no_other_thread_run(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", HELD, tmp_path], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "in a_c_function_that_keeps_the_gil" in (tmp_path / "stacks-rank0.txt").read_text()
+
+
+def test_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dog = Watchdog(tmp_path, rank=3, siblings=[], factor=10, least=600, say=print)
+    try:
+        assert dog.limit == FIRST * 600
+        dog._seconds.extend([150.0, 140.0, 900.0])
+        assert dog.limit == 1500
+        dog._seconds.clear()
+        dog._seconds.extend([1.0, 2.0, 3.0])
+        assert dog.limit == 600
+    finally:
+        dog.stop()
+    assert list(tmp_path.iterdir()) == []
