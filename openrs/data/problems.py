@@ -1,19 +1,17 @@
 """Training problems from anywhere: JSONL, parquet, folders of them, the hub, nested schemas like verl's, or made."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from openrs.data.rows import Row, hub_rows, jsonl_rows, parquet_rows
 from openrs.errors import Refusal
 from openrs.recipe_checks import is_hub_name
 from openrs.rundir import sha256
 
 if TYPE_CHECKING:
     from openrs.recipe import Data
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +46,7 @@ def load_problems(data: "Data") -> Problems:
         rows = train_problems()[: data.limit]
         return Problems(rows, len(rows))
     files = _files(data)
-    source = _hub_rows(data) if files is None else _file_rows(files)
+    source = _file_rows(files) if files is not None else _hub_rows(data)
     problems, missing, read = [], [], 0
     for index, row in enumerate(source):
         if data.limit is not None and read >= data.limit:
@@ -139,43 +137,6 @@ def _file_rows(files: Iterable[Path]) -> Iterator[Row]:
         yield from (parquet_rows(path) if path.suffix == ".parquet" else jsonl_rows(path))
 
 
-def jsonl_rows(path: Path) -> Iterator[Row]:
-    """Rows of a JSONL file; blank lines are passed over. Raises Refusal with the line's number."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise Refusal(f"{path}:{number} is not JSON: {error}", mend="one JSON object a line") from None
-            if not isinstance(row, dict):
-                raise Refusal(
-                    f"{path}:{number} is a {type(row).__name__}, not an object", mend="one JSON object a line"
-                )
-            yield row
-
-
-def parquet_rows(path: Path) -> Iterator[Row]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=1024):
-                yield from batch.to_pylist()
-    except pa.ArrowInvalid as error:
-        raise Refusal(f"{path} is not a parquet file: {error}") from None
-
-
 def _hub_rows(data: "Data") -> Iterator[Row]:
-    import datasets
-
-    try:
-        rows = datasets.load_dataset(data.source, name=data.subset, split=data.split, revision=data.revision)
-    except Exception as error:  # noqa: BLE001 - the hub is a named fault boundary: it fails in dozens of ways
-        raise Refusal(
-            f"data set {data.source} at {data.revision} cannot be had: {type(error).__name__}: {error}",
-            mend="check the name and the network, fetch it beforehand, or give a local file in data.source",
-        ) from None
-    yield from rows
+    mend = "check the name and the network, openrs fetch it beforehand, or give a local file in data.source"
+    return hub_rows(data.source, data.revision, data.subset, data.split, mend)

@@ -7,7 +7,6 @@ except for a benchmark whose prompt is one of lighteval's own functions (gpqa_di
 
 import functools
 import importlib
-import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
@@ -16,12 +15,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from openrs.data.rows import Row, hub_rows, jsonl_rows, parquet_rows
 from openrs.errors import Refusal
 from openrs.yaml_lines import read_yaml
 
 DEFINITIONS = Path(__file__).with_name("benchmarks.yaml")
 PROMPTS = Path(__file__).parents[1] / "recipes" / "prompts"
-Row = Mapping[str, Any]
 
 
 class InputHashes(BaseModel):
@@ -270,7 +269,7 @@ def read_rows(benchmark: Benchmark, data_dir: Path | None) -> tuple[Iterator[Row
         ), benchmark.generator
     if data_dir is None:
         return _hub_rows(benchmark), f"{benchmark.hub}@{(benchmark.revision or 'unpinned')[:7]}"
-    for suffix, read in ((".jsonl", _jsonl_rows), (".parquet", _parquet_rows)):
+    for suffix, read in ((".jsonl", jsonl_rows), (".parquet", parquet_rows)):
         file = data_dir / f"{benchmark.name}{suffix}"
         if file.is_file():
             return read(file), str(file)
@@ -282,44 +281,11 @@ def read_rows(benchmark: Benchmark, data_dir: Path | None) -> tuple[Iterator[Row
     )
 
 
-def _jsonl_rows(file: Path) -> Iterator[Row]:
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-                raise Refusal(f"{file}:{number}: not JSON: {error}", mend="one object a line, UTF-8") from None
-            if not isinstance(row, dict):
-                raise Refusal(f"{file}:{number}: a {type(row).__name__}, not an object", mend="one object a line")
-            yield row
-
-
-def _parquet_rows(file: Path) -> Iterator[Row]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.read_table(file)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise Refusal(f"{file}: not a parquet file: {error}") from None
-    yield from table.to_pylist()
-
-
 def _hub_rows(benchmark: Benchmark) -> Iterator[Row]:
     if benchmark.hub is None:
         raise Refusal(f"{benchmark.name} has no hub data set", mend=f"give --data a folder with {benchmark.name}.jsonl")
-    from datasets import load_dataset
-
-    try:
-        rows = load_dataset(benchmark.hub, benchmark.subset, split=benchmark.split, revision=benchmark.revision)
-    except Exception as error:  # noqa: BLE001 - fault boundary: the hub
-        raise Refusal(
-            f"{benchmark.name}: {benchmark.hub} at revision {benchmark.revision or 'main'} cannot be had: {error}",
-            mend=f"try again with a network, or give --data a folder with {benchmark.name}.jsonl",
-        ) from None
-    yield from rows
+    mend = f"try again with a network, or give --data a folder with {benchmark.name}.jsonl"
+    return hub_rows(benchmark.hub, benchmark.revision, benchmark.subset, benchmark.split, mend)
 
 
 def _import(name: str, where: str) -> Any:

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from openrs.evaluation.benchmarks import Benchmark, Row, ask_lighteval, problem_of, read_rows
+from openrs.data.rows import Row
+from openrs.evaluation.benchmarks import Benchmark, ask_lighteval, problem_of, read_rows
 
 
 def paper_metric(gold_kind: Literal["expr", "latex", "index"], samples: int = 1) -> Any:

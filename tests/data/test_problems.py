@@ -86,10 +86,10 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     assert "neither .jsonl nor .parquet" in refused(source=str(tmp_path / "a.csv"))
     assert "has no problems in it" in refused(source=jsonl(tmp_path / "empty.jsonl", []))
     (tmp_path / "torn.jsonl").write_text('{"problem": "x", "answer": "1"}\n{"prob', encoding="utf-8")
-    assert "torn.jsonl:2 is not JSON" in refused(source=str(tmp_path / "torn.jsonl"))
-    assert "list.jsonl:1 is a list" in refused(source=jsonl(tmp_path / "list.jsonl", [[1]]))
+    assert "torn.jsonl:2: not JSON" in refused(source=str(tmp_path / "torn.jsonl"))
+    assert "list.jsonl:1: a list" in refused(source=jsonl(tmp_path / "list.jsonl", [[1]]))
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 no")
-    assert "is not a parquet file" in refused(source=str(tmp_path / "bad.parquet"))
+    assert "not a parquet file" in refused(source=str(tmp_path / "bad.parquet"))
 
 
 def test_a_hub_that_is_gone_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,3 +148,15 @@ def test_most_carries_are_forgotten_and_no_held_out_sum_is_shown() -> None:
             forgotten += text.partition(",")[2].partition("=")[0].count("+") == 1
     assert forgotten / carried == pytest.approx(0.65, abs=0.04)
     assert right / 4000 == pytest.approx((0.55 * 0.85 + 0.45 * 0.35) * 0.95 * 0.85 * 0.55, abs=0.03)
+
+
+def test_a_fetched_data_set_is_read_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """datasets 5.2 does not look into the hub's cache by name when offline; from the snapshot's folder it loads."""
+    snapshot = tmp_path / "snapshot"
+    (snapshot / "data").mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(ROWS), snapshot / "data" / "train-00000-of-00001.parquet")
+    monkeypatch.setattr("openrs.machine.cache.fetched", lambda *asked: snapshot)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    found = load_problems(Data(source="somebody/something", revision="0" * 40))
+    assert [problem.answer for problem in found.rows] == ["$2$", "$4$"]

@@ -1,0 +1,59 @@
+"""Rows of a data file or data set, one at a time: JSONL, parquet, the hub. What cannot be read is refused by line."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from openrs.errors import Refusal
+from openrs.machine import cache
+
+Row = Mapping[str, Any]
+
+
+def jsonl_rows(path: Path) -> Iterator[Row]:
+    """Rows of a JSONL file; blank lines are passed over. Raises Refusal with the line's number."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise Refusal(f"{path}:{number}: not JSON: {error}", mend="one object a line, UTF-8") from None
+            if not isinstance(row, dict):
+                raise Refusal(f"{path}:{number}: a {type(row).__name__}, not an object", mend="one object a line")
+            yield row
+
+
+def parquet_rows(path: Path) -> Iterator[Row]:
+    """Rows of a parquet file, a thousand in memory at a time. Raises Refusal when it is none."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=1024):
+                yield from batch.to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise Refusal(f"{path}: not a parquet file: {error}") from None
+
+
+def hub_rows(repo: str, revision: str | None, subset: str | None, split: str, mend: str) -> Iterator[Row]:
+    """Rows of a hub data set: from the folder that `openrs fetch` brought, or from the hub.
+
+    datasets does not find a fetched snapshot by the set's name when offline, but loads its folder. Raises Refusal,
+    with `mend` for what else can be done, when it cannot be had.
+    """
+    import datasets
+
+    folder = cache.fetched("dataset", repo, revision)
+    try:
+        if folder is not None:
+            rows = datasets.load_dataset(str(folder), name=subset, split=split)
+        else:
+            rows = datasets.load_dataset(repo, name=subset, split=split, revision=revision)
+    except Exception as error:  # noqa: BLE001 - the hub is a named fault boundary: it fails in dozens of ways
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise Refusal(f"data set {repo} at {revision or 'main'} cannot be had: {reason}", mend=mend) from None
+    yield from rows
