@@ -49,6 +49,7 @@ class Job:
     save_steps: int
     keep_last: int
     keep_every: int | None
+    old_weights_only: bool
     fused_head: bool = True
 
     @property
@@ -136,6 +137,7 @@ def job_of(recipe: Recipe, gpu: Gpu, gpus: int | None = None, layout: str | None
         save_steps=int(grpo_value(recipe, "save_steps")),
         keep_last=recipe.training.keep_last,
         keep_every=recipe.training.keep_every,
+        old_weights_only=recipe.training.old_weights_only,
     )
 
 

@@ -189,16 +189,17 @@ class Disk:
 def disk(job: Job) -> Disk:
     """A ZeRO-2 checkpoint holds fp32 weights and moments (12), DeepSpeed's copy of the weights and the safetensors.
 
-    The fullest moment: those kept at the end, and one more that is being written before an old one goes.
+    The fullest moment: those kept at the end, and one more that is being written before an old one goes. With
+    `training.old_weights_only` all but the newest `keep_last` of them are weights alone.
     """
     weights = job.trained * job.element
     checkpoint = float(job.trained * 12 + 2 * weights if job.zero == 2 else 3 * weights)
     saved = {*range(job.save_steps, job.steps + 1, job.save_steps), job.steps}
-    kept = set(sorted(saved)[-job.keep_last :])
-    if job.keep_every:
-        kept |= {step for step in saved if step % job.keep_every == 0}
+    newest = set(sorted(saved)[-job.keep_last :])
+    older = {step for step in saved - newest if job.keep_every and step % job.keep_every == 0}
     records = job.steps * 64e3  # metrics, and eight completions a step in parquet
-    return Disk(checkpoint, (len(kept) + 1) * checkpoint + records, float(job.shape.parameters * job.element))
+    whole = (len(newest) + 1) * checkpoint + len(older) * (weights if job.old_weights_only else checkpoint)
+    return Disk(checkpoint, whole + records, float(job.shape.parameters * job.element))
 
 
 def host_bytes(job: Job) -> float:

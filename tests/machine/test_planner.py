@@ -152,6 +152,9 @@ def test_disk_at_its_fullest() -> None:
     assert disk(job()).checkpoint == checkpoint
     assert disk(job()).run == pytest.approx(3 * checkpoint, rel=0.01)
     assert disk(job("training.keep_every=100")).run == pytest.approx((4 + 1 + 1 + 1) * checkpoint, rel=0.01)
+    weights = 2 * 1_777_088_000
+    thrifty = disk(job("training.keep_every=100", "training.old_weights_only=true")).run
+    assert thrifty == pytest.approx((2 + 1) * checkpoint + 4 * weights, rel=0.01)
     assert disk(job("training.stop_after=50")).run == pytest.approx(2 * checkpoint, rel=0.01)
 
 
