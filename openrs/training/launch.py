@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 
 from openrs.errors import EXIT_DONE, EXIT_INTERRUPTED, Interrupted, Refusal
+from openrs.machine import nccl
 from openrs.recipe import Recipe, load, to_yaml
 from openrs.recipe_checks import grpo_value, is_hub_name
 from openrs.rundir import Run, run_at
@@ -105,9 +106,9 @@ def plan(
     torchrun = ["--standalone", "--local-addr", "127.0.0.1", "--nproc_per_node", str(recipe.hardware.world_size)]
     return Plan(
         trainers=[sys.executable, "-m", "torch.distributed.run", *torchrun, *WORKER, *words],
-        environment=_environment(recipe, attempt, devices[:-1] if split else devices),
+        environment=_environment(recipe, run, devices[:-1] if split else devices),
         server=generator.command(recipe, model, ports[0]) if split else None,
-        server_environment=generator.environment(devices[-1]) if split else {},
+        server_environment=generator.environment(devices[-1]) | _nccl(recipe, run) if split else {},
     )
 
 
@@ -119,7 +120,7 @@ def _devices(recipe: Recipe) -> list[str]:
     return here[: recipe.hardware.gpus]
 
 
-def _environment(recipe: Recipe, attempt: Path, devices: Sequence[str]) -> dict[str, str]:
+def _environment(recipe: Recipe, run: Run, devices: Sequence[str]) -> dict[str, str]:
     """For the training processes. What a user has set stays, but for what must fit together."""
     on_gpus = recipe.hardware.gpus > 0
     usual = {
@@ -129,18 +130,15 @@ def _environment(recipe: Recipe, attempt: Path, devices: Sequence[str]) -> dict[
         "VLLM_HOST_IP": generator.HOST,
         "VLLM_NO_USAGE_STATS": "1",
     }
-    if on_gpus:
-        usual |= {
-            "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",  # the flight recorder: who waited in which collective
-            "TORCH_FR_BUFFER_SIZE": "2000",
-        }
     fixed = {"DS_ACCELERATOR": "cuda" if on_gpus else "cpu"}
     if on_gpus:
-        fixed |= {
-            "CUDA_VISIBLE_DEVICES": ",".join(devices),
-            "TORCH_FR_DUMP_TEMP_FILE": str(attempt / "nccl-trace-rank"),
-        }
-    return {name: os.environ.get(name, value) for name, value in usual.items()} | fixed
+        fixed["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
+    return {name: os.environ.get(name, value) for name, value in usual.items()} | fixed | _nccl(recipe, run)
+
+
+def _nccl(recipe: Recipe, run: Run) -> dict[str, str]:
+    """What OPENRS_NCCL asks for (docs/doctor.md): measured, safe, or nothing; trainers and generator alike."""
+    return nccl.environment(run.path, nccl.mode_of(os.environ)) if recipe.hardware.gpus > 0 else {}
 
 
 # --- a dry run --------------------------------------------------------------------------------------------------------
@@ -201,6 +199,9 @@ def train(recipe: Recipe, run: Run, progress: Progress) -> Path:
     address = Address(processes.free_port(), processes.free_port())
     asked = plan(recipe, run, attempt, str(model), start=start, ports=[address.port, address.group_port])
     server = None
+    chosen = _nccl(recipe, run)
+    if chosen:
+        progress.say("NCCL: " + " ".join(f"{name}={value}" for name, value in chosen.items()))
     try:
         if asked.server is not None:
             progress.say("starting the vLLM server")
