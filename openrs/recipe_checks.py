@@ -237,23 +237,22 @@ def _sources(recipe: Recipe) -> list[tuple[tuple[str, ...], str]]:
 
 def _machine(recipe: Recipe) -> list[tuple[tuple[str, ...], str]]:
     hardware = recipe.hardware
+    found: list[tuple[str, str]] = []
     if hardware.layout == "split" and hardware.gpus < 2:
-        return [
-            (
-                ("hardware", "layout"),
-                f"layout split needs a GPU that generates beside those that train: hardware.gpus = {hardware.gpus}",
-            )
-        ]
+        text = f"layout split needs a GPU that generates beside those that train: hardware.gpus = {hardware.gpus}"
+        found.append(("layout", text))
+    elif hardware.layout == "split" and not grpo_value(recipe, "use_vllm"):
+        found.append(("layout", "layout split generates on its last GPU with vLLM: set grpo.use_vllm: true"))
     if hardware.layout == "colocate" and hardware.world_size < 1:
-        return [(("hardware", "layout"), "layout colocate needs hardware.gpus of at least 1")]
+        found.append(("layout", "layout colocate needs hardware.gpus of at least 1"))
     if hardware.layout == "single" and hardware.gpus > 1:
-        return [
-            (
-                ("hardware", "layout"),
-                f"layout single uses one GPU, hardware.gpus = {hardware.gpus}: take colocate or split",
-            )
-        ]
-    return []
+        text = f"layout single uses one GPU, hardware.gpus = {hardware.gpus}: take colocate or split"
+        found.append(("layout", text))
+    if hardware.processes is not None and hardware.gpus:
+        found.append(
+            ("processes", "hardware.processes is for a CPU: with GPUs the layout says how many processes train")
+        )
+    return [(("hardware", key), text) for key, text in found]
 
 
 def _evaluation(recipe: Recipe) -> list[tuple[tuple[str, ...], str]]:

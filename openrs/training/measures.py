@@ -31,7 +31,7 @@ class Measures:
     def kl(self, logps: torch.Tensor, reference: torch.Tensor, mask: torch.Tensor) -> None:
         """The largest k3 estimate of one token (Schulman 2020; TRL's per_token_kl); all three of shape (B, T)."""
         ratio = reference - logps
-        largest = ((torch.exp(ratio) - ratio - 1) * mask).max()
+        largest = (torch.exp(ratio) - ratio - 1).masked_fill(mask == 0, 0.0).max()
         self._kl_max = largest if self._kl_max is None else torch.maximum(self._kl_max, largest)
 
     def drain(self, accelerator: Any) -> dict[str, float]:
