@@ -7,6 +7,7 @@ loaded is compared with what tokenizer.json itself says. The base model's tokeni
 
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -228,15 +229,27 @@ def _template_text(folder: Path, config: dict[str, Any]) -> str:
 def _compiled(text: str, folder: Path) -> Any:
     """Compile as transformers does (utils/chat_template_utils.py): a sandbox, because templates come from anywhere."""
     from jinja2 import TemplateError
+    from jinja2.ext import Extension
     from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(Extension):
+        """{% generation %} marks what the assistant wrote, for training; what is in it is rendered as it stands."""
+
+        tags = {"generation"}  # noqa: RUF012 - jinja's own interface
+
+        def parse(self, parser: Any) -> Any:
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
     def refuse(message: str) -> None:
         raise Refusal(f"{folder}: its chat template refuses a single user message: {message}")
 
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"]
     )
     environment.globals["raise_exception"] = refuse
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    environment.filters["tojson"] = lambda value, **_: json.dumps(value, ensure_ascii=False)
     try:
         return environment.from_string(text)
     except TemplateError as error:

@@ -21,6 +21,7 @@ from openrs.yaml_lines import read_yaml
 
 DEFINITIONS = Path(__file__).with_name("benchmarks.yaml")
 PROMPTS = Path(__file__).parents[1] / "recipes" / "prompts"
+LETTERS = "ABCD"  # the choices of a benchmark whose golds are of kind index
 
 
 class InputHashes(BaseModel):
@@ -241,6 +242,8 @@ def _gold_text(benchmark: Benchmark, row: Row, where: str) -> str:
         raise Refusal(f"{where}: the answer is {_shown(value)}", mend="a text, a number, or a list of one of them")
     if str(value).strip() in ("", "nan", "inf", "-inf"):
         raise Refusal(f"{where}: the answer is {str(value) or 'empty'}")
+    if benchmark.gold_kind == "index" and str(value) not in tuple(LETTERS):
+        raise Refusal(f"{where}: the answer is {_shown(value)}, not one of {', '.join(LETTERS)}")
     return str(value)
 
 

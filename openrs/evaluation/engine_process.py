@@ -11,6 +11,7 @@ import queue
 import signal
 import sys
 import threading
+import traceback
 from dataclasses import asdict
 from typing import Any
 
@@ -18,44 +19,55 @@ from openrs.errors import EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, Refusal
 from openrs.evaluation.sampling import EngineSettings, Request, Unit
 
 
-def main(parent: int) -> int:
+def main(parent: int) -> None:
+    """Never returns: the process ends here, at once, whatever threads may still hold."""
     die_with(parent)
-    with open(os.dup(0), "rb") as inbox, open(os.dup(1), "wb") as outbox:  # noqa: PTH123
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(nothing, 0)
-        os.dup2(2, 1)  # what libraries print goes to the log
+    code = EXIT_FAILED
+    try:
+        code = serve()
+    except BaseException:  # noqa: BLE001 - the end of this process: its parent sees the log's last lines
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
 
-        def send(message: dict[str, Any]) -> None:
-            outbox.write(json.dumps(message).encode("ascii") + b"\n")
-            outbox.flush()
 
-        from openrs.evaluation import engines
+def serve() -> int:
+    inbox, outbox = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)  # what libraries print goes to the log
 
-        try:
-            engine = engines.load(EngineSettings(**json.loads(inbox.readline())))
-        except Refusal as refusal:
-            send({"refused": [refusal.what, refusal.why, refusal.mend]})
-            return EXIT_REFUSED
-        send({"ready": True})
-        units: queue.SimpleQueue[Unit] = queue.SimpleQueue()
+    def send(message: dict[str, Any]) -> None:
+        outbox.write(json.dumps(message).encode("ascii") + b"\n")
+        outbox.flush()
 
-        def read() -> None:
-            for line in inbox:
-                units.put(unit_from(json.loads(line)))
-            os._exit(EXIT_DONE)  # whoever asked is gone or has all answers: nothing here is worth finishing
+    from openrs.evaluation import engines
 
-        threading.Thread(target=read, daemon=True).start()
-        while True:
-            ahead = [units.get()]
+    try:
+        engine = engines.load(EngineSettings(**json.loads(inbox.readline())))
+    except Refusal as refusal:
+        send({"refused": [refusal.what, refusal.why, refusal.mend]})
+        return EXIT_REFUSED
+    send({"ready": True})
+    units: queue.SimpleQueue[Unit] = queue.SimpleQueue()
 
-            def take(ahead: list[Unit] = ahead) -> Unit | None:
-                try:
-                    return ahead.pop() if ahead else units.get_nowait()
-                except queue.Empty:
-                    return None
+    def read() -> None:
+        for line in inbox:
+            units.put(unit_from(json.loads(line)))
+        os._exit(EXIT_DONE)  # whoever asked is gone or has all answers: nothing here is worth finishing
 
-            for samples in engine.generate(take):
-                send({"samples": [asdict(sample) for sample in samples]})
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        ahead = [units.get()]
+
+        def take(ahead: list[Unit] = ahead) -> Unit | None:
+            try:
+                return ahead.pop() if ahead else units.get_nowait()
+            except queue.Empty:
+                return None
+
+        for samples in engine.generate(take):
+            send({"samples": [asdict(sample) for sample in samples]})
 
 
 def die_with(parent: int) -> None:
@@ -78,4 +90,4 @@ def unit_from(rows: list[list[Any]]) -> Unit:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1])))
+    main(int(sys.argv[1]))

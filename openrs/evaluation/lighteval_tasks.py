@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from openrs.data.rows import Row
-from openrs.evaluation.benchmarks import Benchmark, ask_lighteval, problem_of, read_rows
+from openrs.evaluation.benchmarks import LETTERS, Benchmark, ask_lighteval, problem_of, read_rows
 
 
 def paper_metric(gold_kind: Literal["expr", "latex", "index"], samples: int = 1) -> Any:
@@ -59,6 +59,8 @@ def _prompt_function(benchmark: Benchmark) -> Callable[[Row, str], Any]:
         choices, index = [problem.gold], 0
         if benchmark.prompt_function:
             _, choices, index = ask_lighteval(benchmark, row, benchmark.name)
+        elif benchmark.gold_kind == "index":
+            choices, index = list(LETTERS), LETTERS.index(problem.gold)
         specific = {"problem_id": problem.id}
         return Doc(query=problem.prompt, choices=choices, gold_index=index, task_name=task_name, specific=specific)
 

@@ -19,7 +19,7 @@ from openrs.recipe import Evaluation, Recipe
 from openrs.recipe_checks import is_hub_name
 from openrs.rewards.grading import Judge
 from openrs.rundir import Run, run_at
-from openrs.training import checkpoints, signals
+from openrs.training import checkpoints, lora, signals
 from openrs.training.progress import Progress
 
 
@@ -30,7 +30,9 @@ def targets_of_run(run: Run, recipe: Recipe) -> list[Target]:
     found = [Target(name_of(0), base, name_of(0), recipe.model.revision, 0, dtype, code)]
     folders = checkpoints.complete(run.checkpoints)
     kept = folders[-1:] if recipe.evaluation.checkpoints == "last" else folders
-    return found + [Target(f.name, str(f), f.name, None, checkpoints.step_of(f), dtype, code) for f in kept]
+    return found + [
+        Target(f.name, str(lora.plain(run, recipe, f)), f.name, None, checkpoints.step_of(f), dtype, code) for f in kept
+    ]
 
 
 def name_of(step: int) -> str:
@@ -92,14 +94,14 @@ def resolved(
         recipe = manifest.recipe_of(run)
         if recipe is not None:
             refuse_choice(model, revision, dtype)
-            return run, recipe, [one_checkpoint(folder, recipe)]
+            return run, recipe, [one_checkpoint(run, folder, recipe)]
     name = model
     if not is_hub_name(model):
         name = local_model(model).resolve().name
     return run, None, [Target(name, model, name, revision, None, dtype or "bfloat16", trust_remote_code)]
 
 
-def one_checkpoint(folder: Path, recipe: Recipe) -> Target:
+def one_checkpoint(run: Run, folder: Path, recipe: Recipe) -> Target:
     """A checkpoint of a run by its path. Raises Refusal when it is not there, or not complete."""
     if not folder.is_dir():
         there = ", ".join(path.name for path in checkpoints.complete(folder.parent)) or "none"
@@ -108,7 +110,7 @@ def one_checkpoint(folder: Path, recipe: Recipe) -> Target:
     if damage is not None:
         raise Refusal(f"the checkpoint {folder} is not complete: {damage}", mend="take another one")
     step, dtype, code = checkpoints.step_of(folder), recipe.model.dtype, recipe.model.trust_remote_code
-    return Target(folder.name, str(folder), folder.name, None, step, dtype, code)
+    return Target(folder.name, str(lora.plain(run, recipe, folder)), folder.name, None, step, dtype, code)
 
 
 def refuse_choice(model: str, revision: str | None, dtype: str | None) -> None:
