@@ -7,8 +7,9 @@ their recipe for open-rs is recipes/DeepSeek-R1-Distill-Qwen-1.5B/grpo/model_cur
 from pathlib import Path
 from typing import Any
 
-from openrs.recipe import Lora
-from openrs.rundir import sync_folder
+from openrs.data.models import local_model
+from openrs.recipe import Lora, Recipe
+from openrs.rundir import Run, sync_folder
 
 ADAPTER = "adapter_config.json"
 
@@ -29,6 +30,17 @@ def peft_config(lora: Lora) -> Any:
 
 def is_adapter(folder: Path) -> bool:
     return (folder / ADAPTER).is_file()
+
+
+def plain(run: Run, recipe: Recipe, checkpoint: Path) -> Path:
+    """A folder with the whole model of a checkpoint: itself, or base and adapter merged into RUN/merged, once."""
+    if not is_adapter(checkpoint):
+        return checkpoint
+    made = recipe.model.made is not None
+    base = run.path / "base" if made else local_model(recipe.model.name, recipe.model.revision)
+    folder = run.path / "merged" / checkpoint.name
+    folder.parent.mkdir(exist_ok=True)
+    return merge(base, checkpoint, folder)
 
 
 def merge(base: Path, adapter: Path, folder: Path) -> Path:

@@ -67,6 +67,21 @@ def test_merged_equals_base_plus_adapter(run: Run, taught_model: Path, tmp_path:
     assert lora.merge(taught_model, checkpoint, folder) == folder
 
 
+def test_evaluation_and_export_take_the_merged_model(run: Run, taught_model: Path) -> None:
+    from openrs.evaluation.targets import targets_of_run
+    from openrs.export import export
+
+    target = targets_of_run(run, load(str(run.recipe)))[-1]
+    assert target.path == str(run.path / "merged" / "step-000006")
+    merged = logits(AutoModelForCausalLM.from_pretrained(target.path))
+    exported = logits(AutoModelForCausalLM.from_pretrained(export(run)))
+    adapted = logits(
+        PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(taught_model), run.checkpoints / "step-000006")
+    )
+    assert (merged - adapted).abs().max() < 1e-5
+    assert torch.equal(exported, merged)
+
+
 def test_tinas_numbers() -> None:
     """arXiv 2504.15777: rank 32, alpha 128, dropout 0.05, the seven linear layers of a block and no LM head."""
     recipe = load("exp2-lora")
