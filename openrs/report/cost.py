@@ -114,7 +114,9 @@ def ledger(run: RunData, price: float | None = None) -> Ledger | None:
     """
     attempts = tuple(_attempt(run, entry) for entry in run.attempts)
     phases = {name: sum(_known(run, f"time/{name}")) for name in STEP_PHASES}
-    phases["between steps"] = max(0.0, sum(_known(run, "time/step")) - sum(phases.values()))
+    stepping = sum(_known(run, "time/step"))
+    between = stepping - sum(phases.values())
+    phases["between steps"] = between if between > stepping / 100 else 0.0
     phases["steps done again"] = _done_again(run)
     for one in run.evaluations:
         spent = sum(one.seconds.get(name, 0.0) for name in EVALUATION_PHASES)

@@ -66,7 +66,7 @@ def title(sources: Sources) -> str:
     names = [run.name for run in sources.runs]
     if names:
         return " and ".join(names) if len(names) < 3 else f"{names[0]} and {len(names) - 1} more runs"
-    return "other people's results" if sources.results else "the published figures"
+    return "Other people's results" if sources.results else "The published figures"
 
 
 def of_run(run: RunData, book: Ledger | None) -> dict[str, Any]:

@@ -141,9 +141,18 @@ def panels(metrics: Metrics) -> list[Panel]:
     return [panel for panel in wanted if any(metrics.has(name) for name, _ in panel.names)]
 
 
+def zeros(metrics: Metrics) -> list[str]:
+    """Titles of the panels whose values are all zero: they are told of in a line, not drawn."""
+    return [panel.title for panel in panels(metrics) if _all_zero(metrics, panel)]
+
+
+def _all_zero(metrics: Metrics, panel: Panel) -> bool:
+    return all(value == 0 or math.isnan(value) for name, _ in panel.names for value in metrics.columns.get(name, ()))
+
+
 def curves(metrics: Metrics) -> list[Plot]:
     """A plot for each panel, then where the seconds of a step went."""
-    plots = [_curve(metrics, panel) for panel in panels(metrics)]
+    plots = [_curve(metrics, panel) for panel in panels(metrics) if not _all_zero(metrics, panel)]
     parts = [(f"time/{name}", name) for name in ("generation", "reward", "sync", "update")]
     parts = [(name, word) for name, word in parts if metrics.has(name)]
     return [*plots, _time_split(metrics, parts)] if parts else plots
@@ -165,7 +174,7 @@ def _curve(metrics: Metrics, panel: Panel) -> Plot:
             known = [y for y in ys if not math.isnan(y)]
             told.append(f"{word} from {short(known[0])} to {short(known[-1])}")
         if panel.floor:
-            axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+            axes.set_ylim(bottom=min([0.0, *(y for y in known if y < 0)]))
 
     svg = draw(4.4, 2.5, paint)
     note = f"each point is a mean over {stretch} steps" if stretch > 1 else ""

@@ -45,13 +45,17 @@ def _lines(tree: dict[str, Any]) -> Iterator[str]:
     yield from (escaped(sentence) for sentence in words.headline(tree))
     yield ""
     yield from _levels(tree["levels"])
-    yield from _claims(tree)
+    tested = any(claim["verdict"] != "not tested" for claim in tree["claims"])
+    if tested:
+        yield from _claims(tree)
     for one in tree["runs"]:
         yield from _run(one, several=len(tree["runs"]) > 1)
     if tree["comparison"]:
         yield from _comparison(tree["comparison"])
     if tree["results"]:
         yield from _results(tree["results"])
+    if not tested:
+        yield from _claims(tree)
     yield from _published(tree["published"])
     if tree["missing"]:
         yield "## What is missing"

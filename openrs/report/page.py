@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from openrs.errors import Refusal
 from openrs.report import figures, grid, plots, reference, values, words
 from openrs.report.browse import Browser, browser
-from openrs.report.collect import collect
+from openrs.report.collect import RunData, collect
 from openrs.report.document import TRAINING, document
 from openrs.report.figures import Plot
 from openrs.report.markdown import markdown
@@ -29,6 +31,8 @@ class View:
     scores: Sequence[Plot] = ()
     checkpoints: Sequence[Plot] = ()
     training: Sequence[Plot] = ()
+    zeros: Sequence[str] = ()
+    recipes: Sequence[str] = ()
     published: Sequence[Plot] = ()
     cost: Sequence[Plot] = ()
     grids: Sequence[grid.Grid] = ()
@@ -58,12 +62,16 @@ def report_on(names: Sequence[str], out: str | None = None, price: float | None 
 
 
 def write(sources: Sources, folder: Path, price: float | None = None) -> Path:
-    """Write the three files into `folder`; returns the page's path."""
+    """Write the three files into `folder`; returns the page's path. Raises Refusal where nothing can be written."""
     tree = document(sources, price)
-    write_json(folder / "report.json", tree)
-    write_text(folder / "report.md", markdown(tree))
     path = folder / "report.html"
-    write_text(path, html(tree, sources))
+    page = html(tree, sources)
+    try:
+        write_json(folder / "report.json", tree)
+        write_text(folder / "report.md", markdown(tree))
+        write_text(path, page)
+    except OSError as error:
+        raise Refusal(f"{folder} cannot be written: {error.strerror}", mend="give another folder with --out") from None
     return path
 
 
@@ -98,6 +106,8 @@ def view(tree: dict[str, Any], sources: Sources) -> View:
         scores=plots.benchmarks(runs),
         checkpoints=[plot for plot in (*over, length) if plot is not None],
         training=figures.curves(alone.metrics) if alone and alone.metrics.steps else plots.overlay(runs),
+        zeros=figures.zeros(alone.metrics) if alone else (),
+        recipes=[_recipe(run) for run in runs],
         published=[plots.published_checkpoints(), plots.published_length(), *plots.published_benchmarks()],
         cost=[plots.cost_against_score(_own_costs(tree))],
         grids=grid.grids(alone) if alone else (),
@@ -105,6 +115,13 @@ def view(tree: dict[str, Any], sources: Sources) -> View:
         matrix=_matrix(tree),
         groups=_groups(tree),
     )
+
+
+def _recipe(run: RunData) -> str:
+    """The run's resolved recipe, fit to be shown."""
+    if not run.recipe:
+        return ""
+    return values.text(yaml.safe_dump(run.recipe, sort_keys=False, allow_unicode=True, width=110), 40_000)
 
 
 def _own_costs(tree: dict[str, Any]) -> list[tuple[str, float, float]]:

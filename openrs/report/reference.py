@@ -18,6 +18,7 @@ NAMES = {
     "minerva": "Minerva",
     "olympiadbench": "OlympiadBench",
     "gpqa_diamond": "GPQA-Diamond",
+    "demo": "Demo sums",
 }
 
 

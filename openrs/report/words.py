@@ -77,5 +77,6 @@ def _results(results: list[dict[str, Any]]) -> Iterator[str]:
     if printed:
         equal = sum(row["as_printed"] for row in printed)
         yield f"{equal} of {len(printed)} equal the score that the paper prints."
-    if any(row["origin"] == "authors' log" for row in results):
-        yield "The generated tokens show some to be the authors' own logs: they are no new measurement."
+    logs = sum(row["origin"] == "authors' log" for row in results)
+    if logs:
+        yield f"By the generated tokens {logs} of them are the authors' own logs, which are no new measurement."

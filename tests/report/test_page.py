@@ -12,7 +12,9 @@ from made_run import made_run, write_evaluation
 import openrs.report.page
 from openrs.errors import Refusal
 from openrs.evaluation.statistics import paired_difference
+from openrs.report.document import document
 from openrs.report.page import report_on, write_report
+from openrs.report.sources import gather
 from openrs.rundir import Run
 
 SCHEMA = json.loads((Path(openrs.report.page.__file__).parent / "report.schema.json").read_text())
@@ -44,13 +46,13 @@ def test_the_same_numbers_stand_in_json_markdown_and_page(tmp_path):
 
 def test_differences_pair_by_the_name_of_the_problem_not_by_its_place(tmp_path):
     run = made_run(tmp_path / "run", checkpoints=(0, 50), benchmarks=(("aime24", 30, 0.3),))
-    expected = json.loads(write_report(run).with_name("report.json").read_text())["runs"][0]["differences"][0]
+    expected = document(gather([str(run.path)]))["runs"][0]["differences"][0]
     path = run.evaluation("step-000050") / "scores.json"
     tree = json.loads(path.read_text())
     problems = tree["benchmarks"]["aime24"]["per_problem"]
     tree["benchmarks"]["aime24"]["per_problem"] = dict(reversed(problems.items()))
     path.write_text(json.dumps(tree))
-    found = json.loads(write_report(run).with_name("report.json").read_text())["runs"][0]["differences"][0]
+    found = document(gather([str(run.path)]))["runs"][0]["differences"][0]
     assert found == expected
 
 
@@ -141,7 +143,7 @@ def test_an_unfinished_evaluation_has_samples_and_no_score(tmp_path):
 
     write_evaluation(run, 50, (("aime24", 30, 0.3),), 2, 0.0, random.Random(1))
     (run.evaluation("step-000050") / "scores.json").unlink()
-    tree = json.loads(write_report(run).with_name("report.json").read_text())
+    tree = document(gather([str(run.path)]))
     assert tree["runs"][0]["evaluations"][0]["samples"] == 60
     assert tree["runs"][0]["evaluations"][0]["benchmarks"] == {}
     assert "60 samples are there, but no scores" in "\n".join(tree["missing"])
@@ -214,5 +216,23 @@ def test_the_command_says_where_the_report_is_and_refuses_what_is_not_there(tmp_
     assert refused.returncode == 2
     assert "there is no run and no file" in refused.stderr
     assert "Traceback" not in refused.stderr
+    (tmp_path / "file").write_text("")
+    blocked = openrs("--out", "file")
+    assert blocked.returncode == 2
+    assert "give another folder with --out" in blocked.stderr
     (tmp_path / "results_x.json").write_text("{")
     assert openrs("results_x.json").returncode == 2
+
+
+def test_alarms_of_the_monitors_are_told_and_what_is_always_zero_is_not_drawn(tmp_path):
+    run = made_run(tmp_path / "run", steps=20, checkpoints=())
+    rows = [json.loads(line) | {"completions/non_latin": 0.0} for line in run.metrics.read_text().splitlines()]
+    rows[4]["alarms"] = ["no_signal"]
+    rows[9]["alarms"] = ["no_signal", "kl"]
+    run.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = write_report(run).read_text()
+    assert "3 alarms" in page
+    assert "no_signal</bdi> 2 times, first at step 5" in page
+    assert "Zero at every step: letters of other scripts." in page
+    tree = json.loads((run.path / "report.json").read_text())
+    assert tree["runs"][0]["training"]["alarms"][0] == {"step": 5, "monitor": "no_signal"}
