@@ -28,16 +28,21 @@ RECORD = "settings.json"
 class Target:
     """The model to evaluate: a folder or hub name. `step` is the training step it comes from, 0 for a run's base.
 
-    name: what it is called in results; folder: what its folder in eval/ is called (and it itself, in what is said).
+    name: what it is called in results. called: what its folder in eval/ is called, where that is something else.
     """
 
     name: str
     path: str
-    folder: str
     revision: str | None = None
     step: int | None = None
     dtype: str = "bfloat16"
     trust_remote_code: bool = False
+    called: str | None = None
+
+    @property
+    def label(self) -> str:
+        """Its folder in eval/, and it itself in what is said."""
+        return self.called or self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +112,7 @@ def prepare(target: Target, settings: Evaluation) -> Plan:
     bos = max(encoder.leading_bos(rows[0]) for rows in ids.values())
     record = {
         "schema": 1,
-        "called": target.folder,
+        "called": target.label,
         "model": model,
         "protocol": protocol_of(settings, layout.engine, bos, target.dtype),
         "benchmarks": {

@@ -58,7 +58,7 @@ def evaluate(
             return None
         known = read_scores(folder)
         if known is not None and not drawn and answers(known, plan.record):
-            progress.say(f"{target.folder} is evaluated: {folder / 'scores.json'}")
+            progress.say(f"{target.label} is evaluated: {folder / 'scores.json'}")
             return known
         document = document_of(plan.record, plan.problems, samples.rows, seconds, drawn)
         return write_scores(folder, plan.benchmarks, plan.record, document=document, rows=samples.rows, known=known)
@@ -113,7 +113,7 @@ def sample(
     began = time.monotonic()
     count = len(plan.layout.devices)
     of = f"{len(missing)} units of work" if before else f"{len(plan.requests)} completions"
-    progress.say(f"loading {plan.target.folder}: {of}, {count} {plan.layout.engine} engine{'s' if count > 1 else ''}")
+    progress.say(f"loading {plan.target.label}: {of}, {count} {plan.layout.engine} engine{'s' if count > 1 else ''}")
     engine: Engine
     if plan.layout.here:
         engine = load(plan.engine())
@@ -182,4 +182,4 @@ class Work:
         if now - self.told > (0.5 if sys.stdout.isatty() else 5) or self.done == len(self.wanted):
             self.told = now
             facts = {"correct": self.right / max(1, self.done), "cut off": self.cut / max(1, self.done)}
-            self.progress.step(f"evaluate {self.plan.target.folder}", self.done, len(self.wanted), facts)
+            self.progress.step(f"evaluate {self.plan.target.label}", self.done, len(self.wanted), facts)

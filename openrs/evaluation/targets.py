@@ -27,11 +27,11 @@ def targets_of_run(run: Run, recipe: Recipe) -> list[Target]:
     """The run's base as step 0 and its checkpoints by the rule that the recipe fixed before training: last, or all."""
     base = str(run.path / "base") if recipe.model.made is not None else recipe.model.name
     dtype, code = recipe.model.dtype, recipe.model.trust_remote_code
-    found = [Target(name_of(0), base, name_of(0), recipe.model.revision, 0, dtype, code)]
+    found = [Target(name_of(0), base, recipe.model.revision, 0, dtype, code)]
     folders = checkpoints.complete(run.checkpoints)
     kept = folders[-1:] if recipe.evaluation.checkpoints == "last" else folders
     return found + [
-        Target(f.name, str(lora.plain(run, recipe, f)), f.name, None, checkpoints.step_of(f), dtype, code) for f in kept
+        Target(f.name, str(lora.plain(run, recipe, f)), None, checkpoints.step_of(f), dtype, code) for f in kept
     ]
 
 
@@ -64,11 +64,11 @@ def evaluate_model(
     found = []
     with signals.handled(), Judge() as judge:
         for target in targets:
-            folder = keep.evaluation(target.folder)
+            folder = keep.evaluation(target.label)
             scores = evaluate(target, settings, folder, progress, judge, shard=cut)
             if scores is not None:
                 found.append(scores)
-                tell(progress, target.folder, scores, folder)
+                tell(progress, target.label, scores, folder)
             elif cut is not None:
                 progress.say(f"shard {shard} is drawn; openrs evaluate --merge {folder} puts all of them together")
     return found
@@ -80,9 +80,11 @@ def resolved(
     """The run that `model` is or belongs to (with its recipe), and the models to evaluate. Raises Refusal."""
     references = pins.target(model)
     if references is not None:
+        if revision is not None:
+            raise Refusal(f"{model} has its own revision", mend="leave --revision away, or name the repository")
         (ref,) = references
-        name = model.removeprefix("paper:")
-        return run_at("evaluations"), None, [Target(ref.repo, ref.repo, name, ref.revision, None, dtype or "bfloat16")]
+        target = Target(ref.repo, ref.repo, ref.revision, None, dtype or "bfloat16", called=model.replace(":", "-"))
+        return run_at("evaluations"), None, [target]
     run = run_at(model)
     recipe = manifest.recipe_of(run)
     if recipe is not None:
@@ -95,10 +97,12 @@ def resolved(
         if recipe is not None:
             refuse_choice(model, revision, dtype)
             return run, recipe, [one_checkpoint(run, folder, recipe)]
+    if folder.parts[:1] == ("runs",) and not folder.exists():
+        raise Refusal(f"there is no run {model}", mend="give the name of a folder in runs/, or its path")
     name = model
     if not is_hub_name(model):
         name = local_model(model).resolve().name
-    return run, None, [Target(name, model, name, revision, None, dtype or "bfloat16", trust_remote_code)]
+    return run, None, [Target(name, model, revision, None, dtype or "bfloat16", trust_remote_code)]
 
 
 def one_checkpoint(run: Run, folder: Path, recipe: Recipe) -> Target:
@@ -110,7 +114,7 @@ def one_checkpoint(run: Run, folder: Path, recipe: Recipe) -> Target:
     if damage is not None:
         raise Refusal(f"the checkpoint {folder} is not complete: {damage}", mend="take another one")
     step, dtype, code = checkpoints.step_of(folder), recipe.model.dtype, recipe.model.trust_remote_code
-    return Target(folder.name, str(lora.plain(run, recipe, folder)), folder.name, None, step, dtype, code)
+    return Target(folder.name, str(lora.plain(run, recipe, folder)), None, step, dtype, code)
 
 
 def refuse_choice(model: str, revision: str | None, dtype: str | None) -> None:

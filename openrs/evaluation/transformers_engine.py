@@ -23,6 +23,7 @@ class TransformersEngine:
 
     def __init__(self, settings: EngineSettings, tokenizer: Any, stops: frozenset[int]) -> None:
         import torch
+        from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, GenerationConfig
 
         self._torch, self._tokenizer, self._stops = torch, tokenizer, stops
@@ -33,7 +34,7 @@ class TransformersEngine:
                 use_safetensors=True,
                 trust_remote_code=settings.trust_remote_code,
             ).to("cuda" if torch.cuda.is_available() else "cpu")
-        except (OSError, ValueError, KeyError, RuntimeError) as error:  # no safetensors, broken config, wrong shapes
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:  # none, broken
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise Refusal(
                 f"the model {settings.model} cannot be loaded: {reason}", mend="give a folder with safetensors"
