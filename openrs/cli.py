@@ -7,10 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from openrs import __version__
-from openrs.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_REFUSED, Interrupted, Refusal
+from openrs.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_REFUSED, Interrupted, Refusal, not_installed
 
 Verb = Callable[[argparse.Namespace], int]
-EVALUATION_OPTIONS = ("benchmarks", "data", "samples", "temperature", "top_p", "max_tokens", "seed", "batch_size")
+EVALUATION_OPTIONS = (
+    "benchmarks", "data", "samples", "temperature", "top_p", "max_tokens", "window", "seed", "engine", "processes",
+    "gpu_memory", "batch_size",
+)  # fmt: skip
 
 
 def _recipe_options(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +26,10 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="override any setting, e.g. --set grpo.learning_rate=2e-6 (again for more)",
     )
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(word) for word in text.split(",")]
 
 
 # --- recipe -----------------------------------------------------------------------------------------------------------
@@ -56,36 +63,55 @@ def recipe_diff(args: argparse.Namespace) -> int:
 
 
 def train(args: argparse.Namespace) -> int:
+    from openrs import uploads
     from openrs.attempt import attempt
-    from openrs.recipe import load
-    from openrs.rundir import run_at
+    from openrs.training import launch
 
-    recipe, run = load(args.recipe, args.overrides), run_at(args.run or Path(args.recipe).stem)
-    with attempt(recipe, run) as progress:
-        from openrs.training import grpo
-
-        progress.say(f"done: {grpo.train(recipe, run, progress)}")
+    asked = launch.runs(args.recipe, args.overrides, args.run, args.seeds, args.until)
+    if args.dry_run:
+        print("\n".join(launch.describe(recipe, run) for recipe, run in asked), end="")
+        return EXIT_DONE
+    launch.check_machine(asked[0][0], args.recipe)
+    for recipe, run in asked:
+        with (
+            attempt(recipe, run, accept_changes=args.accept_changes) as progress,
+            uploads.beside(run, args.push, progress.say),
+        ):
+            progress.say(f"done: {launch.train(recipe, run, progress)}")
     return EXIT_DONE
 
 
 def reproduce(args: argparse.Namespace) -> int:
+    from openrs import uploads
     from openrs.attempt import attempt
-    from openrs.recipe import load
-    from openrs.rundir import run_at
+    from openrs.training import launch
 
-    recipe, run = load(args.recipe, args.overrides), run_at(args.run or Path(args.recipe).stem)
-    with attempt(recipe, run) as progress:
-        from openrs.reproduce import reproduce as whole_way
+    asked = launch.runs(args.recipe, args.overrides, args.run, args.seeds, args.until)
+    launch.check_machine(asked[0][0], args.recipe)
+    for recipe, run in asked:
+        with (
+            attempt(recipe, run, accept_changes=args.accept_changes) as progress,
+            uploads.beside(run, args.push, progress.say),
+        ):
+            from openrs.reproduce import reproduce as whole_way
 
-        whole_way(recipe, run, progress)
+            whole_way(recipe, run, progress)
     return EXIT_DONE
 
 
 def evaluate(args: argparse.Namespace) -> int:
-    from openrs.evaluation.targets import evaluate_model
+    from openrs.evaluation import targets
 
-    changes = {name: getattr(args, name) for name in EVALUATION_OPTIONS if getattr(args, name) is not None}
-    evaluate_model(args.model, args.revision, args.dtype, args.run, changes, trust_remote_code=args.trust_remote_code)
+    if args.merge:
+        targets.merge_shards(args.merge, args.run, args.data)
+        return EXIT_DONE
+    if args.model is None:
+        raise Refusal("no model to evaluate", mend="openrs evaluate MODEL; see openrs evaluate --help")
+    options = {name: getattr(args, name) for name in EVALUATION_OPTIONS if getattr(args, name) is not None}
+    targets.evaluate_model(
+        args.model, args.protocol, options, revision=args.revision, dtype=args.dtype, keep_in=args.run,
+        shard=args.shard, trust_remote_code=args.trust_remote_code,
+    )  # fmt: skip
     return EXIT_DONE
 
 
@@ -125,6 +151,43 @@ def grade(args: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
+# --- what a run leaves ------------------------------------------------------------------------------------------------
+
+
+def export(args: argparse.Namespace) -> int:
+    from openrs import uploads
+    from openrs.export import export as write
+    from openrs.rundir import existing_run
+
+    folder = write(existing_run(args.run_name), args.step, args.to)
+    print(f"model: {folder}", flush=True)
+    if args.push is not None:
+        print(f"pushed: {uploads.push(folder, args.push, private=not args.public, say=print, tries=args.tries)}")
+    return EXIT_DONE
+
+
+def track(args: argparse.Namespace) -> int:
+    from openrs.rundir import existing_run
+    from openrs.training.tracking import rebuild
+
+    print(f"{args.to}: {rebuild(existing_run(args.run_name), args.to)} steps")
+    return EXIT_DONE
+
+
+def _run_verbs(verb: Callable[[str, Verb, str], argparse.ArgumentParser]) -> None:
+    sub = verb("export", export, "write a run's checkpoint as a plain model folder with a model card")
+    sub.add_argument("run_name", metavar="RUN", help="the name of a folder in runs/, or its path")
+    sub.add_argument("--step", type=int, metavar="N", help="default: the newest complete checkpoint")
+    sub.add_argument("--to", type=Path, metavar="DIR", help="default: RUN/export/step-N")
+    sub.add_argument("--push", metavar="OWNER/NAME", help="and upload it to the hub, trying again while that fails")
+    sub.add_argument("--public", action="store_true", help="a repository that is made for it is public, not private")
+    sub.add_argument("--tries", type=int, default=20, metavar="N", help="before it gives up (default 20, over an hour)")
+
+    sub = verb("track", track, "make a mirror of metrics.jsonl anew: TensorBoard, wandb or trackio")
+    sub.add_argument("run_name", metavar="RUN", help="the name of a folder in runs/, or its path")
+    sub.add_argument("--to", required=True, choices=["tensorboard", "wandb", "trackio"])
+
+
 # --- the machine ------------------------------------------------------------------------------------------------------
 
 
@@ -136,6 +199,38 @@ def plan(args: argparse.Namespace) -> int:
     options = ("gpu", "gpus", "layout", "price", "node_memory", "assume", "fit", "json")
     print(answer(recipe, run=args.learn_from, **{name: getattr(args, name) for name in options}), end="")
     return EXIT_DONE
+
+
+def fetch(args: argparse.Namespace) -> int:
+    from openrs.machine import fetch as fetching
+    from openrs.machine.pins import references, target
+    from openrs.recipe import load
+
+    refs = target(args.recipe) or references(load(args.recipe, args.overrides))
+    if args.list:
+        print(fetching.render(fetching.listed(refs)), end="")
+        return EXIT_DONE
+    fetching.fetch_all(refs, lambda line: print(line, flush=True), workers=args.workers)
+    return EXIT_DONE
+
+
+def doctor(args: argparse.Namespace) -> int:
+    from openrs.machine import doctor as doctors
+    from openrs.recipe import load
+    from openrs.rundir import run_at
+
+    measure = args.what[:1] == ["nccl"]
+    names = args.what[1:] if measure else args.what
+    if len(names) > 1:
+        raise Refusal(f"one recipe at a time: {' '.join(names)}", mend="openrs doctor [nccl] [RECIPE]")
+    recipe = load(names[0], args.overrides) if names else None
+    run = run_at(args.run or (Path(names[0]).stem if names else "doctor"))
+    if measure:
+        doctors.measure_nccl(recipe, run.path, lambda line: print(line, flush=True))
+        return EXIT_DONE
+    text, code = doctors.diagnose(recipe, names[0] if names else None, run.path, quick=args.quick, as_json=args.json)
+    print(text, end="")
+    return code
 
 
 def _machine_verbs(verb: Callable[[str, Verb, str], argparse.ArgumentParser]) -> None:
@@ -153,8 +248,78 @@ def _machine_verbs(verb: Callable[[str, Verb, str], argparse.ArgumentParser]) ->
     sub.add_argument("--fit", action="store_true", help="propose settings that fit and keep the gradient")
     sub.add_argument("--json", action="store_true")
 
+    sub = verb("doctor", doctor, "what this machine has, what a recipe needs, and how to mend what is missing")
+    sub.add_argument("what", nargs="*", metavar="[nccl] [RECIPE]", help="nccl measures the links between the GPUs")
+    sub.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="as for train")
+    sub.add_argument("--run", metavar="NAME", help="the run directory that is meant (default: the recipe's name)")
+    sub.add_argument("--quick", action="store_true", help="only what answers in under two seconds (health checks)")
+    sub.add_argument("--json", action="store_true")
+
+    sub = verb("fetch", fetch, "bring all models and data of a recipe into the cache, pinned and checked")
+    _recipe_options(sub)
+    sub.add_argument("--list", action="store_true", help="what it needs and how large that is, without network")
+    sub.add_argument("--workers", type=int, default=4, metavar="N", help="files fetched at once (default 4)")
+
+
+# --- evaluating a model -----------------------------------------------------------------------------------------------
+
+
+def _evaluate_verb(verb: Callable[[str, Verb, str], argparse.ArgumentParser]) -> None:
+    sub = verb("evaluate", evaluate, "sample benchmarks with a model, judge, and say how sure the score is")
+    sub.add_argument(
+        "model",
+        nargs="?",
+        help="a model folder, a hub repository, a run (its base and its checkpoints), a checkpoint's folder in a run,"
+        " or one of the paper's: paper:base, paper:open-rs1 to 3, paper:exp3@50 ...",
+    )
+    what = sub.add_argument_group("what is asked")
+    what.add_argument(
+        "--benchmarks", type=lambda text: text.split(","), metavar="A,B", help="names, or YAML files of your own"
+    )
+    what.add_argument("--data", metavar="DIR", help="folder with NAME.jsonl files (default: the hub, pinned)")
+    how = sub.add_argument_group("how it is sampled (default: a run's recipe, else the paper's with one BOS)")
+    how.add_argument(
+        "--protocol",
+        choices=["paper", "sober"],
+        help="paper: 1 sample, temperature 0.6, top-p 0.95, 32,768 tokens, two BOS; sober: 10 samples of small"
+        " benchmarks, 3 of others, temperature 0.8, top-p 0.9; options below go over it",
+    )
+    how.add_argument("--samples", type=int, metavar="N", help="completions per problem")
+    how.add_argument("--temperature", type=float, metavar="T")
+    how.add_argument("--top-p", type=float, metavar="P")
+    how.add_argument("--max-tokens", type=int, metavar="N", help="longest completion")
+    how.add_argument("--window", type=int, metavar="N", help="longest prompt and completion together")
+    how.add_argument("--seed", type=int, metavar="N")
+    where = sub.add_argument_group("where it runs")
+    where.add_argument("--engine", choices=["vllm", "transformers"], help="default: vllm where it and a GPU are there")
+    where.add_argument("--processes", type=int, metavar="N", help="engines side by side (default: one a GPU)")
+    where.add_argument("--gpu-memory", type=float, metavar="SHARE", help="of a GPU, for vllm (default 0.9)")
+    where.add_argument("--batch-size", type=int, metavar="N", help="completions at once, for transformers (default 64)")
+    where.add_argument("--run", metavar="NAME", help="keep it in this run (default: the run itself, or evaluations)")
+    where.add_argument("--shard", metavar="I/N", help="only part I of N, for a cluster; then:")
+    where.add_argument("--merge", nargs="+", type=Path, metavar="DIR", help="put shards together and score them")
+    model = sub.add_argument_group("the model")
+    model.add_argument("--revision", metavar="COMMIT", help="hub commit (default: as pinned, else the newest)")
+    model.add_argument("--dtype", choices=["bfloat16", "float32", "float16"], help="default: bfloat16")
+    model.add_argument("--trust-remote-code", action="store_true", help="run Python code that comes with the model")
+
 
 # --- the main way -----------------------------------------------------------------------------------------------------
+
+
+def _recipe_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    recipes = verbs.add_parser("recipe", help="list, show and compare recipes").add_subparsers(
+        required=True, metavar="list|show|diff"
+    )
+    recipes.add_parser("list", help="the recipes that come with openrs").set_defaults(function=recipe_list)
+    show = recipes.add_parser("show", help="print the resolved tree of settings")
+    _recipe_options(show)
+    show.add_argument("--json", action="store_true")
+    show.set_defaults(function=recipe_show)
+    compare = recipes.add_parser("diff", help="print what differs between two recipes")
+    compare.add_argument("a")
+    compare.add_argument("b")
+    compare.set_defaults(function=recipe_diff)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -178,40 +343,17 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--run", metavar="NAME", help="run directory: a name under runs/, or a path (default: the recipe's name)"
         )
+        sub.add_argument("--accept-changes", action="store_true", help="go on with other settings or data; recorded")
+        sub.add_argument("--seeds", type=_numbers, default=[], metavar="42,43,44", help="a run each: NAME-seed42 ...")
+        sub.add_argument(
+            "--push", metavar="OWNER/NAME", help="upload each complete checkpoint to this private repository on the hub"
+        )
+        sub.add_argument("--until", metavar="STEP", help="end at this step, or at the `released` one; same schedule")
+        if name == "train":
+            sub.add_argument("--dry-run", action="store_true", help="print commands and settings; start nothing")
 
-    sub = verb("evaluate", evaluate, "sample benchmarks with a model, judge, and say how sure the score is")
-    sub.add_argument("model", help="a model folder, a hub repository, or a run")
-    sub.add_argument(
-        "--run", metavar="NAME", help="keep the evaluation in this run (default: the run itself, or runs/evaluations)"
-    )
-    sub.add_argument(
-        "--benchmarks", type=lambda text: text.split(","), metavar="A,B", help="names, or YAML files of your own"
-    )
-    sub.add_argument(
-        "--data", metavar="DIR", help="folder with NAME.jsonl files (default: the hub at pinned revisions)"
-    )
-    sub.add_argument("--samples", type=int, metavar="N", help="completions per problem")
-    sub.add_argument("--temperature", type=float)
-    sub.add_argument("--top-p", type=float)
-    sub.add_argument("--max-tokens", type=int)
-    sub.add_argument("--seed", type=int)
-    sub.add_argument("--batch-size", type=int)
-    sub.add_argument("--revision", help="hub commit of the model")
-    sub.add_argument("--dtype", choices=["bfloat16", "float32", "float16"], default="bfloat16")
-    sub.add_argument("--trust-remote-code", action="store_true", help="run Python code that comes with the model")
-
-    recipes = verbs.add_parser("recipe", help="list, show and compare recipes").add_subparsers(
-        required=True, metavar="list|show|diff"
-    )
-    recipes.add_parser("list", help="the recipes that come with openrs").set_defaults(function=recipe_list)
-    show = recipes.add_parser("show", help="print the resolved tree of settings")
-    _recipe_options(show)
-    show.add_argument("--json", action="store_true")
-    show.set_defaults(function=recipe_show)
-    compare = recipes.add_parser("diff", help="print what differs between two recipes")
-    compare.add_argument("a")
-    compare.add_argument("b")
-    compare.set_defaults(function=recipe_diff)
+    _evaluate_verb(verb)
+    _recipe_verbs(verbs)
 
     prove = verb("inputs", inputs, "prove that the benchmarks' inputs are the paper's: 15 hashes, in seconds")
     prove.add_argument("--data", type=Path, help="folder with NAME.jsonl or NAME.parquet; the hub when absent")
@@ -232,6 +374,7 @@ def parser() -> argparse.ArgumentParser:
     page.add_argument("--out", metavar="DIR", help="where to write (default: a single run, else the folder report)")
     page.add_argument("--price", type=float, metavar="USD", help="dollars per GPU-hour, over the recipe's")
 
+    _run_verbs(verb)
     _machine_verbs(verb)
 
     judge = verb("grade", grade, "ask the judge about answers: a verdict a line, and what was extracted")
@@ -242,7 +385,7 @@ def parser() -> argparse.ArgumentParser:
         "--rule",
         default="paper",
         metavar="RULE",
-        help="paper (default), paper-cosine, corrected: the training rewards; latex-gold, expr-gold: evaluation",
+        help="paper (default), paper-cosine, corrected: the training rewards; latex-, expr-, index-gold: evaluation",
     )
     judge.add_argument("--timeout", type=float, default=5.0, metavar="S", help="seconds for one answer (default 5)")
     judge.add_argument(
@@ -259,7 +402,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return function(args)
     except Refusal as refusal:
         print(f"openrs {args.verb}: {refusal}", file=sys.stderr)
-        return EXIT_REFUSED
+        return refusal.exit_code
+    except ModuleNotFoundError as error:
+        missing = not_installed(error)
+        if missing is None:
+            raise
+        print(f"openrs {args.verb}: {missing}", file=sys.stderr)
+        return missing.exit_code
     except Interrupted as interrupted:
         print(f"openrs {args.verb}: {interrupted}", file=sys.stderr)
         return EXIT_INTERRUPTED
