@@ -1,0 +1,288 @@
+"""The objects of a Job: a manifest of k8s/ with a recipe, a run's name and an image applied. Nothing here asks a server.
+
+The manifest is parsed and changed as objects. For exp1, exp2, exp3 and demo as they are, the result differs from the file
+only in the image and in two annotations (a test says so).
+"""
+
+import re
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from openrs.cluster.sizes import Sizes, sizes_of
+from openrs.errors import Refusal
+from openrs.machine.gpus import TABLE, find
+from openrs.machine.pins import references
+from openrs.recipe import Recipe, packaged, to_yaml
+from openrs.recipe_checks import is_hub_name
+from openrs.yaml_lines import read_yaml
+
+Object = dict[str, Any]
+
+MANIFESTS = Path(__file__).parent / "k8s"
+PLACEHOLDER = "ghcr.io/OWNER/openrs@sha256:" + 64 * "0"
+HASH, RECIPE = "openrs/recipe-sha256", "openrs/recipe"  # annotations of the Job
+IN_POD = "/recipe/recipe.yaml"
+DATA = "/data"  # where the claim is mounted
+LONGEST_NAME = 50  # of a run: openrs-<run>-<index>-<five> has to be a label of 63 characters
+
+# What an image's name may look like (distribution's reference grammar, without its rarer forms).
+_IMAGE = re.compile(
+    r"[a-z0-9]+([._:-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What `openrs cluster submit` was asked for. Fields that are None are as in the manifest.
+
+    named: the recipe as it was named: packaged, or a file. claim: an existing claim to use. products: values of the node
+    label nvidia.com/gpu.product.
+    """
+
+    recipe: Recipe
+    named: str
+    overrides: Sequence[str] = ()
+    run: str | None = None
+    image: str = PLACEHOLDER
+    verb: Literal["reproduce", "train"] = "reproduce"
+    claim: str | None = None
+    storage_class: str | None = None
+    queue: str | None = None
+    products: Sequence[str] = ()
+
+    @property
+    def name(self) -> str:
+        """The run's name; also the claim's and the Job's, after `openrs-`."""
+        return self.run or Path(self.named).stem
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """claim is None when an existing one is used. notes: what a person should know."""
+
+    claim: Object | None
+    job: Object
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def objects(self) -> list[Object]:
+        return [self.job] if self.claim is None else [self.claim, self.job]
+
+
+def job_name(run: str) -> str:
+    return f"openrs-{run}"
+
+
+def manifest(name: str) -> list[Object]:
+    """The objects of k8s/job-NAME.yaml, as kubectl would read them."""
+    path = MANIFESTS / name / "job.yaml"
+    if not path.is_file():
+        raise Refusal(
+            f"the manifests of k8s/ are not here ({path})",
+            "this installation of openrs was made without them",
+            "install openrs from a whole checkout, or from its wheel",
+        )
+    return [thing for thing in yaml.safe_load_all(path.read_text(encoding="utf-8")) if thing is not None]
+
+
+def make(asked: Asked) -> Made:
+    """The claim and the Job for a recipe. Raises Refusal for names Kubernetes does not take, and for a recipe that
+    needs files of this machine.
+    """
+    _check_names(asked)
+    notes = _local_files(asked.recipe)
+    on_gpus = asked.recipe.hardware.gpus > 0
+    own = asked.named in packaged() and (MANIFESTS / asked.named).is_dir()
+    template = asked.named if own else "exp3" if on_gpus else "demo"
+    claim, job = (deepcopy(thing) for thing in manifest(template))
+    _rename(claim, job, asked)
+    pod = job["spec"]["template"]["spec"]
+    _containers(pod, asked)
+    _recipe(job, asked)
+    _image(pod, asked.image)
+    notes += _resize(claim, job, sizes_of(asked.recipe), asked)
+    if on_gpus:
+        products = list(asked.products) or labels_of(asked.recipe.hardware.gpu)
+        _expression(pod)["values"] = products
+    if asked.queue is not None:
+        job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = asked.queue
+    if asked.storage_class is not None:
+        claim["spec"]["storageClassName"] = asked.storage_class
+    if "@sha256:" not in asked.image:
+        notes.append(f"the image {asked.image} is named by a tag, which can move: give its digest to know what ran")
+    return Made(None if asked.claim is not None else claim, job, notes)
+
+
+def to_text(objects: Sequence[Object]) -> str:
+    """As YAML: exactly what is sent."""
+    return "---\n".join(yaml.safe_dump(thing, sort_keys=False, allow_unicode=True, width=1000) for thing in objects)
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+def _check_names(asked: Asked) -> None:
+    name = asked.name
+    if re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name) is None or len(name) > LONGEST_NAME:
+        raise Refusal(
+            f"a run in a cluster cannot be called {name}",
+            f"Kubernetes takes small letters, digits and -, at most {LONGEST_NAME} of them here",
+            "give another with --run",
+        )
+    if _IMAGE.fullmatch(asked.image) is None and asked.image != PLACEHOLDER:
+        raise Refusal(
+            f"{asked.image} is no image's name", mend="e.g. --image ghcr.io/you/openrs@sha256:<64 hexadecimal digits>"
+        )
+
+
+def _local_files(recipe: Recipe) -> list[str]:
+    """Refuse what is only on this machine; say what has to be in the image."""
+    wrong = []
+    if recipe.model.made is None:
+        wrong += [("model.name", recipe.model.name)]
+    if recipe.data.source != "made":
+        wrong += [("data.source", recipe.data.source)]
+    if recipe.evaluation.data is not None:
+        wrong += [("evaluation.data", recipe.evaluation.data)]
+    wrong += [("evaluation.benchmarks", name) for name in recipe.evaluation.benchmarks if name.endswith((".yaml", ".yml"))]
+    here = [f"{key}: {path}" for key, path in wrong if not is_hub_name(path) and not path.startswith(f"{DATA}/")]
+    if here:
+        raise Refusal(
+            f"the recipe names files of this machine: {'; '.join(here)}",
+            "a Pod does not see them",
+            f"name a hub repository, or copy them into the claim and name them from {DATA}/",
+        )
+    modules = [one.name for one in recipe.rewards.functions if ":" in one.name]
+    return [f"rewards from your own code ({', '.join(modules)}) have to be in the image"] if modules else []
+
+
+# --- what is changed --------------------------------------------------------------------------------------------------
+
+
+def _rename(claim: Object, job: Object, asked: Asked) -> None:
+    """The run's name into every place that has the manifest's."""
+    name = asked.name
+    for thing in (claim, job):
+        thing["metadata"]["name"] = job_name(name)
+        thing["metadata"]["labels"]["app.kubernetes.io/instance"] = name
+    template = job["spec"]["template"]
+    template["metadata"]["labels"]["app.kubernetes.io/instance"] = name
+    for volume in template["spec"]["volumes"]:
+        if "persistentVolumeClaim" in volume:
+            volume["persistentVolumeClaim"]["claimName"] = asked.claim or job_name(name)
+
+
+def _containers(pod: Object, asked: Asked) -> None:
+    """The commands. What a recipe does not need goes: nothing to fetch, no links between GPUs to measure."""
+    recipe = IN_POD if asked.named not in packaged() else asked.named
+    changes = [word for change in asked.overrides for word in ("--set", change)] if recipe != IN_POD else []
+    run = ["--run", asked.name]
+    commands = {
+        "fetch": ["fetch", recipe, *changes],
+        "nccl": ["doctor", "nccl", recipe, *changes, *run],
+        "train": [asked.verb, recipe, *changes, *run],
+    }
+    first = {one["name"]: one for one in pod.get("initContainers", [])}
+    if not references(asked.recipe):
+        first.pop("fetch", None)
+    elif "fetch" not in first:  # a recipe for a CPU that needs the hub
+        whole = manifest("exp3")[1]["spec"]["template"]["spec"]["initContainers"]
+        first = {"fetch": next(deepcopy(one) for one in whole if one["name"] == "fetch"), **first}
+    if asked.recipe.hardware.gpus < 2:
+        first.pop("nccl", None)
+    pod.pop("initContainers", None)
+    containers = pod.pop("containers")
+    if first:
+        pod["initContainers"] = list(first.values())
+    pod["containers"] = containers
+    for container in [*first.values(), *containers]:
+        container["args"] = [literal(word) for word in commands[container["name"]]]
+
+
+def literal(word: str) -> str:
+    """A word that the kubelet hands on as it is: it replaces $(NAME) in args, and $$ stands for $."""
+    return word.replace("$(", "$$(")
+
+
+def _recipe(job: Object, asked: Asked) -> None:
+    """The resolved recipe as an annotation, so that two submissions can be compared; a file of the user's own also goes
+    to the Pod, as a file made of its annotation: so the Job stays one object, whole in itself.
+    """
+    text = to_yaml(asked.recipe)
+    if len(text.encode()) > 100_000:
+        raise Refusal("the recipe is larger than 100 kB", "an object's annotations hold 256 kB", "shorten its prompts")
+    job["metadata"]["annotations"] = {HASH: asked.recipe.hash, RECIPE: text}
+    if asked.named in packaged():
+        return
+    template = job["spec"]["template"]
+    template["metadata"].setdefault("annotations", {})[RECIPE] = text
+    item = {"path": Path(IN_POD).name, "fieldRef": {"fieldPath": f"metadata.annotations['{RECIPE}']"}}
+    template["spec"]["volumes"].append({"name": "recipe", "downwardAPI": {"items": [item]}})
+    for container in _all_containers(template["spec"]):
+        container["volumeMounts"].append({"name": "recipe", "mountPath": str(Path(IN_POD).parent), "readOnly": True})
+
+
+def _image(pod: Object, image: str) -> None:
+    for container in _all_containers(pod):
+        container["image"] = image
+        for variable in container["env"]:
+            if variable["name"] == "OPENRS_IMAGE_DIGEST":
+                variable["value"] = image
+
+
+def _resize(claim: Object, job: Object, sizes: Sizes, asked: Asked) -> list[str]:
+    """Resources and times by the plan. Times only grow: the manifest's have slack for the paper's recipes."""
+    spec = job["spec"]
+    pod = spec["template"]["spec"]
+    if sizes.storage is not None:
+        claim["spec"]["resources"]["requests"]["storage"] = sizes.storage
+    if sizes.deadline is not None:
+        spec["activeDeadlineSeconds"] = max(spec["activeDeadlineSeconds"], sizes.deadline)
+    if sizes.grace is not None:
+        pod["terminationGracePeriodSeconds"] = max(pod["terminationGracePeriodSeconds"], sizes.grace)
+    for volume in pod["volumes"]:
+        if volume["name"] == "shm" and sizes.shm is not None:
+            volume["emptyDir"]["sizeLimit"] = sizes.shm
+    changed = {"cpu": sizes.cpu, "memory": sizes.memory}
+    if sizes.gpus:
+        changed["nvidia.com/gpu"] = str(sizes.gpus)
+    for container in _all_containers(pod):
+        if container["name"] != "fetch":
+            for kind in ("requests", "limits"):
+                container["resources"][kind] |= {name: value for name, value in changed.items() if value is not None}
+    return list(sizes.notes)
+
+
+def _all_containers(pod: Object) -> list[Object]:
+    return [*pod.get("initContainers", []), *pod["containers"]]
+
+
+# --- GPUs -------------------------------------------------------------------------------------------------------------
+
+
+def _expression(pod: Object) -> Object:
+    """The node affinity's one line: nvidia.com/gpu.product in ..."""
+    terms = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    found: Object = terms[0]["matchExpressions"][0]
+    return found
+
+
+def labels_of(gpu: str) -> list[str]:
+    """What gpu-feature-discovery calls a GPU of a recipe: nvidia-smi's name with - for blanks. Raises Refusal."""
+    row = read_yaml(TABLE)[0].get(find(gpu).name)
+    if row is None:
+        raise Refusal(
+            f"nobody here knows how a cluster's nodes call the GPU {gpu}",
+            mend="--gpu-product LABEL, as in: kubectl get nodes -L nvidia.com/gpu.product",
+        )
+    return [_label(alias) for alias in row["names"] if not alias.isdigit()]
+
+
+def _label(alias: str) -> str:
+    words = {"geforce": "GeForce", "ada": "Ada", "generation": "Generation", "pcie": "PCIe"}
+    return "-".join(["NVIDIA", *(words.get(word, word.upper()) for word in alias.split())])
