@@ -44,6 +44,10 @@ def document(sources: Sources, price: float | None = None) -> dict[str, Any]:
     many = len(sources.runs) > 1
     said = [f"{run.name}: {note}" if many else note for run in sources.runs for note in run.notes]
     said += [f"{text(one.path)}: {text(one.reason)}" for one in broken]
+    known = {claim.id for claim, _ in judged}
+    said += [
+        f"{run.name}: its recipe names a claim {one} that is none" for run in sources.runs for one in named(run, known)
+    ]
     tree = {
         "schema": SCHEMA,
         "made": now(),
@@ -60,6 +64,12 @@ def document(sources: Sources, price: float | None = None) -> dict[str, Any]:
     }
     clean: dict[str, Any] = plain(tree)
     return clean
+
+
+def named(run: RunData, known: set[str]) -> list[str]:
+    """Claims that the recipe names (paper.claims) and that there are not."""
+    found = below(run.recipe, "paper", "claims")
+    return [name for one in found if (name := text(one, 60)) not in known] if isinstance(found, list) else []
 
 
 def title(sources: Sources) -> str:

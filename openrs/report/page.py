@@ -56,6 +56,8 @@ def report_on(names: Sequence[str], out: str | None = None, price: float | None 
     A single run's report goes into the run, every other into `out` (default: the folder `report`).
     Raises Refusal for a path that is not there, and for result files of which none can be read.
     """
+    if price is not None and not 0 <= price < values.LARGEST:
+        raise Refusal(f"--price {price} is no price", mend="give dollars per GPU-hour, e.g. --price 0.4375")
     sources = gather(names)
     alone = len(sources.runs) == 1 and sources.results is None
     return write(sources, Path(out) if out else sources.runs[0].path if alone else Path("report"), price)

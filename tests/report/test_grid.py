@@ -34,6 +34,7 @@ def test_one_sample_a_problem_shows_what_was_gained_and_lost(tmp_path):
     write_scores(run, "step-000050", {"demo": after}, step=50)
     (grid,) = grids(collect(run))
     (field,) = grid.fields
+    assert field.cells == ("g", "l", "y", "n")
     assert dict(zip((entry[0] for entry in field.data), field.cells, strict=True)) == {
         "a": "y", "b": "g", "c": "l", "d": "n",
     }  # fmt: skip
