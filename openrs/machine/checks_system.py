@@ -10,6 +10,8 @@ import time
 from importlib import metadata
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 from openrs.machine.line import Line, State, judged
 from openrs.machine.memory import GIB
 from openrs.machine.plan_text import amount
@@ -61,11 +63,12 @@ def plain(name: str) -> str:
 
 def _locked() -> tuple[dict[str, str], str]:
     """Name -> version, and where that stands."""
-    named = os.environ.get("OPENRS_LOCK")
-    path = Path(named) if named else _checkout_lock()
+    named = os.environ.get("OPENRS_LOCK", "")
+    path = Path(named) if Path(named).suffix == ".txt" else _checkout_lock()  # scripts/setup also takes a lock's name
     if path is not None and path.is_file():
-        found = re.findall(r"^([A-Za-z0-9][\w.-]*)==([^\s;\\]+)", path.read_text(encoding="utf-8"), re.MULTILINE)
-        return {plain(name): version for name, version in found}, path.name
+        lines = re.findall(r"^[A-Za-z0-9][^\\\n#]*", path.read_text(encoding="utf-8"), re.MULTILINE)
+        wanted = [requirement for requirement in map(Requirement, lines) if _for_here(requirement)]
+        return {plain(one.name): str(one.specifier).removeprefix("==") for one in wanted}, path.name
     pins = {}
     try:
         requirements = metadata.requires("openrs") or []
@@ -76,6 +79,11 @@ def _locked() -> tuple[dict[str, str], str]:
         if match:
             pins[plain(match[1])] = match[2]
     return pins, "openrs's own pins"
+
+
+def _for_here(requirement: Requirement) -> bool:
+    """Whether a locked package is for this Python and this system."""
+    return requirement.marker is None or requirement.marker.evaluate()
 
 
 def _checkout_lock() -> Path | None:

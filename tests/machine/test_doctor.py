@@ -251,6 +251,8 @@ def test_lock_drift(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("OPENRS_LOCK", str(lock))
     lock.write_text("# made by uv\npydantic==2.14.3 \\\n    --hash=sha256:00\ntorch==2.13.0+cpu\n")
     assert checks_system.packages().found == "2 as in lock.txt"
+    lock.write_text("pydantic==2.14.3 ; python_version >= '3'\npydantic==0.1 ; python_version < '3'\n")
+    assert checks_system.packages().found == "1 as in lock.txt"
     lock.write_text("Torch==2.12.0\npydantic==2.14.3\n")
     assert checks_system.packages().state == "fail"
     assert "torch 2.13.0+cpu (locked 2.12.0)" in checks_system.packages().found
