@@ -7,13 +7,14 @@ seconds; nothing of it asks the network (its registry, which does, is not import
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from openrs.evaluation.benchmarks import Benchmark, digest
 from openrs.evaluation.lighteval_tasks import task_config
 from openrs.evaluation.scores import Rows
-from openrs.rundir import now, write_text
+from openrs.rundir import write_text
 
 
 def write_results(
@@ -27,7 +28,7 @@ def write_results(
     """
     from lighteval.logging.evaluation_tracker import EnhancedJSONEncoder
 
-    path = folder / f"results_{now().replace(':', '-')}.json"
+    path = folder / f"results_{datetime.now(UTC).replace(tzinfo=None).isoformat().replace(':', '-')}.json"
     tree = tree_of(benchmarks, scores, record, rows)
     write_text(path, json.dumps(tree, cls=EnhancedJSONEncoder, indent=2, ensure_ascii=False) + "\n")
     return path
