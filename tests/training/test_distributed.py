@@ -1,0 +1,101 @@
+"""Two processes for real, over gloo, with and without ZeRO-2: the losses of one process with the same global batch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openrs.attempt import attempt
+from openrs.errors import Refusal
+from openrs.recipe import load
+from openrs.rundir import Run, read_jsonl
+from openrs.training import launch
+
+WORKER = str(Path(__file__).with_name("fixed_worker.py"))
+STEPS = 5
+BASE = [
+    "model.made=null", "data.limit=60", f"grpo.max_steps={STEPS}", "grpo.save_steps=3", "grpo.warmup_steps=0",
+    "grpo.learning_rate=5e-4", "grpo.per_device_train_batch_size=6", "rewards.workers=1", "training.trackers=[]",
+]  # fmt: skip
+COMPARED = (
+    "loss", "grad_norm", "reward", "reward_std", "frac_reward_zero_std", "accuracy",
+    "completions/mean_length", "completions/clipped_ratio", "completions/non_latin", "num_tokens", "learning_rate",
+)  # fmt: skip
+# TRL's means over the tokens of a micro-batch, of all processes together: the same tokens weigh differently.
+ROUGHLY = ("kl", "entropy")
+
+
+def rows_of(run: Run) -> list[dict[str, Any]]:
+    return list(read_jsonl(run.metrics))
+
+
+def train(folder: Path, model: Path, *overrides: str) -> Run:
+    """`openrs train`, with the worker whose completions are given."""
+    recipe, run = load("demo", [*BASE, f"model.name={model}", *overrides]), Run(folder)
+    with attempt(recipe, run) as progress:
+        launch.train(recipe, run, progress)
+    return run
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory, made_model: Path) -> Run:
+    """Eight micro-batches of one group in one process, without torchrun."""
+    recipe = load("demo", [*BASE, f"model.name={made_model}", "grpo.gradient_accumulation_steps=8"])
+    run = Run(tmp_path_factory.mktemp("one") / "run")
+    with attempt(recipe, run):
+        folder = run.attempts()[-1]
+        environment = {name: value for name, value in os.environ.items() if name != "RANK"}
+        words = [sys.executable, WORKER, str(run.path), "--attempt", str(folder)]
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+    return run
+
+
+@pytest.fixture
+def fixed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "WORKER", (WORKER,))
+
+
+def test_one_process_learns_something_worth_comparing(one: Run) -> None:
+    rows = rows_of(one)
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    assert all(row["accuracy"] == pytest.approx(1 / 3) for row in rows)
+    assert all(row["grad_norm"] > 0.01 for row in rows)
+    assert rows[-1]["kl"] > 1e-3  # the weights have moved, so that a wrong gradient would show
+
+
+@pytest.mark.usefixtures("fixed")
+@pytest.mark.parametrize("zero", [0, 2], ids=["gloo", "ZeRO-2"])
+def test_two_processes_equal_one(zero: int, one: Run, tmp_path: Path, made_model: Path) -> None:
+    run = train(
+        tmp_path / "run",
+        made_model,
+        "hardware.processes=2",
+        "grpo.gradient_accumulation_steps=4",
+        f"hardware.zero_stage={zero}",
+    )
+    alone, together = rows_of(one), rows_of(run)
+    assert [row["step"] for row in together] == list(range(1, STEPS + 1))  # each step once, from one of the two
+    for a, b in zip(alone, together, strict=True):
+        assert b["problems"] == a["problems"]
+        for name in COMPARED:
+            assert b[name] == pytest.approx(a[name], rel=1e-6, abs=1e-6), f"{name} of step {a['step']}"
+        assert b["kl/max"] == pytest.approx(a["kl/max"], rel=1e-5)  # one token's, so with its whole rounding
+        for name in ROUGHLY:
+            assert b[name] == pytest.approx(a[name], rel=0.05), f"{name} of step {a['step']}"
+    log = (run.attempts()[-1] / "log").read_text()
+    assert log.count(f"step {STEPS}/{STEPS}") == 1
+    assert log.count("60 rows from made") == 1
+    assert (run.checkpoints / f"step-{STEPS:06d}" / "checkpoint.json").is_file()
+    assert len(list((run.checkpoints / f"step-{STEPS:06d}").glob("rng_state_*.pth"))) == 2
+
+
+def test_a_refusal_in_the_workers_is_told_once_and_as_a_refusal(tmp_path: Path, made_model: Path) -> None:
+    """Four problems are too few for a step of eight: every worker finds that; exit code 2 and one message come out."""
+    with pytest.raises(Refusal, match="4 problems are fewer than the 8 of one step"):
+        train(
+            tmp_path / "run", made_model, "hardware.processes=2", "grpo.gradient_accumulation_steps=4", "data.limit=4"
+        )
