@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from openrs import recipe_checks
 from openrs.attempt import attempt
 from openrs.errors import Failure
 from openrs.recipe import load
@@ -155,6 +156,34 @@ def _nothing() -> Any:
     from contextlib import nullcontext
 
     return nullcontext()
+
+
+def test_the_split_layout_but_for_nccl(tmp_path: Path, made_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Server and two training processes, as on GPUs. Only the transfer of weights is left out (no_nccl_worker.py): the
+    first step goes through, and at the second the canary, asking the server, finds the old weights there.
+    """
+    monkeypatch.setattr(recipe_checks, "_machine", lambda _: [])  # it refuses the split layout without GPUs
+    monkeypatch.setattr(launch, "WORKER", (str(Path(__file__).with_name("no_nccl_worker.py")),))
+    for name, value in ON_CPU.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(Failure, match=r"after the weight sync of step 1 .* nats apart on average"):
+        train(
+            tmp_path / "run",
+            made_model,
+            "hardware.layout=split",
+            "hardware.processes=2",
+            "grpo.learning_rate=1e-2",
+            "grpo.vllm_server_timeout=300",
+        )
+    run = Run(tmp_path / "run")
+    (row,) = rows_of(run)
+    assert row["completions/mean_length"] > 1
+    assert row["num_tokens"] > 24
+    assert row["time/sync"] > 0
+    assert 0 <= row["canary/gap"] < 1e-4
+    log = (run.attempts()[-1] / "server.log").read_text()
+    assert "POST /v1/completions" in log
+    assert subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, check=False).stdout == b""
 
 
 def test_the_server_goes_with_a_killed_parent(tmp_path: Path, made_model: Path) -> None:
