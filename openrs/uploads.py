@@ -1,13 +1,14 @@
 """Pushing exported models to the hub: only when asked for, in a process of its own, for as long as it takes.
 
-The queue is the run itself: complete checkpoints that uploads.jsonl does not list. A hub that is slow, full of errors
-or gone delays uploads and nothing else; what is left waits for the next launch, or for `openrs export RUN --push`.
+The queue is on disk: RUN/uploads/step-NNNNNN are models that wait, RUN/uploads.jsonl lists those that are there. A hub
+that is slow, full of errors or gone delays uploads and nothing else; what is left waits for the next launch.
 """
 
 import json
 import os
 import random
 import select
+import shutil
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from typing import Any
 
 from openrs.errors import EXIT_DONE, EXIT_FAILED, Failure, Refusal
 from openrs.export import export
+from openrs.libraries import quiet
 from openrs.rundir import Journal, Run, now, read_jsonl, redact, write_json
 from openrs.training import checkpoints
 from openrs.training.processes import die_with_parent
@@ -25,90 +27,92 @@ from openrs.training.processes import die_with_parent
 WAITS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)  # seconds between tries; the last one again and again
 TIMEOUT = 60.0  # seconds without an answer
 POLL = 2.0
+PROCESS = (sys.executable, "-m", "openrs.uploads")
 
 
-def push(folder: Path, repo: str, *, private: bool, say: Callable[[str], None], tries: int | None = None) -> str:
+class _NotNow(Exception):  # noqa: N818
+    """The hub failed in a way that may pass. `asks`: seconds that it wants us to wait."""
+
+    def __init__(self, reason: str, asks: float) -> None:
+        super().__init__(reason)
+        self.asks = asks
+
+
+def push(folder: Path, repo: str, *, private: bool, say: Callable[[str], None], tries: int) -> str:
     """Upload a model folder as one commit, trying again while the hub fails in ways that pass; returns the commit.
 
     What a broken try has uploaded is not sent again: the hub keeps large files by their SHA-256. Raises Refusal where
     trying again cannot help (no token, no right, no such name), Failure after `tries`.
     """
-    from huggingface_hub import HfApi
+    for number in range(1, tries + 1):
+        try:
+            return _push_once(folder, repo, private=private)
+        except _NotNow as failed:
+            if number == tries:
+                raise Failure(
+                    f"{folder.name} could not be pushed to {repo}: {failed}",
+                    mend="the same command tries again, and sends only what is missing",
+                ) from None
+            pause = _pause(number, failed)
+            say(f"pushing {folder.name} to {repo}: {failed}; trying again in {pause:.0f} s")
+            time.sleep(pause)
+    raise AssertionError("not reached")
+
+
+def _push_once(folder: Path, repo: str, *, private: bool) -> str:
+    from huggingface_hub import HfApi, errors
     from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
 
     get_session().timeout = TIMEOUT  # huggingface_hub 1.33 itself would wait for ever
-    api, number = HfApi(), 0
-    while True:
-        try:
-            api.create_repo(repo, private=private, exist_ok=True)
-            done = api.upload_folder(
-                repo_id=repo, folder_path=folder, commit_message=f"openrs: {folder.name}", ignore_patterns=[".*"]
-            )
-            return str(done.commit_url)
-        except Exception as error:  # noqa: BLE001 - named fault boundary: the hub
-            _refuse_for_good(error, repo)
-            number += 1
-            reason = redact(str(error).splitlines()[0] if str(error) else type(error).__name__)[:200]
-            if number == tries:
-                raise Failure(
-                    f"{folder.name} could not be pushed to {repo}: {reason}",
-                    mend="the same command tries again, and sends only what is missing",
-                ) from None
-            pause = max(WAITS[min(number, len(WAITS)) - 1] * random.uniform(0.8, 1.2), _retry_after(error))
-            say(f"pushing {folder.name} to {repo}: {reason}; trying again in {pause:.0f} s")
-            time.sleep(pause)
+    try:
+        HfApi().create_repo(repo, private=private, exist_ok=True)
+        message = f"openrs: {folder.name}"
+        done = HfApi().upload_folder(repo_id=repo, folder_path=folder, commit_message=message, ignore_patterns=[".*"])
+        return str(done.commit_url)
+    except Exception as error:  # noqa: BLE001 - named fault boundary: the hub
+        response = getattr(error, "response", None)
+        if isinstance(error, errors.HFValidationError):
+            raise Refusal(f"{repo} is no name of a repository", mend="owner/name, as on the hub") from None
+        if isinstance(error, errors.LocalTokenNotFoundError) or getattr(response, "status_code", 0) in (401, 403):
+            raise Refusal(f"the hub does not let us write to {repo}", mend="set HF_TOKEN to a token that may") from None
+        asks = str(getattr(response, "headers", {}).get("Retry-After", "0"))
+        reason = redact(str(error).splitlines()[0] if str(error) else type(error).__name__)[:200]
+        raise _NotNow(reason, float(asks) if asks.isdigit() else 0.0) from None
 
 
-def _refuse_for_good(error: Exception, repo: str) -> None:
-    from huggingface_hub import errors
-
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if isinstance(error, errors.HFValidationError):
-        raise Refusal(f"{repo} is no name of a repository", mend="owner/name, as on the hub") from None
-    if isinstance(error, errors.LocalTokenNotFoundError) or status in (401, 403):
-        raise Refusal(f"the hub does not let us write to {repo}", mend="set HF_TOKEN to a token that may") from None
-
-
-def _retry_after(error: Exception) -> float:
-    text = str(getattr(getattr(error, "response", None), "headers", {}).get("Retry-After", "0"))
-    return min(float(text), WAITS[-1]) if text.isdigit() else 0.0
+def _pause(number: int, failed: _NotNow) -> float:
+    """Seconds to wait after the `number`-th failure in a row."""
+    return max(WAITS[min(number, len(WAITS)) - 1] * random.uniform(0.8, 1.2), min(failed.asks, WAITS[-1]))
 
 
 # --- the queue --------------------------------------------------------------------------------------------------------
 
 
-def _places(run: Run) -> tuple[Path, Path]:
-    """What is wanted (a repository), and what is done."""
-    return run.path / "uploads.json", run.path / "uploads.jsonl"
+def _wanted(run: Run) -> Path:
+    """Where it stands that this run's checkpoints are to be pushed, and to which repository."""
+    return run.path / "uploads.json"
+
+
+def _done(run: Run, repo: str) -> set[int]:
+    return {row["step"] for row in read_jsonl(run.path / "uploads.jsonl") if row["repo"] == repo}
 
 
 def waiting(run: Run, repo: str) -> list[int]:
-    """Steps whose complete checkpoints have not been pushed to `repo`, oldest first."""
-    done = {row["step"] for row in read_jsonl(_places(run)[1]) if row["repo"] == repo}
-    steps = [checkpoints.step_of(folder) for folder in checkpoints.complete(run.checkpoints)]
-    return [step for step in steps if step not in done]
+    """Steps of which the model is to be pushed yet, oldest first."""
+    folders = [*checkpoints.complete(run.checkpoints), *(run.path / "uploads").glob(checkpoints.PLACE)]
+    return sorted({checkpoints.step_of(folder) for folder in folders} - _done(run, repo))
 
 
 def held(run: Run) -> list[int]:
     """Steps whose checkpoints retention must leave alone: they are to be pushed, and not exported yet."""
-    if not _places(run)[0].is_file():
+    if not _wanted(run).is_file():
         return []
-    steps = [checkpoints.step_of(folder) for folder in checkpoints.complete(run.checkpoints)]
-    return [step for step in steps if not (run.path / "export" / f"step-{step:06d}").is_dir()]
+    repo = json.loads(_wanted(run).read_text(encoding="utf-8"))["repo"]
+    return [step for step in waiting(run, repo) if not _place(run, step).is_dir()]
 
 
-def push_waiting(run: Run, repo: str, *, private: bool, say: Callable[[str], None]) -> int:
-    """Export and push, once each, what waits; returns how many. Does not give up on a hub that fails for a while."""
-    steps = waiting(run, repo)
-    for step in steps:
-        export(run, step)  # first all exports: they free the checkpoints
-    for step in steps:
-        folder = run.path / "export" / f"step-{step:06d}"
-        url = push(folder, repo, private=private, say=say)
-        with Journal(_places(run)[1]) as journal:
-            journal.append({"step": step, "repo": repo, "commit": url, "time": now()})
-        say(f"{folder.name} is pushed: {url}")
-    return len(steps)
+def _place(run: Run, step: int) -> Path:
+    return checkpoints.folder_of(run.path / "uploads", step)
 
 
 @contextmanager
@@ -117,15 +121,14 @@ def beside(run: Run, repo: str | None, say: Callable[[str], None], *, private: b
 
     After the block it may finish what waits; when the block is left by an exception, the queue stays as it is.
     """
-    wanted = _places(run)[0]
     if repo is None:
-        wanted.unlink(missing_ok=True)
+        _wanted(run).unlink(missing_ok=True)
         yield
         return
-    write_json(wanted, {"repo": repo, "private": private})
+    write_json(_wanted(run), {"repo": repo, "private": private})
     log = run.attempts()[-1] / "uploads.log"
     with log.open("ab") as file:
-        words = [sys.executable, "-m", "openrs.uploads", str(run.path), str(os.getpid())]
+        words = [*PROCESS, str(run.path), str(os.getpid())]
         child = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=file, stderr=file, start_new_session=True)
     try:
         yield
@@ -135,30 +138,67 @@ def beside(run: Run, repo: str | None, say: Callable[[str], None], *, private: b
         if left:
             say(f"pushing {len(left)} checkpoints to {repo} (Ctrl-C leaves them for later)")
         if child.wait() != EXIT_DONE:
-            say(f"not everything is pushed: {log}; openrs export {run.path} --push {repo} goes on")
+            say(f"not everything is pushed, see {log}; the same command goes on")
     finally:
         child.kill()
         child.wait()
 
 
+def work(run: Run, repo: str, *, private: bool, ended: Callable[[], bool], say: Callable[[str], None]) -> None:
+    """Push what waits and what comes, until `ended` and nothing waits. While the hub fails, models are still exported,
+    so that retention can let their checkpoints go."""
+    failures, next_try = 0, 0.0
+    while True:
+        last = ended()
+        for step in waiting(run, repo):
+            if not _place(run, step).is_dir():
+                export(run, step, _place(run, step))
+        steps = waiting(run, repo)
+        if not steps and last:
+            return
+        if not steps or time.monotonic() < next_try:
+            continue
+        folder = _place(run, steps[0])
+        try:
+            url = _push_once(folder, repo, private=private)
+        except _NotNow as failed:
+            failures += 1
+            pause = _pause(failures, failed)
+            next_try = time.monotonic() + pause
+            say(f"pushing {folder.name} to {repo}: {failed}; trying again in {pause:.0f} s")
+            continue
+        failures = 0
+        with Journal(run.path / "uploads.jsonl") as journal:
+            journal.append({"step": steps[0], "repo": repo, "commit": url, "time": now()})
+        shutil.rmtree(folder)
+        say(f"{folder.name} is pushed: {url}")
+
+
 def main(path: str, starter: int) -> int:
-    """The process beside: push until stdin ends and nothing waits."""
+    """The process beside: until stdin ends and nothing waits."""
     die_with_parent(starter)
+    quiet()
     run = Run(Path(path))
-    wanted: dict[str, Any] = json.loads(_places(run)[0].read_text(encoding="utf-8"))
+    wanted: dict[str, Any] = json.loads(_wanted(run).read_text(encoding="utf-8"))
+    closed = False
+
+    def ended() -> bool:
+        nonlocal closed
+        if closed:
+            time.sleep(min(POLL, WAITS[0]))
+        else:
+            closed = bool(select.select([0], [], [], POLL)[0])
+        return closed
 
     def say(text: str) -> None:
         print(f"{now()} {text}", flush=True)  # noqa: T201 - its stdout is the log
 
     try:
-        while True:
-            last = bool(select.select([0], [], [], POLL)[0])
-            push_waiting(run, wanted["repo"], private=wanted["private"], say=say)
-            if last:
-                return EXIT_DONE
+        work(run, wanted["repo"], private=wanted["private"], ended=ended, say=say)
     except Refusal as refusal:
         say(str(refusal))
         return EXIT_FAILED
+    return EXIT_DONE
 
 
 if __name__ == "__main__":

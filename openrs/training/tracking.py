@@ -9,12 +9,13 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, Protocol
 
 from openrs import manifest
 from openrs.errors import Failure, Refusal
-from openrs.rundir import Run, read_jsonl, redact
+from openrs.rundir import Lock, Run, now, read_jsonl, redact
 
 Row = Mapping[str, Any]
 KINDS = ("tensorboard", "wandb", "trackio")
@@ -30,21 +31,28 @@ class Tracker(Protocol):
 
 
 class TensorBoard:
-    """Event files in the run's tensorboard/; one event a step with all its numbers."""
+    """An event file in the run's tensorboard/, one event a step with all its numbers. Written at once and by ourselves:
+    TensorBoard's own writer is a thread, which would meet a full disk where nobody can catch it."""
 
     def __init__(self, run: Run, *, live: bool) -> None:
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
         folder = run.path / "tensorboard"
         shutil.rmtree(folder, ignore_errors=True)
-        self._writer = EventFileWriter(str(folder), flush_secs=10)
+        folder.mkdir()
+        self._writer = RecordWriter((folder / "events.out.tfevents.0.openrs").open("wb"))
+        began = manifest.started(run, first=True)
+        self._writer.write(Event(wall_time=began, file_version="brain.Event:2").SerializeToString())
 
     def write(self, row: Row, seconds: float) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         values = [Summary.Value(tag=name, simple_value=value) for name, value in numbers(row).items()]
-        self._writer.add_event(Event(wall_time=seconds, step=row["step"], summary=Summary(value=values)))
+        event = Event(wall_time=seconds, step=row["step"], summary=Summary(value=values))
+        self._writer.write(event.SerializeToString())
+        self._writer.flush()
 
     def close(self) -> None:
         self._writer.close()
@@ -57,8 +65,11 @@ class Wandb:
     def __init__(self, run: Run, *, live: bool) -> None:
         import wandb
 
-        mode = {"mode": "offline"} if live else {}
-        self._run = wandb.init(project="openrs", name=run.path.name, dir=str(run.path), config=_about(run), **mode)
+        quietly: dict[str, Any] = {"settings": wandb.Settings(console="off", silent=True)}
+        mode = {"mode": "offline", **quietly} if live else {}
+        self._run = wandb.init(
+            project="openrs", name=_name(run, live=live), dir=str(run.path), config=_about(run), **mode
+        )
 
     def write(self, row: Row, seconds: float) -> None:
         self._run.log({**numbers(row), "_timestamp": seconds}, step=row["step"])
@@ -68,7 +79,7 @@ class Wandb:
 
 
 class Trackio:
-    """A trackio run in its local database."""
+    """A trackio run of its own for each mirror, in its local database."""
 
     def __init__(self, run: Run, *, live: bool) -> None:
         if live:  # its database would else lie in the home folder, outside of the run
@@ -76,7 +87,7 @@ class Trackio:
         import trackio
 
         self._trackio = trackio
-        trackio.init(project="openrs", name=run.path.name, config=_about(run), resume="never")
+        trackio.init(project="openrs", name=_name(run, live=live), config=_about(run), resume="never")
 
     def write(self, row: Row, seconds: float) -> None:
         self._trackio.log(numbers(row), step=row["step"])
@@ -95,6 +106,10 @@ def numbers(row: Row) -> dict[str, float]:
         for name, value in row.items()
         if name != "step" and isinstance(value, int | float) and not isinstance(value, bool)
     }
+
+
+def _name(run: Run, *, live: bool) -> str:
+    return f"{run.path.resolve().name}-{f'attempt{len(run.attempts())}' if live else now()}"
 
 
 def _about(run: Run) -> dict[str, Any]:
@@ -171,10 +186,13 @@ def rebuild(run: Run, kind: str) -> int:
     if not rows:
         raise Refusal(f"{run.path} has no metrics yet", mend="train first")
     try:
-        tracker = MAKERS[kind](run, live=False)
-        for row in rows:
-            tracker.write(row, clock.after(row))
-        tracker.close()
+        with Lock(run) if kind == "tensorboard" else nullcontext():  # whoever trains has its files open
+            tracker = MAKERS[kind](run, live=False)
+            for row in rows:
+                tracker.write(row, clock.after(row))
+            tracker.close()
+    except Refusal:
+        raise
     except Exception as error:
         raise Failure(
             f"the tracker {kind} broke: {redact(str(error))}", mend="metrics.jsonl is whole: try again"

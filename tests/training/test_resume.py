@@ -108,9 +108,10 @@ def test_killed_everywhere_it_hurts(undisturbed: Path, tmp_path: Path) -> None:
     killed(five, die_while_the_checkpoint_of_step_10_is_written, 5)
     assert [p.name for p in (run / "checkpoints").glob("step-*")] == ["step-000005"]
     said = killed(six, die_between_checkpoint_and_step_at_the_end_of_an_epoch, 5)
-    assert "checkpoint-10 was being written or deleted when the run was killed: removed" in (
-        run / "attempts/04/log"
-    ).read_text(), said
+    assert (
+        "checkpoint-10 was being written or deleted when the run was killed: removed"
+        in (run / "attempts/04/log").read_text()
+    ), said
     killed(six, die_while_an_old_checkpoint_is_deleted, 12)
     code, said = runs.openrs(six)
     assert code == 0, said

@@ -83,7 +83,14 @@ def test_a_second_signal_leaves_a_step_that_never_ends(tmp_path: Path) -> None:
 
 def test_a_signal_on_one_rank_stops_all_at_the_same_step(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    sets = ["--set", "hardware.processes=2", "--set", "grpo.per_device_train_batch_size=6", "--set", "grpo.max_steps=60"]
+    sets = [
+        "--set",
+        "hardware.processes=2",
+        "--set",
+        "grpo.per_device_train_batch_size=6",
+        "--set",
+        "grpo.max_steps=60",
+    ]
     launched = runs.start(["train", runs.recipe_in(tmp_path), "--run", run, *sets], runs.fork_ranks)
     launched.wait_for(lambda: steps(run) >= 2)
     os.kill(int((run / "attempts/01/worker-1.pid").read_text()), signal.SIGTERM)

@@ -6,7 +6,7 @@ quiet()
 
 import datasets  # noqa: E402, F401
 import pyarrow.parquet  # noqa: E402, F401
-import tensorboard.summary.writer.event_file_writer  # noqa: E402, F401
+import tensorboard.summary.writer.record_writer  # noqa: E402, F401
 import transformers.models.qwen2.modeling_qwen2  # noqa: E402, F401
 
 import openrs.rewards.functions  # noqa: E402

@@ -1,0 +1,261 @@
+"""What breaks around a training: the disk, the hub, the judge, the numbers, a second process. Each fault is a real one."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import runs
+from push_hub import PushHub
+
+from openrs.rundir import Run
+from openrs.training import checkpoints
+
+HERE = Path(__file__).parent
+
+
+# --- the disk ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A tmpfs of 8 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(place)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("mounting a small disk wants root, and a kernel that lets it")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def fill(disk: Path, leave: int) -> None:
+    free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+    (disk / "filler").write_bytes(b"0" * max(0, free - leave))
+
+
+def somebody_fills_the_disk_after_step_5() -> None:
+    from openrs.training.guard import Guard
+
+    save = Guard.on_save
+
+    def filling(self: Guard, args: object, state: object, control: object, **more: object) -> None:
+        save(self, args, state, control, **more)
+        fill(self._run.path.parent, leave=200_000)
+
+    Guard.on_save = filling  # type: ignore[method-assign]
+
+
+def somebody_fills_the_disk_before_the_line_of_step_8() -> None:
+    from openrs.rundir import Journal
+
+    append = Journal.append
+
+    def filling(self: Journal, row: dict[str, object]) -> None:
+        if row["step"] == 8:
+            fill(self.path.parent.parent, leave=0)
+        append(self, row)
+
+    Journal.append = filling  # type: ignore[method-assign, assignment]
+
+
+def test_a_disk_that_gets_full(undisturbed: Path, small_disk: Path, tmp_path: Path) -> None:
+    """While a checkpoint is written, and while a line is: the old checkpoint survives, and with room it goes on."""
+    run = small_disk / "run"
+    command = ["train", runs.recipe_in(tmp_path), "--run", run]
+    code, said = runs.openrs(command, somebody_fills_the_disk_after_step_5)
+    assert code == 1, said
+    assert re.search(r"the disk is full: the checkpoint of step 10 needs about 3\d\d kB, 1?\d\d kB are free", said), (
+        said
+    )
+    assert "step-000005 is complete and untouched" in said
+    assert "make room and give the same command again" in said
+    assert "Traceback" not in said
+    assert not list((run / "checkpoints" / ".staging").iterdir())
+    ended = runs.attempts(run)[-1]
+    assert (ended["exit_code"], ended["reason"][:16]) == (1, "the disk is full")
+
+    (small_disk / "filler").unlink()
+    code, said = runs.openrs(command, somebody_fills_the_disk_before_the_line_of_step_8)
+    assert code == 1, said
+    assert "going on from the checkpoint of step 5" in said
+    assert f"the disk of {run} is full" in said
+    assert "Traceback" not in said
+
+    (small_disk / "filler").unlink()
+    code, said = runs.openrs(command)
+    assert code == 0, said
+    assert runs.everything(run) == runs.everything(undisturbed)
+
+
+def test_a_disk_that_is_too_small_is_refused_before_the_start(small_disk: Path, tmp_path: Path) -> None:
+    fill(small_disk, leave=1_500_000)
+    code, said = runs.openrs(["train", runs.recipe_in(tmp_path), "--run", small_disk / "run"])
+    assert code == 2, said
+    assert f"the disk of {small_disk / 'run'} has 1.5 MB free; the run needs 2.0 MB more" in said
+    assert re.search(r"a checkpoint is 2\d\d kB, and the recipe keeps several", said), said
+    assert not (small_disk / "run" / "base").exists()
+
+
+# --- the hub -------------------------------------------------------------------------------------------------------------
+
+
+def uploads_in_a_hurry() -> None:
+    from openrs import uploads
+
+    uploads.PROCESS = (sys.executable, str(HERE / "uploads_in_a_hurry.py"))  # type: ignore[assignment]
+
+
+def test_a_hub_that_is_gone_then_busy_then_broken_then_silent(undisturbed: Path, tmp_path: Path) -> None:
+    """Training does not notice; what could not be pushed waits in the queue, and the next launch pushes it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    hub, run = PushHub(port=port), tmp_path / "run"
+    command = ["train", runs.recipe_in(tmp_path), "--run", run, "--push", "me/tiny"]
+    launched = runs.start(command, uploads_in_a_hurry, **hub.environment)
+    launched.wait_for(lambda: "pushing 4 checkpoints to me/tiny" in launched.text)
+    assert runs.everything(run) == runs.everything(undisturbed)
+    log = run / "attempts/01/uploads.log"
+    launched.wait_for(lambda: "trying again in" in log.read_text())
+    os.kill(launched.process.pid or 0, signal.SIGTERM)
+    assert launched.wait() == 75
+    assert not (run / "uploads.jsonl").exists()
+
+    hub.faults += ["429", "500", "hang"]
+    with hub:
+        code, said = runs.openrs(command, uploads_in_a_hurry, **hub.environment)
+    assert code == 0, said
+    assert "training is done: step-000020 is there" in said
+    assert list(hub.commits) == [f"openrs: step-0000{step}" for step in ("05", "10", "15", "20")]
+    assert hub.commits["openrs: step-000020"] == [
+        "README.md", "chat_template.jinja", "config.json", "generation_config.json", "model.safetensors",
+        "openrs.json", "recipe.yaml", "tokenizer.json", "tokenizer_config.json",
+    ]  # fmt: skip
+    assert hub.created[0]["visibility"] == "private"
+    assert runs.final_state(run)["model.safetensors"] in hub.objects
+    assert len([asked for asked in hub.asked if asked.startswith("PUT")]) == 4
+    assert [row["step"] for row in map(json.loads, (run / "uploads.jsonl").read_text().splitlines())] == [5, 10, 15, 20]
+    for path in run.rglob("*"):  # the token that it was given is nowhere
+        assert not path.is_file() or b"planted0secret" not in path.read_bytes(), path
+
+
+# --- the judge -----------------------------------------------------------------------------------------------------------
+
+
+def the_judges_are_killed_in_step_2() -> None:
+    import psutil
+
+    from openrs.training.trainer import Trainer
+
+    judge = Trainer._calculate_rewards
+
+    def killing(self: Trainer, *args: object) -> object:
+        if self.state.global_step == 1:
+            judges = [child for child in psutil.Process().children() if "worker.py" in " ".join(child.cmdline())]
+            print(f"killed {len(judges)} judges", flush=True)
+            for child in judges:
+                child.kill()
+        return judge(self, *args)
+
+    Trainer._calculate_rewards = killing  # type: ignore[method-assign, assignment]
+
+
+def test_judging_processes_that_die(tmp_path: Path) -> None:
+    """Somebody, the out-of-memory killer say, kills them: others take over, and every completion has its verdict."""
+    accuracy = ["--set", "rewards.functions=[{name: accuracy}, {name: 'toy_rewards:spread'}]", "--until", "3"]
+    command = ["train", runs.recipe_in(tmp_path), *accuracy, "--run"]
+    code, said = runs.openrs([*command, tmp_path / "run"], the_judges_are_killed_in_step_2)
+    assert code == 0, said
+    assert "killed 1 judges" in said
+    undisturbed = runs.start([*command, tmp_path / "undisturbed"])
+    assert undisturbed.wait() == 0
+    assert runs.rows(tmp_path / "run") == runs.rows(tmp_path / "undisturbed")
+    assert [row["judge/completions"] for row in runs.rows(tmp_path / "run")] == [12.0] * 3
+    assert [row["judge/crashes"] for row in runs.rows(tmp_path / "run")] == [0.0] * 3
+
+
+# --- the numbers ---------------------------------------------------------------------------------------------------------
+
+
+def rank_1_has_a_nan_loss_in_step_3() -> None:
+    from openrs.training.trainer import Trainer
+
+    runs.fork_ranks()
+    loss = Trainer._compute_loss
+
+    def broken(self: Trainer, *args: object) -> object:
+        found = loss(self, *args)  # type: ignore[arg-type]
+        return found * float("nan") if self.state.global_step == 2 and os.environ["RANK"] == "1" else found
+
+    Trainer._compute_loss = broken  # type: ignore[method-assign, assignment]
+
+
+def test_a_loss_that_is_nan_on_one_rank_stops_all_and_its_batch_is_kept(tmp_path: Path) -> None:
+    import torch
+
+    run = tmp_path / "run"
+    sets = ["hardware.processes=2", "grpo.per_device_train_batch_size=6", "grpo.save_steps=2"]
+    command = ["train", runs.recipe_in(tmp_path), "--run", run, *[word for text in sets for word in ("--set", text)]]
+    code, said = runs.openrs(command, rank_1_has_a_nan_loss_in_step_3)
+    assert code == 1, said
+    assert "step 3: the loss is" in said
+    assert "going on would make every weight NaN" in said
+    folder = Run(run).failures / "step-000003"
+    batches = [torch.load(folder / f"batch-{rank}.pt", weights_only=True) for rank in (0, 1)]
+    assert [bool(batch["value"].isnan()) for batch in batches] == [False, True]
+    assert batches[1]["inputs"]["completion_ids"].shape[0] == 6
+    texts = json.loads((folder / "completions-1.json").read_text())
+    assert len(texts["completion"]) == len(texts["id"]) == 12
+    assert [path.name for path in checkpoints.complete(run / "checkpoints")] == ["step-000002"]
+    assert [row["step"] for row in runs.rows(run)] == [1, 2]
+
+
+def the_gradient_overflows_in_step_3() -> None:
+    from openrs.training.trainer import Trainer
+
+    clip = Trainer._clip_grad_norm
+
+    def overflowing(self: Trainer, model: object) -> object:
+        if self.state.global_step == 2:
+            next(iter(model.parameters())).grad[0, 0] = float("inf")  # type: ignore[attr-defined]
+        return clip(self, model)
+
+    Trainer._clip_grad_norm = overflowing  # type: ignore[method-assign]
+
+
+def test_a_gradient_that_is_no_number_never_reaches_the_weights(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = ["train", runs.recipe_in(tmp_path), "--run", run, "--set", "grpo.save_steps=2", "--until", 4]
+    code, said = runs.openrs(command, the_gradient_overflows_in_step_3)
+    assert code == 1, said
+    assert "step 3: the norm of the gradient is" in said
+    assert (Run(run).failures / "step-000003" / "batch-0.pt").is_file()
+    code, said = runs.openrs(command)  # a cosmic ray, say: it does not come again
+    assert code == 0, said
+    assert "going on from the checkpoint of step 2" in said
+
+
+# --- somebody else -------------------------------------------------------------------------------------------------------
+
+
+def test_two_processes_on_one_run_directory(tmp_path: Path) -> None:
+    run, recipe = tmp_path / "run", runs.recipe_in(tmp_path, "spread_and_stick")
+    first = runs.start(["train", recipe, "--run", run], STICK_AT="2")
+    first.wait_for(lambda: (run / "metrics.jsonl").is_file() and runs.rows(run))
+    before = (run / "manifest.json").read_bytes()
+    code, said = runs.openrs(["train", recipe, "--run", run])
+    assert code == 2
+    assert f"{run} is in use by process {first.process.pid} on {os.uname().nodename} since " in said
+    assert "two processes would write over each other's checkpoints" in said
+    assert (run / "manifest.json").read_bytes() == before
+    first.process.kill()
+    assert first.wait() == -signal.SIGKILL
+    code, said = runs.openrs(["train", recipe, "--run", run, "--until", 2], STICK_AT="99")
+    assert code == 0, said  # the kernel has freed the lock
