@@ -39,7 +39,7 @@ def evaluate_stage(recipe: Recipe, run: Run, progress: Progress) -> list[dict[st
     """Evaluate the base (step 0) and the checkpoints that there are, by the recipe's rule."""
     with Judge(recipe.rewards.workers, recipe.rewards.timeout_seconds, int(recipe.rewards.memory_gib * 2**30)) as judge:
         found = [
-            evaluate(target, recipe.evaluation, run.evaluation(target.folder), progress, judge)
+            evaluate(target, recipe.evaluation, run.evaluation(target.label), progress, judge)
             for target in targets_of_run(run, recipe)
         ]
     return [scores for scores in found if scores is not None]
