@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from openrs import __version__
+from openrs.cluster import arguments as cluster_arguments
 from openrs.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_REFUSED, Interrupted, Refusal, not_installed
+from openrs.rundir import redact
 
 Verb = Callable[[argparse.Namespace], int]
 EVALUATION_OPTIONS = (
@@ -233,6 +235,15 @@ def doctor(args: argparse.Namespace) -> int:
     return code
 
 
+# --- the cluster ------------------------------------------------------------------------------------------------------
+
+
+def cluster(args: argparse.Namespace) -> int:
+    from openrs.cluster.verbs import run
+
+    return run(args)
+
+
 def _machine_verbs(verb: Callable[[str, Verb, str], argparse.ArgumentParser]) -> None:
     sub = verb("plan", plan, "what a recipe takes: memory by part, time, money, disk; no GPU needed")
     _recipe_options(sub)
@@ -376,6 +387,7 @@ def parser() -> argparse.ArgumentParser:
 
     _run_verbs(verb)
     _machine_verbs(verb)
+    cluster_arguments.add(verb("cluster", cluster, "run recipes as Kubernetes Jobs: submit, follow, collect"), cluster)
 
     judge = verb("grade", grade, "ask the judge about answers: a verdict a line, and what was extracted")
     judge.add_argument(
@@ -401,7 +413,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         function: Verb = args.function
         return function(args)
     except Refusal as refusal:
-        print(f"openrs {args.verb}: {refusal}", file=sys.stderr)
+        print(redact(f"openrs {args.verb}: {refusal}"), file=sys.stderr)
         return refusal.exit_code
     except ModuleNotFoundError as error:
         missing = not_installed(error)
@@ -410,7 +422,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"openrs {args.verb}: {missing}", file=sys.stderr)
         return missing.exit_code
     except Interrupted as interrupted:
-        print(f"openrs {args.verb}: {interrupted}", file=sys.stderr)
+        print(redact(f"openrs {args.verb}: {interrupted}"), file=sys.stderr)
         return EXIT_INTERRUPTED
     except KeyboardInterrupt:
         print(f"openrs {args.verb}: stopped by Ctrl-C", file=sys.stderr)

@@ -9,6 +9,8 @@ import shutil
 import warnings
 from pathlib import Path
 
+from openrs.rundir import redact
+
 # Read by the libraries when they are imported; what a user has set stays.
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",  # two OpenMP pools that spin on one core made a step 8 to 40 times slower (docs/stack.md)
@@ -27,7 +29,7 @@ def quiet(log: Path | None = None) -> None:
     if not has_nvidia_gpu():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else deepspeed warns at every import that it found no GPU
     handler: logging.Handler = logging.FileHandler(log, encoding="utf-8") if log is not None else logging.NullHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_WithoutSecrets("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     for old in [h for h in root.handlers if isinstance(h, logging.NullHandler | logging.FileHandler)]:
         root.removeHandler(old)
@@ -51,6 +53,11 @@ def hide_progress_bars() -> None:
 def has_nvidia_gpu() -> bool:
     """Whether this machine shows an NVIDIA device; asks no library, so it answers at once."""
     return Path("/dev/nvidia0").exists() or Path("/dev/dxg").exists() or shutil.which("nvidia-smi") is not None
+
+
+class _WithoutSecrets(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
 
 
 def _hand_over(*names: str) -> None:

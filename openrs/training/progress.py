@@ -1,11 +1,14 @@
 """What a person sees of a long job: one live line in a terminal, one plain line a step in a log file or container."""
 
+import os
 import sys
 import time
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
+
+from openrs.rundir import redact
 
 
 def duration(seconds: float) -> str:
@@ -34,14 +37,13 @@ class Progress:
     def say(self, text: str) -> None:
         """A line that stays."""
         self._clear()
-        self._stream.write(text + "\n")
-        self._stream.flush()
+        self._show(redact(text) + "\n")
         self.note(text)
 
     def note(self, text: str) -> None:
         """A line for the log file only."""
         if self._log is not None:
-            self._log.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+            self._log.write(f"{time.strftime('%H:%M:%S')} {redact(text)}\n")
             self._log.flush()
 
     def start(self, done: int | None = None) -> None:
@@ -64,14 +66,10 @@ class Progress:
         self.note(line)
         if self._live:
             shown = line[:200]
-            self._stream.write("\r" + shown.ljust(self._width))
-            self._width = len(shown)
-            if done == total:
-                self._stream.write("\n")
-                self._width = 0
+            self._show("\r" + shown.ljust(self._width) + ("\n" if done == total else ""))
+            self._width = len(shown) if done < total else 0
         else:
-            self._stream.write(line + "\n")
-        self._stream.flush()
+            self._show(line + "\n")
 
     def close(self) -> None:
         self._clear()
@@ -81,8 +79,16 @@ class Progress:
 
     def _clear(self) -> None:
         if self._width:
-            self._stream.write("\r" + " " * self._width + "\r")
+            self._show("\r" + " " * self._width + "\r")
             self._width = 0
+
+    def _show(self, text: str) -> None:
+        """Write to whoever looks. When nobody does any more (a closed terminal, `| head`), the job goes on unseen."""
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except OSError:
+            self._stream = Path(os.devnull).open("w")  # noqa: SIM115 - open as long as this process is
 
 
 def _pace(seconds: float) -> str:

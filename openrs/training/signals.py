@@ -16,7 +16,7 @@ from types import FrameType
 
 from openrs.errors import EXIT_INTERRUPTED, Interrupted
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # the last: a terminal that is closed, a line that broke
 # A terminal gives Ctrl-C to every process of a job, and launchers hand on what they get: within this, one wish.
 ECHO_SECONDS = 1.0
 
@@ -35,8 +35,9 @@ _state = _State()
 
 @contextmanager
 def handled() -> Iterator[None]:
-    """SIGTERM and SIGINT stop the block at a safe place. Only in the main thread; the old handlers come back after."""
-    before = {number: signal.signal(number, _handle) for number in SIGNALS}
+    """SIGNALS stop the block at a safe place. Only in the main thread; the old handlers come back after."""
+    heard = [n for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN]  # nohup, or a shell's background
+    before = {number: signal.signal(number, _handle) for number in heard}
     _state.asked = 0
     try:
         yield

@@ -14,7 +14,7 @@ from pathlib import Path
 from openrs.errors import EXIT_DONE
 from openrs.libraries import quiet
 from openrs.recipe import load_resolved
-from openrs.rundir import Run, write_text
+from openrs.rundir import Run, redact, write_text
 from openrs.training import processes, signals
 from openrs.training.generator import Address
 from openrs.training.progress import Progress
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             grpo.train_from(load_resolved(Run(args.run).recipe), Run(args.run), progress, args.start, server)
         outcome = processes.Outcome(number, EXIT_DONE)
     except BaseException as error:  # noqa: BLE001 - the end of this process: its outcome is told, whatever it is
-        traceback.print_exc()
+        sys.stderr.write(redact(traceback.format_exc()))
         outcome = processes.outcome_of(error)
     processes.write_outcome(args.attempt, outcome)
     progress.close()

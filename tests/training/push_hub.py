@@ -34,7 +34,7 @@ class PushHub:
             def do_GET(self) -> None:
                 hub.answer(self)
 
-            do_POST = do_PUT = do_GET  # noqa: N815
+            do_POST = do_PUT = do_GET
 
         self.server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         self.server.daemon_threads = True

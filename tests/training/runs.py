@@ -93,6 +93,7 @@ def _in_child(argv: list[str], said: Path, fault: Callable[[], None] | None, env
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     os.environ.update(environment)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     from openrs.cli import main
 
     if fault is not None:

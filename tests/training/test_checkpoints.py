@@ -148,7 +148,7 @@ def test_the_same_step_again_overwrites_nothing(folder: Path) -> None:
     assert checkpoints.damage(folder / "step-000015") is None
 
 
-# --- retention -----------------------------------------------------------------------------------------------------------
+# --- retention --------------------------------------------------------------------------------------------------------
 
 
 def test_retention(folder: Path) -> None:
@@ -200,7 +200,7 @@ def test_thinning_that_was_killed_is_done_next_time(folder: Path) -> None:
     assert not (folder / "step-000005" / "optimizer.pt").exists()
 
 
-# --- a disk that is full, for real ---------------------------------------------------------------------------------------
+# --- a disk that is full, for real ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -220,10 +220,8 @@ def test_no_room_for_the_manifest(small_disk: Path) -> None:
     make(small_disk, 5)
     staging = small_disk / checkpoints.STAGING / "checkpoint-10"
     staging.mkdir()
-    with pytest.raises(OSError, match="No space left") as raised, (staging / "model.safetensors").open("wb") as file:
-        while True:
-            file.write(b"0" * 4096)
-            file.flush()
+    with pytest.raises(OSError, match="No space left") as raised:
+        (staging / "model.safetensors").write_bytes(b"0" * 65_536)
     assert raised.value.errno == errno.ENOSPC
     with pytest.raises(OSError, match="No space left"):
         checkpoints.finish(staging, small_disk, 10)

@@ -1,4 +1,4 @@
-"""What breaks around a training: the disk, the hub, the judge, the numbers, a second process. Each fault is a real one."""
+"""What breaks around a training: the disk, the hub, the judge, the numbers, a second process. Each fault is real."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from openrs.training import checkpoints
 HERE = Path(__file__).parent
 
 
-# --- the disk ------------------------------------------------------------------------------------------------------------
+# --- the disk ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_a_disk_that_is_too_small_is_refused_before_the_start(small_disk: Path, 
     assert not (small_disk / "run" / "base").exists()
 
 
-# --- the hub -------------------------------------------------------------------------------------------------------------
+# --- the hub ----------------------------------------------------------------------------------------------------------
 
 
 def uploads_in_a_hurry() -> None:
@@ -146,7 +146,7 @@ def test_a_hub_that_is_gone_then_busy_then_broken_then_silent(undisturbed: Path,
         assert not path.is_file() or b"planted0secret" not in path.read_bytes(), path
 
 
-# --- the judge -----------------------------------------------------------------------------------------------------------
+# --- the judge --------------------------------------------------------------------------------------------------------
 
 
 def the_judges_are_killed_in_step_2() -> None:
@@ -181,7 +181,7 @@ def test_judging_processes_that_die(tmp_path: Path) -> None:
     assert [row["judge/crashes"] for row in runs.rows(tmp_path / "run")] == [0.0] * 3
 
 
-# --- the numbers ---------------------------------------------------------------------------------------------------------
+# --- the numbers ------------------------------------------------------------------------------------------------------
 
 
 def rank_1_has_a_nan_loss_in_step_3() -> None:
@@ -242,7 +242,7 @@ def test_a_gradient_that_is_no_number_never_reaches_the_weights(tmp_path: Path) 
     assert "going on from the checkpoint of step 2" in said
 
 
-# --- somebody else -------------------------------------------------------------------------------------------------------
+# --- somebody else ----------------------------------------------------------------------------------------------------
 
 
 def test_two_processes_on_one_run_directory(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def test_the_undisturbed_run_is_worth_comparing_with(undisturbed: Path) -> None:
     assert first != second  # an epoch is 6 steps, and each has its own order
 
 
-# --- ways to die: each runs in the process that trains, before it does ---------------------------------------------------
+# --- ways to die: each runs in the process that trains, before it does ------------------------------------------------
 
 
 def die() -> None:
@@ -123,7 +123,7 @@ def test_killed_everywhere_it_hurts(undisturbed: Path, tmp_path: Path) -> None:
     assert told[3]["accepted"] == [{"setting": "grpo.save_steps", "was": 5, "now": 6}]
 
 
-# --- wherever a checkpoint falls -----------------------------------------------------------------------------------------
+# --- wherever a checkpoint falls --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_checkpoints_inside_a_generation_batch(changes: list[str], tmp_path: Pat
     assert runs.final_state(tmp_path / "resumed") == runs.final_state(tmp_path / "straight")
 
 
-# --- what must not change ------------------------------------------------------------------------------------------------
+# --- what must not change ---------------------------------------------------------------------------------------------
 
 
 def test_another_recipe_or_other_data_are_refused_with_the_difference(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_what_has_made_nothing_yet_may_change(tmp_path: Path) -> None:
     assert code == 0, said
 
 
-# --- two processes -------------------------------------------------------------------------------------------------------
+# --- two processes ----------------------------------------------------------------------------------------------------
 
 
 def two_ranks_of_which_one_dies_in_step_4() -> None:

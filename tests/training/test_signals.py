@@ -117,7 +117,7 @@ def test_deadlines_leave_a_checkpoint_and_each_attempt_gets_on(tmp_path: Path) -
     assert code == 0, said
 
 
-# --- the arithmetic of deadlines, with a clock of our own ----------------------------------------------------------------
+# --- the arithmetic of deadlines, with a clock of our own -------------------------------------------------------------
 
 
 class Clock:

@@ -78,7 +78,7 @@ def test_a_tracker_that_throws(undisturbed: Path, tmp_path: Path) -> None:
     assert runs.everything(run) == runs.everything(undisturbed)
 
 
-# --- trackers that are not installed here: stand-ins that write down what they are told ------------------------------------
+# --- trackers that are not installed here: stand-ins that write down what they are told -------------------------------
 
 STAND_IN = """
 import json

@@ -12,7 +12,7 @@ def spread(completions: list[str], **_: Any) -> list[float]:
 
 
 def spread_and_stick(completions: list[str], trainer_state: Any, **_: Any) -> list[float]:
-    """Like spread, but from step STICK_AT on it never comes back (on rank STICK_RANK), as one that asks a dead server."""
+    """Like spread, but from step STICK_AT on (on rank STICK_RANK) it never comes back, as if it asked a dead server."""
     stuck_rank = os.environ.get("STICK_RANK", os.environ.get("RANK"))
     while trainer_state.global_step + 1 >= int(os.environ["STICK_AT"]) and os.environ.get("RANK") == stuck_rank:
         time.sleep(0.05)

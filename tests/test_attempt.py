@@ -1,0 +1,146 @@
+"""One launch: how it ends is in the manifest, whatever ended it."""
+
+import errno
+import json
+import logging
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from openrs.attempt import attempt
+from openrs.cli import main
+from openrs.errors import Failure, Interrupted, Refusal
+from openrs.recipe import load
+from openrs.rundir import Run
+
+
+def last(run: Run) -> tuple[int, str]:
+    ended = json.loads(run.manifest.read_text())["attempts"][-1]
+    return ended["exit_code"], ended["reason"]
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "code", "reason"),
+    [
+        (None, None, 0, "done"),
+        (Refusal("bad data", "why", "mend"), Refusal, 2, "bad data\n  why:  why\n  mend: mend"),
+        (Failure("the server is gone"), Failure, 1, "the server is gone"),
+        (Interrupted("at step 5"), Interrupted, 75, "at step 5"),
+        (KeyboardInterrupt(), KeyboardInterrupt, 75, "Ctrl-C"),
+        (ZeroDivisionError("x hf_abcdefghijk"), ZeroDivisionError, 1, "ZeroDivisionError: x [hidden]"),
+        (SystemExit(3), SystemExit, 1, "SystemExit: 3"),
+        (PermissionError(errno.EACCES, "denied", "f"), PermissionError, 1, "PermissionError: [Errno 13] denied: 'f'"),
+        (OSError(errno.ENOSPC, "No space left on device", "f"), Failure, 1, None),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "f"), Failure, 1, None),
+    ],
+)
+def test_every_way_to_end(
+    tmp_path: Path, error: BaseException | None, raised: type[BaseException] | None, code: int, reason: str | None
+) -> None:
+    run = Run(tmp_path / "run")
+
+    def go() -> None:
+        with attempt(load("demo"), run, ["openrs"]) as progress:
+            progress.note("at work")
+            if error is not None:
+                raise error
+
+    if raised is None:
+        go()
+    else:
+        with pytest.raises(raised):
+            go()
+    found = last(run)
+    assert found[0] == code
+    assert found[1] == reason if reason is not None else found[1].startswith(f"the disk of {run.path} is full: f")
+    log = (run.path / "attempts/01/log").read_text()
+    assert "at work\n" in log
+    assert f"ended with exit code {code}: {found[1].splitlines()[0]}" in log
+
+
+def test_a_signal_ends_it_and_the_old_handlers_come_back(tmp_path: Path) -> None:
+    run, before = Run(tmp_path / "run"), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted, match="stopped by SIGTERM"), attempt(load("demo"), run):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert last(run) == (75, "stopped by SIGTERM; the same command goes on from what is done")
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_another_recipe(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    with attempt(load("demo", ["grpo.seed=1"]), run):
+        pass
+    with attempt(load("demo", ["grpo.seed=2"]), run):  # nothing was made with the first
+        run.metrics.write_text('{"step": 1}\n')
+    with (
+        pytest.raises(Refusal, match=r"made with another recipe:\n    grpo.seed: 2 -> 3\n") as raised,
+        attempt(load("demo", ["grpo.seed=3"]), run),
+    ):
+        raise AssertionError
+    assert "--accept-changes" in str(raised.value)
+    assert len(run.attempts()) == 2
+    with attempt(load("demo", ["grpo.seed=2", "training.max_hours=3", "training.stop_after=9"]), run):
+        pass
+    with attempt(load("demo", ["grpo.seed=3"]), run, accept_changes=True):
+        pass
+    known = json.loads(run.manifest.read_text())
+    assert known["attempts"][-1]["accepted"] == [{"setting": "grpo.seed", "was": 2, "now": 3}]
+    assert "accepted" not in known["attempts"][-2]
+
+
+def test_a_second_attempt_at_the_same_time(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    with attempt(load("demo"), run):
+        with pytest.raises(Refusal, match="is in use by process"), attempt(load("demo"), run):
+            raise AssertionError
+        assert len(run.attempts()) == 1
+
+
+def test_halves_of_files_that_a_kill_left_are_swept_away(tmp_path: Path) -> None:
+    (tmp_path / ".manifest.json.123.part").write_text('{"att')
+    with attempt(load("demo"), Run(tmp_path)):
+        pass
+    assert not list(tmp_path.glob(".*.part"))
+
+
+@pytest.mark.parametrize("name", ["HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "MY_PASSWORD"])
+def test_no_secret_gets_into_a_run(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Planted in the environment and on the command line, and then in every kind of message there is."""
+    secret = "planted-and-never-to-be-seen"
+    monkeypatch.setenv(name, secret)
+    run = Run(tmp_path / "run")
+    command = ["openrs", f"--header=Bearer {secret}"]
+
+    def go() -> None:
+        with attempt(load("demo"), run, command) as progress:
+            progress.say(f"asking the hub with {secret}")
+            logging.getLogger("huggingface_hub").warning("401 for token %s", secret)
+            raise ConnectionError(f"denied: {secret}")
+
+    with pytest.raises(ConnectionError):
+        go()
+    assert secret not in capsys.readouterr().out
+    for path in run.path.rglob("*"):
+        assert not path.is_file() or secret.encode() not in path.read_bytes(), path
+    assert "[hidden]" in (run.path / "attempts/01/libraries.log").read_text()
+    assert last(run) == (1, "ConnectionError: denied: [hidden]")
+
+
+def test_exit_codes_reach_the_shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from openrs.training import launch
+
+    run = str(tmp_path / "run")
+    for error, code in ((Refusal("r"), 2), (Failure("f"), 1), (Interrupted("i"), 75)):
+
+        def ends(*_: object, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(launch, "train", ends)
+        assert main(["train", "demo", "--run", run]) == code
+        assert capsys.readouterr().err == f"openrs train: {error}\n"
