@@ -1,0 +1,163 @@
+"""results_<time>.json against what lighteval itself makes of the same samples; and other tools read it."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from openrs.data.tokenizer import ChatEncoder
+from openrs.evaluation.benchmarks import load_problems, resolve
+from openrs.evaluation.inputs import combined
+from openrs.evaluation.run import evaluate
+from openrs.evaluation.sampling import seed_of
+from openrs.report.lighteval_logs import read
+from openrs.rewards.grading import Item, Judge, Rule, Verdict
+from openrs.rundir import read_jsonl
+from openrs.training.progress import Progress
+
+LETTERS = [
+    "Answer: B", "so (B).", "Answer: A", "none", "**B**", "the final answer is: B. I hope", "B or C", "A\nB", "E", "b",
+    "Answer: $B$", "I would say C, but B it is", "",
+]  # fmt: skip
+TOP = ["config_general", "results", "versions", "config_tasks", "summary_tasks", "summary_general"]
+
+
+@pytest.fixture(scope="module")
+def judge():
+    with Judge(workers=1) as one:
+        yield one
+
+
+@pytest.fixture
+def drawn(target, settings, judge, tmp_path, stand_in):
+    """The two small benchmarks with 1 and with 3 samples: [(k, settings, folder, results file)]."""
+    found = []
+    for k in (1, 3):
+        asked, folder = settings(samples=k, double_bos=True), tmp_path / f"k{k}"
+        evaluate(target, asked, folder, Progress(), judge)
+        (path,) = folder.glob("results_*.json")
+        found.append((k, asked, folder, path))
+    return found
+
+
+def tokens_of(seed, limit):
+    """As the stand-in draws them."""
+    draw = random.Random(seed)
+    if draw.random() >= 0.5:
+        draw.randrange(100)
+    return [draw.randrange(100) for _ in range(draw.randrange(1, limit + 1))]
+
+
+def asked_of_lighteval(k, asked, folder, model):
+    texts = defaultdict(dict)
+    for row in read_jsonl(folder / "samples.jsonl"):
+        texts[row["problem"]][row["sample"]] = row["text"]
+    encoder, by_problem = ChatEncoder.from_folder(model), {}
+    for benchmark in resolve(asked.benchmarks):
+        for problem in load_problems(benchmark, Path(asked.data)):
+            seeds = [seed_of(asked.seed, benchmark.name, problem.id, n) for n in range(k)]
+            tokens = [tokens_of(seed, asked.max_tokens) for seed in seeds]
+            ids = encoder.ids(problem.prompt, double_bos=True)
+            by_problem[problem.id] = [[texts[problem.id][n] for n in range(k)], tokens, ids]
+    return {
+        "definitions": asked.benchmarks, "data": asked.data, "samples": k, "max_tokens": asked.max_tokens,
+        "by_problem": by_problem,
+    }  # fmt: skip
+
+
+def test_the_file_is_what_lighteval_itself_writes(drawn, made_model, judge):
+    given = {"evaluations": [asked_of_lighteval(k, a, f, made_model) for k, a, f, _ in drawn], "letters": LETTERS}
+    own = subprocess.run(
+        [sys.executable, Path(__file__).with_name("lighteval_own.py")], input=json.dumps(given), text=True,
+        capture_output=True, timeout=200, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert own.returncode == 0, own.stderr[-3000:]
+    truth = json.loads(own.stdout)
+    for (k, _, _, path), wanted in zip(drawn, truth["results"], strict=True):
+        ours = json.loads(path.read_text())
+        assert list(ours) == TOP == list(wanted)
+        metric = "extractive_match" if k == 1 else "avg@n:n=3"
+        assert set(ours["results"]) == set(wanted["results"])
+        for name, values in wanted["results"].items():
+            assert ours["results"][name] == pytest.approx(values, abs=1e-12)  # it sums in another order
+        assert 0 < ours["results"]["sums|0"][metric] < 1
+        assert set(ours["results"]) == {"sums|0", "more|0", "all"}
+        assert ours["config_tasks"] == wanted["config_tasks"]
+        for name, summary in wanted["summary_tasks"].items():
+            hashes = {h: v for h, v in summary["hashes"].items() if h in ("hash_examples", "hash_input_tokens")}
+            if k == 1:
+                hashes["hash_cont_tokens"] = summary["hashes"]["hash_cont_tokens"]
+            assert ours["summary_tasks"][name]["hashes"] | hashes == ours["summary_tasks"][name]["hashes"]
+            assert set(ours["summary_tasks"][name]) == set(summary)
+        assert set(ours["summary_general"]) == set(wanted["summary_general"])
+        parts = {key for key in wanted["config_general"] if key != "model_config"}
+        assert parts <= set(ours["config_general"])
+    grades = judge.grade([Item("B", text, Rule.INDEX_GOLD) for text in LETTERS])
+    assert [float(grade.verdict is Verdict.CORRECT) for grade in grades] == truth["letters"]
+    assert set(truth["letters"]) == {0.0, 1.0}
+
+
+def test_the_file_agrees_with_scores_and_samples(drawn):
+    for k, _, folder, path in drawn:
+        ours, scores = json.loads(path.read_text()), json.loads((folder / "scores.json").read_text())
+        rows = list(read_jsonl(folder / "samples.jsonl"))
+        for name, score in scores["benchmarks"].items():
+            (value, stderr) = ours["results"][f"{name}|0"].values()
+            assert value == pytest.approx(score["accuracy"])
+            assert stderr == pytest.approx(score["stderr"])
+            assert ours["config_tasks"][f"{name}|0"]["effective_num_docs"] == score["n"]
+            if k == 1:
+                tokens = combined(row["tokens_hash"] for row in rows if row["benchmark"] == name)
+                assert ours["summary_tasks"][f"{name}|0"]["hashes"]["hash_cont_tokens"] == tokens
+        general = ours["config_general"]
+        assert general["model_config"]["generation_parameters"]["temperature"] == 0.7
+        assert general["openrs"]["protocol"] == scores["protocol"]
+
+
+def test_openrs_results_reads_it(drawn):
+    reading = read([path for _, _, _, path in drawn])
+    assert not reading.broken
+    assert {(r.benchmark, r.n, r.k) for r in reading.results} == {
+        ("sums", 12, 1), ("sums", 12, 3), ("more", 5, 1), ("more", 5, 3)
+    }  # fmt: skip
+    assert {r.model for r in reading.results} == {"made"}
+
+
+def test_hashes_of_the_papers_inputs_are_recognised(papers_tokenizer, shared_data):
+    """A file of ours with the paper's questions is `verified`, with one BOS and with two."""
+    from openrs.evaluation.lighteval_results import tree_of
+    from openrs.evaluation.plan import Target, prepare
+    from openrs.evaluation.scores import document_of
+    from openrs.recipe import Evaluation
+
+    for double, said in ((True, "two BOS"), (False, "one BOS")):
+        plan = prepare(
+            Target("base", str(papers_tokenizer)),
+            Evaluation(
+                benchmarks=["aime24"], data=str(shared_data / "benchmarks"), max_tokens=8, double_bos=double,
+                engine="transformers", processes=1,
+            ),
+        )  # fmt: skip
+        rows = {
+            r.key: {"verdict": "correct", "answer": "1", "finish": "stop", "tokens": 1, "tokens_hash": "0"}
+            for r in plan.requests
+        }
+        scores = document_of(plan.record, plan.problems, rows, {"load": 0.0}, 30)
+        hashes = tree_hashes(tree_of, plan, scores, rows)
+        from openrs.evaluation.benchmarks import known
+        from openrs.report.lighteval_logs import _verify
+
+        assert _verify(known()["aime24"], hashes) == (
+            "verified", f"hash_examples, hash_full_prompts, hash_input_tokens ({said})"
+        )  # fmt: skip
+
+
+def tree_hashes(tree_of, plan, scores, rows):
+    pytest.importorskip("lighteval")
+    tree = tree_of(plan.benchmarks, scores, plan.record, rows)
+    return tree["summary_tasks"]["aime24|0"].hashes
