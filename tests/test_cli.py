@@ -19,6 +19,7 @@ def openrs(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[
         cwd=cwd,
         env=ENVIRONMENT,
         timeout=240,
+        check=False,
     )
 
 

@@ -108,7 +108,9 @@ def plan(
         trainers=[sys.executable, "-m", "torch.distributed.run", *torchrun, *WORKER, *words],
         environment=_environment(recipe, run, devices[:-1] if split else devices),
         server=generator.command(recipe, model, ports[0]) if split else None,
-        server_environment=generator.environment(devices[-1] if devices else None) | _nccl(recipe, run) if split else {},
+        server_environment=generator.environment(devices[-1] if devices else None) | _nccl(recipe, run)
+        if split
+        else {},
     )
 
 

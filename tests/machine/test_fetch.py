@@ -47,6 +47,9 @@ def hub() -> Iterator[FakeHub]:
 def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HF_HUB_OFFLINE", "HF_TOKEN", "HF_HOME", "HF_HUB_CACHE"):
         monkeypatch.delenv(name, raising=False)
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # read once, at the first import of this process
 
 
 def refs() -> list[Reference]:
