@@ -100,7 +100,7 @@ def plan(
     devices = _devices(recipe)
     words = [str(run.path), "--attempt", str(attempt)]
     if start is not None:
-        words += ["--start", str(start)]
+        words += ["--from-checkpoint", str(start)]  # torchrun takes --start for its own --start-method
     if split:
         words += ["--server", str(ports[0]), "--group-port", str(ports[1])]
     torchrun = ["--standalone", "--local-addr", "127.0.0.1", "--nproc_per_node", str(recipe.hardware.world_size)]

@@ -87,8 +87,9 @@ class Progress:
         try:
             self._stream.write(text)
             self._stream.flush()
-        except OSError:
-            self._stream = Path(os.devnull).open("w")  # noqa: SIM115 - open as long as this process is
+        except OSError:  # what is buffered has to go somewhere, or Python's exit fails over it
+            with Path(os.devnull).open("w") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())
 
 
 def _pace(seconds: float) -> str:

@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m openrs.training.worker", description=__doc__)
     parser.add_argument("run", type=Path, help="the run directory")
     parser.add_argument("--attempt", type=Path, required=True, help="folder of this attempt")
-    parser.add_argument("--start", type=Path, help="checkpoint to go on from")
+    parser.add_argument("--from-checkpoint", type=Path, help="checkpoint to go on from")
     parser.add_argument("--server", metavar="PORT", type=int, help="of the vLLM server, in the split layout")
     parser.add_argument("--group-port", type=int, help="where trainer and vLLM server meet for the weights")
     args = parser.parse_args(argv)
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_text(args.attempt / f"worker-{number}.pid", str(os.getpid()))  # now a signal may come
             from openrs.training import grpo
 
-            grpo.train_from(load_resolved(Run(args.run).recipe), Run(args.run), progress, args.start, server)
+            grpo.train_from(load_resolved(Run(args.run).recipe), Run(args.run), progress, args.from_checkpoint, server)
         outcome = processes.Outcome(number, EXIT_DONE)
     except BaseException as error:  # noqa: BLE001 - the end of this process: its outcome is told, whatever it is
         sys.stderr.write(redact(traceback.format_exc()))

@@ -83,7 +83,7 @@ def test_devices_that_we_were_given_are_shared_out(monkeypatch: pytest.MonkeyPat
     assert asked.environment["CUDA_VISIBLE_DEVICES"] == "4,5,6"
     assert asked.server_environment["CUDA_VISIBLE_DEVICES"] == "7"
     assert asked.environment["OMP_NUM_THREADS"] == "3"
-    assert asked.trainers[-6:] == ["--start", str(tmp_path / "c"), "--server", "1234", "--group-port", "5678"]
+    assert asked.trainers[-6:] == ["--from-checkpoint", str(tmp_path / "c"), "--server", "1234", "--group-port", "5678"]
 
 
 def test_a_server_of_its_own_gets_at_least_the_papers_share_of_its_gpu() -> None:

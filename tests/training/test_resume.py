@@ -218,7 +218,7 @@ def test_what_has_made_nothing_yet_may_change(tmp_path: Path) -> None:
 # --- two processes ----------------------------------------------------------------------------------------------------
 
 
-def two_ranks_of_which_one_dies_in_step_4() -> None:
+def two_ranks_of_which_one_dies_in_step_14() -> None:
     from openrs.training.trainer import Trainer
 
     runs.fork_ranks()
@@ -230,12 +230,14 @@ def two_ranks_of_which_one_dies_in_step_4() -> None:
     Trainer._calculate_rewards = dying  # type: ignore[method-assign, assignment]
 
 
-def test_two_processes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("zero", [0, pytest.param(2, marks=pytest.mark.soak)], ids=["DDP", "ZeRO-2"])
+def test_two_processes(tmp_path: Path, zero: int) -> None:
     """Killed in step 14, which is in the third epoch, resumed from step 12, exactly the end of the second."""
     sets = ["hardware.processes=2", "grpo.per_device_train_batch_size=6", "grpo.save_steps=6", "grpo.max_steps=16"]
+    sets.append(f"hardware.zero_stage={zero}")
     command = ["train", runs.recipe_in(tmp_path), *[word for text in sets for word in ("--set", text)], "--run"]
     straight = runs.start([*command, tmp_path / "straight"], runs.fork_ranks)
-    code, said = runs.openrs([*command, tmp_path / "run"], two_ranks_of_which_one_dies_in_step_4)
+    code, said = runs.openrs([*command, tmp_path / "run"], two_ranks_of_which_one_dies_in_step_14)
     assert code == 1, said
     code, said = runs.openrs([*command, tmp_path / "run"], runs.fork_ranks)
     assert code == 0, said
@@ -244,3 +246,22 @@ def test_two_processes(tmp_path: Path) -> None:
     assert runs.everything(tmp_path / "run") == runs.everything(tmp_path / "straight")
     assert len(runs.rows(tmp_path / "run")) == 16
     assert "rng_state_1.pth" in runs.final_state(tmp_path / "run")
+
+
+@pytest.mark.soak
+def test_two_processes_of_torchrun(tmp_path: Path) -> None:
+    """The real launcher: worker 1 gets SIGKILL from outside, then SIGTERM; both attempts are gone on from."""
+    run = tmp_path / "run"
+    sets = ["hardware.processes=2", "grpo.per_device_train_batch_size=6"]
+    command = ["train", runs.recipe_in(tmp_path), *[word for text in sets for word in ("--set", text)], "--run"]
+    environment = {"PYTHONPATH": str(Path(__file__).parent)}
+    straight = runs.start([*command, tmp_path / "straight"], **environment)
+    assert straight.wait(300) == 0, straight.text
+    for attempt, (number, code) in enumerate([(signal.SIGKILL, 1), (signal.SIGTERM, 75)], 1):
+        launched = runs.start([*command, run], **environment)
+        launched.wait_for(lambda attempt=attempt: len(runs.rows(run)) >= 6 * attempt, 120)  # type: ignore[misc]
+        os.kill(int((run / f"attempts/{attempt:02d}/worker-1.pid").read_text()), number)
+        assert launched.wait() == code, launched.text
+    code, said = runs.openrs([*command, run], **environment)
+    assert code == 0, said
+    assert runs.everything(run) == runs.everything(tmp_path / "straight")

@@ -81,6 +81,32 @@ def test_a_second_signal_leaves_a_step_that_never_ends(tmp_path: Path) -> None:
     assert [path.name for path in checkpoints.complete(run / "checkpoints")] == ["step-000002"]
 
 
+def the_line_to_the_terminal_breaks_in_step_3() -> None:
+    """As when an ssh connection ends: SIGHUP, and nobody reads the output any more."""
+    from openrs.training.guard import Guard
+
+    step_end = Guard.on_step_end
+
+    def breaking(self: Guard, args: object, state: object, control: object, **more: object) -> None:
+        if state.global_step == 3:  # type: ignore[attr-defined]
+            reader, writer = os.pipe()
+            os.dup2(writer, 1)
+            os.close(reader)
+            os.kill(os.getpid(), signal.SIGHUP)
+        step_end(self, args, state, control, **more)
+
+    Guard.on_step_end = breaking  # type: ignore[method-assign]
+
+
+def test_a_terminal_that_goes_away(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = ["train", runs.recipe_in(tmp_path), "--run", run]
+    code, said = runs.openrs(command, the_line_to_the_terminal_breaks_in_step_3)
+    assert code == 75, said
+    assert checkpoints.newest(run / "checkpoints")[0] == run / "checkpoints" / "step-000003"
+    assert runs.attempts(run)[-1]["reason"].startswith("SIGHUP: the checkpoint of step 3 is complete")
+
+
 def test_a_signal_on_one_rank_stops_all_at_the_same_step(tmp_path: Path) -> None:
     run = tmp_path / "run"
     sets = [
