@@ -132,3 +132,23 @@ def forked(work: Callable[[], None], kill_when: Callable[[], bool], number: int 
             os.kill(pid, number)
             return os.waitpid(pid, 0)[1]
         time.sleep(0.002)
+
+
+@pytest.fixture(scope="session")
+def papers_model(tmp_path_factory: pytest.TempPathFactory, papers_tokenizer: Path) -> Path:
+    """A Qwen2 of one layer and 10 million random weights (nearly all embeddings) with the real tokenizer."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    folder = tmp_path_factory.mktemp("papers-model") / "model"
+    torch.manual_seed(0)
+    Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=151936, hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=2,
+            num_key_value_heads=1, max_position_embeddings=4096, tie_word_embeddings=True, initializer_range=0.3,
+            bos_token_id=151646, eos_token_id=151643,
+        )
+    ).save_pretrained(folder)  # fmt: skip
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copyfile(papers_tokenizer / name, folder / name)
+    return folder
