@@ -5,6 +5,7 @@ Objects are plain dicts, as the server sends them; the official client (kubernet
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,12 +23,14 @@ except ModuleNotFoundError as missing:
     raise (not_installed(missing) or missing) from None
 
 Object = dict[str, Any]
+__all__ = ["ApiException", "Away", "Cluster", "Expired", "Object", "ask", "connect", "lines", "once", "opened"]
 
 SELECTOR = "app.kubernetes.io/name=openrs"
 RUN_LABEL = "app.kubernetes.io/instance"
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 CONNECT, READ = 5.0, 30.0  # seconds: for a connection, for an answer
 IMPATIENT = 10.0  # seconds of asking again before a command that has only begun gives up
+FIRST, LONGEST = 0.5, 15.0  # seconds between two tries: the first pause, doubled each time up to the last
 PATIENT = 900.0  # ... and while a Job is being followed: API servers are upgraded, laptops change networks
 
 
@@ -69,7 +72,8 @@ def connect(context: str | None, namespace: str | None) -> Cluster:
     settings.retries = False  # asking again is `ask`'s business: it knows what may be asked twice
     found = namespace
     try:
-        config.load_kube_config(context=context, client_configuration=settings)
+        file = os.environ.get("KUBECONFIG")  # the client itself looks only once, when it is imported
+        config.load_kube_config(config_file=file, context=context, client_configuration=settings)
         found = found or _namespace_of(context)
     except Exception as error:  # noqa: BLE001 - fault boundary: of a broken kubeconfig the client raises anything
         if context is not None or not (SERVICE_ACCOUNT / "token").is_file():
@@ -88,7 +92,7 @@ def namespace_at_hand(context: str | None, namespace: str | None) -> str | None:
 
 
 def _namespace_of(context: str | None) -> str | None:
-    contexts, active = config.list_kube_config_contexts()
+    contexts, active = config.list_kube_config_contexts(os.environ.get("KUBECONFIG"))
     chosen = next((one for one in contexts if one["name"] == context), active) if context else active
     name = chosen["context"].get("namespace") if chosen else None
     return None if name is None else str(name)
@@ -97,7 +101,10 @@ def _namespace_of(context: str | None) -> str | None:
 def _no_config(context: str | None, error: Exception) -> Refusal:
     said = str(error)
     if context is not None and "Expected object with name" in said:
-        names = ", ".join(one["name"] for one in config.list_kube_config_contexts()[0]) or "none"
+        names = (
+            ", ".join(one["name"] for one in config.list_kube_config_contexts(os.environ.get("KUBECONFIG"))[0])
+            or "none"
+        )
         return Refusal(f"the kubeconfig has no context {context}", mend=f"it has: {names}")
     return Refusal(
         "no cluster to talk to: no usable kubeconfig, and this is no Pod of a cluster",
@@ -120,10 +127,10 @@ def ask(
     """Call a method of the client and return the answer as a dict. For questions that may be asked twice.
 
     what: verb and resource for messages, "list jobs". A busy or silent server (429, 5xx, no connection) is asked again
-    for `patience` seconds, which `say` is told once. Raises Refusal for a no (401, 403, ...), Failure when it stays away,
-    ApiException for 404 and 409, which mean something to the caller.
+    for `patience` seconds, which `say` is told once. Raises Refusal for a no (401, 403, ...), Failure when it stays
+    away, ApiException for 404 and 409, which mean something to the caller.
     """
-    begin, pause, told = time.monotonic(), 0.5, False
+    begin, pause, told = time.monotonic(), FIRST, False
     while True:
         try:
             return once(call, *args, what=what, **options)
@@ -134,8 +141,8 @@ def ask(
             if say is not None and not told and waited > 2:
                 say(f"the API server does not answer ({away.why}); asking again. Nothing happens to the Job")
                 told = True
-            time.sleep(min(away.after or pause, 30.0))
-            pause = min(pause * 2, 30.0)
+            time.sleep(away.after or pause)
+            pause = min(2 * pause, LONGEST)
 
 
 class Away(Exception):  # noqa: N818
@@ -191,6 +198,8 @@ def lines(answer: Any) -> Iterator[bytes]:
         for piece in answer.stream(amt=None, decode_content=False):
             *whole, rest = (rest + piece).split(b"\n")
             yield from whole
+        if rest:  # the end came after it, not a break in it
+            yield rest
     except (urllib3.exceptions.HTTPError, OSError) as error:
         raise Away(_short(error)) from None
     finally:
@@ -210,23 +219,26 @@ def silent(what: str, why: str, waited: float) -> Failure:
 
 def _meaning(error: Any, what: str) -> Exception:
     status = error.status or 0
-    if status in (404, 409):
-        return error  # type: ignore[no-any-return]
-    if status == 410:
-        return Expired(said(error))
     if status == 429 or status >= 500:
         after = (error.headers or {}).get("Retry-After", "")
-        return Away(f"{status} {error.reason or ''}".strip(), float(after) if after.isdigit() else None)
-    if status == 401:
-        return Refusal(
-            "the API server does not know us (401): the token has expired, or belongs to another cluster",
-            mend="log in again with your cloud's tool (aws, gcloud, az, oc ... login); `kubectl get jobs` should answer",
-        )
-    if status == 403:
-        return forbidden(said(error), what)
-    if status == 422 or status == 400:
-        return Refusal(f"the API server refuses to {what} ({status}): {said(error)}")
-    return Failure(f"the API server answers {status} when asked to {what}: {said(error)}")
+        return Away(f"{status} {error.reason or ''}".strip(), min(float(after), 60.0) if after.isdigit() else None)
+    match status:
+        case 404 | 409:
+            found: Exception = error
+        case 410:
+            found = Expired(said(error))
+        case 401:
+            found = Refusal(
+                "the API server does not know us (401): the token has expired, or belongs to another cluster",
+                mend="log in again with your cloud's tool (aws, gcloud, az, oc); `kubectl get jobs` should answer",
+            )
+        case 403:
+            found = forbidden(said(error), what)
+        case 400 | 422:
+            found = Refusal(f"the API server refuses to {what} ({status}): {said(error)}")
+        case _:
+            found = Failure(f"the API server answers {status} when asked to {what}: {said(error)}")
+    return found
 
 
 def forbidden(message: str, what: str) -> Refusal:

@@ -1,12 +1,12 @@
-"""The objects of a Job: a manifest of k8s/ with a recipe, a run's name and an image applied. Nothing here asks a server.
+"""The objects of a Job: a manifest of k8s/ with a recipe, a run's name and an image applied. Asks no server.
 
-The manifest is parsed and changed as objects. For exp1, exp2, exp3 and demo as they are, the result differs from the file
-only in the image and in two annotations (a test says so).
+The manifest is parsed and changed as objects. For exp1, exp2, exp3 and demo as they are, the result differs from the
+file only in the image and in two annotations (a test says so).
 """
 
+import json
 import re
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +28,7 @@ PLACEHOLDER = "ghcr.io/OWNER/openrs@sha256:" + 64 * "0"
 HASH, RECIPE = "openrs/recipe-sha256", "openrs/recipe"  # annotations of the Job
 IN_POD = "/recipe/recipe.yaml"
 DATA = "/data"  # where the claim is mounted
-LONGEST_NAME = 50  # of a run: openrs-<run>-<index>-<five> has to be a label of 63 characters
+LONGEST_NAME = 46  # of a run: openrs-<run>-preflight is a name of at most 63 characters, and so are Pods of indexes
 
 # What an image's name may look like (distribution's reference grammar, without its rarer forms).
 _IMAGE = re.compile(
@@ -40,8 +40,8 @@ _IMAGE = re.compile(
 class Asked:
     """What `openrs cluster submit` was asked for. Fields that are None are as in the manifest.
 
-    named: the recipe as it was named: packaged, or a file. claim: an existing claim to use. products: values of the node
-    label nvidia.com/gpu.product.
+    named: the recipe as it was named: packaged, or a file. claim: an existing claim to use. products: values of the
+    node label nvidia.com/gpu.product.
     """
 
     recipe: Recipe
@@ -87,7 +87,11 @@ def manifest(name: str) -> list[Object]:
             "this installation of openrs was made without them",
             "install openrs from a whole checkout, or from its wheel",
         )
-    return [thing for thing in yaml.safe_load_all(path.read_text(encoding="utf-8")) if thing is not None]
+    read = [thing for thing in yaml.safe_load_all(path.read_text(encoding="utf-8")) if thing is not None]
+    found: list[Object] = json.loads(
+        json.dumps(read)
+    )  # YAML's aliases are one object in several places: make them several
+    return found
 
 
 def make(asked: Asked) -> Made:
@@ -99,13 +103,13 @@ def make(asked: Asked) -> Made:
     on_gpus = asked.recipe.hardware.gpus > 0
     own = asked.named in packaged() and (MANIFESTS / asked.named).is_dir()
     template = asked.named if own else "exp3" if on_gpus else "demo"
-    claim, job = (deepcopy(thing) for thing in manifest(template))
+    claim, job = manifest(template)
     _rename(claim, job, asked)
     pod = job["spec"]["template"]["spec"]
     _containers(pod, asked)
     _recipe(job, asked)
     _image(pod, asked.image)
-    notes += _resize(claim, job, sizes_of(asked.recipe), asked)
+    notes += _resize(claim, job, sizes_of(asked.recipe))
     if on_gpus:
         products = list(asked.products) or labels_of(asked.recipe.hardware.gpu)
         _expression(pod)["values"] = products
@@ -149,7 +153,9 @@ def _local_files(recipe: Recipe) -> list[str]:
         wrong += [("data.source", recipe.data.source)]
     if recipe.evaluation.data is not None:
         wrong += [("evaluation.data", recipe.evaluation.data)]
-    wrong += [("evaluation.benchmarks", name) for name in recipe.evaluation.benchmarks if name.endswith((".yaml", ".yml"))]
+    wrong += [
+        ("evaluation.benchmarks", name) for name in recipe.evaluation.benchmarks if name.endswith((".yaml", ".yml"))
+    ]
     here = [f"{key}: {path}" for key, path in wrong if not is_hub_name(path) and not path.startswith(f"{DATA}/")]
     if here:
         raise Refusal(
@@ -192,7 +198,7 @@ def _containers(pod: Object, asked: Asked) -> None:
         first.pop("fetch", None)
     elif "fetch" not in first:  # a recipe for a CPU that needs the hub
         whole = manifest("exp3")[1]["spec"]["template"]["spec"]["initContainers"]
-        first = {"fetch": next(deepcopy(one) for one in whole if one["name"] == "fetch"), **first}
+        first = {"fetch": next(one for one in whole if one["name"] == "fetch"), **first}
     if asked.recipe.hardware.gpus < 2:
         first.pop("nccl", None)
     pod.pop("initContainers", None)
@@ -235,7 +241,7 @@ def _image(pod: Object, image: str) -> None:
                 variable["value"] = image
 
 
-def _resize(claim: Object, job: Object, sizes: Sizes, asked: Asked) -> list[str]:
+def _resize(claim: Object, job: Object, sizes: Sizes) -> list[str]:
     """Resources and times by the plan. Times only grow: the manifest's have slack for the paper's recipes."""
     spec = job["spec"]
     pod = spec["template"]["spec"]

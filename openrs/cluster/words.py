@@ -1,4 +1,4 @@
-"""What Kubernetes says, in plain words: why a Pod waits, what a Pod does, how it ended. Pure functions over the server's dicts."""
+"""What Kubernetes says, in plain words: why a Pod waits, what it does, how it ended. Pure functions over its dicts."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -20,28 +20,47 @@ _REASONS: Sequence[tuple[str, str]] = (
     (r"Insufficient ephemeral-storage", "too little free disk for temporary files (ephemeral-storage)"),
     (r"Insufficient (\S+)", r"too little free \1"),
     (r"Too many pods", "no room for another Pod"),
-    (r"node\(s\) didn't match Pod's node affinity/selector", "another GPU than the Job asks for (nvidia.com/gpu.product), or none"),
+    (
+        r"node\(s\) didn't match Pod's node affinity/selector",
+        "another GPU than the Job asks for (nvidia.com/gpu.product), or none",
+    ),
     (r"node\(s\) had untolerated taint\(s\)", "a taint that the Job does not tolerate"),
     (r"node\(s\) had untolerated taint \{([^}]*)\}", r"a taint that the Job does not tolerate (\1)"),
-    (r"node\(s\) had taint \{([^}]*)\}, that the pod didn't tolerate", r"a taint that the Job does not tolerate (\1)"),
     (r"node\(s\) were unschedulable", "closed for new Pods (cordoned)"),
     (r"node\(s\) were not ready", "not ready"),
-    (r"node\(s\) didn't match pod affinity rules", "not the node of the other Pods of this Job, where the volume is"),
-    (r"node\(s\) (?:had volume node affinity conflict|didn't match PersistentVolume's node affinity)", "in another place than the volume"),
+    (r"node\(s\) didn't match pod affinity rules", "not the node of the Job's other Pods, where the volume is"),
+    (
+        r"node\(s\) (?:had volume node affinity conflict|didn't match PersistentVolume's node affinity)",
+        "in another place than the volume",
+    ),
     (r"node\(s\) didn't find available persistent volumes to bind", "no volume of that class to bind"),
-    (r"node\(s\) unavailable due to one or more pvc\(s\) bound to non-existent pv\(s\)", "the volume is gone"),
     (r"node\(s\) exceed max volume count", "no room for another volume"),
-)  # fmt: skip
+)
+_PHRASES = ("in ", "not ", "closed ")  # after "3": the others after "3 with"
 
 _WHOLE: Sequence[tuple[str, str]] = (
-    (r"pod has unbound immediate PersistentVolumeClaims", "the volume claim is not bound yet: its storage class makes the volume, or there is no such class"),
+    (
+        r"pod has unbound immediate PersistentVolumeClaims",
+        "the volume claim is not bound yet: its storage class is at work, or there is no such class",
+    ),
     (r'persistentvolumeclaim "([^"]+)" not found', r"there is no volume claim \1"),
     (r'persistentvolumeclaim "([^"]+)" is being deleted', r"the volume claim \1 is being deleted"),
-)  # fmt: skip
+)
 
-# Reasons of events that are worth a line, whatever their type; all others only when they are warnings.
-TELLING = {"QuotaReserved", "Admitted", "Pending", "Preempted", "Preempting", "Evicted", "Suspended", "Resumed", "Stopped",
-           "TriggeredScaleUp", "NotTriggerScaleUp"}  # fmt: skip
+_EVENTS = {
+    "FailedAttachVolume": "the volume is still attached to another node; the cluster moves it in some minutes",
+    "FailedMount": "the volume could not be mounted",
+    "FailedCreate": "the Job's Pod could not be made",
+    "ProvisioningFailed": "the volume could not be made",
+    "NodeNotReady": "the node went away",
+    "OOMKilling": "the node killed a process for memory",
+    "TriggeredScaleUp": "the cluster makes a node for it",
+    "NotTriggerScaleUp": "the cluster cannot make a node for it",
+}
+# Reasons of events that are worth a line although they are no warnings.
+TELLING = _EVENTS.keys() | {
+    "QuotaReserved", "Admitted", "Pending", "Preempted", "Preempting", "Evicted", "Suspended", "Resumed", "Stopped",
+}  # fmt: skip
 # Said better by the Pod's own state, or said again and again.
 SILENT = {"BackOff", "Pulling", "Pulled", "Created", "Started", "Killing", "Scheduled", "SuccessfulCreate", "Unhealthy"}
 
@@ -58,17 +77,7 @@ def event(thing: Object) -> str | None:
         return scheduling(message)
     if reason in SILENT or (thing.get("type") != "Warning" and reason not in TELLING):
         return None
-    for known, words in (
-        ("FailedAttachVolume", "the volume is still attached to another node; the cluster moves it, which takes minutes"),
-        ("FailedMount", "the volume could not be mounted"),
-        ("FailedCreate", "the Job's Pod could not be made"),
-        ("ProvisioningFailed", "the volume could not be made"),
-        ("NodeNotReady", "the node went away"),
-        ("OOMKilling", "the node killed a process for memory"),
-    ):
-        if reason == known:
-            return f"{words}: {message}"
-    return f"{reason}: {message}"
+    return f"{_EVENTS.get(reason, reason)}: {message}"
 
 
 def scheduling(message: str) -> str:
@@ -100,7 +109,9 @@ def _one_reason(part: str) -> str:
         if found:
             text = found.expand(words)
             break
-    return f"{number} with {text}" if number and not text.startswith(("in ", "not ", "closed ")) else f"{number} {text}".strip()
+    if not number:
+        return text
+    return f"{number} {text}" if text.startswith(_PHRASES) else f"{number} with {text}"
 
 
 # --- Pods -------------------------------------------------------------------------------------------------------------
@@ -126,18 +137,24 @@ def pod(thing: Object) -> str:
     if status.get("phase") in {"Succeeded", "Failed"}:
         return ended(thing)
     for state in containers(thing):
-        name, now = state["name"], state.get("state") or {}
-        waiting, running, gone = now.get("waiting"), now.get("running"), now.get("terminated")
-        if waiting and waiting.get("reason") in _WAITING:
-            return f"{name}: {_WAITING[waiting['reason']]}: {clean(str(waiting.get('message') or ''))}".rstrip(": ")
-        if gone and gone.get("exitCode"):
-            return f"{name} ended with {exit_code(gone)}"
-        if running:
-            return f"{name} runs on {node}"
+        told = _container(state, str(node))
+        if told is not None:
+            return told
     if node:
         return f"has a place on {node}; image and volume are made ready"
     gates = (thing.get("spec") or {}).get("schedulingGates")
     return "is held back by a scheduling gate" if gates else "waits for a node"
+
+
+def _container(state: Object, node: str) -> str | None:
+    """What the container is about to be, is, or was when it failed; None for one that has done its part, or waits."""
+    name, now = state["name"], state.get("state") or {}
+    waiting, gone = now.get("waiting") or {}, now.get("terminated") or {}
+    if waiting.get("reason") in _WAITING:
+        return f"{name}: {_WAITING[waiting['reason']]}: {clean(str(waiting.get('message') or ''))}".rstrip(": ")
+    if gone.get("exitCode"):
+        return f"{name} ended with {exit_code(gone)}"
+    return f"{name} runs on {node}" if "running" in now else None
 
 
 def containers(thing: Object) -> list[Object]:
@@ -236,7 +253,7 @@ def why_failed(job: Object) -> str:
 
 
 def moment(text: str | None) -> datetime | None:
-    return None if not text else datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return None if not text else datetime.fromisoformat(text)
 
 
 def seconds_of(job: Object) -> float | None:

@@ -1,0 +1,220 @@
+"""Follow a Job to its end: what its Pods do, why they wait, what they print, how it ended. Leaving changes nothing."""
+
+import queue
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from openrs.cluster import words
+from openrs.cluster.api import PATIENT, Cluster, Object
+from openrs.cluster.reading import run_of
+from openrs.cluster.screen import Screen
+from openrs.cluster.watch import log_of, watched
+from openrs.errors import EXIT_REFUSED, Failure, Interrupted, Refusal
+from openrs.training.progress import duration
+
+DRAIN = 20.0  # seconds for the last lines of the logs after the Job has ended
+FEW = 20  # lines of log to begin with, when a Job has run before we came
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How the Job ended. code: of the container that failed, None where none told."""
+
+    state: Literal["complete", "failed", "stopped", "deleted"]
+    text: str
+    code: int | None = None
+
+
+def follow(cluster: Cluster, job: Object, screen: Screen, *, patience: float = PATIENT, tail: int | None = None) -> End:
+    """Tell of the Job until it ends. Ctrl-C raises Interrupted, and the Job goes on.
+
+    tail: begin with so many lines of a log that is there already. Raises Refusal for missing rights, Failure when the
+    API server stays away for `patience` seconds.
+    """
+    follower = _Follower(cluster, job, screen, patience, tail)
+    name, run = job["metadata"]["name"], run_of(job)
+    try:
+        return follower.run()
+    except KeyboardInterrupt:
+        screen.close()
+        raise Interrupted(
+            f"left. Job {name} goes on without us\n"
+            f"  look at it again: openrs cluster logs -f {run}\n"
+            f"  stop it, with a checkpoint: openrs cluster stop {run}"
+        ) from None
+    finally:
+        follower.stop.set()
+        screen.close()
+
+
+def conclude(end: End) -> None:
+    """Make the Job's end the command's: a complete one returns. Raises Refusal, Failure, Interrupted."""
+    if end.state == "complete":
+        return
+    if end.state == "failed":
+        raise (Refusal if end.code == EXIT_REFUSED else Failure)(end.text)
+    raise Interrupted(end.text)
+
+
+class _Follower:
+    """Three watches and a thread for each Pod's logs put what they see into one queue; this thread tells it."""
+
+    def __init__(self, cluster: Cluster, job: Object, screen: Screen, patience: float, tail: int | None) -> None:
+        self.stop = threading.Event()
+        self._cluster, self._job, self._screen, self._patience, self._tail = cluster, job, screen, patience, tail
+        self._name = job["metadata"]["name"]
+        self._queue: queue.SimpleQueue[tuple[str, str, Any]] = queue.SimpleQueue()
+        self._pods: dict[str, Object] = {}
+        self._told: dict[str, str] = {}
+        self._logs: dict[str, threading.Thread] = {}
+        self._ran = False
+        self._last: tuple[str, int, str] | None = None  # the container that failed last
+
+    def run(self) -> End:
+        namespace, say = self._cluster.namespace, self._screen.say
+        own = f"batch.kubernetes.io/job-name={self._name}"
+        for kind, listing, what, selector in (
+            ("job", self._cluster.batch.list_namespaced_job, "Jobs", {"field_selector": f"metadata.name={self._name}"}),
+            ("pod", self._cluster.core.list_namespaced_pod, "Pods", {"label_selector": own}),
+            ("event", self._cluster.core.list_namespaced_event, "events", {}),
+        ):
+            feed = watched(listing, namespace, self.stop, say, what=what, patience=self._patience, **selector)
+            self._start(kind, feed)
+        while True:
+            kind, change, thing = self._queue.get()
+            end = self._see(kind, change, thing)
+            if end is not None:
+                self._drain()
+                return self._with_code(end)
+
+    def _start(self, kind: str, feed: Iterable[Any]) -> threading.Thread:
+        def work() -> None:
+            try:
+                for change, thing in feed:
+                    self._queue.put((kind, change, thing))
+            except Exception as error:  # noqa: BLE001 - fault boundary: a thread's end is told by the main one
+                self._queue.put(("error", kind, error))
+
+        thread = threading.Thread(target=work, daemon=True, name=f"openrs-{kind}")
+        thread.start()
+        return thread
+
+    def _see(self, kind: str, change: str, thing: Any) -> End | None:
+        match kind:
+            case "line":
+                self._screen.log(change, thing)
+            case "event":
+                self._event(thing)
+            case "pod":
+                self._pod(change, thing)
+            case "job":
+                return self._job_changed(change, thing)
+            case "error":
+                self._error(change, thing)
+        return None
+
+    def _error(self, kind: str, error: Exception) -> None:
+        if self.stop.is_set():
+            return
+        if kind in {"event", "line"} and isinstance(error, Refusal):  # we can do without them
+            self._screen.say(str(error))
+            return
+        raise error
+
+    # --- Pods and their logs
+
+    def _pod(self, change: str, pod: Object) -> None:
+        name = pod["metadata"]["name"]
+        if change == "DELETED":
+            self._pods.pop(name, None)
+            self._tell(name, f"Pod {name} is gone")
+            return
+        self._pods[name] = pod
+        self._ran = True
+        self._last = words.failure(pod) or self._last
+        self._tell(name, f"Pod {name} {words.pod(pod)}")
+        if name not in self._logs and any("waiting" not in (one.get("state") or {}) for one in words.containers(pod)):
+            self._logs[name] = self._start("line", self._lines(pod))
+
+    def _lines(self, pod: Object) -> Iterable[tuple[str, str]]:
+        """(prefix, line) of all containers of a Pod, one after the other."""
+        name, spec = pod["metadata"]["name"], pod["spec"]
+        index = (pod["metadata"].get("annotations") or {}).get("batch.kubernetes.io/job-completion-index")
+        first = [one["name"] for one in spec.get("initContainers") or []]
+        for container in [*first, *(one["name"] for one in spec["containers"])]:
+            words_before = [word for word in (index, container if container in first else None) if word is not None]
+            prefix = f"[{' '.join(words_before)}] " if words_before else ""
+            for line in log_of(
+                self._cluster,
+                name,
+                container,
+                lambda: self._pods.get(name),
+                self.stop,
+                say=self._screen.say,
+                tail=self._tail,
+                patience=self._patience,
+            ):
+                yield prefix, line
+
+    def _tell(self, about: str, text: str) -> None:
+        if self._told.get(about) != text:
+            self._told[about] = text
+            self._screen.say(text)
+
+    def _event(self, event: Object) -> None:
+        about = event.get("involvedObject") or {}
+        name = str(about.get("name") or "")
+        ours = name == self._name or name.startswith(f"{self._name}-") or name in self._pods
+        old = (about.get("kind") == "Pod" and name not in self._pods) or (
+            about.get("kind") == "Job" and about.get("uid") not in {None, self._job["metadata"].get("uid")}
+        )
+        text = words.event(event)
+        if ours and not old and text is not None:
+            self._tell(f"event {name} {event.get('reason')}", text)
+
+    # --- the Job
+
+    def _job_changed(self, change: str, job: Object) -> End | None:
+        if change == "DELETED":
+            return End("deleted", f"Job {self._name} was deleted; its claim is still there")
+        self._job = job
+        state, run = words.job_state(job), run_of(job)
+        took = words.seconds_of(job)
+        after = f" after {duration(took)}" if took is not None else ""
+        if state == "complete":
+            return End("complete", f"Job {self._name} is done{after}. openrs cluster collect {run} brings its results")
+        if state == "failed":
+            return End("failed", f"Job {self._name} failed{after}: {words.why_failed(job)}")
+        if state == "stopped":
+            return End("stopped", f"Job {self._name} is stopped; `openrs cluster submit` again lets it go on")
+        if state == "queued":
+            self._tell("job", f"Job {self._name} waits in Kueue's queue {words.queue(job)} for quota and room")
+        elif state == "stopping":
+            self._tell("job", f"Job {self._name} is being stopped")
+        elif state == "running":
+            self._told.pop("job", None)
+        return None
+
+    def _drain(self) -> None:
+        """The last lines, and how the last Pod ended."""
+        end = time.monotonic() + DRAIN
+        while time.monotonic() < end and (
+            any(thread.is_alive() for thread in self._logs.values()) or not self._queue.empty()
+        ):
+            try:
+                kind, change, thing = self._queue.get(timeout=0.2)
+            except queue.Empty:
+                continue
+            if kind in {"line", "pod"}:
+                self._see(kind, change, thing)
+
+    def _with_code(self, end: End) -> End:
+        if end.state != "failed" or self._last is None:
+            return end
+        container, code, message = self._last
+        told = f"{end.text}\n  {container}: {words.exit_code({'exitCode': code})}"
+        last = "\n".join(f"  | {line}" for line in message.splitlines()[-6:])
+        return End("failed", f"{told}\n{last}" if last else told, code)

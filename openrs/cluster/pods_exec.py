@@ -1,0 +1,81 @@
+"""Run a command in a Pod's container and get its bytes, over the API server's websocket (channel protocol v4, v5)."""
+
+import json
+import ssl
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from kubernetes.stream import stream
+from websocket import ABNF, WebSocketException
+
+from openrs.cluster.api import ApiException, Away, Cluster, forbidden
+from openrs.errors import Failure
+from openrs.rundir import redact
+
+STDOUT, STDERR, ERROR = 1, 2, 3
+SILENCE = 60.0  # seconds without a byte: hashing 30 GB on a slow disk has its own limit
+
+
+def output(
+    cluster: Cluster, pod: str, container: str, command: Sequence[str], *, silence: float = SILENCE
+) -> Iterator[bytes]:
+    """The command's stdout, piece by piece.
+
+    Raises Away when the connection breaks (what came so far was right), Failure when the command fails, Refusal when
+    we may not.
+    """
+    try:
+        connection = stream(
+            cluster.core.connect_get_namespaced_pod_exec,
+            pod,
+            cluster.namespace,
+            container=container,
+            command=list(command),
+            stdout=True,
+            stderr=True,
+            stdin=False,
+            tty=False,
+            binary=True,
+            _preload_content=False,
+        )
+    except ApiException as error:
+        raise _refused(str(error.reason), pod) from None
+    # The client's own loop polls the socket, and so can sleep on bytes that TLS has decrypted already: read plainly.
+    channel = connection.sock
+    channel.settimeout(silence)
+    said, status = b"", b""
+    try:
+        while True:
+            kind, frame = channel.recv_data_frame(True)
+            if kind == ABNF.OPCODE_CLOSE:
+                break
+            if kind not in (ABNF.OPCODE_BINARY, ABNF.OPCODE_TEXT) or len(frame.data) < 2:
+                continue
+            number, data = frame.data[0], bytes(frame.data[1:])
+            if number == STDOUT:
+                yield data
+            elif number == STDERR:
+                said = (said + data)[-2000:]
+            elif number == ERROR:
+                status += data
+    except (WebSocketException, ssl.SSLError, OSError) as error:
+        if not status:  # without the command's own end it is no end
+            raise Away(str(error) or type(error).__name__) from None
+    finally:
+        connection.close()
+    if not status:
+        raise Away("the connection ended before the command did")
+    _check(json.loads(status), said, command)
+
+
+def _check(status: Any, said: bytes, command: Sequence[str]) -> None:
+    if status.get("status") != "Success":
+        words = redact(said.decode("utf-8", "replace").strip()) or str(status.get("message"))
+        raise Failure(f"{command[0]} in the Pod failed: {words}")
+
+
+def _refused(reason: str, pod: str) -> Exception:
+    words = redact(reason)
+    if "403" in words:
+        return forbidden("cannot create resource pods/exec, " + words.partition("\n")[0], f"copy out of Pod {pod}")
+    return Away(words[:200])

@@ -1,0 +1,56 @@
+"""What there is in the namespace: Jobs of openrs, their Pods, their claim."""
+
+from openrs.cluster.api import RUN_LABEL, SELECTOR, ApiException, Cluster, Object, ask, labels
+from openrs.cluster.jobs import job_name
+from openrs.errors import Refusal
+
+
+def read_job(cluster: Cluster, name: str) -> Object | None:
+    try:
+        return ask(cluster.batch.read_namespaced_job, name, cluster.namespace, what=f"get Job {name}")
+    except ApiException as error:
+        if error.status == 404:
+            return None
+        raise
+
+
+def need_job(cluster: Cluster, run: str) -> Object:
+    job = read_job(cluster, job_name(run))
+    if job is None:
+        raise no_job(cluster, run)
+    return job
+
+
+def no_job(cluster: Cluster, run: str) -> Refusal:
+    runs = [run_of(job) for job in jobs(cluster)]
+    return Refusal(
+        f"namespace {cluster.namespace} has no Job {job_name(run)}",
+        mend=f"runs there: {', '.join(runs)}" if runs else "it has no Job of openrs; is it the right --namespace?",
+    )
+
+
+def run_of(job: Object) -> str:
+    """The run's name of a Job."""
+    return labels(job).get(RUN_LABEL) or str(job["metadata"]["name"]).removeprefix("openrs-")
+
+
+def jobs(cluster: Cluster) -> list[Object]:
+    """All Jobs of openrs in the namespace."""
+    found = ask(cluster.batch.list_namespaced_job, cluster.namespace, label_selector=SELECTOR, what="list Jobs")
+    listed: list[Object] = found.get("items") or []
+    return listed
+
+
+def pods(cluster: Cluster, name: str) -> list[Object]:
+    """The Pods of a Job, the oldest first."""
+    selector = f"batch.kubernetes.io/job-name={name}"
+    found = ask(cluster.core.list_namespaced_pod, cluster.namespace, label_selector=selector, what="list Pods")
+    return sorted(found.get("items") or [], key=lambda pod: pod["metadata"].get("creationTimestamp") or "")
+
+
+def claim_of(job: Object) -> str | None:
+    """The claim that a Job's Pods mount as `data`."""
+    for volume in job["spec"]["template"]["spec"].get("volumes") or []:
+        if volume["name"] == "data" and "persistentVolumeClaim" in volume:
+            return str(volume["persistentVolumeClaim"]["claimName"])
+    return None

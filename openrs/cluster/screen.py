@@ -1,0 +1,61 @@
+"""What a person sees while a Job runs: our words, the Pods' logs, and in a terminal a bar of the run's own progress."""
+
+import re
+import sys
+import threading
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from openrs.cluster.words import clean
+
+# A line of openrs.training.progress.Progress: `step  12/500  reward 0.41  ...  3.10 s each, 25 min 13 s left`.
+STEP = re.compile(r"(?P<label>\S.*?) +(?P<done>\d+)/(?P<total>\d+)  (?P<told>.*), (?P<left>[^,]+) left")
+
+
+class Screen:
+    """Safe to use from several threads. Nothing that is printed keeps escape sequences or secrets."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._console = Console(file=stream or sys.stdout, highlight=False, markup=False, soft_wrap=True, emoji=False)
+        self._lock = threading.Lock()
+        self._bar: Progress | None = None
+        self._last = ""
+
+    def say(self, text: str) -> None:
+        """Our own words: they stay, marked with --."""
+        for line in text.splitlines():
+            self._print(f"-- {clean(line)}")
+
+    def log(self, prefix: str, line: str) -> None:
+        """A line of a Pod's log. In a terminal a line of progress moves the bar instead."""
+        step = STEP.fullmatch(line.strip()) if self._console.is_terminal else None
+        if step is None:
+            self._print(f"{prefix}{clean(line)}")
+            return
+        with self._lock:
+            if self._bar is None:
+                texts = (TextColumn("{task.description}"), TextColumn("{task.fields[told]}"))
+                self._bar = Progress(texts[0], BarColumn(), MofNCompleteColumn(), texts[1], console=self._console)
+                self._bar.add_task("", total=1, told="")
+                self._bar.start()
+            told = clean(f"{step['told']}, {step['left']} left")
+            self._bar.update(
+                self._bar.task_ids[0],
+                description=clean(prefix + step["label"]),
+                completed=int(step["done"]),
+                total=int(step["total"]),
+                told=told,
+            )
+
+    def close(self) -> None:
+        """Leave the bar as it is, and the terminal in order."""
+        with self._lock:
+            if self._bar is not None:
+                self._bar.stop()
+                self._bar = None
+
+    def _print(self, text: str) -> None:
+        with self._lock:
+            self._console.print(text)
