@@ -1,0 +1,21 @@
+"""The short form of scripts/soak: runs killed at random moments end equal to the undisturbed one."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "soak"
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize(("runs", "processes"), [(3, 1), (1, 2)])
+def test_killed_at_random(tmp_path: Path, runs: int, processes: int) -> None:
+    command = [sys.executable, SCRIPT, "--runs", str(runs), "--processes", str(processes), "--keep", tmp_path / "soak"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{runs} of {runs} runs equal to the undisturbed one" in done.stdout
+    assert "checkpoints found damaged: 0" in done.stdout
+    assert done.stdout.count(" SIGKILL: steps done again: ") == 1
