@@ -86,6 +86,18 @@ def test_devices_that_we_were_given_are_shared_out(monkeypatch: pytest.MonkeyPat
     assert asked.trainers[-6:] == ["--from-checkpoint", str(tmp_path / "c"), "--server", "1234", "--group-port", "5678"]
 
 
+def test_torchrun_takes_none_of_our_words_for_its_own() -> None:
+    """Its parser looks for abbreviations of its options even behind the script: --start was one."""
+    from torch.distributed.run import get_args_parser
+
+    asked = launch.plan(load("exp3", SPLIT), Run(Path("r")), Path("a"), "m", start=Path("c"), ports=[1, 2])
+    words = asked.trainers[asked.trainers.index("torch.distributed.run") + 1 :]
+    parsed = get_args_parser().parse_args(words)
+    assert parsed.training_script == "openrs.training.worker"
+    assert parsed.training_script_args == words[words.index("openrs.training.worker") + 1 :]
+    assert (parsed.nproc_per_node, parsed.standalone, parsed.local_addr) == ("3", True, "127.0.0.1")
+
+
 def test_a_server_of_its_own_gets_at_least_the_papers_share_of_its_gpu() -> None:
     words = generator.command(load("exp3", SPLIT), "model", 8000)
     assert float(words[words.index("--gpu-memory-utilization") + 1]) >= 0.7
