@@ -1,0 +1,146 @@
+"""One training process of several nodes: `torchrun --nnodes 3 --nproc-per-node 4 -m openrs.training.nodes exp3 [...]`.
+
+On one node launch.py starts torchrun itself. On several something else does (JobSet, Kubeflow's TrainJob, Slurm), once
+a node, and nobody stands above all processes. So rank 0 does what launch.py does there: it holds the run's lock and its
+attempt, and tells the others over torchrun's own store from which checkpoint to go on. runs/ has to be one folder that
+all nodes see. torchrun turns every exit code into 1; the real one stands in the attempt's outcome-<rank>.json.
+"""
+
+import argparse
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from openrs.attempt import attempt
+from openrs.errors import EXIT_DONE, EXIT_FAILED, Refusal
+from openrs.libraries import quiet
+from openrs.machine import nccl
+from openrs.recipe import Recipe, load
+from openrs.rundir import Run, redact, run_at
+from openrs.training import grpo, processes, signals
+from openrs.training.progress import Progress
+
+WAIT = timedelta(minutes=30)  # for rank 0 to read checkpoints and hash weights; the other nodes may be pulling images
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train as one of several. Returns the exit code, as `openrs train` would."""
+    parser = argparse.ArgumentParser(prog="torchrun ... -m openrs.training.nodes", description=__doc__)
+    parser.add_argument("recipe")
+    parser.add_argument("run", nargs="?", help="the run's name; no option, torchrun would take --run for its --run-path")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
+    args = parser.parse_args(argv)
+    processes.die_with_parent()
+    number = processes.rank()
+    try:
+        recipe = load(args.recipe, args.overrides)
+        run = run_at(args.run or Path(args.recipe).stem)
+        refuse_mismatch(recipe)
+        make_ready(recipe, run)
+        return _first(recipe, run) if number == 0 else _other(recipe, run)
+    except BaseException as error:  # noqa: BLE001 - the end of this process: it is told, whatever it is
+        outcome = processes.outcome_of(error)
+        said = str(error) if isinstance(error, Refusal) else redact(traceback.format_exc())
+        sys.stderr.write(f"training process {number}: {said}\n")
+        return outcome.code
+
+
+def refuse_mismatch(recipe: Recipe) -> None:
+    """The recipe's processes have to be torchrun's: the batch, and so the gradient, hang on their number."""
+    started = int(os.environ.get("WORLD_SIZE", "0"))
+    if not started:
+        raise Refusal("this is started by torchrun only", mend="on one node: openrs train")
+    if recipe.hardware.layout == "split":
+        raise Refusal(
+            "the split layout is for one node: its server answers only there",
+            mend="--set hardware.layout=colocate, with vLLM in every training process",
+        )
+    if recipe.hardware.world_size != started:
+        raise Refusal(
+            f"torchrun started {started} processes, the recipe wants {recipe.hardware.world_size}",
+            "completions a step = processes x micro-batch x accumulation",
+            f"--set hardware.gpus={started}, and accumulation so that the product stays (docs/kubernetes.md)",
+        )
+
+
+def make_ready(recipe: Recipe, run: Run) -> None:
+    """The environment that launch.py gives its processes, as far as it is not about one machine."""
+    usual = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "VLLM_NO_USAGE_STATS": "1"}
+    if recipe.hardware.gpus:
+        usual |= nccl.environment(run.path, nccl.mode_of(os.environ))
+    os.environ["DS_ACCELERATOR"] = "cuda" if recipe.hardware.gpus else "cpu"
+    for name, value in usual.items():
+        os.environ.setdefault(name, value)
+
+
+def _first(recipe: Recipe, run: Run) -> int:
+    """Rank 0: lock, attempt, checkpoint; then as the others."""
+    store, told = _store(), False
+    try:
+        with attempt(recipe, run) as progress:
+            start, done = grpo.prepare(recipe, run, progress)
+            folder = run.attempts()[-1]
+            _tell(
+                store,
+                {"attempt": str(folder), "start": None if start is None else str(start), "done": done is not None},
+            )
+            told = True
+            if done is None:
+                progress.say(f"training in {recipe.hardware.world_size} processes")
+                grpo.train_from(recipe, run, progress, start)
+            processes.write_outcome(folder, processes.Outcome(0, EXIT_DONE))
+    except BaseException as error:
+        outcome = processes.outcome_of(error)
+        if not told:
+            _tell(store, {"failed": outcome.code})
+        elif run.attempts():
+            processes.write_outcome(run.attempts()[-1], outcome)
+        raise
+    return EXIT_DONE
+
+
+def _other(recipe: Recipe, run: Run) -> int:
+    """All ranks but 0: wait for what rank 0 says, and train."""
+    told: dict[str, Any] = json.loads(_store().get(_key()))
+    if "failed" in told:
+        return int(told["failed"] or EXIT_FAILED)
+    if told["done"]:
+        return EXIT_DONE
+    folder, number = Path(told["attempt"]), processes.rank()
+    quiet(folder / f"libraries-{number}.log")
+    try:
+        with signals.handled(), Path(os.devnull).open("w") as nowhere:
+            start = None if told["start"] is None else Path(told["start"])
+            grpo.train_from(recipe, run, Progress(None, nowhere), start)
+        processes.write_outcome(folder, processes.Outcome(number, EXIT_DONE))
+    except BaseException as error:
+        processes.write_outcome(folder, processes.outcome_of(error))
+        raise
+    return EXIT_DONE
+
+
+def _store() -> Any:
+    """The store that torchrun's agent on the first node keeps for all of them."""
+    from torch.distributed import TCPStore
+
+    return TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=WAIT)
+
+
+def _key() -> str:
+    return f"openrs/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+
+
+def _tell(store: Any, what: dict[str, Any]) -> None:
+    store.set(_key(), json.dumps(what))
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # libraries' exit handlers may wait for processes that are gone

@@ -1,0 +1,504 @@
+"""The manifests of k8s/: valid for every Kubernetes from 1.31 on, as restricted as they claim, and alike where they say so."""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="not installed (./scripts/setup --dev)")
+
+ROOT = Path(__file__).parents[1]
+K8S = ROOT / "k8s"
+VERSIONS = ["1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37"]
+JOBS = ["exp1", "exp2", "exp3", "exp3-seeds", "evaluate", "demo"]
+GPU_JOBS = [name for name in JOBS if name != "demo"]
+NEWEST = VERSIONS[-1]
+
+Object = dict[str, Any]
+
+
+def read(path: Path) -> list[Object]:
+    return [thing for thing in yaml.safe_load_all(path.read_text(encoding="utf-8")) if thing]
+
+
+def job(name: str) -> Object:
+    return next(thing for thing in read(K8S / f"job-{name}.yaml") if thing["kind"] == "Job")
+
+
+def pod_of(thing: Object) -> Object:
+    found: Object = thing["spec"]["template"]["spec"]
+    return found
+
+
+def all_containers(pod: Object) -> list[Object]:
+    return [*pod.get("initContainers", []), *pod["containers"]]
+
+
+def plain_files() -> list[Path]:
+    """Every file of k8s/ whose kinds Kubernetes itself has."""
+    skipped = ("kustomization.yaml",)
+    return sorted(
+        path
+        for path in K8S.rglob("*.yaml")
+        if path.name not in skipped and not path.is_symlink() and "multinode" not in path.parts
+    )
+
+
+def multinode() -> dict[str, Object]:
+    return {thing["kind"]: thing for path in sorted((K8S / "multinode").glob("*.yaml")) for thing in read(path)}
+
+
+def pod_templates() -> dict[str, Object]:
+    """Every Pod template there is, by where it stands."""
+    found = {f"job-{name}": job(name)["spec"]["template"] for name in JOBS}
+    there = multinode()
+    for kind, sets in (
+        ("JobSet", there["JobSet"]["spec"]),
+        ("TrainingRuntime", there["TrainingRuntime"]["spec"]["template"]["spec"]),
+    ):
+        for one in sets["replicatedJobs"]:
+            found[f"{kind} {one['name']}"] = one["template"]["spec"]["template"]
+    return found
+
+
+# --- valid ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_files_that_people_name_are_there() -> None:
+    for name in JOBS:
+        path = K8S / f"job-{name}.yaml"
+        assert path.resolve() == K8S / "base" / name / "job.yaml"
+        kinds = [thing["kind"] for thing in read(path)]
+        assert kinds == ["PersistentVolumeClaim", "Job"], name  # each complete in itself
+
+
+@pytest.mark.parametrize("path", plain_files(), ids=lambda path: str(path.relative_to(K8S)))
+def test_every_object_is_valid_for_every_version(path: Path) -> None:
+    things = read(path)
+    assert things
+    for thing in things:
+        for version in VERSIONS if thing["kind"] == "Job" else ["1.31", NEWEST]:
+            kubernetes_validate.validate(thing, version, strict=True)
+
+
+def test_the_check_finds_a_misspelt_field() -> None:
+    wrong = job("exp3")
+    wrong["spec"]["backOffLimit"] = 3
+    with pytest.raises(Exception, match="backOffLimit"):
+        kubernetes_validate.validate(wrong, NEWEST, strict=True)
+
+
+def test_the_clients_own_models_lose_nothing() -> None:
+    client = pytest.importorskip("kubernetes", reason="the client is not installed").client
+    api = client.ApiClient()
+    models = {"Job": "V1Job", "PersistentVolumeClaim": "V1PersistentVolumeClaim", "Namespace": "V1Namespace",
+              "NetworkPolicy": "V1NetworkPolicy", "Role": "V1Role", "RoleBinding": "V1RoleBinding",
+              "ServiceAccount": "V1ServiceAccount", "ResourceQuota": "V1ResourceQuota",
+              "ClusterRole": "V1ClusterRole", "ClusterRoleBinding": "V1ClusterRoleBinding"}  # fmt: skip
+    for path in plain_files():
+        for thing in read(path):
+
+            class Response:
+                data = json.dumps(thing)
+
+            back = api.sanitize_for_serialization(api.deserialize(Response(), models[thing["kind"]]))
+            if thing["kind"] == "NetworkPolicy":  # the client sends `_from`
+                back = json.loads(json.dumps(back).replace('"_from"', '"from"'))
+            assert back == thing, path
+
+
+# --- what the server would say that no schema says ----------------------------------------------------------------------
+
+
+def test_pod_failure_policies_as_the_api_demands() -> None:
+    """Facts checked against a 1.36 server: Never, status of conditions, ordered values, names of containers."""
+    for name in JOBS:
+        spec = job(name)["spec"]
+        assert pod_of(job(name))["restartPolicy"] == "Never"
+        assert spec["podReplacementPolicy"] == "Failed"
+        names = {one["name"] for one in all_containers(pod_of(job(name)))}
+        rules = spec["podFailurePolicy"]["rules"]
+        assert [rule["action"] for rule in rules] == ["FailJob", "Ignore", "Ignore"]
+        assert rules[0]["onExitCodes"] == {"operator": "In", "values": [2]}
+        assert rules[1]["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
+        assert rules[2]["onExitCodes"]["values"] == [75]
+        assert rules[2]["onExitCodes"]["containerName"] in names - {"fetch"}
+        assert ("backoffLimitPerIndex" in spec) == (spec.get("completionMode") == "Indexed")
+
+
+def test_requests_are_limits_and_shared_memory_is_within_them() -> None:
+    for where, template in pod_templates().items():
+        pod = template["spec"]
+        shm = [one["emptyDir"] for one in pod["volumes"] if one.get("emptyDir", {}).get("medium") == "Memory"]
+        for container in all_containers(pod):
+            resources = container["resources"]
+            assert resources["requests"] == resources["limits"], where
+            assert {"cpu", "memory", "ephemeral-storage"} <= set(resources["limits"]), where
+            assert resources["limits"]["cpu"].isdigit(), where  # whole CPUs, or the static CPU manager gives none
+            if "nvidia.com/gpu" in resources["limits"]:
+                gib = int(resources["limits"]["memory"].removesuffix("Gi"))
+                assert gib >= 2 * int(shm[0]["sizeLimit"].removesuffix("Gi")), where
+                assert {"name": "shm", "mountPath": "/dev/shm"} in container["volumeMounts"], where
+
+
+def test_every_pod_is_restricted() -> None:
+    """Pod Security Standards, level restricted (1.37), and a bit more: read-only root, no token, no service links."""
+    for where, template in pod_templates().items():
+        pod = template["spec"]
+        context = pod["securityContext"]
+        assert context["runAsNonRoot"] is True, where
+        assert context["runAsUser"] == context["runAsGroup"] == context["fsGroup"] == 10001, where
+        assert context["fsGroupChangePolicy"] == "OnRootMismatch", where
+        assert context["seccompProfile"] == {"type": "RuntimeDefault"}, where
+        assert pod["automountServiceAccountToken"] is False, where
+        assert pod["enableServiceLinks"] is False, where
+        assert not {"hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace"} & set(pod), where
+        kinds = {next(key for key in volume if key != "name") for volume in pod["volumes"]}
+        assert kinds <= {"persistentVolumeClaim", "emptyDir", "downwardAPI"}, where
+        for container in all_containers(pod):
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }, where
+            assert {"name": "tmp", "mountPath": "/tmp"} in container["volumeMounts"], where
+            assert container["terminationMessagePolicy"] == "FallbackToLogsOnError", where
+
+
+def test_the_token_and_the_network_are_fetchs_alone() -> None:
+    for where, template in pod_templates().items():
+        for container in all_containers(template["spec"]):
+            names = {variable["name"] for variable in container["env"]}
+            if container["name"].startswith("fetch"):
+                assert "HF_HUB_OFFLINE" not in names, where
+                token = next(one for one in container["env"] if one["name"] == "HF_TOKEN")
+                assert token["valueFrom"]["secretKeyRef"]["optional"] is True, where
+                assert "nvidia.com/gpu" not in container["resources"]["limits"], where
+            else:
+                assert "HF_TOKEN" not in names, where
+                assert {"name": "HF_HUB_OFFLINE", "value": "1"} in container["env"], where
+
+
+def test_images_are_named_by_digest_and_are_placeholders() -> None:
+    for where, template in pod_templates().items():
+        images = {container["image"] for container in all_containers(template["spec"])}
+        assert len(images) == 1, where
+        assert re.fullmatch(r"ghcr\.io/OWNER/openrs@sha256:0{64}", images.pop()), where
+
+
+def test_gpu_jobs_go_to_a40s_and_may_save_a_checkpoint() -> None:
+    for name in GPU_JOBS:
+        pod = pod_of(job(name))
+        rule = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"][0]
+        assert rule["matchExpressions"] == [
+            {"key": "nvidia.com/gpu.product", "operator": "In", "values": ["NVIDIA-A40"]}
+        ]
+        assert pod["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    for name in ("exp1", "exp2", "exp3", "exp3-seeds"):
+        # the authors' step, and 26.5 GiB at 50 MB/s
+        assert pod_of(job(name))["terminationGracePeriodSeconds"] >= 172 + 26.5 * 2**30 / 50e6
+
+
+# --- alike where they say so ------------------------------------------------------------------------------------------
+
+
+def test_the_three_experiments_are_one_file_with_three_recipes() -> None:
+    third = json.dumps(read(K8S / "job-exp3.yaml"))
+    for name in ("exp1", "exp2"):
+        assert json.loads(third.replace("exp3", name)) == read(K8S / f"job-{name}.yaml")
+
+
+def test_seeds_differ_from_exp3_in_what_an_index_needs() -> None:
+    pod, seeds = pod_of(job("exp3")), pod_of(job("exp3-seeds"))
+    named = json.loads(json.dumps(seeds).replace("openrs-exp3-seeds", "openrs-exp3"))
+    for one, other in zip(all_containers(pod), all_containers(named), strict=True):
+        assert {**one, "args": 0} == {**other, "args": 0}
+    spec = job("exp3-seeds")["spec"]
+    assert spec["completionMode"] == "Indexed"
+    from openrs.training import launch
+
+    trained = seeds["containers"][0]["args"]
+    runs = []
+    for index in range(spec["completions"]):
+        words = [word.replace("$(JOB_COMPLETION_INDEX)", str(index)) for word in trained]
+        seed = int(words[words.index("--seeds") + 1])
+        recipe, run = launch.runs(words[1], [], None, [seed])[0]
+        assert recipe.grpo["seed"] == seed
+        runs.append(run.path.name)
+        nccl = [word.replace("$(JOB_COMPLETION_INDEX)", str(index)) for word in seeds["initContainers"][1]["args"]]
+        assert nccl[-1] == run.path.name  # NCCL is measured for the run that reads it
+    assert runs == ["exp3-seed40", "exp3-seed41", "exp3-seed42"]
+
+
+def test_commands_are_commands_of_openrs() -> None:
+    from openrs.cli import parser
+
+    for name in JOBS:
+        for container in all_containers(pod_of(job(name))):
+            if "command" not in container:
+                words = [word.replace("$(JOB_COMPLETION_INDEX)", "1") for word in container["args"]]
+                parser().parse_args(words)
+
+
+# --- the evaluation's shell -------------------------------------------------------------------------------------------
+
+
+def evaluation(folder: Path, index: int, body: str) -> subprocess.Popen[bytes]:
+    """The container's script by a real sh, with an `openrs` that is `body`."""
+    container = pod_of(job("evaluate"))["containers"][0]
+    assert container["command"][:4] == ["tini", "-g", "--", "/bin/sh"]
+    program = folder / "bin" / "openrs"
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(f"#!/bin/sh\n{body}\n")
+    program.chmod(0o755)
+    shards = next(one["value"] for one in container["env"] if one["name"] == "SHARDS")
+    environment = {
+        "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
+        "SHARDS": shards,
+        "JOB_COMPLETION_INDEX": str(index),
+    }
+    command = ["/bin/sh", *container["command"][4:], *container["args"]]
+    return subprocess.Popen(command, env=environment, cwd=folder, start_new_session=True)
+
+
+FAKE = """
+echo "$@" >> calls
+case "$*" in
+  *--shard*) n=${*##*--shard }; d=runs/evaluate/eval/m/shards/$(echo "$n" | sed 's:/:-of-:'); mkdir -p "$d"; echo {} > "$d/done.json";;
+esac
+"""
+
+
+def test_every_index_draws_its_shard_and_the_last_one_merges(tmp_path: Path) -> None:
+    from openrs.cli import parser
+    from openrs.evaluation.shards import shard_from
+
+    spec = job("evaluate")["spec"]
+    for index in (0, 2, 3, 1):
+        assert evaluation(tmp_path, index, FAKE).wait(20) == 0
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert calls[-1] == "evaluate --merge runs/evaluate"
+    assert len(calls) == spec["completions"] + 1
+    shards = []
+    for call in calls:
+        args = parser().parse_args(call.split())
+        if args.shard:
+            shards.append(shard_from(args.shard))
+    assert sorted(shard.number for shard in shards) == [1, 2, 3, 4]
+    assert {shard.of for shard in shards} == {spec["completions"]}
+
+
+@pytest.mark.parametrize("code", [2, 75, 1])
+def test_the_shell_hands_the_exit_code_on_and_does_not_merge(tmp_path: Path, code: int) -> None:
+    assert evaluation(tmp_path, 0, f'echo "$@" >> calls; exit {code}').wait(20) == code
+    assert len((tmp_path / "calls").read_text().splitlines()) == 1
+
+
+def test_sigterm_reaches_openrs_and_its_75_comes_out(tmp_path: Path) -> None:
+    body = "trap 'echo stopping >> calls; exit 75' TERM; touch up; while :; do sleep 0.05; done"
+    process = evaluation(tmp_path, 0, body)
+    end = time.monotonic() + 20
+    while not (tmp_path / "up").exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    os.killpg(process.pid, 15)  # what tini -g does with the SIGTERM it gets
+    assert process.wait(20) == 75
+    assert (tmp_path / "calls").read_text() == "stopping\n"
+
+
+# --- multi-node ---------------------------------------------------------------------------------------------------------
+
+
+def test_multinode_job_templates_are_valid_jobs() -> None:
+    """CRDs have no schema offline; what is in them has: each job template, as a Job."""
+    there = multinode()
+    assert there["JobSet"]["apiVersion"] == "jobset.x-k8s.io/v1alpha2"
+    assert there["TrainJob"]["apiVersion"] == there["TrainingRuntime"]["apiVersion"] == "trainer.kubeflow.org/v1alpha1"
+    for sets in (there["JobSet"]["spec"], there["TrainingRuntime"]["spec"]["template"]["spec"]):
+        for one in sets["replicatedJobs"]:
+            spec = json.loads(json.dumps(one["template"]["spec"]))
+            kubernetes_validate.validate(
+                {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "x"}, "spec": spec}, NEWEST, strict=True
+            )
+    kubernetes_validate.validate(there["PersistentVolumeClaim"], NEWEST, strict=True)
+
+
+def test_multinode_keeps_the_papers_step() -> None:
+    """Three nodes with four GPUs: 12 trainers x 6 x 1 = 72 completions, micro-batches as on one node."""
+    from openrs.recipe import load
+    from openrs.recipe_checks import prompts_per_step
+
+    there = multinode()
+    nodes = next(one for one in there["JobSet"]["spec"]["replicatedJobs"] if one["name"] == "node")["template"]["spec"]
+    words = nodes["template"]["spec"]["containers"][0]["args"]
+    changes = [words[at + 1] for at, word in enumerate(words) if word == "--set"]
+    recipe, one_node = load("exp3", changes), load("exp3")
+    gpus = int(nodes["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"])
+    assert recipe.hardware.world_size == nodes["completions"] * gpus == 12
+    assert prompts_per_step(recipe) == prompts_per_step(one_node) == 12
+    key = "per_device_train_batch_size"
+    assert recipe.grpo[key] == one_node.grpo[key]
+    assert there["TrainJob"]["spec"]["trainer"]["numNodes"] == nodes["completions"] == nodes["parallelism"]
+
+
+def test_multinode_starts_torchrun_with_a_rendezvous_and_names_the_interface() -> None:
+    there = multinode()
+    for kind, sets in (
+        ("JobSet", there["JobSet"]["spec"]),
+        ("TrainingRuntime", there["TrainingRuntime"]["spec"]["template"]["spec"]),
+    ):
+        pod = next(one for one in sets["replicatedJobs"] if one["name"] == "node")["template"]["spec"]["template"][
+            "spec"
+        ]
+        container = pod["containers"][0]
+        assert "openrs.training.nodes" in container["args"], kind
+        environment = {variable["name"]: variable.get("value") for variable in container["env"]}
+        assert environment["NCCL_SOCKET_IFNAME"] == environment["GLOO_SOCKET_IFNAME"] == "eth0", kind
+        assert int(environment["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"]) < pod["terminationGracePeriodSeconds"], kind
+    assert importlib.util.find_spec("openrs.training.nodes") is not None
+    assert there["PersistentVolumeClaim"]["spec"]["accessModes"] == ["ReadWriteMany"]
+
+
+# --- kustomize ----------------------------------------------------------------------------------------------------------
+
+needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+
+
+def kustomized(folder: Path) -> list[Object]:
+    done = subprocess.run(
+        ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr[:2000]
+    return [thing for thing in yaml.safe_load_all(done.stdout) if thing]
+
+
+def folders(*names: str) -> list[Path]:
+    return sorted(path.parent for name in names for path in (K8S / name).rglob("kustomization.yaml"))
+
+
+@needs_kubectl
+@pytest.mark.parametrize(
+    "folder", folders("base", "overlays", "namespace"), ids=lambda path: str(path.relative_to(K8S))
+)
+def test_every_base_and_overlay_builds_offline_and_is_valid(folder: Path) -> None:
+    things = kustomized(folder)
+    for thing in things:
+        kubernetes_validate.validate(thing, NEWEST, strict=True)
+    if "base" in folder.parts:
+        assert things == sorted(read(folder / "job.yaml"), key=lambda thing: things.index(thing))
+
+
+@needs_kubectl
+@pytest.mark.parametrize("name", sorted(path.parent.name for path in (K8S / "components").glob("*/kustomization.yaml")))
+@pytest.mark.parametrize("base", ["exp3", "evaluate"])
+def test_every_component_goes_with_every_kind_of_job(name: str, base: str, tmp_path: Path) -> None:
+    shutil.copytree(K8S, tmp_path / "k8s", symlinks=True)
+    overlay = tmp_path / "k8s" / "overlays" / "tried"
+    overlay.mkdir()
+    (overlay / "kustomization.yaml").write_text(
+        f"resources: [../../base/{base}]\ncomponents: [../../components/{name}]\n", encoding="utf-8"
+    )
+    things = {thing["kind"]: thing for thing in kustomized(overlay)}
+    for thing in things.values():
+        kubernetes_validate.validate(thing, NEWEST, strict=True)
+    changed, claim = things["Job"], things["PersistentVolumeClaim"]
+    pod = pod_of(changed)
+    assert changed != job(base) or claim != read(K8S / f"job-{base}.yaml")[0]  # it does something
+    match name:
+        case "image":
+            image = "registry.example.com/openrs@sha256:" + 64 * "1"
+            assert {container["image"] for container in all_containers(pod)} == {image}
+            assert {"name": "OPENRS_IMAGE_DIGEST", "value": image} in pod["containers"][0]["env"]
+        case "storage-class":
+            assert claim["spec"]["storageClassName"] == "fast-ssd"
+        case "shared-volume":
+            assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+            assert "podAffinity" not in pod["affinity"]
+            assert "nodeAffinity" in pod["affinity"]
+        case "kueue":
+            assert changed["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "openrs"
+            assert "kueue.x-k8s.io/queue-name" not in changed["spec"]["template"]["metadata"]["labels"]
+        case "runtime-class":
+            assert pod["runtimeClassName"] == "nvidia"
+        case _:
+            products = json.dumps(pod["affinity"]["nodeAffinity"])
+            assert name.split("-")[1].upper() in products
+            assert "A40" not in products
+
+
+@needs_kubectl
+def test_the_example_overlay_changes_what_it_says() -> None:
+    things = {thing["kind"]: thing for thing in kustomized(K8S / "overlays" / "kueue-a100")}
+    assert things["Job"]["metadata"]["namespace"] == "openrs"
+    assert things["Job"]["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "openrs"
+    assert "OWNER" not in json.dumps(things)
+
+
+# --- rights, network, packaging -----------------------------------------------------------------------------------------
+
+
+def test_the_namespace_enforces_restricted() -> None:
+    labels = read(K8S / "namespace" / "namespace.yaml")[0]["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+def test_the_role_stays_in_its_namespace_and_wildcards_nothing() -> None:
+    things = {thing["kind"]: thing for thing in read(K8S / "namespace" / "role.yaml")}
+    assert set(things) == {"ServiceAccount", "Role", "RoleBinding"}
+    for rule in things["Role"]["rules"]:
+        assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
+    secrets = [rule for rule in things["Role"]["rules"] if "secrets" in rule["resources"]]
+    assert secrets == [{"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["openrs-hub"], "verbs": ["get"]}]
+    readers = {thing["kind"]: thing for thing in read(K8S / "namespace" / "nodes-reader.yaml")}
+    verbs = {verb for rule in readers["ClusterRole"]["rules"] for verb in rule["verbs"]}
+    assert verbs == {"list"}
+
+
+def test_the_network_policy_leaves_out_private_addresses_and_metadata_services() -> None:
+    policy = read(K8S / "namespace" / "network-policy.yaml")[0]["spec"]
+    assert policy["ingress"] == []
+    blocks = [to["ipBlock"] for rule in policy["egress"] for to in rule["to"] if "ipBlock" in to]
+    assert "169.254.0.0/16" in blocks[0]["except"]
+    assert all(port["port"] in {53, 443} for rule in policy["egress"] for port in rule["ports"])
+
+
+def test_the_wheel_carries_the_manifests(tmp_path: Path) -> None:
+    """`pip install openrs` has to work without a checkout."""
+    if importlib.util.find_spec("setuptools") is None:
+        pytest.skip("setuptools is not installed")
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("openrs", "k8s"):
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        if (ROOT / name).is_file():
+            shutil.copy(ROOT / name, source / name)
+        else:
+            (source / name).write_text("")
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        ".",
+        "--no-deps",
+        "--no-build-isolation",
+        "--quiet",
+        "-w",
+        str(tmp_path),
+    ]
+    subprocess.run(command, cwd=source, check=True, capture_output=True, timeout=120)
+    wheel = next(tmp_path.glob("openrs-*.whl"))
+    folder = tmp_path / "installed"
+    shutil.unpack_archive(wheel, folder, "zip")
+    for name in JOBS:
+        packed = folder / "openrs" / "cluster" / "k8s" / name / "job.yaml"
+        assert packed.read_text(encoding="utf-8") == (K8S / f"job-{name}.yaml").read_text(encoding="utf-8")
