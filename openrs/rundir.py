@@ -220,7 +220,14 @@ class Lock:
             ) from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
+            if not isinstance(error, BlockingIOError):
+                self._file.close()
+                raise Refusal(
+                    f"{run.path} cannot be locked: {error.strerror}",
+                    "nothing would keep a second process out",
+                    "put the run on a file system that knows locks",
+                ) from None
             self._file.seek(0)
             holder = self._file.read().strip() or "another process"
             self._file.close()

@@ -198,6 +198,17 @@ def test_a_place_that_cannot_be_a_run(tmp_path: Path) -> None:
         Lock(Run(Path("/proc/run")))
 
 
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not to be had here: flock itself is made to fail as it does on such a one."""
+
+    def failing(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(rundir.fcntl, "flock", failing)
+    with pytest.raises(Refusal, match="cannot be locked: No locks available"):
+        Lock(Run(tmp_path))
+
+
 def test_names_of_runs() -> None:
     assert rundir.run_at("exp3").path == Path("runs/exp3")
     assert rundir.run_at("./exp3").path == Path("exp3")

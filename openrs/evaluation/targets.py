@@ -16,7 +16,7 @@ from openrs.evaluation.shards import shard_from
 from openrs.libraries import quiet
 from openrs.machine import pins
 from openrs.recipe import Evaluation, Recipe
-from openrs.recipe_checks import is_hub_name
+from openrs.recipe_checks import grpo_value, is_hub_name
 from openrs.rewards.grading import Judge
 from openrs.rundir import Run, run_at
 from openrs.training import checkpoints, lora, signals
@@ -29,7 +29,8 @@ def targets_of_run(run: Run, recipe: Recipe) -> list[Target]:
     dtype, code = recipe.model.dtype, recipe.model.trust_remote_code
     found = [Target(name_of(0), base, recipe.model.revision, 0, dtype, code)]
     folders = checkpoints.complete(run.checkpoints)
-    kept = folders[-1:] if recipe.evaluation.checkpoints == "last" else folders
+    every = int(grpo_value(recipe, "save_steps"))
+    kept = folders[-1:] if recipe.evaluation.checkpoints == "last" else checkpoints.planned(folders, every)
     return found + [
         Target(f.name, str(lora.plain(run, recipe, f)), None, checkpoints.step_of(f), dtype, code) for f in kept
     ]

@@ -113,6 +113,12 @@ def complete(checkpoints: Path) -> list[Path]:
     return sorted((path for path in folders if damage(path, hashes=False) is None), key=step_of)
 
 
+def planned(folders: list[Path], every: int) -> list[Path]:
+    """Of complete checkpoints, oldest first, those that an uninterrupted run would have: every `every` steps, and the
+    last. A signal adds others, and what is evaluated must not hang on when somebody sent one."""
+    return [folder for folder in folders if step_of(folder) % every == 0 or folder == folders[-1]]
+
+
 def bytes_of(folder: Path) -> int:
     """Size of a complete checkpoint."""
     return sum(facts["bytes"] for facts in read_manifest(folder)["files"].values())

@@ -165,6 +165,14 @@ def test_what_is_needed_stays(folder: Path) -> None:
     assert names(folder) == ["step-000005", "step-000015", "step-000020"]
 
 
+def test_what_is_evaluated_does_not_hang_on_interruptions(folder: Path) -> None:
+    make(folder, 12)
+    make(folder, 17)
+    steps = [checkpoints.step_of(place) for place in checkpoints.planned(checkpoints.complete(folder), 5)]
+    assert steps == [5, 10, 15, 17]
+    assert checkpoints.planned([], 5) == []
+
+
 def test_the_last_complete_one_stays_although_newer_folders_are_there(folder: Path) -> None:
     """A damaged newer one does not count as one of the newest."""
     for step in (10, 15):

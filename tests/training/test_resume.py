@@ -265,3 +265,18 @@ def test_two_processes_of_torchrun(tmp_path: Path) -> None:
     code, said = runs.openrs([*command, run], **environment)
     assert code == 0, said
     assert runs.everything(run) == runs.everything(tmp_path / "straight")
+
+
+def test_the_order_of_an_epoch_needs_no_epochs_before_it() -> None:
+    """Ours goes through the data as TRL's does, and starts at any epoch."""
+    from trl.trainer.utils import RepeatSampler
+
+    from openrs.training.trainer import EpochSampler
+
+    shape = (range(10), 3, 4, 2, True, 42)
+    theirs, ours = RepeatSampler(*shape), EpochSampler(*shape)
+    orders = [list(theirs) for _ in range(4)]
+    assert len({tuple(order) for order in orders}) == 4
+    for epoch in (2, 0, 3, 3, 1):
+        ours.set_epoch(epoch)
+        assert list(ours) == orders[epoch]
