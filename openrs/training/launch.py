@@ -68,7 +68,7 @@ def _step(recipe: Recipe, name: str, until: str) -> int:
 
 
 def check_machine(recipe: Recipe, name: str) -> None:
-    """Refuse, before anything is written, what cannot start here."""
+    """Refuse, before anything is written, what cannot start here or would not train."""
     from openrs.machine.doctor import require_gpus
 
     require_gpus(recipe, name)
@@ -76,6 +76,12 @@ def check_machine(recipe: Recipe, name: str) -> None:
         raise Refusal(
             f"{name} generates with vLLM, which is not installed here",
             mend="OPENRS_LOCK=cuda ./scripts/setup, or --set grpo.use_vllm=false, many times slower",
+        )
+    if recipe.model.dtype != "float32" and not recipe.hardware.zero_stage and recipe.model.lora is None:
+        raise Refusal(
+            f"{name} would train {recipe.model.dtype} weights in place (hardware.zero_stage is 0)",
+            "a weight of 0.02 plus 1e-6 is 0.02 again in 8 bits: 99 of 100 weights would never move",
+            "--set hardware.zero_stage=2 keeps float32 weights beside them; or --set model.dtype=float32",
         )
 
 

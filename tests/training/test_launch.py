@@ -169,6 +169,13 @@ def test_without_vllm_its_recipe_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         launch.check_machine(load("demo", ["grpo.use_vllm=true"]), "demo")
 
 
+def test_weights_too_coarse_for_their_updates_are_refused() -> None:
+    """Measured: at 1e-6 only 0.6 % of the demo's bfloat16 weights moved at all; with ZeRO-2 the float32 ones all do."""
+    with pytest.raises(Refusal, match="demo would train bfloat16 weights in place"):
+        launch.check_machine(load("demo", ["model.dtype=bfloat16"]), "demo")
+    launch.check_machine(load("demo", ["model.dtype=bfloat16", "hardware.zero_stage=2"]), "demo")
+
+
 def test_the_split_layout_without_vllm_is_refused() -> None:
     with pytest.raises(Refusal, match=r"hardware\.layout.*split.*grpo\.use_vllm"):
         load("exp3", [*SPLIT, "grpo.use_vllm=false"])
