@@ -85,6 +85,24 @@ def _pause(number: int, failed: _NotNow) -> float:
     return max(WAITS[min(number, len(WAITS)) - 1] * random.uniform(0.8, 1.2), min(failed.asks, WAITS[-1]))
 
 
+def check(repo: str | None, runs: int = 1) -> None:
+    """Refuse, before hours of training, what could never be pushed: no token, no such name, several runs in one."""
+    if repo is None:
+        return
+    from huggingface_hub import get_token
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(repo)
+    except HFValidationError:
+        raise Refusal(f"--push {repo}: no name of a repository", mend="owner/name, as on the hub") from None
+    if get_token() is None:
+        raise Refusal(f"--push {repo}: there is no token for the hub", mend="set HF_TOKEN to one that may write there")
+    if runs > 1:
+        raise Refusal(f"--push {repo}: {runs} runs would overwrite each other there", mend="export them one by one")
+
+
 # --- the queue --------------------------------------------------------------------------------------------------------
 
 

@@ -169,6 +169,22 @@ def test_a_hub_that_says_no(run: Path, hub: PushHub) -> None:
         uploads.push(run / "base", "not a name", private=True, say=print, tries=5)
 
 
+def test_what_could_never_be_pushed_is_refused_before_training(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_planted0secret0")
+
+    def refused(*words: str) -> str:
+        assert main(["train", "demo", "--run", str(tmp_path / "run"), *words]) == 2
+        assert not (tmp_path / "run").exists()
+        return capsys.readouterr().err
+
+    assert "--push not a name: no name of a repository" in refused("--push", "not a name")
+    assert "2 runs would overwrite each other there" in refused("--push", "me/tiny", "--seeds", "1,2")
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    assert "there is no token for the hub" in refused("--push", "me/tiny")
+
+
 def test_a_hub_that_never_gets_better(run: Path, hub: PushHub) -> None:
     hub.faults = ["500"] * 100
     with pytest.raises(Failure, match="base could not be pushed to me/tiny") as raised:
