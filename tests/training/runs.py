@@ -75,7 +75,8 @@ def start(argv: Sequence[object], fault: Callable[[], None] | None = None, **env
     """Start `openrs ARGV` in a fork; `fault` runs in it first, and may break whatever it likes."""
     said = Path(f"{argv[argv.index('--run') + 1]}.said") if "--run" in argv else Path(os.devnull)
     said.parent.mkdir(parents=True, exist_ok=True)
-    process = _context.Process(target=_in_child, args=([str(a) for a in argv], said, fault, environment))
+    # a daemon: one that a failed test left behind is ended with pytest, which would wait for it for ever
+    process = _context.Process(target=_in_child, args=([str(a) for a in argv], said, fault, environment), daemon=True)
     process.start()
     return Launched(process, said)
 
