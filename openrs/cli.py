@@ -73,6 +73,7 @@ def train(args: argparse.Namespace) -> int:
     if args.dry_run:
         print("\n".join(launch.describe(recipe, run) for recipe, run in asked), end="")
         return EXIT_DONE
+    uploads.check(args.push, len(asked))
     launch.check_machine(asked[0][0], args.recipe)
     for recipe, run in asked:
         with (
@@ -89,6 +90,7 @@ def reproduce(args: argparse.Namespace) -> int:
     from openrs.training import launch
 
     asked = launch.runs(args.recipe, args.overrides, args.run, args.seeds, args.until)
+    uploads.check(args.push, len(asked))
     launch.check_machine(asked[0][0], args.recipe)
     for recipe, run in asked:
         with (
@@ -161,6 +163,7 @@ def export(args: argparse.Namespace) -> int:
     from openrs.export import export as write
     from openrs.rundir import existing_run
 
+    uploads.check(args.push)
     folder = write(existing_run(args.run_name), args.step, args.to)
     print(f"model: {folder}", flush=True)
     if args.push is not None:

@@ -1,5 +1,6 @@
 """Follow a Job to its end: what its Pods do, why they wait, what they print, how it ended. Leaving changes nothing."""
 
+import contextlib
 import queue
 import threading
 import time
@@ -9,9 +10,9 @@ from typing import Any, Literal
 
 from openrs.cluster import words
 from openrs.cluster.api import PATIENT, Cluster, Object
-from openrs.cluster.reading import run_of
+from openrs.cluster.reading import pods, run_of
 from openrs.cluster.screen import Screen
-from openrs.cluster.watch import log_of, watched
+from openrs.cluster.watch import Voice, log_of, watched
 from openrs.errors import EXIT_REFUSED, Failure, Interrupted, Refusal
 from openrs.training.progress import duration
 
@@ -66,22 +67,23 @@ class _Follower:
         self.stop = threading.Event()
         self._cluster, self._job, self._screen, self._patience, self._tail = cluster, job, screen, patience, tail
         self._name = job["metadata"]["name"]
+        self._voice = Voice(screen.say)
         self._queue: queue.SimpleQueue[tuple[str, str, Any]] = queue.SimpleQueue()
         self._pods: dict[str, Object] = {}
         self._told: dict[str, str] = {}
         self._logs: dict[str, threading.Thread] = {}
-        self._ran = False
+        self._there = False  # whether the Job has been seen
         self._last: tuple[str, int, str] | None = None  # the container that failed last
 
     def run(self) -> End:
-        namespace, say = self._cluster.namespace, self._screen.say
+        namespace = self._cluster.namespace
         own = f"batch.kubernetes.io/job-name={self._name}"
         for kind, listing, what, selector in (
             ("job", self._cluster.batch.list_namespaced_job, "Jobs", {"field_selector": f"metadata.name={self._name}"}),
             ("pod", self._cluster.core.list_namespaced_pod, "Pods", {"label_selector": own}),
             ("event", self._cluster.core.list_namespaced_event, "events", {}),
         ):
-            feed = watched(listing, namespace, self.stop, say, what=what, patience=self._patience, **selector)
+            feed = watched(listing, namespace, self.stop, self._voice, what=what, patience=self._patience, **selector)
             self._start(kind, feed)
         while True:
             kind, change, thing = self._queue.get()
@@ -103,6 +105,9 @@ class _Follower:
         return thread
 
     def _see(self, kind: str, change: str, thing: Any) -> End | None:
+        if change == "LISTED":
+            there = kind != "job" or self._there
+            return None if there else End("deleted", f"Job {self._name} is not there any more; its claim is")
         match kind:
             case "line":
                 self._screen.log(change, thing)
@@ -133,7 +138,6 @@ class _Follower:
             self._tell(name, f"Pod {name} is gone")
             return
         self._pods[name] = pod
-        self._ran = True
         self._last = words.failure(pod) or self._last
         self._tell(name, f"Pod {name} {words.pod(pod)}")
         if name not in self._logs and any("waiting" not in (one.get("state") or {}) for one in words.containers(pod)):
@@ -153,7 +157,7 @@ class _Follower:
                 container,
                 lambda: self._pods.get(name),
                 self.stop,
-                say=self._screen.say,
+                self._voice,
                 tail=self._tail,
                 patience=self._patience,
             ):
@@ -180,7 +184,7 @@ class _Follower:
     def _job_changed(self, change: str, job: Object) -> End | None:
         if change == "DELETED":
             return End("deleted", f"Job {self._name} was deleted; its claim is still there")
-        self._job = job
+        self._job, self._there = job, True
         state, run = words.job_state(job), run_of(job)
         took = words.seconds_of(job)
         after = f" after {duration(took)}" if took is not None else ""
@@ -199,7 +203,10 @@ class _Follower:
         return None
 
     def _drain(self) -> None:
-        """The last lines, and how the last Pod ended."""
+        """The last lines, and how the last Pods ended: the Job's own news may have come before theirs."""
+        with contextlib.suppress(Refusal):
+            for pod in pods(self._cluster, self._name):
+                self._pod("MODIFIED", pod)
         end = time.monotonic() + DRAIN
         while time.monotonic() < end and (
             any(thread.is_alive() for thread in self._logs.values()) or not self._queue.empty()

@@ -3,10 +3,11 @@
 import re
 import sys
 import threading
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
 
 from openrs.cluster.words import clean
 
@@ -34,20 +35,21 @@ class Screen:
         if step is None:
             self._print(f"{prefix}{clean(line)}")
             return
+        told = clean(f"{step['told']}, {step['left']} left")
+        facts: dict[str, Any] = {"completed": int(step["done"]), "total": int(step["total"]), "told": told}
         with self._lock:
             if self._bar is None:
-                texts = (TextColumn("{task.description}"), TextColumn("{task.fields[told]}"))
-                self._bar = Progress(texts[0], BarColumn(), MofNCompleteColumn(), texts[1], console=self._console)
-                self._bar.add_task("", total=1, told="")
+                whole, rest = Column(no_wrap=True), Column(no_wrap=True, overflow="ellipsis", ratio=1)
+                self._bar = Progress(
+                    TextColumn("{task.description} {task.completed}/{task.total}", table_column=whole),
+                    BarColumn(bar_width=20, table_column=whole),
+                    TextColumn("{task.fields[told]}", table_column=rest),
+                    console=self._console,
+                    expand=True,
+                )
+                self._bar.add_task(clean(prefix + step["label"]), **facts)
                 self._bar.start()
-            told = clean(f"{step['told']}, {step['left']} left")
-            self._bar.update(
-                self._bar.task_ids[0],
-                description=clean(prefix + step["label"]),
-                completed=int(step["done"]),
-                total=int(step["total"]),
-                told=told,
-            )
+            self._bar.update(self._bar.task_ids[0], description=clean(prefix + step["label"]), **facts)
 
     def close(self) -> None:
         """Leave the bar as it is, and the terminal in order."""

@@ -13,18 +13,37 @@ from openrs.errors import Refusal
 
 WATCH = 240  # seconds after which the server ends a watch, and we begin the next one where it ended
 QUIET = 150.0  # seconds without a line of log before the connection is taken for dead and made anew
+WORRY = 3.0  # seconds of silence before we say that the server is away
 OVERLAP = 60  # seconds of log that are asked for again after a break; what was there is recognised by its time
 Say = Callable[[str], None]
 
 
-class Patience:
-    """Counts how long the server has been away, and says so once; any answer makes it forget."""
+class Voice:
+    """Says once that the server is away, and once that it is back, however many connections notice."""
 
-    def __init__(self, what: str, say: Say, limit: float = PATIENT) -> None:
-        self._what, self._say, self._limit = what, say, limit
+    def __init__(self, say: Say) -> None:
+        self._say, self._away, self._lock = say, False, threading.Lock()
+
+    def away(self, why: str) -> None:
+        with self._lock:
+            told, self._away = self._away, True
+        if not told:
+            self._say(f"the API server does not answer ({why}); asking again. Nothing happens to the Job")
+
+    def back(self) -> None:
+        with self._lock:
+            told, self._away = self._away, False
+        if told:
+            self._say("the API server answers again")
+
+
+class Patience:
+    """How long the server has been away, for one connection; any answer makes it forget."""
+
+    def __init__(self, what: str, voice: Voice, limit: float = PATIENT) -> None:
+        self._what, self._voice, self._limit = what, voice, limit
         self._since: float | None = None
         self._pause = api.FIRST
-        self._told = False
 
     def wait(self, away: Away) -> None:
         """Sleep before the next try. Raises Failure when it has been too long."""
@@ -33,42 +52,44 @@ class Patience:
         waited = now - self._since
         if waited > self._limit:
             raise silent(self._what, away.why, waited)
-        if waited > 3 and not self._told:
-            self._say(f"the API server does not answer ({away.why}); asking again. Nothing happens to the Job")
-            self._told = True
+        if waited > WORRY:
+            self._voice.away(away.why)
         time.sleep(away.after or self._pause)
         self._pause = min(2 * self._pause, api.LONGEST)
 
     def answered(self) -> None:
-        if self._told:
-            self._say("the API server answers again")
-        self._since, self._pause, self._told = None, api.FIRST, False
+        if self._since is not None:
+            self._voice.back()
+        self._since, self._pause = None, api.FIRST
 
 
 def watched(
     listing: Callable[..., Any],
     namespace: str,
     stop: threading.Event,
-    say: Say,
+    voice: Voice,
     *,
     what: str,
     patience: float = PATIENT,
     **selector: str,
 ) -> Iterator[tuple[str, Object]]:
     """(ADDED, MODIFIED or DELETED, object) until `stop`: what there is first, then every change. None gets lost: after
-    a break the watch goes on at the last version it saw, or lists again and tells the difference.
+    a break the watch goes on at the last version it saw, or lists again and tells the difference. After each such list
+    comes LISTED, with an empty object.
 
     Raises Refusal for a no, Failure when the server stays away longer than `patience` seconds.
     """
     version: str | None = None
     known: dict[str, Object] = {}
-    waiting = Patience(what, say, patience)
+    waiting = Patience(what, voice, patience)
     while not stop.is_set():
         try:
             if version is None:
                 listed = once(listing, namespace, what=f"list {what}", **selector)
                 version = (listed.get("metadata") or {}).get("resourceVersion") or "0"
+                waiting.answered()
                 yield from _difference(known, listed.get("items") or [])
+                yield "LISTED", {}
             for kind, thing in _changes(listing, namespace, version, what, selector):
                 waiting.answered()
                 version = (thing.get("metadata") or {}).get("resourceVersion") or version
@@ -149,8 +170,8 @@ def log_of(
     container: str,
     look: Callable[[], Object | None],
     stop: threading.Event,
+    voice: Voice,
     *,
-    say: Say,
     tail: int | None = None,
     patience: float = PATIENT,
 ) -> Iterator[str]:
@@ -159,7 +180,7 @@ def log_of(
     look: the Pod as it is now; None when it is gone. tail: begin with so many of the lines there are.
     """
     seen = Seen()
-    waiting = Patience(f"the log of {pod}", say, patience)
+    waiting = Patience(f"the log of {pod}", voice, patience)
     while not stop.is_set():
         thing = look()
         if thing is None:

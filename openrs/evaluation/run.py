@@ -26,6 +26,9 @@ from openrs.rewards.grading import Item, Judge, Rule
 from openrs.rundir import Lock, Run, write_json
 from openrs.training.progress import Progress, duration
 
+# lighteval gives each reading and each comparison 5 s. The judge's own limit is over all of them, so it must be well
+# above their sum for a slow answer to get lighteval's verdict; judging goes on beside the engines.
+JUDGE_SECONDS = 30.0
 AT_HAND = {"vllm": 288, "transformers": 2}  # units that an engine has at the same time (vllm_engine: AT_ONCE + AHEAD)
 
 

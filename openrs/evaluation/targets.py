@@ -10,7 +10,7 @@ from openrs.errors import Refusal
 from openrs.evaluation.merge import merge
 from openrs.evaluation.plan import Target
 from openrs.evaluation.protocols import chosen
-from openrs.evaluation.run import evaluate
+from openrs.evaluation.run import JUDGE_SECONDS, evaluate
 from openrs.evaluation.scores import told
 from openrs.evaluation.shards import shard_from
 from openrs.libraries import quiet
@@ -63,7 +63,7 @@ def evaluate_model(
     quiet()
     progress = Progress()
     found = []
-    with signals.handled(), Judge() as judge:
+    with signals.handled(), Judge(timeout=JUDGE_SECONDS) as judge:
         for target in targets:
             folder = keep.evaluation(target.label)
             scores = evaluate(target, settings, folder, progress, judge, shard=cut)

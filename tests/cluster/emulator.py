@@ -38,7 +38,14 @@ Key = tuple[str, str | None, str]
 
 
 def status(code: int, reason: str, message: str) -> aiohttp.web.Response:
-    body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": message}
+    body = {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "status": "Failure",
+        "code": code,
+        "reason": reason,
+        "message": message,
+    }
     return aiohttp.web.json_response(body, status=code)
 
 
@@ -53,6 +60,7 @@ class Api(kmock.KubernetesEmulator):  # type: ignore[misc]
         self.oldest = 0  # watches from before this version get 410
         self.faults: list[Callable[[Any], Any]] = []
         self.epoch = 0  # open streams end when it changes
+        self.closing = False
         self.logs: dict[tuple[str, str], list[tuple[str, str]]] = {}
         self.served: list[tuple[str, str, dict[str, str]]] = []
         self.namespaces = {"openrs"}
@@ -107,8 +115,14 @@ class Api(kmock.KubernetesEmulator):  # type: ignore[misc]
     ) -> aiohttp.web.Response:
         with self.lock:
             if method == "GET" and name is None:
-                items = [thing for key, thing in self.store.items() if self.selected(key, thing, plural, namespace, params)]
-                body = {"kind": f"{KINDS[plural]}List", "metadata": {"resourceVersion": str(self.version)}, "items": items}
+                items = [
+                    thing for key, thing in self.store.items() if self.selected(key, thing, plural, namespace, params)
+                ]
+                body = {
+                    "kind": f"{KINDS[plural]}List",
+                    "metadata": {"resourceVersion": str(self.version)},
+                    "items": items,
+                }
                 return aiohttp.web.json_response(body)
             if method == "POST":
                 return self.create(plural, namespace, params, data)
@@ -174,7 +188,7 @@ class Api(kmock.KubernetesEmulator):  # type: ignore[misc]
             await response.write(json.dumps({"type": "ERROR", "object": gone}).encode() + b"\n")
             return response
         seen = since
-        while self.epoch == epoch:
+        while self.epoch == epoch and not self.closing:
             with self.lock:
                 new = [row for row in self.history if row[0] > seen and row[1] == plural]
                 seen = self.version
@@ -199,7 +213,7 @@ class Api(kmock.KubernetesEmulator):  # type: ignore[misc]
         whole = self.logs.setdefault((pod, container), [])
         if "tailLines" in params:
             sent = max(0, len(whole) - int(params["tailLines"]))
-        while self.epoch == epoch:
+        while self.epoch == epoch and not self.closing:
             while sent < len(whole):
                 moment, text = whole[sent]
                 line = f"{moment} {text}\n" if params.get("timestamps") in {"true", "True"} else f"{text}\n"
@@ -357,9 +371,18 @@ class Emulated:
         labels = {"nvidia.com/gpu.product": product} if product else {}
         spec = {"taints": more.get("taints", [])}
         allocatable |= more.get("allocatable", {})
-        self.put({"kind": "Node", "metadata": {"name": name, "labels": labels}, "spec": spec, "status": {"allocatable": allocatable}})
+        self.put(
+            {
+                "kind": "Node",
+                "metadata": {"name": name, "labels": labels},
+                "spec": spec,
+                "status": {"allocatable": allocatable},
+            }
+        )
 
-    def pod(self, name: str, job: str, phase: str = "Pending", states: dict[str, Any] | None = None, **more: Any) -> None:
+    def pod(
+        self, name: str, job: str, phase: str = "Pending", states: dict[str, Any] | None = None, **more: Any
+    ) -> None:
         """states: container -> {"running": {}} and so on; a container not named waits."""
         owner = self.get("Job", job)
         assert owner is not None
@@ -368,7 +391,9 @@ class Emulated:
             spec["nodeName"] = more["node"]
 
         def named(containers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-            return [{"name": one["name"], "state": (states or {}).get(one["name"], {"waiting": {}})} for one in containers]
+            return [
+                {"name": one["name"], "state": (states or {}).get(one["name"], {"waiting": {}})} for one in containers
+            ]
 
         told = {"phase": phase, "conditions": more.get("conditions", [])}
         if states is not None:
@@ -384,7 +409,9 @@ class Emulated:
             thing = self.api.store.pop((PLURALS[kind], "openrs", name))
             self.api.change("DELETED", PLURALS[kind], thing)
 
-    def job_status(self, name: str, condition: str | None = None, reason: str = "", message: str = "", **told: Any) -> None:
+    def job_status(
+        self, name: str, condition: str | None = None, reason: str = "", message: str = "", **told: Any
+    ) -> None:
         job = self.get("Job", name)
         assert job is not None
         conditions = [{"type": condition, "status": "True", "reason": reason, "message": message,
@@ -422,7 +449,7 @@ def emulated(folder: Path) -> Iterator[Emulated]:
             ready["api"], ready["url"] = api, f"http://{server.host}:{server.port}"
             started.set()
             await finished.wait()
-            api.epoch += 1
+            api.closing = True
             await asyncio.sleep(0.03)
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), daemon=True)

@@ -226,7 +226,9 @@ def test_any_valid_recipe_gives_a_valid_job(seed: int, tmp_path: Path) -> None:
     assert train.get("nvidia.com/gpu", "0") == str(asked.recipe.hardware.gpus)
     shm = next((one["emptyDir"]["sizeLimit"] for one in pod["volumes"] if one["name"] == "shm"), "0Gi")
     assert int(shm.removesuffix("Gi")) < int(train["memory"].removesuffix("Gi"))
-    named = {rule["onExitCodes"].get("containerName") for rule in spec["podFailurePolicy"]["rules"] if "onExitCodes" in rule}
+    named = {
+        rule["onExitCodes"].get("containerName") for rule in spec["podFailurePolicy"]["rules"] if "onExitCodes" in rule
+    }
     assert named - {None} <= set(containers(made))
 
 

@@ -146,6 +146,24 @@ def test_a_hub_that_is_gone_then_busy_then_broken_then_silent(undisturbed: Path,
         assert not path.is_file() or b"planted0secret" not in path.read_bytes(), path
 
 
+def uploads_that_never_begin() -> None:
+    from openrs import uploads
+
+    uploads.PROCESS = (sys.executable, "-c", "import time; time.sleep(600)")  # type: ignore[assignment]
+
+
+def test_retention_waits_for_uploads(tmp_path: Path) -> None:
+    """A checkpoint that is to be pushed is not deleted before its model is exported."""
+    run = tmp_path / "run"
+    command = ["train", runs.recipe_in(tmp_path), "--run", run, "--until", 3, "--set", "grpo.save_steps=1"]
+    keep = ["--set", "training.keep_last=1", "--push", "me/tiny"]
+    launched = runs.start([*command, *keep], uploads_that_never_begin, HF_TOKEN="hf_planted0secret0")
+    launched.wait_for(lambda: "pushing 3 checkpoints to me/tiny" in launched.text)
+    assert len(checkpoints.complete(run / "checkpoints")) == 3
+    os.kill(launched.process.pid or 0, signal.SIGTERM)
+    assert launched.wait() == 75
+
+
 # --- the judge --------------------------------------------------------------------------------------------------------
 
 

@@ -67,6 +67,32 @@ def test_code_that_lets_no_other_thread_run(tmp_path: Path) -> None:
     assert "in a_c_function_that_keeps_the_gil" in (tmp_path / "stacks-rank0.txt").read_text()
 
 
+PATIENT = """
+import sys, time
+from pathlib import Path
+from openrs.training.watchdog import Watchdog
+dog = Watchdog(Path(sys.argv[1]), rank=1, siblings=[], factor=10, least=600, say=print)
+def waits_for_the_other(): time.sleep(600)
+print("watching", flush=True)
+waits_for_the_other()
+"""
+
+
+def test_the_first_to_notice_gets_the_stacks_of_its_siblings(tmp_path: Path) -> None:
+    patient = subprocess.Popen([sys.executable, "-c", PATIENT, tmp_path], stdout=subprocess.PIPE)
+    assert patient.stdout is not None
+    assert patient.stdout.readline() == b"watching\n"
+    hurried = HELD.replace("siblings=[]", f"siblings=[{patient.pid}]").replace("ctypes.PyDLL(None).sleep", "time.sleep")
+    done = subprocess.run([sys.executable, "-c", hurried, tmp_path], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"The stacks of all processes are in {tmp_path}" in done.stdout
+    assert "in a_c_function_that_keeps_the_gil" in (tmp_path / "stacks-rank0.txt").read_text()
+    assert "in waits_for_the_other" in (tmp_path / "stacks-rank1.txt").read_text()
+    patient.kill()
+    patient.wait()
+    patient.stdout.close()
+
+
 def test_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dog = Watchdog(tmp_path, rank=3, siblings=[], factor=10, least=600, say=print)
     try:

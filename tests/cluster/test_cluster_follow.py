@@ -1,0 +1,403 @@
+"""Following a Job: phases, reasons, logs and the end, over dropped watches, new Pods and a server that goes away."""
+
+import io
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from conftest import IMAGE
+from emulator import Emulated
+from openrs.cluster import follow as room
+from openrs.cluster.api import Cluster
+from openrs.cluster.follow import End, conclude, follow
+from openrs.cluster.jobs import Asked, make
+from openrs.cluster.reading import need_job
+from openrs.cluster.screen import Screen
+from openrs.cluster.submit import submit
+from openrs.cluster.watch import Seen, Voice, comparable, watched
+from openrs.errors import Failure, Interrupted, Refusal
+from openrs.recipe import load
+from openrs.training.progress import Progress
+
+NAME, POD = "openrs-exp3", "openrs-exp3-abcde"
+RUNNING: dict[str, Any] = {"running": {}}
+DONE: dict[str, Any] = {"terminated": {"exitCode": 0}}
+
+
+class Followed:
+    """A follow in a thread of its own, and what it has said so far."""
+
+    def __init__(self, cluster: Cluster, patience: float = 30.0, tail: int | None = None) -> None:
+        self._stream = io.StringIO()
+        self.error: BaseException | None = None
+        self.end: End | None = None
+        job = need_job(cluster, "exp3")
+
+        def work() -> None:
+            try:
+                self.end = follow(cluster, job, Screen(self._stream), patience=patience, tail=tail)
+            except BaseException as error:  # noqa: BLE001 - the test looks at it
+                self.error = error
+
+        self._thread = threading.Thread(target=work, daemon=True)
+        self._thread.start()
+
+    @property
+    def text(self) -> str:
+        return self._stream.getvalue()
+
+    def until(self, server: Emulated, words: str) -> None:
+        try:
+            server.wait(lambda: words in self.text)
+        except AssertionError:
+            raise AssertionError(f"never said {words!r}, but:\n{self.text}\n{self.error!r}") from None
+
+    def finish(self) -> End:
+        self._thread.join(30)
+        assert self.end is not None, f"{self.error!r}\n{self.text}"
+        return self.end
+
+
+@pytest.fixture
+def job(server: Emulated, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Emulated:
+    monkeypatch.setattr(room, "DRAIN", 3.0)
+    submit(cluster, make(Asked(load("exp3"), "exp3", image=IMAGE)), print)
+    return server
+
+
+@contextmanager
+def running(server: Emulated, cluster: Cluster, **how: Any) -> Iterator[Followed]:
+    """A Job whose trainer runs, followed."""
+    server.pod(POD, NAME, "Running", {"fetch": DONE, "nccl": DONE, "train": RUNNING}, node="gpu-1")
+    server.job_status(NAME, active=1, ready=1)
+    found = Followed(cluster, **how)
+    found.until(server, "train runs on gpu-1")
+    yield found
+
+
+def complete(server: Emulated, pod: str = POD) -> None:
+    server.pod(pod, NAME, "Succeeded", {"fetch": DONE, "nccl": DONE, "train": DONE}, node="gpu-1")
+    server.job_status(NAME, "Complete")
+
+
+def test_a_whole_job_in_plain_words(job: Emulated, cluster: Cluster) -> None:
+    found = Followed(cluster)
+    job.pod(POD, NAME)
+    found.until(job, f"Pod {POD} waits for a node")
+    job.event(POD, "Pod", "FailedScheduling", "0/3 nodes are available: 3 Insufficient nvidia.com/gpu. preemption: x.")
+    found.until(job, "0 of 3 nodes can take the Pod: 3 with too few free GPUs")
+    job.event("somebody-else", "Pod", "FailedScheduling", "0/3 nodes are available: 3 Insufficient cpu.")
+    job.pod(POD, NAME, node="gpu-1")
+    found.until(job, "has a place on gpu-1")
+    job.log(POD, "fetch", "all of it is in /data/cache")
+    job.pod(POD, NAME, "Pending", {"fetch": RUNNING}, node="gpu-1")
+    found.until(job, "fetch runs on gpu-1")
+    job.pod(POD, NAME, "Running", {"fetch": DONE, "nccl": DONE, "train": RUNNING}, node="gpu-1")
+    job.log(POD, "train", "step 1/500  reward 0.1  60.0 s each, 8 h 19 min left")
+    found.until(job, "step 1/500")
+    job.log(POD, "train", "report: runs/exp3/report.html")
+    complete(job)
+    assert found.finish().state == "complete"
+    assert "[fetch] all of it is in /data/cache" in found.text
+    assert "report: runs/exp3/report.html" in found.text
+    assert "too little free CPU" not in found.text  # not ours
+    assert found.text.index("waits for a node") < found.text.index("3 with too few") < found.text.index("step 1/500")
+
+
+def test_a_refused_run_ends_with_exit_code_2_and_its_last_words(job: Emulated, cluster: Cluster) -> None:
+    found = Followed(cluster)
+    words = "openrs reproduce: there is no recipe called exp9\n  mend: did you mean exp3?"
+    state = {"terminated": {"exitCode": 2, "reason": "Error", "message": words}}
+    job.pod(POD, NAME, "Failed", {"fetch": DONE, "nccl": DONE, "train": state}, node="gpu-1")
+    job.job_status(NAME, "Failed", "PodFailurePolicy", "Container train for pod openrs/x failed with exit code 2")
+    end = found.finish()
+    assert (end.state, end.code) == ("failed", 2)
+    assert "a retry could not help" in end.text
+    assert "| openrs reproduce: there is no recipe called exp9" in end.text
+    with pytest.raises(Refusal) as refusal:
+        conclude(end)
+    assert refusal.value.exit_code == 2
+
+
+def test_any_other_failure_ends_with_exit_code_1(job: Emulated, cluster: Cluster) -> None:
+    found = Followed(cluster)
+    state = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
+    job.pod(POD, NAME, "Failed", {"fetch": DONE, "nccl": DONE, "train": state}, node="gpu-1")
+    job.job_status(NAME, "Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
+    end = found.finish()
+    assert "killed for memory" in found.text
+    with pytest.raises(Failure) as failure:
+        conclude(end)
+    assert failure.value.exit_code == 1
+
+
+def test_a_stopped_and_a_deleted_job_are_said_to_be_so(job: Emulated, cluster: Cluster) -> None:
+    found = Followed(cluster)
+    stopped = job.get("Job", NAME)
+    assert stopped is not None
+    stopped["spec"]["suspend"] = True
+    job.put(stopped)
+    end = found.finish()
+    assert end.state == "stopped"
+    with pytest.raises(Interrupted, match="lets it go on"):
+        conclude(end)
+    stopped["spec"]["suspend"] = False
+    job.put(stopped)
+    found = Followed(cluster)
+    job.wait(lambda: [params for params in job.asked("GET", "/jobs") if "watch" in params][1:])
+    job.gone("Job", NAME)
+    assert "its claim is still there" in found.finish().text
+
+
+def test_a_job_that_goes_before_we_look_is_said_to_be_gone(job: Emulated, cluster: Cluster) -> None:
+    there = need_job(cluster, "exp3")
+    job.gone("Job", NAME)
+    assert follow(cluster, there, Screen(io.StringIO())).state == "deleted"
+
+
+def test_a_job_in_kueues_queue_is_waited_for(job: Emulated, cluster: Cluster) -> None:
+    queued = job.get("Job", NAME)
+    assert queued is not None
+    queued["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "gpus"
+    queued["spec"]["suspend"] = True
+    job.put(queued)
+    found = Followed(cluster)
+    found.until(job, "waits in Kueue's queue gpus")
+    queued["spec"]["suspend"] = False
+    job.put(queued)
+    complete(job)
+    assert found.finish().state == "complete"
+
+
+def test_a_replaced_pod_goes_on_in_the_same_log(job: Emulated, cluster: Cluster) -> None:
+    with running(job, cluster) as found:
+        job.log(POD, "train", "step 50/500", "SIGTERM: finishing this step")
+        found.until(job, "SIGTERM: finishing")
+        evicted = {"terminated": {"exitCode": 75}}
+        conditions = [{"type": "DisruptionTarget", "status": "True"}]
+        job.pod(POD, NAME, "Failed", {"train": evicted}, node="gpu-1", conditions=conditions)
+        found.until(job, "exit code 75: interrupted at a safe place")
+        assert "the node took it away" in found.text
+        job.gone("Pod", POD)
+        job.pod("openrs-exp3-fghij", NAME, "Running", {"fetch": DONE, "nccl": DONE, "train": RUNNING}, node="gpu-2")
+        job.log("openrs-exp3-fghij", "train", "going on from the checkpoint of step 50", "step 51/500")
+        found.until(job, "step 51/500")
+        complete(job, "openrs-exp3-fghij")
+        assert found.finish().state == "complete"
+
+
+# --- what breaks in between -------------------------------------------------------------------------------------------
+
+
+def test_every_line_comes_once_over_many_broken_connections(job: Emulated, cluster: Cluster) -> None:
+    """Two lines to a moment, and the connection breaks anywhere, also between the two."""
+    with running(job, cluster) as found:
+        for number in range(40):
+            job.log(POD, "train", f"line-{number:02d}!")
+            if number % 3 == 0:
+                found.until(job, f"line-{number:02d}!")
+                job.cut()
+        found.until(job, "line-39!")
+        complete(job)
+        found.finish()
+    seen = [word for word in found.text.split() if word.startswith("line-")]
+    assert seen == [f"line-{number:02d}!" for number in range(40)]
+
+
+@pytest.mark.parametrize("code", [None, 429, 500, 503])
+def test_a_dropped_watch_loses_nothing(job: Emulated, cluster: Cluster, code: int | None) -> None:
+    with running(job, cluster) as found:
+        job.fault(code, 6)
+        job.cut()
+        complete(job)  # while nobody watches
+        assert found.finish().state == "complete"
+
+
+def test_410_gone_lists_again_and_tells_what_changed_meanwhile(job: Emulated, cluster: Cluster) -> None:
+    with running(job, cluster) as found:
+        listed = len(job.asked("GET", "/pods"))
+        job.gone("Pod", POD)
+        job.forget()  # versions so far are too old, and open watches break
+        found.until(job, f"Pod {POD} is gone")
+        assert len(job.asked("GET", "/pods")) > listed
+        job.job_status(NAME, "Complete")
+        assert found.finish().state == "complete"
+
+
+def test_a_watch_goes_on_at_the_last_version(job: Emulated, cluster: Cluster) -> None:
+    with running(job, cluster) as found:
+        job.cut()
+        job.pod(POD, NAME, "Running", {"train": RUNNING}, node="gpu-7")
+        found.until(job, "gpu-7")
+        complete(job)
+        found.finish()
+    watches = [params for params in job.asked("GET", "/jobs") if "watch" in params]
+    lists = [params for params in job.asked("GET", "/jobs") if "watch" not in params and params]
+    assert len(watches) >= 2
+    assert len(lists) == 1
+    assert all(params["allowWatchBookmarks"] in {"true", "True"} for params in watches)
+
+
+def test_a_server_that_vanishes_is_waited_for_and_said_once(
+    job: Emulated, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from openrs.cluster import watch
+
+    monkeypatch.setattr(watch, "WORRY", 0.2)
+    with running(job, cluster) as found:
+        job.fault(None, seconds=1.5)
+        job.cut()
+        job.log(POD, "train", "printed while the server was away")
+        found.until(job, "does not answer")
+        found.until(job, "answers again")
+        found.until(job, "printed while the server was away")
+        complete(job)
+        assert found.finish().state == "complete"
+    assert found.text.count("the API server does not answer") == 1
+    assert "Nothing happens to the Job" in found.text
+
+
+def test_patience_has_an_end_and_the_job_is_left_alone(job: Emulated, cluster: Cluster) -> None:
+    with running(job, cluster, patience=0.5) as found:
+        job.fault(None, seconds=60)
+        job.cut()
+        job.wait(lambda: found.error)
+    assert isinstance(found.error, Failure)
+    assert "did not answer for" in str(found.error)
+    assert "A Job that runs goes on without us" in str(found.error)
+
+
+def test_a_token_that_expires_in_the_middle_ends_with_one_line(job: Emulated, cluster: Cluster) -> None:
+    with running(job, cluster) as found:
+        job.fault(401, 99)
+        job.cut()
+        job.wait(lambda: found.error)
+    assert isinstance(found.error, Refusal)
+    assert "log in again" in str(found.error)
+
+
+def test_events_and_logs_that_we_may_not_read_are_done_without(job: Emulated, cluster: Cluster) -> None:
+    message = 'events is forbidden: User "someone" cannot list resource "events"'
+    job.fault(403, 99, path="/events", message=message)
+    job.fault(403, 99, path="/log", message='pods/log is forbidden: User "someone" cannot get resource "pods/log"')
+    with running(job, cluster) as found:
+        found.until(job, "not allowed to list events")
+        found.until(job, 'cannot get resource "pods/log"')
+        complete(job)
+        assert found.finish().state == "complete"
+
+
+def test_half_a_line_of_a_watch_is_no_change() -> None:
+    class Answer:
+        def __init__(self, *pieces: bytes) -> None:
+            self._pieces = pieces
+
+        def stream(self, **_: Any) -> Iterator[bytes]:
+            yield from self._pieces
+
+        def close(self) -> None: ...
+
+        def release_conn(self) -> None: ...
+
+    class Body:
+        data = b'{"metadata": {"resourceVersion": "5"}, "items": []}'
+
+        def release_conn(self) -> None: ...
+
+    stop = threading.Event()
+    answers: list[Any] = [
+        Body(),
+        Answer(b'{"type": "ADDED", "object": {"metadata": {"name": "a", "resourceVersion": "6"}}}\n{"type": "MOD'),
+        Answer(b'{"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "9"}}}\n'),
+        Answer(b'{"type": "ERROR", "object": {"code": 410, "message": "old"}}\n'),
+        Body(),
+    ]
+    asked: list[dict[str, Any]] = []
+
+    def listing(*_: Any, **options: Any) -> Any:
+        asked.append(options)
+        if len(asked) == len(answers):
+            stop.set()
+        return answers[len(asked) - 1] if len(asked) <= len(answers) else Answer()
+
+    seen = list(watched(listing, "openrs", stop, Voice(print), what="things"))
+    assert [(kind, thing["metadata"]["name"]) for kind, thing in seen if kind != "LISTED"] == [
+        ("ADDED", "a"),
+        ("DELETED", "a"),
+    ]
+    assert [options.get("resource_version") for options in asked][:5] == [None, "5", "6", "9", None]
+
+
+def test_ctrl_c_leaves_the_job_and_says_so(job: Emulated, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pressed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(room._Follower, "_see", pressed)
+    with pytest.raises(Interrupted) as left:
+        follow(cluster, need_job(cluster, "exp3"), Screen(io.StringIO()))
+    assert "goes on without us" in str(left.value)
+    assert "openrs cluster stop exp3" in str(left.value)
+    there = job.get("Job", NAME)
+    assert there is not None
+    assert "suspend" not in there["spec"]
+    assert job.asked("DELETE") == job.asked("PATCH") == []
+
+
+# --- small parts ------------------------------------------------------------------------------------------------------
+
+
+def test_times_of_log_lines_sort_although_zeros_are_left_out() -> None:
+    moments = [
+        "2026-11-21T09:00:00Z",
+        "2026-11-21T09:00:00.05Z",
+        "2026-11-21T09:00:00.5Z",
+        "2026-11-21T09:00:00.50001Z",
+    ]
+    assert [comparable(moment) for moment in reversed(moments)] == sorted(map(comparable, moments), reverse=True)
+
+
+@pytest.mark.parametrize("cut", range(7))
+def test_lines_of_one_moment_are_told_apart(cut: int) -> None:
+    log = ["1", "1", "2", "2", "2", "3"]
+    seen = Seen()
+    got = [line for line in log[:cut] if seen.new(line)]
+    seen.again()
+    got += [line for line in log if seen.new(line)]
+    assert got == log
+
+
+def in_terminal(write: Callable[[Screen], None]) -> str:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    screen = Screen(stream)
+    write(screen)
+    screen.close()
+    return stream.getvalue()
+
+
+def test_the_bar_moves_by_the_lines_that_openrs_really_prints(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    lines = io.StringIO()
+    progress = Progress(None, lines)
+    progress.start(0)
+    for step in range(1, 4):
+        progress.step("step", step, 500, {"reward": 0.5, "accuracy": 0.25, "length": 2800})
+
+    def write(screen: Screen) -> None:
+        screen.log("", "an ordinary line")
+        for line in lines.getvalue().splitlines():
+            screen.log("", line)
+
+    shown = in_terminal(write)
+    assert "3/500" in shown
+    assert "reward 0.5" in shown
+    assert "an ordinary line" in shown
+    plain = io.StringIO()
+    screen = Screen(plain)
+    screen.log("[0] ", lines.getvalue().splitlines()[-1])
+    assert plain.getvalue().startswith("[0] step   3/500  reward 0.5")  # no terminal: the line as it is

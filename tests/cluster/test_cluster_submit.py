@@ -1,0 +1,262 @@
+"""Making, finding again, stopping, going on, deleting: one Job a run, whatever the server does in between."""
+
+import logging
+from typing import Any
+
+import pytest
+from conftest import IMAGE
+from emulator import Emulated
+from openrs.cluster.api import Cluster, ask, connect
+from openrs.cluster.control import delete, stop
+from openrs.cluster.jobs import Asked, Made, make, manifest
+from openrs.cluster.reading import need_job
+from openrs.cluster.submit import submit
+from openrs.errors import Failure, Refusal
+from openrs.recipe import load
+
+
+def made(*changes: str, run: str | None = None, **more: Any) -> Made:
+    return make(Asked(load("exp3", changes), "exp3", list(changes), run=run, image=IMAGE, **more))
+
+
+def test_submit_makes_the_claim_and_the_job_as_printed(server: Emulated, cluster: Cluster) -> None:
+    wanted = made()
+    said: list[str] = []
+    assert submit(cluster, wanted, said.append) == "made"
+    there = server.get("Job", "openrs-exp3")
+    assert there is not None
+    assert {key: there[key] for key in ("apiVersion", "kind", "spec")} == {
+        key: wanted.job[key] for key in ("apiVersion", "kind", "spec")
+    }
+    assert [params["fieldValidation"] for params in server.asked("POST")] == ["Strict", "Strict"]
+
+
+def test_the_same_run_twice_is_one_job(server: Emulated, cluster: Cluster) -> None:
+    submit(cluster, made(), print)
+    assert submit(cluster, made(), print) == "there"
+    assert server.names("Job") == ["openrs-exp3"]
+    assert len(server.asked("POST", "/jobs")) == 1
+
+
+def test_another_recipe_under_the_same_name_is_refused_with_the_difference(server: Emulated, cluster: Cluster) -> None:
+    submit(cluster, made(), print)
+    with pytest.raises(Refusal, match=r"grpo\.learning_rate: 1e-06 -> 2e-06"):
+        submit(cluster, made("grpo.learning_rate=2e-6"), print)
+    assert submit(cluster, made("grpo.learning_rate=2e-6", run="lr2"), print) == "made"
+    assert server.names("Job") == ["openrs-exp3", "openrs-lr2"]
+
+
+def test_a_job_that_kubectl_made_is_recognised(server: Emulated, cluster: Cluster) -> None:
+    for thing in manifest("exp3"):
+        server.put(thing)
+    assert submit(cluster, made(), print) == "there"
+    with pytest.raises(Refusal, match="command: reproduce exp3 --run exp3 -> train exp3"):
+        submit(cluster, made(verb="train"), print)
+
+
+def test_a_finished_run_is_refused_and_a_failed_one_made_anew_on_the_same_claim(
+    server: Emulated, cluster: Cluster
+) -> None:
+    submit(cluster, made(), print)
+    first = server.get("Job", "openrs-exp3")
+    server.job_status("openrs-exp3", "Complete")
+    with pytest.raises(Refusal, match="is done"):
+        submit(cluster, made(), print)
+    server.job_status("openrs-exp3", "Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
+    said: list[str] = []
+    assert submit(cluster, made(), said.append) == "replaced"
+    assert "its Pods failed too often" in "\n".join(said)
+    again = server.get("Job", "openrs-exp3")
+    assert first is not None
+    assert again is not None
+    assert again["metadata"]["uid"] != first["metadata"]["uid"]
+    assert [params.get("propagationPolicy") for params in server.asked("DELETE", "/jobs")] == ["Foreground"]
+    assert server.asked("DELETE", "persistentvolumeclaims") == []
+
+
+def test_settings_that_may_differ_between_attempts_wait_for_a_stop(server: Emulated, cluster: Cluster) -> None:
+    submit(cluster, made(), print)
+    with pytest.raises(Refusal, match="runs, with training.max_hours = None"):
+        submit(cluster, made("training.max_hours=20"), print)
+    stop(cluster, "exp3", print)
+    assert submit(cluster, made("training.max_hours=20"), print) == "replaced"
+
+
+def test_stop_suspends_waits_for_the_checkpoint_and_submit_goes_on(server: Emulated, cluster: Cluster) -> None:
+    import threading
+
+    submit(cluster, made(), print)
+    server.pod("openrs-exp3-abc", "openrs-exp3", "Running", {"train": {"running": {}}}, node="gpu-1")
+
+    def kubelet() -> None:
+        server.wait(lambda: (server.get("Job", "openrs-exp3") or {})["spec"].get("suspend"))
+        server.pod(
+            "openrs-exp3-abc", "openrs-exp3", "Failed", {"train": {"terminated": {"exitCode": 75}}}, node="gpu-1"
+        )
+
+    player = threading.Thread(target=kubelet)
+    player.start()
+    said: list[str] = []
+    stop(cluster, "exp3", said.append)
+    player.join()
+    assert "is stopped: exit code 75: interrupted at a safe place" in "\n".join(said)
+    assert submit(cluster, made(), said.append) == "resumed"
+    assert need_job(cluster, "exp3")["spec"]["suspend"] is False
+    assert server.names("Job") == ["openrs-exp3"]
+
+
+def test_stop_under_kueue_deactivates_its_workload(server: Emulated, cluster: Cluster) -> None:
+    submit(cluster, made(queue="openrs"), print)
+    uid = need_job(cluster, "exp3")["metadata"]["uid"]
+    server.put({"kind": "Workload", "metadata": {"name": "other", "ownerReferences": [{"uid": "x"}]}, "spec": {}})
+    server.put({"kind": "Workload", "metadata": {"name": "ours", "ownerReferences": [{"uid": uid}]}, "spec": {}})
+    stop(cluster, "exp3", print)
+    assert server.get("Workload", "ours")["spec"] == {"active": False}  # type: ignore[index]
+    assert server.get("Workload", "other")["spec"] == {}  # type: ignore[index]
+    assert "suspend" not in need_job(cluster, "exp3")["spec"]  # that field is Kueue's
+
+
+def test_delete_keeps_the_claim_unless_told(server: Emulated, cluster: Cluster) -> None:
+    submit(cluster, made(), print)
+    delete(cluster, "exp3", print, with_claim=False)
+    assert (server.names("Job"), server.names("PersistentVolumeClaim")) == ([], ["openrs-exp3"])
+    with pytest.raises(Refusal, match="has no Job openrs-exp3"):
+        delete(cluster, "exp3", print, with_claim=False)
+    delete(cluster, "exp3", print, with_claim=True)
+    assert server.names("PersistentVolumeClaim") == []
+
+
+# --- what the server does to us ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [None, 429, 500, 503])
+def test_a_create_whose_answer_gets_lost_makes_one_job(server: Emulated, cluster: Cluster, code: int | None) -> None:
+    """The create works, the connection breaks before the answer: the next try must find it, not fail, not double."""
+    server.fault(code, method="POST", path="/jobs", after=True)
+    said: list[str] = []
+    assert submit(cluster, made(), said.append) == "made"
+    assert server.names("Job") == ["openrs-exp3"]
+    assert len(server.asked("POST", "/jobs")) == 2
+
+
+@pytest.mark.parametrize("code", [None, 429, 500])
+def test_a_create_that_did_not_work_is_tried_again(server: Emulated, cluster: Cluster, code: int | None) -> None:
+    server.fault(code, 3, method="POST", path="/jobs")
+    assert submit(cluster, made(), print) == "made"
+    assert server.names("Job") == ["openrs-exp3"]
+
+
+def test_a_server_that_stays_away_leaves_no_doubt_about_what_to_do(
+    server: Emulated, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from openrs.cluster import submit as room
+
+    monkeypatch.setattr(room.create, "__defaults__", (0.3,))
+    server.fault(None, method="POST", path="/jobs", seconds=30)
+    with pytest.raises(Failure, match="nobody knows whether Job openrs-exp3 was made") as failure:
+        submit(cluster, made(), print)
+    assert "never a second one" in str(failure.value)
+
+
+def test_retry_after_is_kept(server: Emulated, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    from openrs.cluster import api
+
+    slept: list[float] = []
+    monkeypatch.setattr(api.time, "sleep", slept.append)
+    server.fault(429, retry_after="3")
+    ask(cluster.batch.list_namespaced_job, "openrs", what="list Jobs")
+    assert slept == [3.0]
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "words"),
+    [
+        (401, "Unauthorized", r"does not know us \(401\): the token has expired"),
+        (
+            403,
+            'jobs.batch is forbidden: User "someone" cannot create resource "jobs" in API group "batch" in the namespace "openrs"',
+            r'not allowed to create Job openrs-exp3: .* cannot create resource "jobs"',
+        ),
+        (403, "exceeded quota: openrs, requested: requests.nvidia.com/gpu=4", "quota is too small"),
+        (
+            403,
+            'pods "x" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true',
+            "PodSecurity level",
+        ),
+        (422, 'Job.batch "x" is invalid: spec.template: Invalid value', "the API server refuses to create Job"),
+        (400, 'strict decoding error: unknown field "spec.backofLimit"', 'unknown field "spec.backofLimit"'),
+        (418, "teapot", "answers 418"),
+    ],
+)
+def test_a_no_is_one_clear_line(server: Emulated, cluster: Cluster, code: int, message: str, words: str) -> None:
+    server.fault(code, 99, method="POST", path="/jobs", message=message)
+    with pytest.raises(Refusal, match=words):
+        submit(cluster, made(), print)
+    assert server.names("Job") == []
+
+
+def test_a_namespace_that_does_not_exist(server: Emulated) -> None:
+    with pytest.raises(Refusal, match="there is no namespace elsewhere"):
+        submit(connect(None, "elsewhere"), made(), print)
+
+
+def test_a_server_that_is_not_there(server: Emulated, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    from openrs.cluster import api
+
+    monkeypatch.setattr(api.ask, "__kwdefaults__", {"patience": 0.2, "say": None})
+    config = server.kubeconfig.read_text()
+    server.kubeconfig.write_text(config.replace(server.url, "http://127.0.0.1:9"))
+    with pytest.raises(Failure, match=r"did not answer .*connection refused"):
+        need_job(connect(None, None), "exp3")
+
+
+def test_no_kubeconfig_and_no_such_context(server: Emulated, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    with pytest.raises(Refusal, match="has no context production"):
+        connect("production", None)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "nowhere"))
+    with pytest.raises(Refusal, match="no usable kubeconfig"):
+        connect(None, None)
+    for text in ("", "{", "a: [", "- 1", "contexts: 3"):
+        (tmp_path / "broken").write_text(text)
+        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "broken"))
+        with pytest.raises(Refusal, match="no usable kubeconfig"):
+            connect(None, None)
+
+
+def test_inside_a_cluster_the_service_account_is_taken(
+    server: Emulated, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    """The files and variables that the kubelet gives a Pod."""
+    from kubernetes.config import incluster_config
+    from openrs.cluster import api
+
+    for name, text in (("token", "abc"), ("namespace", "research\n"), ("ca.crt", "x")):
+        (tmp_path / name).write_text(text)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "nowhere"))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    monkeypatch.setattr(api, "SERVICE_ACCOUNT", tmp_path)
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(tmp_path / "ca.crt"))
+    loaded: list[Any] = []
+
+    def load_in_cluster(client_configuration: Any) -> None:
+        loaded.append(client_configuration)
+
+    monkeypatch.setattr(api.config, "load_incluster_config", load_in_cluster)
+    assert connect(None, None).namespace == "research"
+    assert connect(None, "mine").namespace == "mine"
+    assert len(loaded) == 2
+
+
+def test_no_token_is_ever_said(
+    server: Emulated, cluster: Cluster, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    server.fault(403, 99, method="POST", message="User cannot create; Authorization: Bearer hf_abcdefghijklmnopqrst")
+    with pytest.raises(Refusal) as refusal:
+        submit(cluster, made(), print)
+    said = capfd.readouterr()
+    for text in (str(refusal.value), said.out, said.err, caplog.text):
+        assert "secret-token-of-the-test" not in text
+        assert "hf_abcdefghijklmnopqrst" not in text
