@@ -5,7 +5,7 @@
 Both sides: the same made model (one layer, the real tokenizer), transformers, greedy, 8 tokens, batches of 64, float32,
 no network. Prints the wall clock of each process, the ratio, and whether the scores are equal. DIR holds the five
 NAME.jsonl; the tokenizer's folder has tokenizer.json and a chat template.
-"""
+"""  # noqa: E501
 
 import argparse
 import json

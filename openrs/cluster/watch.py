@@ -164,7 +164,7 @@ class Gone(Exception):  # noqa: N818
     """The Pod, and its log with it, is no more."""
 
 
-def log_of(
+def log_of(  # noqa: PLR0917
     cluster: Cluster,
     pod: str,
     container: str,

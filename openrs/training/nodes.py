@@ -32,7 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train as one of several. Returns the exit code, as `openrs train` would."""
     parser = argparse.ArgumentParser(prog="torchrun ... -m openrs.training.nodes", description=__doc__)
     parser.add_argument("recipe")
-    parser.add_argument("run", nargs="?", help="the run's name; no option, torchrun would take --run for its --run-path")
+    parser.add_argument(
+        "run", nargs="?", help="the run's name; no option, torchrun would take --run for its --run-path"
+    )
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     args = parser.parse_args(argv)
     processes.die_with_parent()

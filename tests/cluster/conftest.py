@@ -9,6 +9,7 @@ pytest.importorskip("kmock", reason="kmock is not installed (./scripts/setup --d
 pytest.importorskip("kubernetes", reason="the Kubernetes client is not installed")
 
 from emulator import Emulated, emulated
+
 from openrs.cluster import api, control
 from openrs.cluster.api import Cluster, connect
 

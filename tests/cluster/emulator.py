@@ -3,7 +3,7 @@
 What it has over kmock's own emulator: resource versions that a watch goes on from (and 410 for those that are too old),
 selectors, dry runs, patches of a Job's suspension, logs that grow, and exec over a websocket that really runs the command
 here. What no emulator has: admission, validation, controllers, a scheduler, kubelets. Tests play those by hand.
-"""
+"""  # noqa: E501
 
 import asyncio
 import json
@@ -422,7 +422,7 @@ class Emulated:
     def event(self, about: str, kind: str, reason: str, message: str, type_: str = "Warning") -> None:
         number = len(self.names("Event"))
         self.put({
-            "kind": "Event", "metadata": {"name": f"event-{number}"}, "type": type_, "reason": reason, "message": message,
+            "kind": "Event", "metadata": {"name": f"event-{number}"}, "type": type_, "reason": reason, "message": message,  # noqa: E501
             "involvedObject": {"kind": kind, "name": about}, "lastTimestamp": "2026-11-21T09:00:01Z",
         })  # fmt: skip
 

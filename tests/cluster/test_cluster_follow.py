@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from conftest import IMAGE
 from emulator import Emulated
+
 from openrs.cluster import follow as room
 from openrs.cluster.api import Cluster
 from openrs.cluster.follow import End, conclude, follow

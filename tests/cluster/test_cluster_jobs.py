@@ -10,6 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from kubernetes import client
+
 from openrs.cluster.jobs import HASH, IN_POD, RECIPE, Asked, Made, labels_of, literal, make, manifest, to_text
 from openrs.cluster.submit import recipe_in
 from openrs.errors import Refusal
@@ -197,7 +198,7 @@ def drawn(seed: int, folder: Path) -> Asked:
         run = "".join(dice.choice("abc019-") for _ in range(dice.randint(1, 46))).strip("-") or None
         return Asked(
             recipe, named, changes, run=run, image=IMAGE, verb=dice.choice(["reproduce", "train"]),
-            claim=dice.choice([None, "mine"]), storage_class=dice.choice([None, "fast"]), queue=dice.choice([None, "q"]),
+            claim=dice.choice([None, "mine"]), storage_class=dice.choice([None, "fast"]), queue=dice.choice([None, "q"]),  # noqa: E501
         )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+
 from openrs.cluster import words
 
 
@@ -10,21 +11,29 @@ from openrs.cluster import words
     ("message", "told"),
     [
         (
-            "0/3 nodes are available: 3 Insufficient nvidia.com/gpu. preemption: 0/3 nodes are available: "
-            "3 No preemption victims found for incoming pod.",
+            (
+                "0/3 nodes are available: 3 Insufficient nvidia.com/gpu. preemption: 0/3 nodes are available: "
+                "3 No preemption victims found for incoming pod."
+            ),
             "0 of 3 nodes can take the Pod: 3 with too few free GPUs (nvidia.com/gpu): in use, or the node has fewer",
         ),
         (
-            "0/4 nodes are available: 1 node(s) had untolerated taint {node-role.kubernetes.io/control-plane: }, "
-            "2 node(s) didn't match Pod's node affinity/selector, 1 Insufficient memory. preemption: 0/4 nodes are "
-            "available: 4 Preemption is not helpful for scheduling..",
-            "0 of 4 nodes can take the Pod: 1 with a taint that the Job does not tolerate "
-            "(node-role.kubernetes.io/control-plane: ); 2 with another GPU than the Job asks for "
-            "(nvidia.com/gpu.product), or none; 1 with too little free memory",
+            (
+                "0/4 nodes are available: 1 node(s) had untolerated taint {node-role.kubernetes.io/control-plane: }, "
+                "2 node(s) didn't match Pod's node affinity/selector, 1 Insufficient memory. preemption: 0/4 nodes are "
+                "available: 4 Preemption is not helpful for scheduling.."
+            ),
+            (
+                "0 of 4 nodes can take the Pod: 1 with a taint that the Job does not tolerate "
+                "(node-role.kubernetes.io/control-plane: ); 2 with another GPU than the Job asks for "
+                "(nvidia.com/gpu.product), or none; 1 with too little free memory"
+            ),
         ),
         (
-            "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims. preemption: 0/1 nodes are "
-            "available: 1 Preemption is not helpful for scheduling.",
+            (
+                "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims. preemption: 0/1 nodes are "
+                "available: 1 Preemption is not helpful for scheduling."
+            ),
             "the volume claim is not bound yet: its storage class is at work, or there is no such class",
         ),
         (
@@ -32,12 +41,14 @@ from openrs.cluster import words
             "there is no volume claim openrs-exp3",
         ),
         (
-            "0/17 nodes are available: 17 node(s) had untolerated taint(s). no new claims to deallocate, preemption: "
-            "0/17 nodes are available: 17 Preemption is not helpful for scheduling.",
+            (
+                "0/17 nodes are available: 17 node(s) had untolerated taint(s). no new claims to deallocate, preemption: "  # noqa: E501
+                "0/17 nodes are available: 17 Preemption is not helpful for scheduling."
+            ),
             "0 of 17 nodes can take the Pod: 17 with a taint that the Job does not tolerate",
         ),
         (
-            "0/2 nodes are available: 1 node(s) didn't match PersistentVolume's node affinity, 1 node(s) were unschedulable.",
+            "0/2 nodes are available: 1 node(s) didn't match PersistentVolume's node affinity, 1 node(s) were unschedulable.",  # noqa: E501
             "0 of 2 nodes can take the Pod: 1 in another place than the volume; 1 closed for new Pods (cordoned)",
         ),
         ("0/1 nodes are available: 1 Too many pods.", "0 of 1 node can take the Pod: 1 with no room for another Pod"),
@@ -95,8 +106,10 @@ def gone(code: int, **more: Any) -> dict[str, Any]:
         (pod("Failed", main=gone(2)), "train ended with exit code 2: openrs refused: a retry cannot help"),
         (
             pod("Failed", main=gone(75), conditions=[{"type": "DisruptionTarget", "status": "True"}]),
-            "train ended with exit code 75: interrupted at a safe place; the next Pod goes on there"
-            " (the node took it away: drained, preempted or evicted)",
+            (
+                "train ended with exit code 75: interrupted at a safe place; the next Pod goes on there"
+                " (the node took it away: drained, preempted or evicted)"
+            ),
         ),
         (
             pod("Failed", main=gone(137, reason="OOMKilled")),
