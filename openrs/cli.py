@@ -31,7 +31,10 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _numbers(text: str) -> list[int]:
-    return [int(word) for word in text.split(",")]
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of whole numbers such as 42,43,44") from None
 
 
 # --- recipe -----------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import yaml
 from openrs.errors import EXIT_DONE, EXIT_INTERRUPTED, Interrupted, Refusal
 from openrs.machine import nccl
 from openrs.recipe import Recipe, load, to_yaml
-from openrs.recipe_checks import grpo_value, is_hub_name
+from openrs.recipe_checks import grpo_value, is_hub_name, prompts_per_step
 from openrs.rundir import Run, run_at
 from openrs.training import generator, grpo, processes, signals
 from openrs.training.generator import Address, Server
@@ -161,7 +161,9 @@ def describe(recipe: Recipe, run: Run) -> str:
         model = str(run.path / "base")
     elif is_hub_name(model):
         model = f"<folder of {model} at {recipe.model.revision}>"
-    parts = [f"{recipe.title}\nrun: {run.path}, attempt {number}; recipe sha256 {recipe.hash[:12]}\n"]
+    problems, group = prompts_per_step(recipe), grpo_value(recipe, "num_generations")
+    head = f"{recipe.title}\nrun: {run.path}, attempt {number}; recipe sha256 {recipe.hash[:12]}\n"
+    parts = [head + f"a step: {problems} problems x {group} completions; {grpo.last_step(recipe)} steps\n"]
     if in_one_process(recipe):
         parts.append("training: in this process\n")
     else:

@@ -38,6 +38,7 @@ def test_dry_run_of_exp3_on_a_laptop_imports_no_torch_and_writes_nothing(tmp_pat
     assert not list(tmp_path.iterdir())
     text = done.stdout
     assert "training: 4 processes (layout colocate), vLLM inside each, ZeRO-2" in text
+    assert "a step: 12 problems x 6 completions; 500 steps\n" in text
     assert (
         "-m torch.distributed.run --standalone --local-addr 127.0.0.1 --nproc_per_node 4"
         " -m openrs.training.worker runs/exp3 --attempt runs/exp3/attempts/01\n"
