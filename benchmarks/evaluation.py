@@ -1,11 +1,11 @@
-"""Five benchmarks, one sample a problem: one `openrs evaluate` against five lighteval processes, as the authors ran them.
+"""Five benchmarks, one sample a problem: one `openrs evaluate` against five lighteval processes, as the authors did.
 
     python benchmarks/evaluation.py --data DIR --tokenizer DIR [--keep DIR]
 
 Both sides: the same made model (one layer, the real tokenizer), transformers, greedy, 8 tokens, batches of 64, float32,
 no network. Prints the wall clock of each process, the ratio, and whether the scores are equal. DIR holds the five
 NAME.jsonl; the tokenizer's folder has tokenizer.json and a chat template.
-"""  # noqa: E501
+"""
 
 import argparse
 import json
