@@ -1,39 +1,36 @@
 """Bring a run's report, results and records from the cluster's volume to here: resumable, every file checked.
 
-Copies out of the training's own Pod while it runs, else out of a small Pod that mounts the claim read-only for that.
 What comes over the wire is not trusted: names are checked before they become paths, sizes are as announced.
 """
 
-import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import IO, Literal
 
-from openrs.cluster import api, control, words
-from openrs.cluster.api import ApiException, Away, Cluster, Object, ask
+from openrs.cluster import api, words
+from openrs.cluster.api import Away, Cluster
+from openrs.cluster.collect_pod import reader
 from openrs.cluster.control import Say
-from openrs.cluster.jobs import DATA, PLACEHOLDER, job_name, manifest
+from openrs.cluster.jobs import DATA, job_name
 from openrs.cluster.pods_exec import SILENCE, output
-from openrs.cluster.reading import claim_of, no_job, pods, read_job
-from openrs.cluster.submit import create
+from openrs.cluster.reading import read_job
 from openrs.errors import Failure, Refusal
 from openrs.machine.plan_text import amount
 from openrs.rundir import now, sha256, write_json
 
 Kind = Literal["report", "all", "checkpoints"]
 
+BOOT = "import sys; exec(sys.stdin.buffer.read(int(sys.argv[1])))"
 PROGRAM = Path(__file__).with_name("remote.py")
 ROOT = f"{DATA}/runs"
 MARK = ".collected.json"  # in a folder that collect made: it may write there again
 PIECE = 8 << 20  # bytes asked for at once
+MANY = 100  # files asked for at once
 TRIES = 8  # broken connections, one after another, before it gives up
-START = 600.0  # seconds for the reading Pod to start: the volume moves, the image is pulled
 HASHING = 3600.0  # seconds without a byte while files are hashed: a checkpoint of 26 GiB on a slow disk
-READER = "read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +44,10 @@ class Source:
 
     def output(self, *words: str, silence: float = SILENCE) -> Iterator[bytes]:
         """What remote.py prints for these words. Raises as pods_exec.output."""
-        command = ["python3", "-c", PROGRAM.read_text(encoding="utf-8"), *words]
-        return output(self.cluster, self.pod, self.container, command, silence=silence)
+        program = f"{PROGRAM.read_text(encoding='utf-8')}\nmain({list(words)!r})\n".encode()
+        # By stdin: an address has no room for it. -I: nothing in the volume is imported; -S: a quick start.
+        command = ["python3", "-I", "-S", "-c", BOOT, str(len(program))]
+        return output(self.cluster, self.pod, self.container, command, program, silence=silence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +79,7 @@ def collect(
         missing = [file for file in found if not is_here(to / file.path, file)]
         size = sum(file.size for file in missing)
         say(f"{len(found)} files, {len(found) - len(missing)} of them here already; {amount(size)} to copy")
-        for number, file in enumerate(missing, 1):
-            fetch(source, file, to, say)
-            say(f"{number}/{len(missing)}  {file.path} ({amount(file.size)})")
+        copy(source, missing, to, say)
     say(f"all of it is here, every file equal to its SHA-256: {', '.join(map(str, folders))}")
     return folders
 
@@ -124,49 +121,102 @@ def is_here(path: Path, file: File) -> bool:
     return path.is_file() and path.stat().st_size == file.size and sha256(path) == file.sha256
 
 
-def fetch(source: Source, file: File, to: Path, say: Say) -> None:
-    """Copy one file: beside its place, on from what an earlier try left; into place when its hash is right.
+def copy(source: Source, files: Sequence[File], to: Path, say: Say) -> None:
+    """Copy files, many small ones at once and large ones in pieces, on from what an earlier try left of them.
 
     One that changed in the meantime is tried again as it is now (of a journal that only grew, the announced beginning
-    is taken).
+    is taken); one that is gone, a checkpoint that retention took away, is left out.
     """
-    for _ in range(3):
-        target = to / file.path
-        part = target.with_name(f".{target.name}.part")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _read(source, file, part)
-        if part.stat().st_size == file.size and sha256(part) == file.sha256:
-            part.replace(target)
-            return
-        part.unlink()
-        say(f"{file.path} changed while it was copied; once more")
-        same = [one for one in listed(source, [PurePosixPath(file.path).parts[0]]) if one.path == file.path]
-        if not same:
-            return  # it is gone: a checkpoint that retention took away
-        file = same[0]
-    raise Failure(f"{file.path} keeps changing", mend="give the command again in a while")
+    waiting, changed, broken, done = list(files), dict.fromkeys((file.path for file in files), 0), 0, 0
+    while waiting:
+        asked = pieces(waiting, to)
+        try:
+            pull(source, asked)
+            broken, whole = 0, True
+        except Away as away:
+            moved = any(size_of(one.part) > one.offset for one in asked)
+            broken, whole = (1 if moved else broken + 1), False
+            if broken > TRIES:
+                raise _gave_up(away) from None
+            time.sleep(min(api.FIRST * 2.0**broken, api.LONGEST))
+        for one in asked:
+            file, here = one.file, size_of(one.part)
+            if is_here(one.part, file):
+                one.part.replace(to / file.path)
+                waiting.remove(file)
+                done += 1
+                say(f"{done}/{len(files)}  {file.path} ({amount(file.size)})")
+            elif here == file.size or (whole and here - one.offset < one.length):
+                one.part.unlink(missing_ok=True)
+                changed[file.path] += 1
+                if changed[file.path] > 2:
+                    raise Failure(f"{file.path} keeps changing", mend="give the command again in a while")
+                say(f"{file.path} changed while it was copied; once more")
+                same = [now for now in listed(source, [PurePosixPath(file.path).parts[0]]) if now.path == file.path]
+                waiting[waiting.index(file) : waiting.index(file) + 1] = same
 
 
-def _read(source: Source, file: File, part: Path) -> None:
-    """Append what is missing of a file to `part`."""
-    if part.is_file() and part.stat().st_size > file.size:
-        part.unlink()
-    with part.open("ab") as out:
-        done, broken = out.tell(), 0
-        while done < file.size:
-            length, before = min(PIECE, file.size - done), done
-            try:
-                for piece in source.output("read", ROOT, file.path, str(done), str(length)):
-                    done += out.write(piece[: length - (done - before)])
-                if done == before:  # the file is shorter now than it was
-                    return
-            except Away as away:
-                broken = broken + 1 if done == before else 1
-                if broken > TRIES:
-                    raise _gave_up(away) from None
-                time.sleep(min(api.FIRST * 2.0**broken, api.LONGEST))
-            finally:
-                out.flush()
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Bytes of a file to ask for, and the file beside its place that gets them."""
+
+    file: File
+    part: Path
+    offset: int
+    length: int
+
+
+def part_of(target: Path) -> Path:
+    return target.with_name(f".{target.name}.part")
+
+
+def size_of(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def pieces(files: Sequence[File], to: Path) -> list[Piece]:
+    """What to ask for next: of the first files so much that it is PIECE bytes together, and at most MANY files."""
+    found: list[Piece] = []
+    room = PIECE
+    for file in files[:MANY]:
+        part = part_of(to / file.path)
+        part.parent.mkdir(parents=True, exist_ok=True)
+        if size_of(part) > file.size:
+            part.unlink()
+        offset = size_of(part)
+        length = min(room, file.size - offset)
+        found.append(Piece(file, part, offset, length))
+        room -= length
+        if room <= 0:
+            break
+    return found
+
+
+def pull(source: Source, asked: Sequence[Piece]) -> None:
+    """Append what comes to the parts. Raises Away when the connection breaks: what came so far is kept."""
+    words = [word for one in asked for word in (one.file.path, str(one.offset), str(one.length))]
+    rest, left, coming = b"", 0, iter(asked)
+    out: IO[bytes] | None = None
+    try:
+        for data in source.output("read", ROOT, *words):
+            rest += data
+            while left or len(rest) >= 8:
+                if not left:
+                    left, rest = int.from_bytes(rest[:8], "big"), rest[8:]
+                    piece = next(coming, None)
+                    if piece is None or left > piece.length:
+                        raise Failure("the Pod sends more than it was asked for")
+                    if out is not None:
+                        out.close()
+                    out = piece.part.open("ab")
+                if out is not None:
+                    out.write(rest[:left])
+                left, rest = left - len(rest[:left]), rest[left:]
+                if not rest:
+                    break
+    finally:
+        if out is not None:
+            out.close()
 
 
 def again(call: Callable[[], list[bytes]]) -> list[bytes]:
@@ -186,115 +236,3 @@ def _gave_up(away: Away) -> Failure:
         f"the connection to the Pod keeps breaking ({away.why})",
         mend="give the command again: what is here stays, and half a file is gone on with",
     )
-
-
-# --- the Pod that is copied out of ------------------------------------------------------------------------------------
-
-
-@contextmanager
-def reader(cluster: Cluster, run: str, job: Object | None, image: str | None, say: Say) -> Iterator[tuple[str, str]]:
-    """(Pod, container) that see the claim: the training's own where it runs, else one made for it, which goes again."""
-    for pod in pods(cluster, job_name(run)) if job is not None else []:
-        for state in (pod.get("status") or {}).get("containerStatuses") or []:
-            if "running" in (state.get("state") or {}) and not pod["metadata"].get("deletionTimestamp"):
-                say(f"copying out of {pod['metadata']['name']}, which runs")
-                yield pod["metadata"]["name"], state["name"]
-                return
-    made = reading_pod(cluster, run, job, image)
-    name = made["metadata"]["name"]
-    say(f"Pod {name} mounts the claim, read-only")
-    try:
-        remove_pod(cluster, name)  # of an earlier collect that was killed
-        create(cluster, made, say)
-        wait_running(cluster, name, say)
-        yield name, READER
-    finally:
-        remove_pod(cluster, name)
-
-
-def reading_pod(cluster: Cluster, run: str, job: Object | None, image: str | None) -> Object:
-    """As restricted as the Job's own Pods, which say where the volume can be mounted."""
-    like = job or manifest("demo")[1]
-    pod = like["spec"]["template"]["spec"]
-    claim = claim_of(job) if job is not None else job_name(run)
-    known = image or (pod["containers"][0]["image"] if job is not None else None)
-    if known is None or known == PLACEHOLDER:
-        if job is None and not _claim_there(cluster, str(claim)):
-            raise no_job(cluster, run)
-        raise Refusal(
-            f"the Job of {run} is gone, and so is the image's name", mend="--image REGISTRY/openrs@sha256:..."
-        )
-    small = {"cpu": "500m", "memory": "512Mi", "ephemeral-storage": "256Mi"}
-    spec = {
-        key: pod[key]
-        for key in (
-            "automountServiceAccountToken",
-            "enableServiceLinks",
-            "securityContext",
-            "tolerations",
-            "imagePullSecrets",
-        )
-        if key in pod
-    }
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {
-            "name": f"{job_name(run)}-collect",
-            "labels": {"app.kubernetes.io/name": "openrs", "app.kubernetes.io/component": "collect"},
-        },
-        "spec": spec
-        | {
-            "restartPolicy": "Never",
-            "activeDeadlineSeconds": 6 * 3600,  # it goes even if we are killed
-            "terminationGracePeriodSeconds": 1,
-            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}],
-            "containers": [
-                {
-                    "name": READER,
-                    "image": known,
-                    "command": ["sleep", "21600"],
-                    "securityContext": pod["containers"][0]["securityContext"],
-                    "resources": {"requests": small, "limits": small},
-                    "volumeMounts": [{"name": "data", "mountPath": DATA, "readOnly": True}],
-                }
-            ],
-        },
-    }
-
-
-def wait_running(cluster: Cluster, name: str, say: Say) -> None:
-    end, before = time.monotonic() + START, ""
-    while True:
-        pod = ask(cluster.core.read_namespaced_pod, name, cluster.namespace, what=f"get Pod {name}")
-        phase, now_does = (pod.get("status") or {}).get("phase"), words.pod(pod)
-        if phase == "Running":
-            return
-        if now_does != before:
-            say(f"Pod {name} {now_does}")
-            before = now_does
-        if phase in {"Failed", "Succeeded"} or time.monotonic() > end:
-            raise Failure(f"Pod {name} does not run: {now_does}", mend=f"kubectl describe pod {name} tells more")
-        time.sleep(control.POLL)
-
-
-def remove_pod(cluster: Cluster, name: str) -> None:
-    """Delete a Pod and wait until it is gone; nothing when there is none."""
-    with contextlib.suppress(ApiException):
-        call = cluster.core.delete_namespaced_pod
-        ask(call, name, cluster.namespace, grace_period_seconds=1, what=f"delete Pod {name}")
-        end = time.monotonic() + 60
-        while time.monotonic() < end:
-            ask(cluster.core.read_namespaced_pod, name, cluster.namespace, what=f"get Pod {name}")
-            time.sleep(control.POLL / 4)
-
-
-def _claim_there(cluster: Cluster, name: str) -> bool:
-    call = cluster.core.read_namespaced_persistent_volume_claim
-    try:
-        ask(call, name, cluster.namespace, what=f"get claim {name}")
-    except ApiException as error:
-        if error.status == 404:
-            return False
-        raise
-    return True

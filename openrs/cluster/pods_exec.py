@@ -12,14 +12,15 @@ from openrs.cluster.api import ApiException, Away, Cluster, forbidden
 from openrs.errors import Failure
 from openrs.rundir import redact
 
-STDOUT, STDERR, ERROR = 1, 2, 3
+STDIN, STDOUT, STDERR, ERROR = 0, 1, 2, 3
+FRAME = 16_000  # bytes of stdin at once
 SILENCE = 60.0  # seconds without a byte: hashing 30 GB on a slow disk has its own limit
 
 
 def output(
-    cluster: Cluster, pod: str, container: str, command: Sequence[str], *, silence: float = SILENCE
+    cluster: Cluster, pod: str, container: str, command: Sequence[str], given: bytes, *, silence: float = SILENCE
 ) -> Iterator[bytes]:
-    """The command's stdout, piece by piece.
+    """The command's stdout, piece by piece. `given` goes to its stdin, whose end the protocol cannot tell it.
 
     Raises Away when the connection breaks (what came so far was right), Failure when the command fails, Refusal when
     we may not.
@@ -33,7 +34,7 @@ def output(
             command=list(command),
             stdout=True,
             stderr=True,
-            stdin=False,
+            stdin=True,
             tty=False,
             binary=True,
             _preload_content=False,
@@ -45,6 +46,8 @@ def output(
     channel.settimeout(silence)
     said, status = b"", b""
     try:
+        for begin in range(0, len(given), FRAME):
+            channel.send(bytes([STDIN]) + given[begin : begin + FRAME], opcode=ABNF.OPCODE_BINARY)
         while True:
             kind, frame = channel.recv_data_frame(True)
             if kind == ABNF.OPCODE_CLOSE:

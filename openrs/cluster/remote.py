@@ -1,9 +1,10 @@
-"""Runs inside a Pod, handed over as `python3 -c`: lists the files of runs with their hashes, and reads pieces of them.
+"""Runs inside a Pod, handed over on stdin: lists the files of runs with their hashes, and reads pieces of them.
 
-Only the standard library, and nothing of openrs: the image may hold another version.
+Only the standard library, and nothing of openrs: the image may hold another version. The sender adds the last line,
+main([...]):
 
-    list ROOT KIND [NAME ...]       JSON lines: path under ROOT, size, SHA-256; KIND: report, all, checkpoints
-    read ROOT PATH OFFSET LENGTH    the bytes
+    list ROOT KIND [NAME ...]             JSON lines: path under ROOT, size, SHA-256; KIND: report, all, checkpoints
+    read ROOT [PATH OFFSET LENGTH ...]    for each: how many bytes follow, in 8 bytes, and they
 """
 
 import hashlib
@@ -13,7 +14,7 @@ import stat
 import sys
 from collections.abc import Iterator, Sequence
 
-# What stands for a run without its large parts. A name alone is a file at the run's top.
+# What stands for a run without its large parts: files at its top, and some below.
 REPORT = ("manifest.json", "recipe.yaml", "metrics.jsonl", "nccl.json", "report.html", "report.md", "report.json")
 LARGE = ("checkpoints", "base")
 
@@ -47,34 +48,39 @@ def files(root: str, kind: str, names: Sequence[str]) -> Iterator[str]:
                     yield path
 
 
+def show(root: str, path: str) -> None:
+    info = os.lstat(path)
+    if not stat.S_ISREG(info.st_mode):  # no links: they could lead out of the run
+        return
+    digest, left = hashlib.sha256(), info.st_size
+    with open(path, "rb") as file:
+        while left > 0:
+            piece = file.read(min(left, 1 << 20))
+            if not piece:
+                break
+            digest.update(piece)
+            left -= len(piece)
+    found = {"path": os.path.relpath(path, root), "size": info.st_size - left, "sha256": digest.hexdigest()}
+    print(json.dumps(found), flush=True)
+
+
+def send(path: str, offset: int, length: int) -> None:
+    out = sys.stdout.buffer
+    try:
+        with open(path, "rb") as file:
+            file.seek(offset)
+            data = file.read(length)
+    except FileNotFoundError:  # taken away since it was listed
+        data = b""
+    out.write(len(data).to_bytes(8, "big"))
+    out.write(data)
+    out.flush()
+
+
 def main(words: Sequence[str]) -> None:
     if words[0] == "list":
         for path in files(words[1], words[2], words[3:]):
-            info = os.lstat(path)
-            if not stat.S_ISREG(info.st_mode):  # no links: they could lead out of the run
-                continue
-            digest, left = hashlib.sha256(), info.st_size
-            with open(path, "rb") as file:
-                while left > 0:
-                    piece = file.read(min(left, 1 << 20))
-                    if not piece:
-                        break
-                    digest.update(piece)
-                    left -= len(piece)
-            found = {"path": os.path.relpath(path, words[1]), "size": info.st_size - left, "sha256": digest.hexdigest()}
-            print(json.dumps(found))
+            show(words[1], path)
     elif words[0] == "read":
-        left = int(words[4])
-        with open(os.path.join(words[1], words[2]), "rb") as file:
-            file.seek(int(words[3]))
-            while left > 0:
-                piece = file.read(min(left, 1 << 16))
-                if not piece:
-                    break
-                sys.stdout.buffer.write(piece)
-                left -= len(piece)
-    sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+        for at in range(2, len(words), 3):
+            send(os.path.join(words[1], words[at]), int(words[at + 1]), int(words[at + 2]))
