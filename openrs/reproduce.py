@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from openrs.data.problems import load_problems
-from openrs.evaluation.run import evaluate
+from openrs.evaluation.run import JUDGE_SECONDS, evaluate
 from openrs.evaluation.scores import told
 from openrs.evaluation.targets import targets_of_run
 from openrs.recipe import Recipe
@@ -37,7 +37,7 @@ def reproduce(recipe: Recipe, run: Run, progress: Progress) -> Path:
 
 def evaluate_stage(recipe: Recipe, run: Run, progress: Progress) -> list[dict[str, Any]]:
     """Evaluate the base (step 0) and the checkpoints that there are, by the recipe's rule."""
-    with Judge(recipe.rewards.workers, recipe.rewards.timeout_seconds, int(recipe.rewards.memory_gib * 2**30)) as judge:
+    with Judge(recipe.rewards.workers, JUDGE_SECONDS, int(recipe.rewards.memory_gib * 2**30)) as judge:
         found = [
             evaluate(target, recipe.evaluation, run.evaluation(target.label), progress, judge)
             for target in targets_of_run(run, recipe)

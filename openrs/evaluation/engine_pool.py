@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -86,7 +85,6 @@ class EnginePool:
 
     def __init__(self, layout: Layout, settings: EngineSettings, at_hand: int, logs: Path) -> None:
         self._at_hand = at_hand
-        self.last = 0.0  # when the last samples arrived, by time.monotonic()
         logs.mkdir(parents=True, exist_ok=True)
         self._engines: list[EngineProcess] = []
         try:
@@ -131,7 +129,6 @@ class EnginePool:
                 if not units:
                     return arrived.put(None)
                 samples = [Sample(**row) for row in engine.hear()["samples"]]
-                self.last = time.monotonic()
                 for sample in samples:
                     for keys in units:
                         keys.discard(sample.key)

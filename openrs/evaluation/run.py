@@ -5,11 +5,9 @@ and the engines' logs.
 """
 
 import json
-import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +16,12 @@ from openrs.evaluation.engine_pool import EnginePool
 from openrs.evaluation.engines import load
 from openrs.evaluation.plan import Plan, Target, keep_record, prepare
 from openrs.evaluation.protocols import described
-from openrs.evaluation.sampling import Engine, Key, Sample, Samples, Unit
+from openrs.evaluation.sampling import Engine, Samples
 from openrs.evaluation.scores import Rows, document_of, joined
+from openrs.evaluation.scoring import Scoring
 from openrs.evaluation.shards import Shard, finish_shard, requests_of_shard
 from openrs.recipe import Evaluation
-from openrs.rewards.grading import Item, Judge, Rule
+from openrs.rewards.grading import Judge
 from openrs.rundir import Lock, Run, write_json
 from openrs.training.progress import Progress, duration
 
@@ -50,7 +49,7 @@ def evaluate(
     plan = prepare(target, settings)
     progress.say(described(settings, plan.layout.engine, plan.record["protocol"]["bos"]))
     if plan.inputs.checks:
-        progress.say(plan.inputs.verdict())
+        progress.say(proof(plan))
     if shard is not None:
         folder, plan = shard.folder(folder), requests_of_shard(plan, shard)
     with Lock(Run(folder)), Samples(folder / "samples.jsonl") as samples:
@@ -65,6 +64,13 @@ def evaluate(
             return known
         document = document_of(plan.record, plan.problems, samples.rows, seconds, drawn)
         return write_scores(folder, plan.benchmarks, plan.record, document=document, rows=samples.rows, known=known)
+
+
+def proof(plan: Plan) -> str:
+    """The outcome of L0 in a line, and whether the tokens that are fed are those that it proved."""
+    fed = plan.record["protocol"]["bos"]
+    other = plan.inputs.proven and fed != plan.inputs.bos
+    return plan.inputs.verdict() + (f"; here with {fed} (--protocol paper has both)" if other else "")
 
 
 def write_scores(
@@ -106,13 +112,12 @@ def sample(
 ) -> tuple[dict[str, float], int]:
     """Draw and judge what is missing. Returns the wall clock of loading, generating and scoring, and how many.
 
-    Judging runs beside engines in their own processes; `score` is only what it took longer than they did.
+    Judging goes on beside the generation; `score` is how much longer it took.
     """
-    seconds = {"load": 0.0, "generate": 0.0, "score": 0.0}
     missing = samples.missing(plan.units())
-    before = len(samples.rows)
     if not missing:
-        return seconds, 0
+        return dict.fromkeys(("load", "generate", "score"), 0.0), 0
+    before = len(samples.rows)
     began = time.monotonic()
     count = len(plan.layout.devices)
     of = f"{len(missing)} units of work" if before else f"{len(plan.requests)} completions"
@@ -123,66 +128,17 @@ def sample(
     else:
         at_hand = min(AT_HAND[plan.layout.engine], -(-len(missing) // count))
         engine = EnginePool(plan.layout, plan.engine(), at_hand, folder)
-    work = Work(plan, samples, judge, progress)
+    loaded = time.monotonic()
     waiting = deque(missing)
     try:
-        start = time.monotonic()
-        seconds["load"] = start - began
-        progress.start(work.done)
-        for batch in engine.generate(lambda: take(waiting)):
-            work.judge_and_keep(batch)
-        whole = time.monotonic() - start
-        idle = work.seconds if not isinstance(engine, EnginePool) else time.monotonic() - engine.last
-        seconds |= {"generate": whole - idle, "score": idle}
+        with Scoring(plan, samples, judge, progress) as scoring:
+            for batch in engine.generate(lambda: waiting.popleft() if waiting else None):
+                scoring.give(batch)
+            generated = time.monotonic()
     finally:
         engine.close()
+    seconds = {"load": loaded - began, "generate": generated - loaded, "score": time.monotonic() - generated}
     drawn = len(samples.rows) - before
     told = ", ".join(f"{name} {duration(value)}" for name, value in seconds.items())
     progress.say(f"{drawn} samples drawn and judged ({told})")
     return seconds, drawn
-
-
-def take(waiting: deque[Unit]) -> Unit | None:
-    return waiting.popleft() if waiting else None
-
-
-@dataclass(slots=True)
-class Work:
-    """What finished completions go through: the judge, the journal, the progress line."""
-
-    plan: Plan
-    samples: Samples
-    judge: Judge
-    progress: Progress
-    wanted: set[Key] = field(init=False)
-    rules: dict[str, Rule] = field(init=False)
-    golds: dict[tuple[str, str], str] = field(init=False)
-    done: int = field(init=False)
-    right: int = field(init=False)
-    cut: int = field(init=False)
-    seconds: float = 0.0
-    told: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.wanted = {request.key for request in self.plan.requests}
-        self.rules = {one.name: Rule(one.rule) for one in self.plan.benchmarks}
-        self.golds = {(name, one.id): one.gold for name, rows in self.plan.problems.items() for one in rows}
-        there = [row for key, row in self.samples.rows.items() if key in self.wanted]
-        self.done, self.right = len(there), sum(row["verdict"] == "correct" for row in there)
-        self.cut = sum(row["finish"] == "length" for row in there)
-
-    def judge_and_keep(self, batch: Sequence[Sample]) -> None:
-        """Judge what is new of a batch and append it; a unit that is drawn again brings samples that are there."""
-        began = time.monotonic()
-        new = [one for one in batch if one.key not in self.samples.rows]
-        items = [Item(self.golds[one.benchmark, one.problem], one.text, self.rules[one.benchmark]) for one in new]
-        for one, grade in zip(new, self.judge.grade(items), strict=True):
-            self.samples.add(one, verdict=str(grade.verdict), answer=grade.answer)
-            self.done, self.right = self.done + 1, self.right + (grade.verdict == "correct")
-            self.cut += one.finish == "length"
-        now = time.monotonic()
-        self.seconds += now - began
-        if now - self.told > (0.5 if sys.stdout.isatty() else 5) or self.done == len(self.wanted):
-            self.told = now
-            facts = {"correct": self.right / max(1, self.done), "cut off": self.cut / max(1, self.done)}
-            self.progress.step(f"evaluate {self.plan.target.label}", self.done, len(self.wanted), facts)

@@ -1,12 +1,13 @@
 """What `openrs evaluate MODEL` may name: a model folder, a hub repository, one of the paper's checkpoints, a run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from openrs import manifest
 from openrs.data.models import local_model
-from openrs.errors import Refusal
+from openrs.errors import Failure, Refusal
 from openrs.evaluation.merge import merge
 from openrs.evaluation.plan import Target
 from openrs.evaluation.protocols import chosen
@@ -18,7 +19,7 @@ from openrs.machine import pins
 from openrs.recipe import Evaluation, Recipe
 from openrs.recipe_checks import grpo_value, is_hub_name
 from openrs.rewards.grading import Judge
-from openrs.rundir import Run, run_at
+from openrs.rundir import NO_ROOM, Run, run_at
 from openrs.training import checkpoints, lora, signals
 from openrs.training.progress import Progress
 
@@ -66,13 +67,28 @@ def evaluate_model(
     with signals.handled(), Judge(timeout=JUDGE_SECONDS) as judge:
         for target in targets:
             folder = keep.evaluation(target.label)
-            scores = evaluate(target, settings, folder, progress, judge, shard=cut)
+            with no_room_said(folder):
+                scores = evaluate(target, settings, folder, progress, judge, shard=cut)
             if scores is not None:
                 found.append(scores)
                 tell(progress, target.label, scores, folder)
             elif cut is not None:
                 progress.say(f"shard {shard} is drawn; openrs evaluate --merge {folder} puts all of them together")
     return found
+
+
+@contextmanager
+def no_room_said(folder: Path) -> Iterator[None]:
+    """A disk that gets full is no fault of the program. Raises Failure for it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise Failure(
+            f"the disk of {folder} is full: {error.filename or error}",
+            mend="make room and give the same command again: it draws only what is missing",
+        ) from None
 
 
 def resolved(

@@ -79,7 +79,7 @@ def test_counts_are_exact_and_the_time_is_split(undisturbed):
 
 def test_killed_at_random_and_resumed_it_is_the_undisturbed_one(undisturbed, target, tmp_path):
     """SIGKILL to a forked child, at places drawn at random; twice the last line is torn by hand as well."""
-    from conftest import forked
+    from evaluation_fixtures import forked
 
     settings, whole, scores = undisturbed
     folder = tmp_path / "killed"
@@ -108,7 +108,7 @@ def test_killed_at_random_and_resumed_it_is_the_undisturbed_one(undisturbed, tar
 
 
 def test_asked_to_stop_it_leaves_with_75_and_goes_on(undisturbed, target, tmp_path):
-    from conftest import forked
+    from evaluation_fixtures import forked
 
     settings, whole, scores = undisturbed
     folder = tmp_path / "stopped"
@@ -219,7 +219,7 @@ def test_a_folder_holds_one_model_under_one_sampling(target, made_model, stand_i
 
 def test_a_hostile_completion_costs_its_own_time_only(target, stand_in, settings, tmp_path, monkeypatch):
     """A completion that no judge can read in time counts as wrong, by name, and holds up nothing."""
-    from conftest import StandIn
+    from evaluation_fixtures import StandIn
 
     class Hostile(StandIn):
         def generate(self, take):
@@ -238,6 +238,31 @@ def test_a_hostile_completion_costs_its_own_time_only(target, stand_in, settings
     assert row["verdict"] in ("timeout", "crash")
     assert scores["benchmarks"]["sums"]["per_problem"]["sums/3"] == [0]
     assert sum(scores["benchmarks"]["sums"]["verdicts"].values()) == 12
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_a_full_disk_is_said_and_what_was_written_counts(made_model, sums, tmp_path, monkeypatch, capsys):
+    """The disk is a stand-in: the journal's sixth line finds no room."""
+    from openrs.rundir import Journal
+
+    monkeypatch.chdir(tmp_path)
+    usual, written = Journal.append, []
+
+    def full(self, row):
+        if len(written) == 5:
+            raise OSError(28, "No space left on device", str(self.path))
+        written.append(row)
+        usual(self, row)
+
+    monkeypatch.setattr(Journal, "append", full)
+    words = ["evaluate", str(made_model), "--benchmarks", str(sums / "sums.yaml"), "--data", str(sums)]
+    assert main([*words, "--max-tokens", "8"]) == 1
+    err = capsys.readouterr().err
+    assert "the disk of runs/evaluations/eval/model is full" in err
+    assert "Traceback" not in err
+    monkeypatch.setattr(Journal, "append", usual)
+    assert main([*words, "--max-tokens", "8"]) == 0
+    assert "12 samples drawn" in capsys.readouterr().out
 
 
 # --- one clear line, exit 2 -------------------------------------------------------------------------------------------

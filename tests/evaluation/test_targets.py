@@ -37,7 +37,7 @@ def run(tmp_path, made_model, monkeypatch):
 
 
 def write_recipe(run, *overrides):
-    recipe = load("demo", [f"evaluation.{override}" for override in overrides])
+    recipe = load("demo", ["grpo.save_steps=2", *(f"evaluation.{override}" for override in overrides)])
     run.recipe.write_text(to_yaml(recipe))
     return recipe
 
@@ -144,6 +144,7 @@ def test_a_model_of_the_hub_is_fetched_once_at_its_commit(made_model, tmp_path, 
     repo = fake_hub.Repo(files, ["0" * 40, commit, "f" * 40], large=("model.safetensors",))
     for name in ("HF_HUB_OFFLINE", "HF_TOKEN", "HF_HOME"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # read once, at the first import
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     with fake_hub.FakeHub({"models/knoveleng/Open-RS3": repo}) as hub:
         monkeypatch.setattr(hubs, "Hub", partial(hubs.Hub, endpoint=hub.url, waits=(0.01,)))

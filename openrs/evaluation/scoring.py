@@ -1,0 +1,79 @@
+"""Finished completions on their way to the judge and into the journal, beside the generation."""
+
+import queue
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from openrs.evaluation.plan import Plan
+from openrs.evaluation.sampling import Sample, Samples
+from openrs.rewards.grading import Item, Judge, Rule
+from openrs.training.progress import Progress
+
+AT_ONCE = 64  # completions judged between two looks at whether to stop
+
+
+class Scoring:
+    """Judges what it is given, in the order it comes, in a thread of its own; every judged sample is appended at once.
+
+    A context: leaving it waits until all is judged; leaving it by an exception drops what is not, to be drawn again.
+    What goes wrong in the thread (a full disk) is raised by the next `give`, or at the end.
+    """
+
+    def __init__(self, plan: Plan, samples: Samples, judge: Judge, progress: Progress) -> None:
+        self._label, self._samples, self._judge, self._progress = plan.target.label, samples, judge, progress
+        self._rules = {one.name: Rule(one.rule) for one in plan.benchmarks}
+        self._golds = {(name, one.id): one.gold for name, rows in plan.problems.items() for one in rows}
+        wanted = {request.key for request in plan.requests}
+        there = [row for key, row in samples.rows.items() if key in wanted]
+        self._total, self._done = len(wanted), len(there)
+        self._right = sum(row["verdict"] == "correct" for row in there)
+        self._cut = sum(row["finish"] == "length" for row in there)
+        self._told = 0.0
+        self._arrived: queue.SimpleQueue[Sequence[Sample] | None] = queue.SimpleQueue()
+        self._error: BaseException | None = None
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._progress.start(self._done)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+        self._stopped = kind is not None
+        self._arrived.put(None)
+        self._thread.join()
+        if kind is None and self._error is not None:
+            raise self._error
+
+    def give(self, batch: Sequence[Sample]) -> None:
+        if self._error is not None:
+            raise self._error
+        self._arrived.put(batch)
+
+    def _run(self) -> None:
+        try:
+            while (batch := self._arrived.get()) is not None:
+                new = [one for one in batch if one.key not in self._samples.rows]  # a unit drawn again brings old ones
+                for start in range(0, len(new), AT_ONCE):
+                    if self._stopped:
+                        return
+                    self._keep(new[start : start + AT_ONCE])
+        except BaseException as error:  # noqa: BLE001 - raised again where somebody hears it
+            self._error = error
+
+    def _keep(self, new: Sequence[Sample]) -> None:
+        items = [Item(self._golds[one.benchmark, one.problem], one.text, self._rules[one.benchmark]) for one in new]
+        for one, grade in zip(new, self._judge.grade(items), strict=True):
+            self._samples.add(one, verdict=str(grade.verdict), answer=grade.answer)
+            self._done, self._right = self._done + 1, self._right + (grade.verdict == "correct")
+            self._cut += one.finish == "length"
+        now = time.monotonic()
+        if now - self._told > (0.5 if sys.stdout.isatty() else 5) or self._done == self._total:
+            self._told = now
+            facts = {"correct": self._right / max(1, self._done), "cut off": self._cut / max(1, self._done)}
+            self._progress.step(f"evaluate {self._label}", self._done, self._total, facts)
