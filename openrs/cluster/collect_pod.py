@@ -1,4 +1,4 @@
-"""The Pod that collect copies out of: the training's own where it runs, else a small one that mounts the claim read-only."""
+"""The Pod that collect copies out of: the training's own where it runs, else one that mounts the claim read-only."""
 
 import contextlib
 import time

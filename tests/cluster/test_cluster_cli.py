@@ -10,6 +10,7 @@ import pytest
 import yaml
 from conftest import IMAGE
 from emulator import Emulated
+
 from openrs.cli import main
 
 
@@ -209,7 +210,7 @@ def test_no_room_of_the_cluster_imports_torch() -> None:
 
 
 def test_without_the_client_the_extra_is_named() -> None:
-    program = "import sys; sys.modules['kubernetes'] = None; from openrs.cli import main; sys.exit(main(['cluster', 'status']))"
+    program = "import sys; sys.modules['kubernetes'] = None; from openrs.cli import main; sys.exit(main(['cluster', 'status']))"  # noqa: E501
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "pip install 'openrs[cluster]'" in done.stderr

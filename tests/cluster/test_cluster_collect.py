@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from conftest import IMAGE
 from emulator import Emulated
+
 from openrs.cluster import collect as room
 from openrs.cluster.api import Cluster
 from openrs.cluster.collect import File, collect, refuse_odd
@@ -69,10 +70,10 @@ def copied(to: Path) -> dict[str, bytes]:
     ("kind", "more"),
     [
         ("report", set()),
-        ("all", {"attempts/01/processes.log", "eval/step-000050/samples.jsonl", "completions/step-000010.parquet", "empty/nothing"}),
+        ("all", {"attempts/01/processes.log", "eval/step-000050/samples.jsonl", "completions/step-000010.parquet", "empty/nothing"}),  # noqa: E501
         (
             "checkpoints",
-            {"attempts/01/processes.log", "eval/step-000050/samples.jsonl", "completions/step-000010.parquet", "empty/nothing",
+            {"attempts/01/processes.log", "eval/step-000050/samples.jsonl", "completions/step-000010.parquet", "empty/nothing",  # noqa: E501
              "checkpoints/step-000050/model.safetensors", "base/model.safetensors"},
         ),
     ],

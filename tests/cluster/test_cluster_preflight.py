@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from conftest import IMAGE
 from emulator import Emulated
+
 from openrs.cluster.api import Cluster
 from openrs.cluster.jobs import PLACEHOLDER, Asked, Made, make, manifest
 from openrs.cluster.nodes import fitting, needed
@@ -126,7 +127,7 @@ def test_nodes_that_we_may_not_see_are_no_failure(ready: Emulated, cluster: Clus
     assert 'cannot list resource "nodes"' in line.found
 
 
-# --- claim, secret, quota, queue, server --------------------------------------------------------------------------------
+# --- claim, secret, quota, queue, server --------------------------------------------------------------------------------  # noqa: E501
 
 
 def test_claims_that_are_there_lost_small_or_missing(ready: Emulated, cluster: Cluster) -> None:

@@ -133,10 +133,12 @@ def test_killed_everywhere_it_hurts(undisturbed: Path, tmp_path: Path) -> None:
         pytest.param(
             ["per_device_train_batch_size=6", "gradient_accumulation_steps=1", "steps_per_generation=2"],
             id="two steps share a batch",
+            marks=pytest.mark.soak,
         ),
         pytest.param(
             ["per_device_train_batch_size=6", "gradient_accumulation_steps=3", "steps_per_generation=1"],
             id="a generation a micro-step",
+            marks=pytest.mark.soak,
         ),
         pytest.param(
             ["per_device_train_batch_size=6", "gradient_accumulation_steps=3", "steps_per_generation=2"],
