@@ -1,4 +1,4 @@
-"""Five benchmarks, one sample a problem: one `openrs evaluate` against five lighteval processes, as the authors did.
+"""Five benchmarks, one sample a problem: one `openrs evaluate` against five lighteval processes, as the authors ran it.
 
     python benchmarks/evaluation.py --data DIR --tokenizer DIR [--keep DIR]
 

@@ -82,7 +82,8 @@ def _server(cluster: Cluster, made: Made) -> Line | None:
                 continue
             if refusal.what.startswith("not allowed"):
                 raise
-            return Line("API server", "fail", refusal.what, "", refusal.mend)
+            full = "quota" in refusal.what  # others may end
+            return Line("API server", "warn" if full else "fail", refusal.what, "", refusal.mend)
     if untried:
         return Line("API server", "unknown", "takes the Job; its Pod could not be tried (no right to create Pods)")
     return Line("API server", "ok", "takes the Job, its claim and its Pod (dry run, strict)")

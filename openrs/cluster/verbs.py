@@ -100,7 +100,9 @@ def logs(args: argparse.Namespace) -> None:
     job = need_job(cluster, args.run)
     screen = Screen()
     if args.follow:
-        conclude(follow(cluster, job, screen, tail=args.tail))
+        end = follow(cluster, job, screen, tail=args.tail)
+        conclude(end)
+        screen.say(end.text)
         return
     there = pods(cluster, job["metadata"]["name"])
     if not there:

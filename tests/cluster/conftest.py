@@ -13,8 +13,6 @@ from emulator import Emulated, emulated
 from openrs.cluster import api, control
 from openrs.cluster.api import Cluster, connect
 
-IMAGE = "registry.example.com/openrs@sha256:" + 64 * "1"
-
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulated]:

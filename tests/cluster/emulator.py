@@ -35,6 +35,7 @@ KINDS = {
 }
 PLURALS = {kind: plural for plural, kind in KINDS.items()}
 Key = tuple[str, str | None, str]
+IMAGE = "registry.example.com/openrs@sha256:" + 64 * "1"
 
 
 def status(code: int, reason: str, message: str) -> aiohttp.web.Response:

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import IMAGE
-from emulator import Emulated
+from emulator import IMAGE, Emulated
 
 from openrs.cli import main
 

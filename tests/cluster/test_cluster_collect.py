@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import IMAGE
-from emulator import Emulated
+from emulator import IMAGE, Emulated
 
 from openrs.cluster import collect as room
 from openrs.cluster.api import Cluster

@@ -3,8 +3,7 @@
 from typing import Any
 
 import pytest
-from conftest import IMAGE
-from emulator import Emulated
+from emulator import IMAGE, Emulated
 
 from openrs.cluster.api import Cluster
 from openrs.cluster.jobs import PLACEHOLDER, Asked, Made, make, manifest
@@ -206,6 +205,12 @@ def test_the_servers_own_no_is_a_line(ready: Emulated, cluster: Cluster) -> None
     line = lines(cluster, made())["API server"]
     assert line.state == "fail"
     assert "violates PodSecurity" in line.found
+
+
+def test_a_quota_that_is_used_up_does_not_stop_a_submit(ready: Emulated, cluster: Cluster) -> None:
+    message = 'pods "x" is forbidden: exceeded quota: openrs, requested: requests.nvidia.com/gpu=4, used: 8, limited: 8'
+    ready.fault(403, 99, method="POST", path="/pods", message=message)
+    assert lines(cluster, made())["API server"].state == "warn"
 
 
 def test_no_right_to_make_jobs_ends_at_once(ready: Emulated, cluster: Cluster) -> None:

@@ -4,8 +4,7 @@ import logging
 from typing import Any
 
 import pytest
-from conftest import IMAGE
-from emulator import Emulated
+from emulator import IMAGE, Emulated
 
 from openrs.cluster.api import Cluster, ask, connect
 from openrs.cluster.control import delete, stop

@@ -1,0 +1,94 @@
+"""Several nodes: what rank 0 says is what all do. Two torchruns on this machine stand for two nodes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="torch is not installed")
+
+from openrs.errors import Refusal
+from openrs.recipe import load
+from openrs.rundir import Run, read_jsonl
+from openrs.training import checkpoints, nodes, processes
+
+SETTINGS = ["hardware.processes=2", "grpo.warmup_steps=1", "grpo.save_steps=2", "grpo.per_device_train_batch_size=6",
+            "model.made.steps=3", "data.limit=12"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "started", "words"),
+    [
+        ([], "", "started by torchrun only"),
+        (
+            ["hardware.gpus=8", "grpo.gradient_accumulation_steps=1"],
+            "12",
+            "torchrun started 12 processes, the recipe wants 8",
+        ),
+        (["hardware.layout=split", "grpo.gradient_accumulation_steps=4"], "3", "the split layout is for one node"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused_before_anything(
+    changes: list[str], started: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", started or "0")
+    with pytest.raises(Refusal, match=words):
+        nodes.refuse_mismatch(load("exp3", changes))
+
+
+def test_twelve_processes_of_three_nodes_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "12")
+    nodes.refuse_mismatch(load("exp3", ["hardware.gpus=12", "grpo.gradient_accumulation_steps=1"]))
+
+
+def launch(folder: Path, node: int, steps: int, changes: list[str]) -> subprocess.Popen[bytes]:
+    port = folder / "port"
+    if not port.exists():
+        port.write_text(str(processes.free_port()))
+    environment = {
+        **os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "60",
+        "PET_NNODES": "2", "PET_NPROC_PER_NODE": "1", "PET_NODE_RANK": str(node),
+        "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": port.read_text(),
+    }  # fmt: skip
+    words = [word for change in [*SETTINGS, f"grpo.max_steps={steps}", *changes] for word in ("--set", change)]
+    command = [sys.executable, "-m", "torch.distributed.run", "-m", "openrs.training.nodes", "demo", "two", *words]
+    with (folder / f"node{node}.log").open("ab") as log:
+        return subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
+
+
+def outcomes(run: Run) -> list[tuple[int, int]]:
+    return sorted((one.rank, one.code) for one in processes.outcomes(run.attempts()[-1]))
+
+
+@pytest.mark.soak
+def test_two_nodes_train_stop_together_on_one_sigterm_and_go_on(tmp_path: Path) -> None:
+    run = Run(tmp_path / "runs" / "two")
+    both = [launch(tmp_path, node, 200, []) for node in (0, 1)]
+    end = time.monotonic() + 240
+    while len(list(read_jsonl(run.metrics))) < 3 and time.monotonic() < end:
+        time.sleep(0.2)
+    both[1].send_signal(signal.SIGTERM)  # one node is drained
+    assert [process.wait(120) for process in both] == [1, 1]  # torchrun has no other code
+    assert outcomes(run) == [(0, 75), (1, 75)]
+    attempt = json.loads(run.manifest.read_text())["attempts"][-1]
+    assert attempt["exit_code"] == 75
+    stopped = checkpoints.step_of(checkpoints.complete(run.checkpoints)[-1])
+    assert stopped == len(list(read_jsonl(run.metrics)))  # the step that both had ended
+    until = [f"training.stop_after={stopped + 2}"]
+    (tmp_path / "port").unlink()
+    both = [launch(tmp_path, node, 200, until) for node in (0, 1)]
+    assert [process.wait(240) for process in both] == [0, 0], (tmp_path / "node0.log").read_text()[-3000:]
+    assert outcomes(run) == [(0, 0), (1, 0)]
+    assert [row["step"] for row in read_jsonl(run.metrics)] == list(range(1, stopped + 3))
+
+
+@pytest.mark.soak
+def test_what_rank_0_refuses_ends_the_other_node_at_once(tmp_path: Path) -> None:
+    both = [launch(tmp_path, node, 4, ["data.source=nowhere.jsonl"]) for node in (0, 1)]
+    assert [process.wait(120) for process in both] == [1, 1]
+    assert "nowhere.jsonl" in (tmp_path / "node0.log").read_text()
