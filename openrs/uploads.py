@@ -26,6 +26,7 @@ from openrs.training.processes import die_with_parent
 
 WAITS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)  # seconds between tries; the last one again and again
 TIMEOUT = 60.0  # seconds without an answer
+PATIENCE = 1800.0  # seconds after training in which no model gets there; then the rest is for later, GPUs cost money
 POLL = 2.0
 PROCESS = (sys.executable, "-m", "openrs.uploads")
 
@@ -137,7 +138,8 @@ def _place(run: Run, step: int) -> Path:
 def beside(run: Run, repo: str | None, say: Callable[[str], None], *, private: bool = True) -> Iterator[None]:
     """While the block trains, a process of its own pushes each checkpoint that gets complete. None: nothing is pushed.
 
-    After the block it may finish what waits; when the block is left by an exception, the queue stays as it is.
+    After the block it may finish what waits, as long as it gets on (PATIENCE). When it does not, or when the block is
+    left by an exception, the queue stays as it is.
     """
     if repo is None:
         _wanted(run).unlink(missing_ok=True)
@@ -152,14 +154,32 @@ def beside(run: Run, repo: str | None, say: Callable[[str], None], *, private: b
         yield
         assert child.stdin is not None
         child.stdin.close()  # no more will come
-        left = waiting(run, repo)
+        left, minutes = len(waiting(run, repo)), f"{PATIENCE / 60:.3g} minutes"
         if left:
-            say(f"pushing {len(left)} checkpoints to {repo} (Ctrl-C leaves them for later)")
-        if child.wait() != EXIT_DONE:
+            say(f"pushing {left} checkpoints to {repo} (Ctrl-C, or {minutes} without one that gets there: for later)")
+        code = _finished(child, lambda: len(waiting(run, repo)))
+        if code is None:
+            left = len(waiting(run, repo))
+            say(
+                f"{left} checkpoints are not pushed, for {minutes} none got to {repo}; the same command goes on ({log})"
+            )
+        elif code != EXIT_DONE:
             say(f"not everything is pushed, see {log}; the same command goes on")
     finally:
         child.kill()
         child.wait()
+
+
+def _finished(child: "subprocess.Popen[bytes]", left: Callable[[], int]) -> int | None:
+    """The exit code of the process that pushes; None when what is `left` has not got less for PATIENCE seconds."""
+    least, since = left(), time.monotonic()
+    while time.monotonic() - since < PATIENCE:
+        try:
+            return child.wait(timeout=min(POLL, PATIENCE))
+        except subprocess.TimeoutExpired:
+            if (now_left := left()) < least:
+                least, since = now_left, time.monotonic()
+    return None
 
 
 def work(run: Run, repo: str, *, private: bool, ended: Callable[[], bool], say: Callable[[str], None]) -> None:

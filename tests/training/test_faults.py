@@ -146,6 +146,32 @@ def test_a_hub_that_is_gone_then_busy_then_broken_then_silent(undisturbed: Path,
         assert not path.is_file() or b"planted0secret" not in path.read_bytes(), path
 
 
+def nobody_waits_long_for_a_hub() -> None:
+    from openrs import uploads
+
+    program = (
+        "import sys; from openrs import uploads as u; u.POLL = 0.1; sys.exit(u.main(sys.argv[1], int(sys.argv[2])))"
+    )
+    uploads.PROCESS = (sys.executable, "-c", program)  # type: ignore[assignment]
+    uploads.POLL, uploads.PATIENCE = 0.1, 9.0
+
+
+def test_a_hub_that_never_answers_does_not_hold_a_run_that_is_done(tmp_path: Path) -> None:
+    """It takes the connection and is silent. Training ends all the same, and the next launch pushes what waits."""
+    run = tmp_path / "run"
+    command = ["train", runs.recipe_in(tmp_path), "--run", run, "--until", 5, "--push", "me/tiny"]
+    with PushHub(faults=["hang"] * 100) as hub:
+        code, said = runs.openrs(command, nobody_waits_long_for_a_hub, **hub.environment)
+    assert code == 0, said
+    assert "pushing 1 checkpoints to me/tiny (Ctrl-C, or 0.15 minutes without one that gets there: for later)" in said
+    assert "1 checkpoints are not pushed, for 0.15 minutes none got to me/tiny; the same command goes on" in said
+    assert [path.name for path in (run / "uploads").iterdir()] == ["step-000005"]
+    with PushHub() as hub:
+        code, said = runs.openrs(command, uploads_in_a_hurry, **hub.environment)
+    assert code == 0, said
+    assert list(hub.commits) == ["openrs: step-000005"]
+
+
 def uploads_that_never_begin() -> None:
     from openrs import uploads
 
