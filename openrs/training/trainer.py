@@ -3,7 +3,7 @@
 1. Prompts are tokenised once, by openrs.data.prompts: the ids that the recipe's rules give are the ids that are used.
 2. All completions of a step are generated at once and cut into micro-batches in order, not shuffled: with
    per_device_train_batch_size = num_generations a micro-batch is one group, as in the paper's trainer, whose loss
-   (bnpo) divides by the tokens of a micro-batch. A micro-batch is cut to its own longest sequence.
+   (bnpo) divides by the tokens of a micro-batch. No padding is computed that logprobs.py can avoid.
 3. A step's metrics carry the step's problems and where its seconds went.
 4. A checkpoint is complete or absent (checkpoints.py), and holds what a run needs to go on as if nothing had been:
    besides what transformers saves, the position in the generation batch and, in its middle, the batch. The order of
@@ -31,6 +31,7 @@ from openrs.rewards.functions import RewardStats
 from openrs.rundir import Run, write_json
 from openrs.training import checkpoints, disk
 from openrs.training.canary import Canary
+from openrs.training.logprobs import allow_packing, log_probabilities
 from openrs.training.measures import Measures
 
 
@@ -69,6 +70,8 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         self._buffered_inputs: list[dict[str, Any]] | None
         self.checkpoint_seconds = 0.0
         super().__init__(**kwargs)
+        models = [self.accelerator.unwrap_model(of) for of in (self.model, self.ref_model) if of is not None]
+        self._packing = sum(map(allow_packing, models)) == len(models)
         self.remove_callback(PrinterCallback)  # prints every metric of every step
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
@@ -119,10 +122,27 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         with self._timed("reward"):
             return super()._calculate_rewards(inputs, prompts, completions, *args)
 
-    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
-        found = super()._get_per_token_logps_and_entropies(*args, **kwargs)
-        self._latest_logps = found[0].detach()
-        return found
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, *rows: Any, batch_size: int | None = None, compute_entropy: bool = False, **others: Any
+    ) -> Any:
+        """TRL's numbers without its padding (logprobs.py). rows: ids and mask, each (B, P + C), and C.
+
+        Returns log-probabilities (B, C), entropies (B, C) or None, and no auxiliary loss.
+        """
+        if any(value is not None and value is not False for value in others.values()):  # images, mixtures of experts
+            return super()._get_per_token_logps_and_entropies(
+                model, *rows, batch_size=batch_size, compute_entropy=compute_entropy, **others
+            )
+        ids, mask, completion = rows
+        size = batch_size or len(ids)
+        with self.accelerator.autocast():
+            parts = [
+                log_probabilities(model, i, m, completion, packing=self._packing, entropy=compute_entropy)
+                for i, m in zip(ids.split(size), mask.split(size), strict=True)
+            ]
+        logps, entropies = (None if of[0] is None else torch.cat(of) for of in zip(*parts, strict=True))
+        self._latest_logps = logps.detach()  # type: ignore[union-attr]
+        return logps, entropies, None
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
         loss = super()._compute_loss(model, inputs)
