@@ -1,6 +1,7 @@
 """Stand-ins for parity tests: completions and rewards that are given instead of generated and judged."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,38 @@ def losses_and_gradient(trainer: FixedTrainer, names: Sequence[str]) -> tuple[li
         loss.backward()
         losses.append(loss.item())
         trainer._step += 1
-    return losses, {name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None}
+    return losses, gradient_of(trainer.model)
+
+
+@dataclass(frozen=True, slots=True)
+class ByHand:
+    """Log-probabilities of one completion's tokens in float64, by the policy (with gradient) and the reference."""
+
+    policy: torch.Tensor
+    reference: torch.Tensor
+
+    @property
+    def kl(self) -> torch.Tensor:
+        """k3 of each token: exp(q - p) - (q - p) - 1, with the policy's p and the reference's q."""
+        return torch.exp(self.reference - self.policy) - (self.reference - self.policy) - 1
+
+
+def by_hand(recorded: Recorded) -> tuple[torch.nn.Module, list[ByHand]]:
+    """The policy in float64, and what it says of each recorded completion."""
+    policy = AutoModelForCausalLM.from_pretrained(PARITY / "policy").double()
+    reference = AutoModelForCausalLM.from_pretrained(PARITY / "reference").double().requires_grad_(False)
+
+    def row(model: torch.nn.Module, prompt: list[int], completion: list[int]) -> torch.Tensor:
+        at = slice(len(prompt) - 1, len(prompt) + len(completion) - 1)
+        logits = model(torch.tensor([prompt + completion])).logits[0, at]
+        return logits.log_softmax(-1)[range(len(completion)), torch.tensor(completion)]
+
+    rows = zip(recorded.prompt_ids, recorded.completion_ids, strict=True)
+    return policy, [ByHand(row(policy, *texts), row(reference, *texts)) for texts in rows]
+
+
+def gradient_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
 def relative(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:

@@ -5,8 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from fixed import GROUP, PARITY, Recorded, fixed_trainer, losses_and_gradient, parity_recipe, relative
-from transformers import AutoModelForCausalLM
+from fixed import (
+    GROUP,
+    Recorded,
+    by_hand,
+    fixed_trainer,
+    gradient_of,
+    losses_and_gradient,
+    parity_recipe,
+    relative,
+)
 
 BETA = 0.04
 
@@ -30,38 +38,41 @@ def test_loss_and_gradient_equal_the_recorded_trainer(recorded: Recorded, tmp_pa
     assert relative(gradient, recorded.gradient) < 1e-6
 
 
-def by_hand(recorded: Recorded) -> tuple[list[float], dict[str, torch.Tensor]]:
+def formula(recorded: Recorded) -> tuple[list[float], dict[str, torch.Tensor]]:
     """The trainer's formula in float64 (paper.md, section 1): k3 KL, ratio 1, mean over a micro-batch's tokens, / 2."""
-    policy = AutoModelForCausalLM.from_pretrained(PARITY / "policy").double()
-    reference = AutoModelForCausalLM.from_pretrained(PARITY / "reference").double()
+    policy, found = by_hand(recorded)
     losses = []
-    for micro in range(2):
-        rows = range(micro * GROUP, (micro + 1) * GROUP)
-        rewards = recorded.rewards[micro].double()
+    for micro, rewards in enumerate(recorded.rewards.double()):
         advantages = (rewards - rewards.mean()) / (rewards.std(unbiased=True) + 1e-4)
-        total, tokens = torch.zeros((), dtype=torch.float64), 0
-        for advantage, row in zip(advantages, rows, strict=True):
-            prompt, completion = recorded.prompt_ids[row], recorded.completion_ids[row]
-            ids = torch.tensor([prompt + completion])
-            target = torch.tensor(completion)
-            at = slice(len(prompt) - 1, len(prompt) + len(completion) - 1)
-            logp = policy(ids).logits[0, at].log_softmax(-1)[range(len(completion)), target]
-            with torch.no_grad():
-                ref = reference(ids).logits[0, at].log_softmax(-1)[range(len(completion)), target]
-            kl = torch.exp(ref - logp) - (ref - logp) - 1
-            total = total + (-torch.exp(logp - logp.detach()) * advantage + BETA * kl).sum()
-            tokens += len(completion)
-        loss = total / tokens / 2
+        rows = found[micro * GROUP : (micro + 1) * GROUP]
+        each = [
+            -torch.exp(row.policy - row.policy.detach()) * advantage + BETA * row.kl
+            for row, advantage in zip(rows, advantages, strict=True)
+        ]
+        loss = torch.cat(each).mean() / 2
         loss.backward()
         losses.append(loss.item())
-    return losses, {name: p.grad for name, p in policy.named_parameters() if p.grad is not None}
+    return losses, gradient_of(policy)
 
 
 def test_loss_and_gradient_equal_the_formula_in_float64(recorded: Recorded, tmp_path: Path) -> None:
     losses, gradient = ours(recorded, tmp_path)
-    exact_losses, exact = by_hand(recorded)
+    exact_losses, exact = formula(recorded)
     assert losses == pytest.approx(exact_losses, rel=1e-6)
     assert relative(gradient, exact) < 1e-6
+
+
+def test_kl(recorded: Recorded, tmp_path: Path) -> None:
+    """What metrics.jsonl calls kl and kl/max: mean and largest k3 of the tokens of a micro-batch."""
+    trainer = fixed_trainer(parity_recipe(), tmp_path, recorded.prompt_ids, recorded.rewards.flatten().tolist())
+    trainer.give(recorded.completion_ids)
+    losses_and_gradient(trainer, [f"p{i // GROUP}" for i in range(2 * GROUP)])
+    kl = [row.kl.detach() for row in by_hand(recorded)[1]]
+    expected = [torch.cat(kl[:GROUP]).mean().item(), torch.cat(kl[GROUP:]).mean().item()]
+    assert min(expected) > 1e-3
+    assert trainer._metrics["train"]["kl"] == pytest.approx(expected, rel=1e-5)
+    largest = trainer._measures.drain(trainer.accelerator)["kl/max"]
+    assert largest == pytest.approx(torch.cat(kl).max().item(), rel=1e-5)
 
 
 # An option as it would creep in, and how far the gradient then is from the recorded one.
