@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -52,13 +53,17 @@ def die_in_the_line_of_step_9() -> None:
 
 
 def die_while_the_checkpoint_of_step_10_is_written() -> None:
+    die_while_the_checkpoint_is_written(10)
+
+
+def die_while_the_checkpoint_is_written(step: int) -> None:
     from openrs.training import checkpoints
 
     facts = checkpoints._facts
 
     def dying(folder: Path, files: list[Path]) -> object:
-        if folder.name == "checkpoint-10":
-            (folder / "optimizer.pt").write_bytes(b"half")
+        if folder.name == f"checkpoint-{step}":
+            next(folder.rglob("*.pt")).write_bytes(b"half")
             die()
         return facts(folder, files)
 
@@ -220,7 +225,17 @@ def test_what_has_made_nothing_yet_may_change(tmp_path: Path) -> None:
 # --- two processes ----------------------------------------------------------------------------------------------------
 
 
-def two_ranks_of_which_one_dies_in_step_14() -> None:
+def two_ranks_of_which_the_first_dies_in_the_checkpoint_of_step_12() -> None:
+    runs.fork_ranks()
+    die_while_the_checkpoint_is_written(12)
+
+
+def two_ranks_of_which_the_first_dies_in_the_line_of_step_9() -> None:
+    runs.fork_ranks()
+    die_in_the_line_of_step_9()
+
+
+def two_ranks_of_which_the_second_dies_in_step_14() -> None:
     from openrs.training.trainer import Trainer
 
     runs.fork_ranks()
@@ -234,20 +249,32 @@ def two_ranks_of_which_one_dies_in_step_14() -> None:
 
 @pytest.mark.parametrize("zero", [0, pytest.param(2, marks=pytest.mark.soak)], ids=["DDP", "ZeRO-2"])
 def test_two_processes(tmp_path: Path, zero: int) -> None:
-    """Killed in step 14, which is in the third epoch, resumed from step 12, exactly the end of the second."""
+    """Killed inside a checkpoint, a line of metrics.jsonl and a generation batch. The last one is in the third epoch,
+    and resumed from step 12, exactly the end of the second."""
     sets = ["hardware.processes=2", "grpo.per_device_train_batch_size=6", "grpo.save_steps=6", "grpo.max_steps=16"]
     sets.append(f"hardware.zero_stage={zero}")
     command = ["train", runs.recipe_in(tmp_path), *[word for text in sets for word in ("--set", text)], "--run"]
+    run = tmp_path / "run"
     straight = runs.start([*command, tmp_path / "straight"], runs.fork_ranks)
-    code, said = runs.openrs([*command, tmp_path / "run"], two_ranks_of_which_one_dies_in_step_14)
-    assert code == 1, said
-    code, said = runs.openrs([*command, tmp_path / "run"], runs.fork_ranks)
+
+    def killed(fault: Callable[[], None], goes_on_from: int) -> None:
+        code, said = runs.openrs([*command, run], fault)
+        assert code == 1, said
+        assert runs.attempts(run)[-1]["from_step"] == goes_on_from, said
+
+    killed(two_ranks_of_which_the_first_dies_in_the_checkpoint_of_step_12, 0)
+    assert [path.name for path in (run / "checkpoints").glob("step-*")] == ["step-000006"]
+    assert (run / "checkpoints/.staging/checkpoint-12").is_dir()
+    killed(two_ranks_of_which_the_first_dies_in_the_line_of_step_9, 6)
+    assert not (run / "metrics.jsonl").read_bytes().endswith(b"\n")
+    killed(two_ranks_of_which_the_second_dies_in_step_14, 6)
+    code, said = runs.openrs([*command, run], runs.fork_ranks)
     assert code == 0, said
     assert "going on from the checkpoint of step 12" in said
     assert straight.wait() == 0, straight.text
-    assert runs.everything(tmp_path / "run") == runs.everything(tmp_path / "straight")
-    assert len(runs.rows(tmp_path / "run")) == 16
-    assert "rng_state_1.pth" in runs.final_state(tmp_path / "run")
+    assert runs.everything(run) == runs.everything(tmp_path / "straight")
+    assert len(runs.rows(run)) == 16
+    assert "rng_state_1.pth" in runs.final_state(run)
 
 
 @pytest.mark.soak
