@@ -1,0 +1,159 @@
+"""Judging 2,000 long completions: openrs's pool of killable processes against the published reward, one after the other.
+
+    python benchmarks/grading.py [--rows 2000] [--json FILE]
+
+Golds: real answers of DeepScaleR (../shared/data/training, or OPENRS_SHARED_DATA). Completions: 12,000 characters of real
+problem texts, then the right answer in a box (half), another problem's (a quarter) or none (a quarter). The published
+reward is math-verify 0.5.2 with the paper's settings in one process, which is how the authors' trainer called it.
+Clean: the rows in chunks, here and there in turn; every verdict must be the same. Pathological: one row in a hundred gets
+an answer that costs seconds (slow_latex.jsonl). The serial process may take 4 GiB, for this machine's sake; the published
+one had no limit.
+"""
+
+import json
+import multiprocessing
+import random
+import resource
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import common
+
+from openrs.rewards.grading import Item, Judge, Rule
+from openrs.rewards.worker import math_verify_rule
+
+LENGTH = 12_000
+MEMORY = 4 * 2**30
+_rule: Callable[[str, str], Any] | None = None
+
+
+def published_verdict(gold: str, completion: str) -> str:
+    """The published accuracy reward's question (rewards.py of knoveleng/open-rs at 2889c47), here and now."""
+    global _rule  # noqa: PLW0603 - the settings are made once, as in the published module
+    _rule = _rule or math_verify_rule(boxed="all", swapped=True)
+    try:
+        return str(_rule(gold, completion)[0])
+    except (MemoryError, RecursionError, ValueError, OverflowError) as error:  # it would have ended the authors' training
+        return f"raised {type(error).__name__}"
+
+
+def published(gold: str, completion: str) -> float:
+    return 1.0 if published_verdict(gold, completion) in {"correct", "unparseable_gold"} else 0.0
+
+
+def serial(pipe: Connection) -> None:
+    """A process that judges what it is sent, one after the other; answers verdicts, wall and processor seconds."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    published_verdict("$1$", r"$\boxed{1}$")
+    while (items := pipe.recv()) is not None:
+        began, before = time.perf_counter(), time.process_time()
+        verdicts = [published_verdict(gold, text) for gold, text in items]
+        pipe.send((verdicts, time.perf_counter() - began, time.process_time() - before))
+
+
+def make_items(rows: int, data: Path) -> list[tuple[str, str]]:
+    """Golds and completions, the same ones every time."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(data / "training" / "deepscaler_part1.parquet").to_pylist()
+    rng = random.Random(0)
+    rng.shuffle(table)
+    golds = [f"${row['reward_model']['ground_truth']}$" for row in table[:rows]]
+    texts = [row["prompt"][0]["content"].partition(" Let's think step by step")[0] for row in table]
+    items = []
+    for number, gold in enumerate(golds):
+        parts: list[str] = []
+        while sum(map(len, parts)) < LENGTH:
+            parts.append(texts[rng.randrange(len(texts))])
+        answer = gold if number % 4 < 2 else golds[number - 1]
+        end = "" if number % 4 == 3 else f"\nThe answer is $\\boxed{{{answer.strip('$')}}}$."
+        items.append((gold, "\n\n".join(parts)[:LENGTH] + "\n</think>\n" + end))
+    return items
+
+
+def with_slow(items: list[tuple[str, str]], data: Path) -> list[tuple[str, str]]:
+    """Every hundredth completion ends in an answer that costs a judge seconds."""
+    slow = [json.loads(line)["text"] for line in (data / "slow_latex.jsonl").read_text().splitlines()]
+    return [
+        (gold, f"{text[:LENGTH]}\n</think>\n${slow[number // 100 % len(slow)]}$") if number % 100 == 50 else (gold, text)
+        for number, (gold, text) in enumerate(items)
+    ]
+
+
+def main() -> int:
+    parser = common.arguments(__doc__)
+    parser.add_argument("--rows", type=int, default=2000, metavar="N")
+    parser.add_argument("--chunk", type=int, default=100, metavar="N", help="rows in a turn (default 100)")
+    parser.add_argument("--workers", type=int, metavar="N", help="of the pool (default: the judge's)")
+    parser.add_argument("--data", type=Path, default=common.shared_data(), metavar="DIR")
+    parser.add_argument("--clean-only", action="store_true", help="leave out the pathological mix (minutes)")
+    args = parser.parse_args()
+    items = make_items(args.rows, args.data)
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=serial, args=(there,), daemon=True)
+    process.start()
+
+    def ask_serial(some: list[tuple[str, str]]) -> tuple[list[str], float, float]:
+        here.send(some)
+        answer: tuple[list[str], float, float] = here.recv()
+        return answer
+
+    with Judge(args.workers) as judge:
+
+        def ask_pool(some: list[tuple[str, str]]) -> tuple[list[str], float, float]:
+            before = common.tree_seconds(multiprocessing.current_process().pid or 0) - common.tree_seconds(process.pid or 0)
+            began = time.perf_counter()
+            grades = judge.grade([Item(gold, text, Rule.PAPER) for gold, text in some])
+            wall = time.perf_counter() - began
+            used = common.tree_seconds(multiprocessing.current_process().pid or 0) - common.tree_seconds(process.pid or 0)
+            return [str(grade.verdict) for grade in grades], wall, used - before
+
+        for ask in (ask_pool, ask_serial):
+            ask(items[: args.chunk])  # starts everything
+        chunks = [items[i : i + args.chunk] for i in range(0, len(items), args.chunk)]
+        ours, theirs = [], []
+        for number, chunk in enumerate(chunks):
+            if number % 2:
+                theirs.append(ask_serial(chunk))
+                ours.append(ask_pool(chunk))
+            else:
+                ours.append(ask_pool(chunk))
+                theirs.append(ask_serial(chunk))
+        differ = sum(a != b for x, y in zip(ours, theirs, strict=True) for a, b in zip(x[0], y[0], strict=True))
+        counts = dict(Counter(verdict for one in ours for verdict in one[0]))
+        rows: list[list[object]] = [["input", "judge", "rows/s", "CPU ms/row", "longest chunk s"]]
+        for name, done in ((f"pool of {judge.workers}", ours), ("serial", theirs)):
+            speed = common.spread([len(verdicts) / wall for verdicts, wall, _ in done])
+            cpu = common.spread([1000 * used / len(verdicts) for verdicts, _, used in done])
+            rows.append(["clean", name, str(speed), str(cpu), max(wall for _, wall, _ in done)])
+        ratios = {
+            "grading/clean/wall": common.paired([one[1] for one in ours], [one[1] for one in theirs]),
+            "grading/clean/cpu": common.paired([one[2] for one in ours], [one[2] for one in theirs]),
+        }
+        print(f"clean: {counts}; {differ} of {len(items)} verdicts differ")
+        more: dict[str, Any] = {"verdicts": counts, "differ": differ}
+        if not args.clean_only:
+            bad = with_slow(items, args.data)
+            found, wall, used = ask_pool(bad)
+            ratios["grading/pathological/wall"] = common.spread([(slow := ask_serial(bad))[1] / wall])
+            rows.append(["1 % pathological", f"pool of {judge.workers}", len(bad) / wall, 1000 * used / len(bad), wall])
+            rows.append(["1 % pathological", "serial", len(bad) / slow[1], 1000 * slow[2] / len(bad), slow[1]])
+            number = sum(a != b for a, b in zip(bad, items, strict=True))
+            others = [i for i in range(len(bad)) if bad[i] == items[i]]
+            spoiled = sum(found[i] != [v for one in ours for v in one[0]][i] for i in others)
+            told = dict(Counter(found[i] for i in range(len(bad)) if bad[i] != items[i]))
+            print(f"{number} pathological: pool {told}; {spoiled} verdicts of clean rows beside them changed")
+            more |= {"pathological": told, "spoiled": spoiled}
+    here.send(None)
+    common.finish("grading", args.json, ratios, rows, **more)
+    return 1 if differ else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
