@@ -1,0 +1,265 @@
+"""`openrs curate`: sources -> stages, one after another -> train.parquet, removed.parquet, the card, the manifest.
+
+Rows stream through in parts, so memory does not grow with the source; what a stage has finished is on disk, so a killed
+chain goes on where it was. The same input, recipe and seed give the same bytes.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from openrs.curation import decontaminate, draw, duplicates, sources
+from openrs.curation.golds import Golds
+from openrs.curation.pool import Pool
+from openrs.curation.rows import PART_BYTES, PART_ROWS, Out, Row, read_rows
+from openrs.curation.settings import (
+    Curation,
+    Decontaminate,
+    Difficulty,
+    Draw,
+    Duplicates,
+    Form,
+    Length,
+    Verify,
+    plain,
+    to_yaml,
+    tree_of,
+)  # fmt: skip
+from openrs.curation.stages import check_of
+from openrs.curation.steps import Step, counts, made_from
+from openrs.data.models import local_model
+from openrs.errors import Failure
+from openrs.evaluation.shards import Shard
+from openrs.recipe import Settings
+from openrs.rewards.grading import Judge
+from openrs.rundir import NO_ROOM, Lock, Run, write_text
+from openrs.training import signals
+from openrs.training.progress import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """What the stages of one run share."""
+
+    recipe: Curation
+    out: Path
+    pool: Pool
+    progress: Progress
+    shard: Shard | None
+
+    @property
+    def work(self) -> Path:
+        return self.out / "work"
+
+
+def curate(recipe: Curation, out: Path, workers: int, shard: Shard | None = None) -> Path | None:
+    """Run the chain into the folder `out`; returns the dataset's path, None for a shard (which ends with its samples).
+
+    Raises Refusal for sources, benchmarks and models that cannot be used, Interrupted for Ctrl-C and SIGTERM, Failure for
+    a full disk; the same command goes on from what is done.
+    """
+    from openrs.curation.card import write_output
+    from openrs.libraries import quiet
+
+    with _launched(out) as progress, Pool(workers) as pool:
+        quiet(out / "work" / "libraries.log")
+        write_text(out / "recipe.yaml", to_yaml(recipe))
+        chain = Chain(recipe, out, pool, progress, shard)
+        identities = {name: dict(sources.identity(source)) for name, source in recipe.sources.items()}
+        steps = [_read(chain, identities)]
+        for index, (name, settings) in enumerate(recipe.stages.items(), start=1):
+            step = _stage(chain, index, name, settings, steps[-1])
+            if step is None:
+                return None
+            steps.append(step)
+        return write_output(recipe, tree_of(recipe), identities, steps, out, progress)
+
+
+@contextmanager
+def _launched(out: Path) -> Iterator[Progress]:
+    try:
+        with Lock(Run(out)), signals.handled():
+            (out / "work").mkdir(exist_ok=True)
+            progress = Progress(out / "work" / "log")
+            try:
+                yield progress
+            finally:
+                progress.close()
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise Failure(
+            f"the disk of {out} is full: {error.filename or error}",
+            mend="make room and give the same command again: it goes on from what is complete",
+        ) from None
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _read(chain: Chain, identities: dict[str, Any]) -> Step:
+    """Sources into parts. A source is read again whole when a kill cut it short: that takes seconds."""
+    recipe = chain.recipe
+    facts = {name: [source.model_dump(exclude={"path"}), identities[name]] for name, source in recipe.sources.items()}
+    boxed = any(plain(stage)["kind"] == "boxed" for stage in recipe.stages.values())
+    step = Step("read", chain.work / "00-read", made_from("", {"sources": facts, "boxed": boxed}))
+    step.begin()
+    if step.done() is not None:
+        return step
+    chain.progress.start(0)
+    reader, index, rows, kept, size = sources.Reader(recipe), 0, 0, 0, 0
+    part: list[sources.Read] = []
+
+    def put() -> None:
+        nonlocal index, rows, kept, size
+        outcome = [Out(one.reason, one.detail) if one.reason else one.row for one in part]
+        there, left = step.put(index, [one.row for one in part], outcome)
+        index, rows, kept, size = index + 1, rows + there, kept + left, 0
+        part.clear()
+
+    for read in reader.rows():
+        part.append(read)
+        size += len(read.row.problem) + len(read.row.solution or "")
+        if len(part) == PART_ROWS or size > PART_BYTES:
+            put()
+            if index % 20 == 0:
+                chain.progress.say(f"read: {rows:,} rows")
+    if part or index == 0:
+        put()
+    step.finish(rows, kept, {"sources": reader.counts, "sha256": reader.hashes})
+    chain.progress.say(f"read: {rows:,} rows, {kept:,} to go on with")
+    return step
+
+
+# --- a stage ----------------------------------------------------------------------------------------------------------
+
+
+def _stage(chain: Chain, index: int, name: str, settings: Settings, before: Step) -> Step | None:
+    """Run one stage, or take it as it is where it is finished. None: a shard's samples are drawn, and that was all."""
+    facts: dict[str, Any] = {"name": name, "settings": dict(plain(settings)), "seed": chain.recipe.seed}
+    questions: Path | None = None
+    if isinstance(settings, Decontaminate):
+        questions = decontaminate.gather(settings, chain.work)
+        facts["questions"] = questions.name
+    if isinstance(settings, Length) and settings.tokenizer is not None:
+        settings = settings.model_copy(update={"tokenizer": str(local_model(settings.tokenizer, settings.revision))})
+    step = Step(name, chain.work / f"{index:02d}-{name}", made_from(before.made_from, facts))
+    step.begin()
+    if (done := step.done()) is not None:
+        chain.progress.say(f"{name}: {done['kept']:,} of {done['rows']:,} rows stay (done before)")
+        return step
+    if isinstance(settings, Difficulty) or (isinstance(settings, Form) and settings.llm is not None):
+        from openrs.curation.difficulty import ask
+
+        if not ask(settings, step, before, chain.work, chain.progress, chain.shard, chain.recipe.seed, _put_all):
+            return None
+        return step
+    chain.progress.start(0)
+    found: dict[str, Any] = {}
+    if isinstance(settings, Verify):
+        found = _verify(chain, settings, step, before)
+    elif isinstance(settings, Duplicates):
+        found = _duplicates(chain, settings, step, before)
+    elif isinstance(settings, Draw):
+        _draw(chain, settings, step, before)
+    else:
+        _each(chain, name, _row_task, [(settings, step, before, n, questions) for n in _missing(step, before)], before)
+    _finish(chain, step, before, found)
+    return step
+
+
+def _row_task(settings: Settings, step: Step, before: Step, index: int, questions: Path | None) -> int:
+    """One part through a row stage, in a process of the pool."""
+    check = check_of(settings, questions)
+    rows = read_rows(before.part(index))
+    return step.put(index, rows, [check(row) for row in rows])[0]
+
+
+def _verify(chain: Chain, settings: Verify, step: Step, before: Step) -> dict[str, Any]:
+    with Judge(chain.pool.workers, settings.timeout_seconds) as judge:
+        golds = Golds(judge, settings)
+        try:
+            _here(chain, step, before, golds.check)
+        finally:
+            golds.close()
+    return {}
+
+
+def _duplicates(chain: Chain, settings: Duplicates, step: Step, before: Step) -> dict[str, Any]:
+    keys = [step.path / f"keys-{index:05d}" for index in range(len(before.parts()))]
+    tasks = [(settings, before, n, key) for n, key in enumerate(keys) if not key.with_suffix(".npz").is_file()]
+    _each(chain, step.name, _keys_task, tasks, before)
+    with Judge(chain.pool.workers) as judge:
+        golds = Golds(judge, Verify())
+        try:
+            found = duplicates.find(before.parts(), keys, settings, golds.same)
+        finally:
+            golds.close()
+    _put_all(step, before, lambda row: found.gone.get(row.number, row))
+    for key in keys:
+        key.with_suffix(".npz").unlink(missing_ok=True)
+        key.with_suffix(".npy").unlink(missing_ok=True)
+    return dict(found.facts)
+
+
+def _keys_task(settings: Duplicates, before: Step, index: int, path: Path) -> int:
+    rows = read_rows(before.part(index))
+    duplicates.write_keys(rows, settings, path)
+    return len(rows)
+
+
+def _draw(chain: Chain, settings: Draw, step: Step, before: Step) -> None:
+    chosen = draw.choose((read_rows(path) for path in before.parts()), settings, chain.recipe.seed)
+
+    def decide(row: Row) -> Row | Out:
+        if row.number not in chosen:
+            return draw.leaving(row, settings)
+        label = chosen[row.number]
+        return row if label is None else replace(row, level=label)
+
+    _put_all(step, before, decide)
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def _missing(step: Step, before: Step) -> list[int]:
+    return [index for index in range(len(before.parts())) if not step.part(index).is_file()]
+
+
+def _each(chain: Chain, name: str, task: Callable[..., int], tasks: Sequence[tuple[Any, ...]], before: Step) -> None:
+    """Parts in the pool, with progress in rows."""
+    total = sum(counts(path) for path in before.parts())
+    done = total - sum(counts(before.part(task_[-2] if task is _row_task else task_[2])) for task_ in tasks)
+    chain.progress.start(done)
+    for rows in chain.pool.each(task, tasks):
+        done += rows
+        chain.progress.step(name, done, total, {})
+
+
+def _here(chain: Chain, step: Step, before: Step, check: Callable[[Sequence[Row]], list[Row | Out]]) -> None:
+    """Parts one after another in this process: `check` has processes of its own."""
+    total = sum(counts(path) for path in before.parts())
+    missing = _missing(step, before)
+    done = total - sum(counts(before.part(index)) for index in missing)
+    chain.progress.start(done)
+    for index in missing:
+        rows = read_rows(before.part(index))
+        done += step.put(index, rows, check(rows))[0]
+        chain.progress.step(step.name, done, total, {})
+
+
+def _put_all(step: Step, before: Step, decide: Callable[[Row], Row | Out]) -> None:
+    for index in _missing(step, before):
+        rows = read_rows(before.part(index))
+        step.put(index, rows, [decide(row) for row in rows])
+
+
+def _finish(chain: Chain, step: Step, before: Step, facts: dict[str, Any]) -> None:
+    rows = sum(counts(path) for path in before.parts())
+    kept = sum(counts(path) for path in step.parts())
+    step.finish(rows, kept, facts)
+    more = "".join(f"; {name}: {value:,}" for name, value in facts.items())
+    chain.progress.say(f"{step.name}: {kept:,} of {rows:,} rows stay{more}")

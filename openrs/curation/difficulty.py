@@ -1,0 +1,225 @@
+"""Rows shown to a model: its pass rate on them, or its opinion. Through the evaluator's engines, journal and judge.
+
+Samples are kept in work/samples/<what was asked of whom>/, by the digest of a problem and its gold: another stage before
+this one may change what is asked, and only what was never asked is drawn. So may a kill, and shards on several machines:
+each writes samples-I-of-N/ of its own, and whoever goes on reads all of them.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from openrs.curation.golds import gold_of
+from openrs.curation.rows import Out, Row
+from openrs.curation.settings import Difficulty, Form, Sampling
+from openrs.curation.stages import form
+from openrs.curation.steps import Step
+from openrs.curation.text import fingerprint
+from openrs.data.models import commit_of, context_of, local_model
+from openrs.data.tokenizer import ChatEncoder
+from openrs.evaluation.benchmarks import Benchmark, EvalProblem
+from openrs.evaluation.engines import layout_of
+from openrs.evaluation.inputs import InputsReport
+from openrs.evaluation.plan import Plan, Target, keep_record, protocol_of, refuse_long, requests_for, weights
+from openrs.evaluation.run import sample
+from openrs.evaluation.sampling import Sample, Samples, key_of
+from openrs.evaluation.shards import Shard
+from openrs.recipe import Evaluation
+from openrs.rewards.grading import Grade, Item, Judge, Rule, Verdict
+from openrs.rundir import Lock, Run, read_jsonl
+from openrs.training.progress import Progress
+
+ASKED = "problems"
+KEPT_TEXT = 400  # characters of a completion's end that stay in the journal: the answer is there
+Decide = Callable[[Row], Row | Out]
+
+
+class Asked(Benchmark):
+    """The rows as a benchmark; their golds are read as in training."""
+
+    as_in_training: str = "corrected"
+
+    @property
+    def rule(self) -> str:
+        return self.as_in_training
+
+
+class Tally(Samples):
+    """A journal that remembers verdicts, and of a completion only its end: texts of 40,000 problems fill any memory."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.rows = {key: _small(row) for key, row in self.rows.items()}
+
+    def add(self, sample: Sample, **more: Any) -> None:
+        super().add(replace(sample, text=sample.text[-KEPT_TEXT:]), **more)
+        self.rows[sample.key] = _small(self.rows[sample.key])
+
+
+_SMALL: dict[tuple[str, str], dict[str, Any]] = {}
+
+
+def _small(row: Mapping[str, Any]) -> dict[str, Any]:
+    pair = (row["verdict"], row["finish"])
+    return _SMALL.setdefault(pair, {"verdict": pair[0], "finish": pair[1]})
+
+
+class Opinions(Judge):
+    """In the place of the judge: the last KEEP or REMOVE of a completion. `correct` is KEEP."""
+
+    def grade(self, items: Sequence[Item]) -> list[Grade]:
+        return [self._opinion(item.completion) for item in items]
+
+    @staticmethod
+    def _opinion(text: str) -> Grade:
+        said = re.findall(r"\b(KEEP|REMOVE)\b", text)
+        if not said:
+            return Grade(Verdict.NO_ANSWER, "", "", 0.0)
+        return Grade(Verdict.CORRECT if said[-1] == "KEEP" else Verdict.INCORRECT, "", said[-1], 0.0)
+
+
+def ask(
+    settings: Difficulty | Form,
+    step: Step,
+    before: Step,
+    work: Path,
+    progress: Progress,
+    shard: Shard | None,
+    seed: int,
+    put_all: Callable[[Step, Step, Decide], None],
+) -> bool:
+    """The stage `difficulty`, or `form` with a model. False when only a shard's samples were drawn."""
+    rows = list(before.kept())  # a model's time is worth more than this memory: 1 KB a row and 7 KB a prompt
+    if isinstance(settings, Form):
+        assert settings.llm is not None
+        rules = form(settings)
+        wanted = [row for row in rows if isinstance(rules(row), Row)]
+        verdicts, model = _verdicts(wanted, settings.llm, None, work, progress, shard, seed)
+        if shard is not None:
+            return False
+        put_all(step, before, lambda row: _opinion(rules(row), verdicts))
+        facts: dict[str, Any] = {"asked": len(wanted)}
+    else:
+        verdicts, model = _verdicts(rows, settings, settings.rule, work, progress, shard, seed)
+        if shard is not None:
+            return False
+        put_all(step, before, lambda row: _by_rate(row, verdicts[_digest(row)], settings))
+        total = sum((verdicts[_digest(row)] for row in rows), Counter())
+        facts = {"samples": total.total(), "correct": total["correct"]}
+    kept = sum(1 for _ in step.kept())
+    facts["model"] = model
+    step.finish(len(rows), kept, facts)
+    more = "".join(f"; {name}: {value:,}" for name, value in facts.items() if isinstance(value, int))
+    progress.say(f"{step.name}: {kept:,} of {len(rows):,} rows stay{more}")
+    return True
+
+
+def _by_rate(row: Row, verdicts: Counter[str], settings: Difficulty) -> Row | Out:
+    right, total = verdicts["correct"], verdicts.total()
+    rate = right / total
+    row = replace(row, right=right, samples=total)
+    if settings.keep_below is not None and rate >= settings.keep_below:
+        return Out("the model always solves it" if right == total else "too easy", f"{right} of {total} right", row=row)
+    if rate < settings.keep_min:
+        return Out("too hard", f"{right} of {total} right", row=row)
+    return row
+
+
+def _opinion(row: Row | Out, verdicts: Mapping[str, Counter[str]]) -> Row | Out:
+    if isinstance(row, Out):
+        return row
+    said = verdicts[_digest(row)]
+    removes = said["incorrect"]
+    return Out("the model would remove it", f"{removes} of {said.total()}") if removes > said["correct"] else row
+
+
+def _digest(row: Row) -> str:
+    return fingerprint(row.problem, gold_of(row))
+
+
+def _verdicts(
+    rows: Sequence[Row],
+    settings: Sampling,
+    rule: str | None,
+    work: Path,
+    progress: Progress,
+    shard: Shard | None,
+    seed: int,
+) -> tuple[dict[str, Counter[str]], dict[str, Any]]:
+    """Digest of a row -> how often which verdict; and the model. rule None: the completion is an opinion."""
+    asked = {
+        _digest(row): EvalProblem(
+            _digest(row),
+            row.problem,
+            gold_of(row),
+            settings.prompt.replace("{problem}", row.problem).replace("{answer}", row.answer),
+        )
+        for row in rows
+    }
+    problems = list(asked.values())
+    if shard is not None:
+        problems = [one for one in problems if int(one.id, 16) % shard.of == shard.number - 1]
+    plan = plan_of(problems, settings, rule, seed) if problems else None
+    counted: dict[str, Counter[str]] = {digest: Counter() for digest in asked}
+    if plan is None:
+        return counted, {}
+    protocol = plan.record["protocol"]
+    named = fingerprint(*(f"{k}={protocol[k]}" for k in sorted(protocol) if k not in ("samples", "batch_size", "name")),
+                        *sorted(plan.record["model"]["sha256"].values()), settings.prompt, str(rule))  # fmt: skip
+    folder = work / "samples" / named
+    own = folder / (f"samples-{shard.number}-of-{shard.of}" if shard is not None else "samples")
+    judge = Judge() if rule is not None else Opinions(1)
+    with Lock(Run(own)), judge, Tally(own / "samples.jsonl") as tally:
+        keep_record(own, {**plan.record, "benchmarks": {}})
+        for path in sorted(folder.glob("samples-*/samples.jsonl")) if shard is None else ():
+            _take(tally, path)
+        sample(plan, tally, own, progress, judge)
+        for (_, digest, number), row in tally.rows.items():
+            if digest in counted and number < settings.samples:
+                counted[digest][row["verdict"]] += 1
+    return counted, plan.record["model"]
+
+
+def _take(tally: Tally, path: Path) -> None:
+    """What a shard drew, into the whole journal's memory (it stays where it is on disk)."""
+    for row in read_jsonl(path):
+        tally.rows.setdefault(key_of(row, path), _small(row))
+
+
+def plan_of(problems: Sequence[EvalProblem], settings: Sampling, rule: str | None, seed: int) -> Plan:
+    """The evaluator's plan for these problems. Raises Refusal for a model or an engine that cannot be used."""
+    evaluation = Evaluation(
+        samples=settings.samples, temperature=settings.temperature, top_p=settings.top_p, max_tokens=settings.max_tokens,
+        seed=seed, engine=settings.engine, processes=settings.processes, gpu_memory=settings.gpu_memory,
+        batch_size=settings.batch_size,
+    )  # fmt: skip
+    layout = layout_of(evaluation)
+    folder = local_model(settings.model, settings.revision)
+    target = Target(settings.model, str(folder), settings.revision, dtype=settings.dtype)
+    encoder = ChatEncoder.from_folder(folder)
+    ids = [tuple(encoder.ids(one.prompt)) for one in problems]
+    benchmark = Asked(
+        name=ASKED, rows=len(problems), question="problem", gold=("answer",), gold_kind="latex", tokens=1,
+        prompt=None, as_in_training=str(Rule(rule or "corrected")),
+    )  # fmt: skip
+    samples = {ASKED: settings.samples}
+    requests = requests_for({ASKED: problems}, {ASKED: ids}, samples, evaluation)
+    refuse_long(requests, evaluation, context_of(folder))
+    record = {
+        "schema": 1,
+        "called": settings.model,
+        "model": {"name": settings.model, "revision": commit_of(folder) or settings.revision, "step": None,
+                  "sha256": weights(folder)},
+        "protocol": protocol_of(evaluation, layout.engine, encoder.leading_bos(list(ids[0])), settings.dtype),
+        "benchmarks": {},
+        "inputs": {},
+        "evaluation": evaluation.model_dump(),
+    }  # fmt: skip
+    inputs = InputsReport((), (), (), None)
+    return Plan(target, evaluation, folder, [benchmark], {ASKED: problems}, samples, requests, inputs, layout, record)
+
+
+__all__ = ["Key", "asdict", "ask", "plan_of"]

@@ -1,0 +1,103 @@
+"""The judge asked about golds alone: can it read them, and is an answer that repeats them right?
+
+A gold that fails here pays nothing to a right answer in training, or (published rewards) pays everybody.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from openrs.curation.rows import Out, Row
+from openrs.curation.settings import Verify
+from openrs.rewards.grading import Grade, Item, Judge, Rule, Verdict
+
+REMEMBERED = 300_000  # verdicts; answers repeat themselves (11,921 different ones in 40,315 rows)
+_WHY = {
+    Verdict.UNPARSEABLE_GOLD: "the gold cannot be read",
+    Verdict.INCORRECT: "the gold does not verify against itself",
+    Verdict.NO_ANSWER: "the gold does not verify against itself",
+    Verdict.TIMEOUT: "the judge found no end with the gold",
+    Verdict.CRASH: "the judge broke over the gold",
+}
+
+
+def gold_of(row: Row) -> str:
+    """The text that training reads the gold from: the solution, or the answer between dollars."""
+    return row.solution if row.solution is not None else f"${row.answer}$"
+
+
+class Golds:
+    """Asks the judge once for each different gold."""
+
+    def __init__(self, judge: Judge, settings: Verify) -> None:
+        self._judge, self._rule, self._mend = judge, Rule(settings.rule), settings.mend
+        self._slow = Judge(1, 6 * settings.timeout_seconds, judge.memory_bytes)
+        self._known: dict[tuple[str, str], Verdict] = {}
+        self.mended = 0
+
+    def check(self, rows: Sequence[Row]) -> list[Row | Out]:
+        """Row by row: the row (its answer mended where that was needed), or why it goes."""
+        if len(self._known) > REMEMBERED:
+            self._known.clear()
+        first = self._verdicts([(gold_of(row), row.answer) for row in rows])
+        results: list[Row | Out] = []
+        failed = [row for row, verdict in zip(rows, first, strict=True) if verdict != Verdict.CORRECT]
+        better = [replace(row, answer=mended(row.answer)) for row in failed] if self._mend else failed
+        second = dict(zip([row.number for row in failed], zip(better, self._again(better), strict=True), strict=True))
+        for row, verdict in zip(rows, first, strict=True):
+            if verdict == Verdict.CORRECT:
+                results.append(row)
+                continue
+            other, again = second[row.number]
+            if again == Verdict.CORRECT:
+                self.mended += 1
+                results.append(other)
+            else:
+                results.append(Out(_WHY[verdict], f"{row.answer[:150]} ({verdict.replace('_', ' ')})"))
+        return results
+
+    def same(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
+        """Whether two answers are one, for each pair, either way round."""
+        both = self._verdicts([(f"${a}$", b) for a, b in pairs] + [(f"${b}$", a) for a, b in pairs])
+        right = [verdict == Verdict.CORRECT for verdict in both]
+        return [a or b for a, b in zip(right[: len(pairs)], right[len(pairs) :], strict=True)]
+
+    def close(self) -> None:
+        self._slow.close()
+
+    def _again(self, rows: Sequence[Row]) -> list[Verdict]:
+        return self._verdicts([(gold_of(row), row.answer) for row in rows])
+
+    def _verdicts(self, asked: Sequence[tuple[str, str]]) -> list[Verdict]:
+        new = [one for one in dict.fromkeys(asked) if one not in self._known]
+        for one, grade in zip(new, self._grade(self._judge, new), strict=True):
+            self._known[one] = grade.verdict
+        # A machine under load must not decide what is in a dataset: what timed out is asked again, with time.
+        slow = [one for one in new if self._known[one] == Verdict.TIMEOUT]
+        for one, grade in zip(slow, self._grade(self._slow, slow), strict=True):
+            self._known[one] = grade.verdict
+        return [self._known[one] for one in asked]
+
+    def _grade(self, judge: Judge, asked: Sequence[tuple[str, str]]) -> list[Grade]:
+        return judge.grade([Item(gold, rf"\boxed{{{answer}}}", self._rule) for gold, answer in asked])
+
+
+def mended(answer: str) -> str:
+    """LaTeX as a model writes it: braces where TeX needs none, no dollars or brackets around, no full stop.
+
+    >>> mended(r"\\frac12"), mended(r"$3+\\sqrt3$."), mended(r"\\[ 52 \\]")
+    ('\\\\frac{1}{2}', '3+\\\\sqrt{3}', '52')
+    """
+    text = answer.strip().rstrip(".").strip()
+    for start, end in (("$$", "$$"), ("$", "$"), (r"\[", r"\]"), (r"\(", r"\)")):
+        if len(text) > len(start) + len(end) and text.startswith(start) and text.endswith(end):
+            text = text[len(start) : -len(end)].strip().rstrip(".").strip()
+    text = re.sub(r"\\[dt]frac(?![a-zA-Z])", r"\\frac", text)
+    one = r"\s*(\d|[a-zA-Z]|\\[a-zA-Z]+\b|\{(?:[^{}]|\{[^{}]*\})*\})"
+    text = re.sub(r"\\frac" + one + one, lambda m: rf"\frac{_braced(m[1])}{_braced(m[2])}", text)
+    text = re.sub(r"\\sqrt\s*(\d|[a-zA-Z])", r"\\sqrt{\1}", text)
+    return re.sub(r"\\frac" + one + one, lambda m: rf"\frac{_braced(m[1])}{_braced(m[2])}", text)
+
+
+def _braced(text: str) -> str:
+    return text if text.startswith("{") else f"{{{text}}}"

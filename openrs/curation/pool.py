@@ -1,0 +1,69 @@
+"""Parts worked on side by side, in processes that end when this one does, also by SIGKILL."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, Self
+
+from openrs.errors import Failure
+
+AHEAD = 2  # tasks that wait for each process: what is handed out must not grow with the data
+
+
+class Pool:
+    """`workers` processes, started when first needed; with one worker everything runs here."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._executor: ProcessPoolExecutor | None = None
+
+    def each(self, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+        """function(*task) for each task; results come as they are finished. Raises Failure when a process dies."""
+        if self.workers == 1:
+            for task in tasks:
+                yield function(*task)
+            return
+        if self._executor is None:
+            context = multiprocessing.get_context("spawn")  # no fork: there may be threads here
+            self._executor = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_begin)
+        waiting = iter(tasks)
+        running = {
+            self._executor.submit(function, *task)
+            for _, task in zip(range(AHEAD * self.workers), waiting, strict=False)
+        }
+        try:
+            while running:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for _, task in zip(done, waiting, strict=False):
+                    running.add(self._executor.submit(function, *task))
+                for one in done:
+                    yield one.result()
+        except BrokenProcessPool:
+            raise Failure(
+                "a working process was ended from outside",
+                "out of memory, perhaps",
+                "the same command goes on from what is done; --workers 1 takes least memory",
+            ) from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _follow_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
