@@ -55,5 +55,5 @@ def not_installed(error: ModuleNotFoundError) -> Refusal | None:
     return Refusal(f"the package {missing} is not installed", "this needs more than the base install", mend)
 
 
-class Interrupted(Exception):  # noqa: N818
+class Interrupted(Exception):  # noqa: N818 - a wish, not a fault
     """Stopped on purpose at a safe place; the same command continues. Ends the program with exit code 75."""

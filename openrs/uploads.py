@@ -31,7 +31,7 @@ POLL = 2.0
 PROCESS = (sys.executable, "-m", "openrs.uploads")
 
 
-class _NotNow(Exception):  # noqa: N818
+class _NotNow(Exception):  # noqa: N818 - a state of the hub
     """The hub failed in a way that may pass. `asks`: seconds that it wants us to wait."""
 
     def __init__(self, reason: str, asks: float) -> None:

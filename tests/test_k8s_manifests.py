@@ -1,4 +1,4 @@
-"""The manifests of k8s/: valid for every Kubernetes from 1.31 on, as restricted as they claim, and alike where they say so."""  # noqa: E501
+"""The manifests of k8s/: valid for Kubernetes 1.31 and later, as restricted as they claim, alike where they say so."""
 
 import importlib.util
 import json
@@ -116,7 +116,7 @@ def test_the_clients_own_models_lose_nothing() -> None:
             assert back == thing, path
 
 
-# --- what the server would say that no schema says ----------------------------------------------------------------------  # noqa: E501
+# --- what the server would say that no schema says --------------------------------------------------------------------
 
 
 def test_pod_failure_policies_as_the_api_demands() -> None:
@@ -273,9 +273,11 @@ def evaluation(folder: Path, index: int, body: str) -> subprocess.Popen[bytes]:
 FAKE = """
 echo "$@" >> calls
 case "$*" in
-  *--shard*) n=${*##*--shard }; d=runs/evaluate/eval/m/shards/$(echo "$n" | sed 's:/:-of-:'); mkdir -p "$d"; echo {} > "$d/done.json";;
+  *--shard*)
+    n=${*##*--shard }; d=runs/evaluate/eval/m/shards/$(echo "$n" | sed 's:/:-of-:')
+    mkdir -p "$d"; echo {} > "$d/done.json";;
 esac
-"""  # noqa: E501
+"""
 
 
 def test_every_index_draws_its_shard_and_the_last_one_merges(tmp_path: Path) -> None:
@@ -314,7 +316,7 @@ def test_sigterm_reaches_openrs_and_its_75_comes_out(tmp_path: Path) -> None:
     assert (tmp_path / "calls").read_text() == "stopping\n"
 
 
-# --- multi-node ---------------------------------------------------------------------------------------------------------  # noqa: E501
+# --- multi-node -------------------------------------------------------------------------------------------------------
 
 
 def test_multinode_job_templates_are_valid_jobs() -> None:
@@ -367,7 +369,7 @@ def test_multinode_starts_torchrun_with_a_rendezvous_and_names_the_interface() -
     assert there["PersistentVolumeClaim"]["spec"]["accessModes"] == ["ReadWriteMany"]
 
 
-# --- kustomize ----------------------------------------------------------------------------------------------------------  # noqa: E501
+# --- kustomize --------------------------------------------------------------------------------------------------------
 
 needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 
@@ -442,7 +444,7 @@ def test_the_example_overlay_changes_what_it_says() -> None:
     assert "OWNER" not in json.dumps(things)
 
 
-# --- rights, network, packaging -----------------------------------------------------------------------------------------  # noqa: E501
+# --- rights, network, packaging ---------------------------------------------------------------------------------------
 
 
 def test_the_namespace_enforces_restricted() -> None:

@@ -145,7 +145,7 @@ def ask(
             pause = min(2 * pause, LONGEST)
 
 
-class Away(Exception):  # noqa: N818
+class Away(Exception):  # noqa: N818 - a state of the server, not a fault
     """The server is busy or not there: worth another try. after: seconds that it asked us to wait."""
 
     def __init__(self, why: str, after: float | None = None) -> None:

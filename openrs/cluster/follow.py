@@ -156,8 +156,8 @@ class _Follower:
                 name,
                 container,
                 lambda: self._pods.get(name),
-                self.stop,
-                self._voice,
+                stop=self.stop,
+                voice=self._voice,
                 tail=self._tail,
                 patience=self._patience,
             ):

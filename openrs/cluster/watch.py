@@ -160,18 +160,18 @@ def _key(thing: Object) -> str:
 # --- logs -------------------------------------------------------------------------------------------------------------
 
 
-class Gone(Exception):  # noqa: N818
+class Gone(Exception):  # noqa: N818 - a state of the Pod, not a fault
     """The Pod, and its log with it, is no more."""
 
 
-def log_of(  # noqa: PLR0917
+def log_of(
     cluster: Cluster,
     pod: str,
     container: str,
     look: Callable[[], Object | None],
+    *,
     stop: threading.Event,
     voice: Voice,
-    *,
     tail: int | None = None,
     patience: float = PATIENT,
 ) -> Iterator[str]:

@@ -234,7 +234,7 @@ def _item(fields: dict[str, Any]) -> Item:
         if name not in fields:
             raise ValueError(f"the field {name} is missing")
         if not isinstance(fields[name], str):
-            raise ValueError(f"the field {name} must be a string")  # noqa: TRY004
+            raise ValueError(f"the field {name} must be a string")  # noqa: TRY004 - as above
     if fields["rule"] not in list(Rule):
         raise ValueError(f"unknown rule {fields['rule']!r}; there are {', '.join(Rule)}")
     return Item(fields["gold"], fields["completion"], Rule(fields["rule"]))

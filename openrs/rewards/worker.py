@@ -198,7 +198,7 @@ def limit(which: int, soft: int) -> None:
 def peak_bytes() -> int:
     """The most memory it has held. Not ru_maxrss on Linux: that begins with what the parent held, and a trainer holds
     gigabytes."""
-    with contextlib.suppress(OSError), open("/proc/self/status", encoding="ascii", errors="replace") as status:  # noqa: PTH123
+    with contextlib.suppress(OSError), open("/proc/self/status", encoding="ascii", errors="replace") as status:  # noqa: PTH123 - no pathlib
         return next((int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:")), 0)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: bytes
 
@@ -206,7 +206,7 @@ def peak_bytes() -> int:
 def main(parent: int, memory_bytes: int, seconds: float) -> None:
     die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with open(os.dup(0), "rb") as inbox, open(os.dup(1), "wb") as outbox:  # noqa: PTH123
+    with open(os.dup(0), "rb") as inbox, open(os.dup(1), "wb") as outbox:  # noqa: PTH123 - descriptors
         nothing = os.open(os.devnull, os.O_RDWR)
         os.dup2(nothing, 0)
         os.dup2(nothing, 1)  # math-verify prints its errors: they must not mix with the answers

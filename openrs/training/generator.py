@@ -87,7 +87,7 @@ class Server:
         while time.monotonic() - began < seconds:
             self.check()
             try:
-                with urllib.request.urlopen(f"{self.address.url}/health", timeout=5) as answer:  # noqa: S310
+                with urllib.request.urlopen(f"{self.address.url}/health", timeout=5) as answer:  # noqa: S310 - http
                     if answer.status == 200:
                         return time.monotonic() - began
             except (urllib.error.URLError, OSError):

@@ -1,9 +1,9 @@
 """An emulated API server on kmock: it stores, lists, watches and streams, and it breaks when told to.
 
 What it has over kmock's own emulator: resource versions that a watch goes on from (and 410 for those that are too old),
-selectors, dry runs, patches of a Job's suspension, logs that grow, and exec over a websocket that really runs the command
-here. What no emulator has: admission, validation, controllers, a scheduler, kubelets. Tests play those by hand.
-"""  # noqa: E501
+selectors, dry runs, patches of a Job's suspension, logs that grow, and exec over a websocket that really runs the
+command here. What no emulator has: admission, validation, controllers, a scheduler, kubelets. Tests play those by hand.
+"""
 
 import asyncio
 import json
@@ -432,7 +432,8 @@ class Emulated:
     def event(self, about: str, kind: str, reason: str, message: str, type_: str = "Warning") -> None:
         number = len(self.names("Event"))
         self.put({
-            "kind": "Event", "metadata": {"name": f"event-{number}"}, "type": type_, "reason": reason, "message": message,  # noqa: E501
+            "kind": "Event", "metadata": {"name": f"event-{number}"},
+            "type": type_, "reason": reason, "message": message,
             "involvedObject": {"kind": kind, "name": about}, "lastTimestamp": "2026-11-21T09:00:01Z",
         })  # fmt: skip
 

@@ -209,7 +209,8 @@ def test_no_room_of_the_cluster_imports_torch() -> None:
 
 
 def test_without_the_client_the_extra_is_named() -> None:
-    program = "import sys; sys.modules['kubernetes'] = None; from openrs.cli import main; sys.exit(main(['cluster', 'status']))"  # noqa: E501
+    without = "import sys; sys.modules['kubernetes'] = None"
+    program = f"{without}; from openrs.cli import main; sys.exit(main(['cluster', 'status']))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "pip install 'openrs[cluster]'" in done.stderr

@@ -65,18 +65,16 @@ def copied(to: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize(
-    ("kind", "more"),
-    [
-        ("report", set()),
-        ("all", {"attempts/01/processes.log", "eval/step-000050/samples.jsonl", "completions/step-000010.parquet", "empty/nothing"}),  # noqa: E501
-        (
-            "checkpoints",
-            {"attempts/01/processes.log", "eval/step-000050/samples.jsonl", "completions/step-000010.parquet", "empty/nothing",  # noqa: E501
-             "checkpoints/step-000050/model.safetensors", "base/model.safetensors"},
-        ),
-    ],
-)  # fmt: skip
+LARGE = {
+    "attempts/01/processes.log",
+    "eval/step-000050/samples.jsonl",
+    "completions/step-000010.parquet",
+    "empty/nothing",
+}
+WEIGHTS = {"checkpoints/step-000050/model.safetensors", "base/model.safetensors"}
+
+
+@pytest.mark.parametrize(("kind", "more"), [("report", set()), ("all", LARGE), ("checkpoints", LARGE | WEIGHTS)])
 def test_what_is_asked_for_comes_byte_for_byte(
     kind: Any, more: set[str], volume: Path, cluster: Cluster, tmp_path: Path
 ) -> None:

@@ -198,7 +198,8 @@ def drawn(seed: int, folder: Path) -> Asked:
         run = "".join(dice.choice("abc019-") for _ in range(dice.randint(1, 46))).strip("-") or None
         return Asked(
             recipe, named, changes, run=run, image=IMAGE, verb=dice.choice(["reproduce", "train"]),
-            claim=dice.choice([None, "mine"]), storage_class=dice.choice([None, "fast"]), queue=dice.choice([None, "q"]),  # noqa: E501
+            claim=dice.choice([None, "mine"]), storage_class=dice.choice([None, "fast"]),
+            queue=dice.choice([None, "q"]),
         )  # fmt: skip
 
 

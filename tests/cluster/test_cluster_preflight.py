@@ -126,7 +126,7 @@ def test_nodes_that_we_may_not_see_are_no_failure(ready: Emulated, cluster: Clus
     assert 'cannot list resource "nodes"' in line.found
 
 
-# --- claim, secret, quota, queue, server --------------------------------------------------------------------------------  # noqa: E501
+# --- claim, secret, quota, queue, server ------------------------------------------------------------------------------
 
 
 def test_claims_that_are_there_lost_small_or_missing(ready: Emulated, cluster: Cluster) -> None:

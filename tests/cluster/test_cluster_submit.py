@@ -76,7 +76,7 @@ def test_a_finished_run_is_refused_and_a_failed_one_made_anew_on_the_same_claim(
 
 def test_settings_that_may_differ_between_attempts_wait_for_a_stop(server: Emulated, cluster: Cluster) -> None:
     submit(cluster, made(), print)
-    with pytest.raises(Refusal, match="runs, with training.max_hours = None"):  # noqa: RUF043
+    with pytest.raises(Refusal, match=r"runs, with training\.max_hours = None"):
         submit(cluster, made("training.max_hours=20"), print)
     stop(cluster, "exp3", print)
     assert submit(cluster, made("training.max_hours=20"), print) == "replaced"
@@ -174,7 +174,10 @@ def test_retry_after_is_kept(server: Emulated, cluster: Cluster, monkeypatch: py
         (401, "Unauthorized", r"does not know us \(401\): the token has expired"),
         (
             403,
-            'jobs.batch is forbidden: User "someone" cannot create resource "jobs" in API group "batch" in the namespace "openrs"',  # noqa: E501
+            (
+                'jobs.batch is forbidden: User "someone" cannot create resource "jobs" in API group "batch"'
+                ' in the namespace "openrs"'
+            ),
             r'not allowed to create Job openrs-exp3: .* cannot create resource "jobs"',
         ),
         (403, "exceeded quota: openrs, requested: requests.nvidia.com/gpu=4", "quota is too small"),

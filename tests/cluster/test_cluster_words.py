@@ -42,13 +42,16 @@ from openrs.cluster import words
         ),
         (
             (
-                "0/17 nodes are available: 17 node(s) had untolerated taint(s). no new claims to deallocate, preemption: "  # noqa: E501
-                "0/17 nodes are available: 17 Preemption is not helpful for scheduling."
+                "0/17 nodes are available: 17 node(s) had untolerated taint(s). no new claims to deallocate, "
+                "preemption: 0/17 nodes are available: 17 Preemption is not helpful for scheduling."
             ),
             "0 of 17 nodes can take the Pod: 17 with a taint that the Job does not tolerate",
         ),
         (
-            "0/2 nodes are available: 1 node(s) didn't match PersistentVolume's node affinity, 1 node(s) were unschedulable.",  # noqa: E501
+            (
+                "0/2 nodes are available: 1 node(s) didn't match PersistentVolume's node affinity,"
+                " 1 node(s) were unschedulable."
+            ),
             "0 of 2 nodes can take the Pod: 1 in another place than the volume; 1 closed for new Pods (cordoned)",
         ),
         ("0/1 nodes are available: 1 Too many pods.", "0 of 1 node can take the Pod: 1 with no room for another Pod"),

@@ -2,7 +2,7 @@
 
 from openrs.libraries import quiet
 
-quiet()
+quiet()  # before the libraries are imported, hence E402; and they are imported only to be there, hence F401
 
 import datasets  # noqa: E402, F401
 import pyarrow.parquet  # noqa: E402, F401
