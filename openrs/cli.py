@@ -158,6 +158,54 @@ def grade(args: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+def curate(args: argparse.Namespace) -> int:
+    from openrs.curation.verbs import curate as run
+
+    return run(args.recipe, args.overrides, args.out, args.workers, args.shard)
+
+
+def data(args: argparse.Namespace) -> int:
+    from openrs.curation.verbs import show
+
+    return show(
+        args.path, benchmarks=args.benchmarks, data=args.data, golds=args.golds, workers=args.workers, html=args.html,
+        as_json=args.json, columns={"problem": args.problem, "answer": args.answer}, revision=args.revision,
+    )  # fmt: skip
+
+
+def _data_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "make a dataset from raw problems: stages by a recipe, every removed row with its reason"
+    sub = verbs.add_parser("curate", help=text, description=text)
+    sub.set_defaults(function=curate)
+    sub.add_argument(
+        "recipe", help="open-s1, open-deepscaler, open-rs, a YAML file, or a .jsonl or .parquet file (docs/curation.md)"
+    )
+    sub.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
+                     help="override any setting, e.g. --set stages.length.max_tokens=256; false leaves a stage out")  # fmt: skip
+    sub.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: datasets/NAME)")
+    sub.add_argument("--workers", type=int, metavar="N", help="processes (default: as many as processors)")
+    sub.add_argument("--shard", metavar="I/N", help="only draw part I of N of a model's samples, for a cluster")
+    inner = verbs.add_parser("data", help="look at a dataset").add_subparsers(required=True, metavar="show")
+    text = "counts, lengths, difficulty, copies, bad golds, benchmark questions, and some rows of any dataset"
+    look = inner.add_parser("show", help=text, description=text)
+    look.set_defaults(function=data)
+    look.add_argument("path", help="a JSONL or parquet file, a folder of them, or a hub data set")
+    look.add_argument("--html", type=Path, metavar="FILE", help="write a page too")
+    look.add_argument(
+        "--problem", metavar="COLUMN", help="default: problem, question or prompt; dots go into nested ones"
+    )
+    look.add_argument("--answer", metavar="COLUMN", help="default: answer, reward_model.ground_truth, final_answer")
+    look.add_argument("--revision", metavar="COMMIT", help="of a hub data set (default: the newest)")
+    look.add_argument("--benchmarks", type=lambda text: text.split(","), metavar="A,B", help="compare with these only")
+    look.add_argument("--data", metavar="DIR", help="folder with the benchmarks' NAME.jsonl files (default: the hub)")
+    look.add_argument("--golds", type=int, default=1000, metavar="N", help="golds judged (default 1000; 0: none)")
+    look.add_argument("--workers", type=int, metavar="N", help="processes (default: as many as processors)")
+    look.add_argument("--json", action="store_true")
+
+
 # --- what a run leaves ------------------------------------------------------------------------------------------------
 
 
@@ -392,6 +440,7 @@ def parser() -> argparse.ArgumentParser:
     page.add_argument("--price", type=float, metavar="USD", help="dollars per GPU-hour, over the recipe's")
 
     _run_verbs(verb)
+    _data_verbs(verbs)
     _machine_verbs(verb)
     cluster_arguments.add(verb("cluster", cluster, "run recipes as Kubernetes Jobs: submit, follow, collect"), cluster)
 

@@ -108,6 +108,15 @@ def identity(source: Source) -> Mapping[str, Any]:
     return {"hub": hub, "revision": source.revision, "commit": folder.name if folder is not None else None}
 
 
+def raw_rows(source: Source, columns: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+    """The readable rows with some of their columns only."""
+    if source.hub is None and all(str(path).endswith(".parquet") for path in files_of(source) or []):
+        source = source.model_copy(
+            update={"problem": list(columns), "answer": [], "solution": [], "id": [], "level": []}
+        )
+    return (raw.row for raw in _raw(source) if raw.row is not None)
+
+
 def _raw(source: Source) -> Iterator[Raw]:
     files, hub = files_of(source), source.hub or ""
     if files is None:
