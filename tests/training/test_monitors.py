@@ -177,3 +177,41 @@ def test_a_stop_rule_ends_a_real_run_after_a_checkpoint(tmp_path: Path, made_mod
     log = (run.path / "attempts" / "01" / "log").read_text()
     assert log.count("alarm at step 2: completions/mean_length") == 1
     assert json.loads(run.manifest.read_text())["attempts"][0]["exit_code"] == 2
+
+
+def test_each_monitor_is_a_metric_an_alarm_and_in_the_report(tmp_path: Path, made_model: Path) -> None:
+    """One real step in which each is beyond its limit. The two that vLLM has to measure are in test_vllm.py:
+    here they are written into the line afterwards, for the report."""
+    from openrs.attempt import attempt
+    from openrs.report.collect import collect
+    from openrs.report.figures import panels
+    from openrs.report.page import report_on
+    from openrs.rundir import Run, read_jsonl
+    from openrs.training import launch
+
+    of_vllm = ["gap", "sync_seconds"]
+    limits = [f"monitors.{name}={{below: 1e9, steps: 1}}" for name in METRICS]
+    rewards = "rewards={mode: paper, workers: 1, functions: [{name: cosine, args: {max_len: 8}}]}"
+    recipe = load(
+        "demo",
+        [
+            f"model.name={made_model}", "model.made=null", "data.limit=12", "grpo.max_steps=1", "grpo.warmup_steps=0",
+            "grpo.per_device_train_batch_size=12", rewards, *limits,
+        ],
+    )  # fmt: skip
+    run = Run(tmp_path / "run")
+    with attempt(recipe, run) as progress:
+        launch.train(recipe, run, progress)
+    (row,) = read_jsonl(run.metrics)
+    measured = [name for name in METRICS if name not in of_vllm]
+    assert row["alarms"] == measured
+    assert all(isinstance(row[METRICS[name][0]], float) for name in measured)
+    log = (run.attempts()[0] / "log").read_text()
+    assert [f"alarm at step 1: {METRICS[name][0]} " in log for name in measured] == [True] * len(measured)
+
+    row |= {METRICS[name][0]: 0.5 for name in of_vllm} | {"alarms": list(METRICS)}
+    run.metrics.write_text(json.dumps(row) + "\n")
+    page = report_on([str(run.path)], None, None).read_text()
+    assert [f"{name}</bdi> 1 time, first at step 1" in page for name in METRICS] == [True] * len(METRICS)
+    drawn = {name for panel in panels(collect(run).metrics) for name, _ in panel.names}
+    assert {METRICS[name][0] for name in METRICS if not name.endswith("_seconds")} <= drawn
