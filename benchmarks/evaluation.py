@@ -1,15 +1,14 @@
 """Five benchmarks, one sample a problem: one `openrs evaluate` against five lighteval processes, as the authors ran it.
 
-    python benchmarks/evaluation.py --data DIR --tokenizer DIR [--keep DIR]
+    python benchmarks/evaluation.py --data DIR --tokenizer DIR [--repeats N] [--keep DIR] [--json FILE]
 
 Both sides: the same made model (one layer, the real tokenizer), transformers, greedy, 8 tokens, batches of 64, float32,
-no network. Prints the wall clock of each process, the ratio, and whether the scores are equal. DIR holds the five
-NAME.jsonl; the tokenizer's folder has tokenizer.json and a chat template.
+one thread, no network. One after the other, --repeats times. Prints wall clock and processor seconds of each process,
+their ratios (wanted: at least 4 in wall clock), and whether the scores are equal. DIR holds the five NAME.jsonl; the
+tokenizer's folder has tokenizer.json and a chat template.
 """
 
-import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -17,11 +16,12 @@ import tempfile
 import time
 from pathlib import Path
 
+import common
+
 from openrs.evaluation.benchmarks import known
 
 FIVE = [benchmark.name for benchmark in known().values() if benchmark.hashes]
 TOKENS, BATCH = 8, 64
-QUIET = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 TASKS = """\
 from pathlib import Path
 from openrs.evaluation.benchmarks import known
@@ -53,16 +53,20 @@ def make_model(folder: Path, tokenizer: Path) -> Path:
     return folder
 
 
-def timed(words: list[str], cwd: Path, log: Path) -> float:
-    began = time.monotonic()
+Seconds = tuple[float, float]
+"""Wall clock, and processor seconds of the process and all its children."""
+
+
+def timed(words: list[str], cwd: Path, log: Path) -> Seconds:
+    began, used = time.monotonic(), common.child_seconds()
     with log.open("wb") as out:
-        done = subprocess.run(words, cwd=cwd, stdout=out, stderr=out, env={**os.environ, **QUIET}, check=False)
+        done = subprocess.run(words, cwd=cwd, stdout=out, stderr=out, env=common.environment(), check=False)
     if done.returncode:
         sys.exit(f"{' '.join(words)}\nended with {done.returncode}:\n{log.read_text()[-3000:]}")
-    return time.monotonic() - began
+    return time.monotonic() - began, common.child_seconds() - used
 
 
-def ours(model: Path, data: Path, cwd: Path) -> tuple[float, dict[str, float], dict[str, float]]:
+def ours(model: Path, data: Path, cwd: Path) -> tuple[Seconds, dict[str, float], dict[str, float]]:
     """Seconds, scores, and the time split that scores.json tells."""
     words = ["evaluate", str(model), "--benchmarks", ",".join(FIVE), "--data", str(data), "--engine", "transformers"]
     words += ["--temperature", "0", "--max-tokens", str(TOKENS), "--batch-size", str(BATCH), "--dtype", "float32"]
@@ -71,7 +75,7 @@ def ours(model: Path, data: Path, cwd: Path) -> tuple[float, dict[str, float], d
     return seconds, {name: one["accuracy"] for name, one in scores["benchmarks"].items()}, scores["seconds"]
 
 
-def theirs(model: Path, data: Path, cwd: Path) -> tuple[dict[str, float], dict[str, float]]:
+def theirs(model: Path, data: Path, cwd: Path) -> tuple[dict[str, Seconds], dict[str, float]]:
     """Seconds of each process, and scores."""
     for name in FIVE:
         (cwd / "data" / name).mkdir(parents=True)
@@ -92,26 +96,40 @@ def theirs(model: Path, data: Path, cwd: Path) -> tuple[dict[str, float], dict[s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--tokenizer", type=Path, required=True)
-    parser.add_argument("--keep", type=Path, help="work here, and leave logs and results")
+    parser = common.arguments(__doc__)
+    parser.add_argument("--data", type=Path, default=common.shared_data() / "benchmarks", metavar="DIR")
+    parser.add_argument("--tokenizer", type=Path, default=common.shared_data() / "tokenizer", metavar="DIR")
+    parser.add_argument("--repeats", type=int, default=1, metavar="N")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="work here, and leave logs and results")
     args = parser.parse_args()
+    found: dict[str, list[Seconds]] = {}
+    equal = True
     with tempfile.TemporaryDirectory() as scratch:
-        cwd = (args.keep or Path(scratch)).resolve()
-        cwd.mkdir(parents=True, exist_ok=True)
-        model = make_model(cwd / "model", args.tokenizer)
-        one, ours_scores, split = ours(model, args.data.resolve(), cwd)
-        told = ", ".join(f"{name} {value:.1f}" for name, value in split.items())
-        print(f"openrs evaluate, one process: {one:.1f} s ({told})", flush=True)
-        each, their_scores = theirs(model, args.data.resolve(), cwd)
-        for name, seconds in each.items():
-            print(f"lighteval accelerate, {name}: {seconds:.1f} s", flush=True)
-        five = sum(each.values())
-        print(f"lighteval, five processes: {five:.1f} s")
-        print(f"ratio: {five / one:.2f} (wanted: at least 4)")
-        same = all(abs(ours_scores[name] - their_scores[name]) < 1e-12 for name in FIVE)
-        print(f"scores: {'equal' if same else f'differ: {ours_scores} and {their_scores}'}")
+        place = (args.keep or Path(scratch)).resolve()
+        place.mkdir(parents=True, exist_ok=True)
+        model = make_model(place / "model", args.tokenizer)
+        for number in range(args.repeats):
+            cwd = place / f"round-{number + 1}"
+            cwd.mkdir()
+            one, ours_scores, split = ours(model, args.data.resolve(), cwd)
+            each, their_scores = theirs(model, args.data.resolve(), cwd)
+            five = (sum(wall for wall, _ in each.values()), sum(cpu for _, cpu in each.values()))
+            for name, seconds in (("openrs evaluate", one), *each.items(), ("lighteval, all five", five)):
+                found.setdefault(name, []).append(seconds)
+            told = ", ".join(f"{name} {value:.1f}" for name, value in split.items())
+            print(f"round {number + 1}: {one[0]:.1f} s ({told}) against {five[0]:.1f} s", flush=True)
+            equal &= all(abs(ours_scores[name] - their_scores[name]) < 1e-12 for name in FIVE)
+    rows: list[list[object]] = [["process", "s", "CPU s"]]
+    for name, done in found.items():
+        called = f"lighteval, {name}" if name in FIVE else name
+        rows.append([called, *(str(common.spread([one[i] for one in done])) for i in (0, 1))])
+    pair = [found["openrs evaluate"], found["lighteval, all five"]]
+    ratios = {
+        f"evaluation/five_benchmarks/{key}": common.paired(*([one[i] for one in side] for side in pair))
+        for i, key in enumerate(("wall", "cpu"))
+    }
+    common.finish("evaluation", args.json, ratios, rows, scores_equal=equal)
+    print(f"scores: {'equal' if equal else 'DIFFER'} in all rounds")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from openrs.errors import Refusal
 
@@ -111,6 +111,14 @@ def guard(tokenizer: Any, folder: Path) -> TokenizerFacts:
     )
 
 
+class Encoded(NamedTuple):
+    """A user message in chat format. ids: with one BOS (where the tokenizer has one). double: see ChatEncoder.ids."""
+
+    text: str
+    ids: list[int]
+    double: list[int]
+
+
 @dataclass(frozen=True, slots=True)
 class ChatEncoder:
     """User message -> chat text -> token ids, from the files alone: no torch, no transformers, at once."""
@@ -146,13 +154,31 @@ class ChatEncoder:
         double_bos tokenises the chat text with special tokens once more, as the authors' harness did: where the
         template writes BOS and the tokenizer adds it, there are two (proven by hash_input_tokens).
         """
+        encoded = self.encoded(prompt)
+        return encoded.double if double_bos else encoded.ids
+
+    def encoded(self, prompt: str) -> Encoded:
+        """Chat text and both forms of its token ids, from one pass of the tokenizer."""
         text, bos = self.text(prompt), self.special.get("bos_token", "")
-        special = double_bos or not (bos and text.startswith(bos))
-        return list(self.tokenizer.encode(text, add_special_tokens=special).ids)
+        encoding = self.tokenizer.encode(text, add_special_tokens=True)
+        double = list(encoding.ids)
+        if not (bos and text.startswith(bos)):
+            return Encoded(text, double, double)
+        added = encoding.special_tokens_mask  # 1 for what the tokenizer put around the text, 0 for what stood in it
+        return Encoded(text, [token for token, mark in zip(double, added, strict=True) if not mark], double)
 
     def leading_bos(self, ids: list[int]) -> int:
         """How many BOS tokens stand in front."""
-        return _leading(ids, self.tokenizer.token_to_id(self.special.get("bos_token", "")))
+        return _leading(ids, self.token_id("bos_token"))
+
+    def token_id(self, name: str) -> int | None:
+        """Of eos_token, pad_token ... as tokenizer_config.json names it; None when it names none."""
+        found = self.tokenizer.token_to_id(self.special.get(name, ""))
+        return None if found is None else int(found)
+
+    def decode(self, ids: list[int]) -> str:
+        """The text, without special tokens, as transformers decodes it without cleaning it up."""
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
 
 def _leading(ids: list[int], token: int | None) -> int:
@@ -188,9 +214,12 @@ def _read_tokenizer(folder: Path) -> Any:
 
     file = _tokenizer_file(folder)
     try:
-        return tokenizers.Tokenizer.from_file(str(file))
+        tokenizer = tokenizers.Tokenizer.from_file(str(file))
+        tokenizer.no_truncation()  # saved with the file by whoever called it last, and no part of the tokenizer
+        tokenizer.no_padding()
     except Exception as error:  # noqa: BLE001 - fault boundary: the library raises bare Exception for a broken file
         raise Refusal(f"{file} is no tokenizer: {error}", mend="copy it again from the model's home") from None
+    return tokenizer
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

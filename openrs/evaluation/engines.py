@@ -7,9 +7,8 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from openrs.data.tokenizer import guard, load_tokenizer
+from openrs.data.tokenizer import ChatEncoder
 from openrs.errors import Refusal
 from openrs.evaluation.sampling import Engine, EngineSettings
 from openrs.recipe import Evaluation
@@ -63,28 +62,36 @@ def visible_gpus() -> list[str]:
 
 
 def load(settings: EngineSettings) -> Engine:
-    """Load tokenizer and model into this process. Raises Refusal for a model that cannot be used."""
+    """Load a model into this process. Raises Refusal for one that cannot be used.
+
+    What it says is decoded by tokenizer.json itself: transformers would build a tokenizer of its own for some models
+    (openrs/data/tokenizer.py).
+    """
     folder = Path(settings.model)
-    tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
-    guard(tokenizer, folder)
-    stops = stop_ids(tokenizer, folder)
+    encoder = ChatEncoder.from_folder(folder)
     if settings.engine == "vllm":
         from openrs.evaluation.vllm_engine import VllmEngine
 
-        return VllmEngine(settings, tokenizer, stops)
+        return VllmEngine(settings, encoder, stop_ids(encoder, folder))
     from openrs.evaluation.transformers_engine import TransformersEngine
     from openrs.libraries import hide_progress_bars
 
     hide_progress_bars()
-    return TransformersEngine(settings, tokenizer, stops)
+    return TransformersEngine(settings, encoder, stop_ids(encoder, folder))
 
 
-def stop_ids(tokenizer: Any, folder: Path) -> frozenset[int]:
-    """Tokens that end a completion: the tokenizer's EOS, and those of generation_config.json (chat models have two)."""
+def stop_ids(encoder: ChatEncoder, folder: Path) -> frozenset[int]:
+    """Tokens that end a completion: the tokenizer's EOS, and those of generation_config.json (chat models have two), or
+    of config.json where that names none."""
+    named = _named_stops(folder / "generation_config.json") or _named_stops(folder / "config.json")
+    eos = encoder.token_id("eos_token")
+    return frozenset(named if eos is None else [eos, *named])
+
+
+def _named_stops(file: Path) -> list[int]:
     try:
-        config = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
+        config = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        config = {}
+        return []
     named = config.get("eos_token_id") if isinstance(config, dict) else None
-    named = named if isinstance(named, list) else [named]
-    return frozenset(int(token) for token in [tokenizer.eos_token_id, *named] if isinstance(token, int))
+    return [token for token in (named if isinstance(named, list) else [named]) if isinstance(token, int)]

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from openrs.data.tokenizer import PAPER_CHAT, ChatEncoder
+from openrs.data.tokenizer import PAPER_CHAT, ChatEncoder, Encoded
 from openrs.evaluation.benchmarks import Benchmark, EvalProblem, digest, load_problems
 
 RECORDED = Path(__file__).with_name("input_hashes.json")
@@ -144,13 +144,16 @@ def record(benchmarks: Sequence[Benchmark], data_dir: Path, tokenizer: Path) -> 
     encoder = ChatEncoder.from_folder(tokenizer)
     tree: dict[str, Any] = {}
     for benchmark in benchmarks:
-        problems = load_problems(benchmark, data_dir)
+        read = asked(benchmark, data_dir, encoder)
+        encoded = read.encoded or ()
         forms = {}
-        for bos, double_bos in (("two BOS", True), ("one BOS", False)):
-            ids = [encoder.ids(problem.prompt, double_bos=double_bos) for problem in problems]
+        for bos, ids in (("two BOS", [e.double for e in encoded]), ("one BOS", [e.ids for e in encoded])):
             forms[combined(digest(str([tokens])) for tokens in ids)] = bos
             forms[combined(digest(str(tokens)) for tokens in ids)] = bos
-        tree[benchmark.name] = {"input_tokens": forms, "rows": [list(row) for row in row_digests(problems, encoder)]}
+        tree[benchmark.name] = {
+            "input_tokens": forms,
+            "rows": [list(row) for row in row_digests(read.problems, encoded)],
+        }
     return tree
 
 
@@ -159,8 +162,23 @@ def combined(digests: Iterable[str]) -> str:
     return digest("".join(sorted(digests)))
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A benchmark's problems, and each in the model's chat format (None without a tokenizer)."""
+
+    problems: Sequence[EvalProblem]
+    encoded: Sequence[Encoded] | None
+
+
+def asked(benchmark: Benchmark, data_dir: Path | None, encoder: ChatEncoder | None) -> Asked:
+    """Read a benchmark and put its questions. Of a published one any number of rows is read: `check_asked` names those
+    that are missing. Raises Refusal for data that cannot be read."""
+    problems = load_problems(benchmark, data_dir, any_count=benchmark.hashes is not None)
+    return Asked(problems, [encoder.encoded(problem.prompt) for problem in problems] if encoder else None)
+
+
 def check_inputs(benchmarks: Sequence[Benchmark], data_dir: Path | None, tokenizer: Path | None = None) -> InputsReport:
-    """Compare the inputs of an evaluation with those of the paper's. Fast enough to run before every evaluation.
+    """Compare the inputs of an evaluation with those of the paper's.
 
     tokenizer: a folder with tokenizer.json and a chat template. With it, prompts are rendered by its own template and
     tokenised as the authors' harness did: the rendered text begins with BOS and the tokenizer puts one more in front.
@@ -169,24 +187,31 @@ def check_inputs(benchmarks: Sequence[Benchmark], data_dir: Path | None, tokeniz
     """
     published = [benchmark for benchmark in benchmarks if benchmark.hashes]
     encoder = ChatEncoder.from_folder(tokenizer) if tokenizer and published else None
+    return check_asked(benchmarks, {one.name: asked(one, data_dir, encoder) for one in published}, encoder)
+
+
+def check_asked(
+    benchmarks: Sequence[Benchmark], questions: Mapping[str, Asked], encoder: ChatEncoder | None
+) -> InputsReport:
+    """The same for questions that are read already; those of a benchmark without published hashes are not needed."""
     recorded = recorded_digests()
     checks: list[HashCheck] = []
     changes: list[RowChange] = []
     bos: int | None = None
-    for benchmark in published:
-        problems = load_problems(benchmark, data_dir, any_count=True)
-        rows = row_digests(problems, encoder)
-        prompts = [encoder.text(p.prompt) if encoder else PAPER_CHAT.format(prompt=p.prompt) for p in problems]
+    for benchmark in (one for one in benchmarks if one.hashes):
+        problems, encoded = questions[benchmark.name].problems, questions[benchmark.name].encoded
+        rows = row_digests(problems, encoded)
+        prompts = [e.text for e in encoded] if encoded else [PAPER_CHAT.format(prompt=p.prompt) for p in problems]
         found: dict[str, str | None] = {
             "hash_examples": combined(digest(problem.prompt) for problem in problems),
             "hash_full_prompts": combined(map(digest, prompts)),
-            "hash_input_tokens": combined(row[3] or "" for row in rows) if encoder else None,
+            "hash_input_tokens": combined(row[3] or "" for row in rows) if encoded else None,
         }
         checks += [HashCheck(benchmark.name, h, getattr(benchmark.hashes, h), found[h]) for h in HASHES]
         if benchmark.name in recorded:
             changes += changed_rows(benchmark.name, problems, rows, recorded[benchmark.name]["rows"])
-        if encoder:
-            bos = encoder.leading_bos(encoder.ids(problems[0].prompt, double_bos=True))
+        if encoder and encoded:
+            bos = encoder.leading_bos(encoded[0].double)
     unproven = tuple(benchmark.name for benchmark in benchmarks if benchmark.hashes is None)
     return InputsReport(tuple(checks), tuple(changes), unproven, bos)
 
@@ -195,11 +220,11 @@ RowDigests = tuple[str, str, str, str | None]
 """A problem's id within its benchmark, and the digests of its question, its answer and its token ids."""
 
 
-def row_digests(problems: Sequence[EvalProblem], encoder: ChatEncoder | None) -> list[RowDigests]:
+def row_digests(problems: Sequence[EvalProblem], encoded: Sequence[Encoded] | None) -> list[RowDigests]:
     """What input_hashes.json holds for each problem; token ids as `str([ids])`, the form that lighteval hashed."""
     rows: list[RowDigests] = []
-    for problem in problems:
-        tokens = digest(str([encoder.ids(problem.prompt, double_bos=True)])) if encoder else None
+    for number, problem in enumerate(problems):
+        tokens = digest(str([encoded[number].double])) if encoded else None
         rows.append((problem.id.partition("/")[2], digest(problem.question), digest(problem.gold), tokens))
     return rows
 

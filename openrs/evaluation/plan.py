@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from openrs.data.models import commit_of, context_of, local_model
-from openrs.data.tokenizer import ChatEncoder
+from openrs.data.tokenizer import ChatEncoder, Encoded
 from openrs.errors import Refusal
 from openrs.evaluation import benchmarks as bench
 from openrs.evaluation.benchmarks import Benchmark, EvalProblem, digest
 from openrs.evaluation.engines import Layout, layout_of
-from openrs.evaluation.inputs import InputsReport, check_inputs, combined
+from openrs.evaluation.inputs import InputsReport, asked, check_asked, combined
 from openrs.evaluation.protocols import name_of, samples_of
 from openrs.evaluation.sampling import EngineSettings, Request, seed_of, units_of
 from openrs.recipe import Evaluation
@@ -88,19 +88,18 @@ def prepare(target: Target, settings: Evaluation) -> Plan:
     layout = layout_of(settings)
     folder = local_model(target.path, target.revision)
     encoder = ChatEncoder.from_folder(folder)
-    inputs = check_inputs(chosen, data, folder)
+    questions = {one.name: asked(one, data, encoder) for one in chosen}
+    inputs = check_asked(chosen, questions, encoder)
     refuse_changed_questions(inputs)
-    problems = {one.name: bench.load_problems(one, data) for one in chosen}
+    problems = {name: one.problems for name, one in questions.items()}
+    encoded = {name: one.encoded or () for name, one in questions.items()}
     samples = {one.name: samples_of(settings, one) for one in chosen}
     if settings.temperature == 0 and max(samples.values()) > 1:
         raise Refusal(
             f"{max(samples.values())} samples at temperature 0 are {max(samples.values())} copies of one",
             mend="--samples 1, or a temperature above 0",
         )
-    ids = {
-        name: [encoder.ids(problem.prompt, double_bos=settings.double_bos) for problem in rows]
-        for name, rows in problems.items()
-    }
+    ids = {name: [e.double if settings.double_bos else e.ids for e in some] for name, some in encoded.items()}
     requests = requests_for(problems, ids, samples, settings)
     refuse_long(requests, settings, context_of(folder))
     model = {
@@ -116,7 +115,7 @@ def prepare(target: Target, settings: Evaluation) -> Plan:
         "model": model,
         "protocol": protocol_of(settings, layout.engine, bos, target.dtype),
         "benchmarks": {
-            name: {"n": len(rows), "k": samples[name], **hashes_of(rows, ids[name], encoder)}
+            name: {"n": len(rows), "k": samples[name], **hashes_of(rows, encoded[name], ids[name])}
             for name, rows in problems.items()
         },
         "inputs": inputs.as_json(),
@@ -147,7 +146,7 @@ def requests_for(
     ]
 
 
-def hashes_of(rows: Sequence[EvalProblem], ids: Sequence[Sequence[int]], encoder: ChatEncoder) -> dict[str, str]:
+def hashes_of(rows: Sequence[EvalProblem], encoded: Sequence[Encoded], ids: Sequence[Sequence[int]]) -> dict[str, str]:
     """What was asked, as lighteval 0.13 hashes it (`hash_full_prompts` as up to 0.12), and `problems` with the golds.
 
     The token ids are those that the model gets: one BOS or two.
@@ -155,7 +154,7 @@ def hashes_of(rows: Sequence[EvalProblem], ids: Sequence[Sequence[int]], encoder
     return {
         "problems": problems_digest(rows),
         "hash_examples": combined(digest(row.prompt) for row in rows),
-        "hash_full_prompts": combined(digest(encoder.text(row.prompt)) for row in rows),
+        "hash_full_prompts": combined(digest(one.text) for one in encoded),
         "hash_input_tokens": combined(digest(str(list(prompt))) for prompt in ids),
     }
 

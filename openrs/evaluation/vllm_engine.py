@@ -9,9 +9,9 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from openrs.data.tokenizer import ChatEncoder
 from openrs.errors import Refusal
 from openrs.evaluation.sampling import EngineSettings, Request, Sample, Take, finished
-from openrs.evaluation.transformers_engine import text_of
 
 AT_ONCE = 256  # requests that vLLM computes together; as many as fit into its cache
 AHEAD = 32  # requests that wait inside, so that a finished one is replaced at once
@@ -23,7 +23,7 @@ class VllmEngine:
     Raises Refusal when the model cannot be loaded, or does not fit into the GPU.
     """
 
-    def __init__(self, settings: EngineSettings, tokenizer: Any, stops: frozenset[int]) -> None:
+    def __init__(self, settings: EngineSettings, encoder: ChatEncoder, stops: frozenset[int]) -> None:
         # One process a GPU: nothing is left over when it is killed.
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         for name in ("VLLM_NO_USAGE_STATS", "VLLM_DO_NOT_TRACK"):  # it would tell its makers about every start
@@ -39,7 +39,7 @@ class VllmEngine:
         # not use offset"), so there prompts are read whole.
         whole = {"enable_chunked_prefill": False, "max_num_batched_tokens": max(4096, settings.window)}
         self._params, self._final = SamplingParams, RequestOutputKind.FINAL_ONLY
-        self._settings, self._tokenizer, self._stops = settings, tokenizer, sorted(stops)
+        self._settings, self._encoder, self._stops = settings, encoder, sorted(stops)
         self._under_way: dict[str, Request] = {}
         arguments = EngineArgs(
             model=settings.model,
@@ -101,4 +101,4 @@ class VllmEngine:
         (completion,) = output.outputs
         tokens = list(completion.token_ids)
         finish = "stop" if completion.finish_reason == "stop" else "length"
-        return finished(request, tokens, finish, text_of(self._tokenizer, tokens))
+        return finished(request, tokens, finish, self._encoder.decode(tokens))

@@ -6,6 +6,7 @@ import string
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer
 
 from openrs.data.tokenizer import PAPER_CHAT, PROBES, ChatEncoder, guard, load_tokenizer
 from openrs.errors import Refusal
@@ -58,6 +59,13 @@ def test_transformers_and_the_files_alone_give_the_same_ids_and_chat_text(base):
         )
         assert text == alone.text(probe) == PAPER_CHAT.format(prompt=probe)
         assert loaded(text)["input_ids"] == alone.ids(probe, double_bos=True)
+        assert loaded(text, add_special_tokens=False)["input_ids"] == alone.ids(probe)
+        spoken = [*alone.ids(probe), 151643, 151644]
+        assert alone.decode(spoken) == loaded.decode(
+            spoken, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        assert probe in alone.decode(spoken)
+        assert "sentence｜>" not in alone.decode(spoken)
         assert loaded(text, add_special_tokens=False)["input_ids"] == alone.ids(probe)
         assert alone.leading_bos(alone.ids(probe, double_bos=True)) == 2
 
@@ -147,3 +155,13 @@ def test_a_tokenizer_without_bos_in_its_template_gets_the_one_it_adds(copy):
     encoder = ChatEncoder.from_folder(copy / "tokenizer.json")
     assert encoder.text("x") == "x:"
     assert encoder.leading_bos(encoder.ids("x")) == encoder.leading_bos(encoder.ids("x", double_bos=True)) == 1
+
+
+def test_what_was_saved_with_the_file_cuts_and_pads_nothing(base, tmp_path):
+    """tokenizer.json keeps truncation and padding of whoever called it last; prompts must not feel it."""
+    folder = shutil.copytree(base, tmp_path / "copy", copy_function=shutil.copyfile)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_truncation(max_length=8)
+    tokenizer.enable_padding(length=64, pad_id=151643)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    assert ChatEncoder.from_folder(folder).encoded(PROBES[0]) == ChatEncoder.from_folder(base).encoded(PROBES[0])

@@ -1,7 +1,10 @@
 """Requests, seeds, units, the journal; and the transformers engine against its own model's probabilities."""
 
 import json
+import platform
 import shutil
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -202,7 +205,7 @@ def test_a_completion_ends_at_any_of_the_models_stops(made_model, encoded, tmp_p
     (cut,) = draw(engine_of(folder, temperature=0.0), [request(limit=12, ids=encoded)])
     assert (cut.tokens, cut.finish) == (1, "stop")
     assert whole.tokens > 1
-    assert stop_ids(usual._tokenizer, folder) == {config["eos_token_id"], first}
+    assert stop_ids(usual._encoder, folder) == {config["eos_token_id"], first}
 
 
 def test_the_models_own_sampling_habits_do_not_slip_in(made_model, encoded, tmp_path):
@@ -230,7 +233,7 @@ def test_temperature_zero_is_greedy(made_model, encoded):
     with torch.no_grad():
         for _ in range(5):
             ids.append(int(engine._model(torch.tensor([ids])).logits[0, -1].argmax()))
-    assert sample.text == engine._tokenizer.decode(ids[len(encoded) :], skip_special_tokens=True)
+    assert sample.text == engine._encoder.decode(ids[len(encoded) :])
 
 
 @pytest.mark.parametrize(
@@ -246,3 +249,38 @@ def test_a_model_that_cannot_be_loaded_is_refused(made_model, tmp_path, break_it
     break_it(folder)
     with pytest.raises(Refusal, match=said):
         engine_of(folder)
+
+
+def test_stops_stand_in_the_config_where_nothing_else_names_them(made_model, tmp_path):
+    from openrs.data.tokenizer import ChatEncoder
+
+    folder = shutil.copytree(made_model, tmp_path / "model")
+    encoder = ChatEncoder.from_folder(folder)
+    (folder / "generation_config.json").unlink()
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"eos_token_id": [3, 4]}))
+    assert stop_ids(encoder, folder) == {encoder.token_id("eos_token"), 3, 4}
+    (folder / "config.json").write_text("[]")
+    assert stop_ids(encoder, folder) == {encoder.token_id("eos_token")}
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="only glibc maps so eagerly")
+def test_memory_is_kept_from_one_step_to_the_next():
+    """Pages touched for the first time while 64 MiB are taken and freed 20 times: once for all, not 20 times."""
+    program = """
+import resource, sys
+from openrs.evaluation.transformers_engine import keep_memory
+if sys.argv[1] == "keep":
+    keep_memory()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    taken = b"x" * (64 << 20)
+    del taken
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) * resource.getpagesize() >> 20)
+"""
+    told = {}
+    for how in ("keep", "leave"):
+        done = subprocess.run([sys.executable, "-c", program, how], capture_output=True, text=True, check=True)
+        told[how] = int(done.stdout)
+    assert told["keep"] < 100
+    assert told["leave"] > 1000 or told["leave"] < 10  # huge pages are counted once each
