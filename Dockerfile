@@ -80,6 +80,46 @@ RUN --mount=type=bind,from=tools,source=/opt/tools,target=/opt/tools \
 FROM scratch AS sbom
 COPY --from=materials /openrs-sbom.cdx.json /staged/openrs-provenance.json /
 
+# --- the paper's own evaluation software (docs/docker.md): lighteval on vLLM 0.7.2, CUDA 12.4.1, from locks/paper-eval.txt --------------
+FROM ${PAPER_BASE} AS paper
+# A version: uv fetches that CPython (python-build-standalone, checked against uv's own hashes), for no index and no Ubuntu 22.04 has it.
+# Or a path, e.g. /usr/bin/python3, where another 3.11 will do.
+ARG PAPER_PYTHON=3.11.10
+ARG PAPER_BASE
+ARG REVISION=unknown
+SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
+# hadolint ignore=DL3008
+RUN --mount=type=bind,source=docker/same-times,target=/build/same-times \
+    /build/same-times begin; \
+    rm -f /etc/apt/sources.list.d/cuda*; \
+    apt-get update; \
+    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends ca-certificates g++ libc6-dev tini; \
+    apt-get clean; \
+    rm -rf /var/lib/apt/lists/* /var/log/* /var/cache/* /var/lib/dpkg/*-old; \
+    echo 'openrs:x:10001:10001:openrs:/tmp:/usr/sbin/nologin' >>/etc/passwd; \
+    echo 'openrs:x:10001:' >>/etc/group; \
+    install -d -m 1777 /data /data/runs /data/cache /data/cache/huggingface; \
+    /build/same-times end
+RUN --mount=type=cache,target=/root/.cache/uv \
+    --mount=type=bind,from=tools,source=/opt/tools/bin/uv,target=/opt/tools/bin/uv \
+    --mount=type=bind,from=wheels,target=/wheels \
+    --mount=type=bind,source=locks,target=/build/locks \
+    --mount=type=bind,source=docker,target=/build/docker \
+    /build/docker/same-times begin; \
+    UV_PYTHON_INSTALL_DIR=/opt/python /opt/tools/bin/uv venv --quiet --no-config --python "$PAPER_PYTHON" /opt/paper; \
+    /build/docker/install-lock paper-eval /opt/paper; \
+    /build/docker/compile /opt/paper/bin/python /opt/paper/lib/python3*/site-packages/*; \
+    BASE="$PAPER_BASE" LOCK=paper-eval /opt/paper/bin/python -I /build/docker/provenance.py >/openrs-provenance.json; \
+    /build/docker/same-times end /opt/paper
+ENV PATH=/opt/paper/bin:$PATH HOME=/tmp USER=openrs LOGNAME=openrs HF_HOME=/data/cache/huggingface \
+    HF_HUB_DISABLE_TELEMETRY=1 DO_NOT_TRACK=1 VLLM_NO_USAGE_STATS=1 GIT_PYTHON_REFRESH=quiet \
+    PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+WORKDIR /data
+USER 10001:10001
+HEALTHCHECK NONE
+ENTRYPOINT ["tini", "--", "lighteval"]
+CMD ["--help"]
+
 # --- the image -------------------------------------------------------------------------------------------------------------------------
 FROM dependencies AS openrs
 COPY --from=project /staged /
