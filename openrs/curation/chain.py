@@ -139,7 +139,9 @@ def _read(chain: Chain, identities: dict[str, Any]) -> Step:
 
 def _stage(chain: Chain, index: int, name: str, settings: Settings, before: Step) -> Step | None:
     """Run one stage, or take it as it is where it is finished. None: a shard's samples are drawn, and that was all."""
-    facts: dict[str, Any] = {"name": name, "settings": dict(plain(settings)), "seed": chain.recipe.seed}
+    facts: dict[str, Any] = {"name": name, "settings": dict(plain(settings))}
+    if isinstance(settings, Draw | Difficulty | Form):
+        facts["seed"] = chain.recipe.seed
     questions: Path | None = None
     if isinstance(settings, Decontaminate):
         questions = decontaminate.gather(settings, chain.work)

@@ -60,7 +60,9 @@ def _bands(grams: Sequence[Any], marks: Any, settings: Duplicates) -> Any:
     """(rows, bands) of 64-bit keys: equal where all hashes of a band and all that a copy must share are equal."""
     from datasketch import MinHash, MinHashLSH
 
-    scheme = MinHashLSH(threshold=settings.similarity, num_perm=settings.permutations)
+    scheme = MinHashLSH(
+        threshold=settings.similarity, num_perm=settings.permutations, weights=(0.1, 0.9)
+    )  # a pair too many costs a comparison, one too few is a copy that stays
     sketch = MinHash(num_perm=settings.permutations, hashfunc=int)
     values = np.empty((len(grams), settings.permutations), dtype=np.uint64)
     for index, gram in enumerate(grams):

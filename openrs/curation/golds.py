@@ -11,6 +11,7 @@ from openrs.curation.rows import Out, Row
 from openrs.curation.settings import Verify
 from openrs.rewards.grading import Grade, Item, Judge, Rule, Verdict
 
+TEXT = "(not read as mathematics)"  # how the judge marks a gold that it compares letter by letter
 REMEMBERED = 300_000  # verdicts; answers repeat themselves (11,921 different ones in 40,315 rows)
 _WHY = {
     Verdict.UNPARSEABLE_GOLD: "the gold cannot be read",
@@ -32,8 +33,8 @@ class Golds:
     def __init__(self, judge: Judge, settings: Verify) -> None:
         self._judge, self._rule, self._mend = judge, Rule(settings.rule), settings.mend
         self._slow = Judge(1, 6 * settings.timeout_seconds, judge.memory_bytes)
-        self._known: dict[tuple[str, str], Verdict] = {}
-        self.mended = 0
+        self._text_counts = settings.text == "drop"
+        self._known: dict[tuple[str, str], Verdict | None] = {}  # None: correct, but compared as text only
 
     def check(self, rows: Sequence[Row]) -> list[Row | Out]:
         """Row by row: the row (its answer mended where that was needed), or why it goes."""
@@ -50,8 +51,9 @@ class Golds:
                 continue
             other, again = second[row.number]
             if again == Verdict.CORRECT:
-                self.mended += 1
                 results.append(other)
+            elif verdict is None:
+                results.append(Out("the gold is read as text only", row.answer[:150]))
             else:
                 results.append(Out(_WHY[verdict], f"{row.answer[:150]} ({verdict.replace('_', ' ')})"))
         return results
@@ -59,24 +61,28 @@ class Golds:
     def same(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
         """Whether two answers are one, for each pair, either way round."""
         both = self._verdicts([(f"${a}$", b) for a, b in pairs] + [(f"${b}$", a) for a, b in pairs])
-        right = [verdict == Verdict.CORRECT for verdict in both]
+        right = [verdict in (Verdict.CORRECT, None) for verdict in both]
         return [a or b for a, b in zip(right[: len(pairs)], right[len(pairs) :], strict=True)]
 
     def close(self) -> None:
         self._slow.close()
 
-    def _again(self, rows: Sequence[Row]) -> list[Verdict]:
+    def _again(self, rows: Sequence[Row]) -> list[Verdict | None]:
         return self._verdicts([(gold_of(row), row.answer) for row in rows])
 
-    def _verdicts(self, asked: Sequence[tuple[str, str]]) -> list[Verdict]:
+    def _verdicts(self, asked: Sequence[tuple[str, str]]) -> list[Verdict | None]:
         new = [one for one in dict.fromkeys(asked) if one not in self._known]
         for one, grade in zip(new, self._grade(self._judge, new), strict=True):
-            self._known[one] = grade.verdict
+            self._known[one] = self._verdict(grade)
         # A machine under load must not decide what is in a dataset: what timed out is asked again, with time.
         slow = [one for one in new if self._known[one] == Verdict.TIMEOUT]
         for one, grade in zip(slow, self._grade(self._slow, slow), strict=True):
-            self._known[one] = grade.verdict
+            self._known[one] = self._verdict(grade)
         return [self._known[one] for one in asked]
+
+    def _verdict(self, grade: Grade) -> Verdict | None:
+        as_text = self._text_counts and grade.verdict == Verdict.CORRECT and grade.gold.endswith(TEXT)
+        return None if as_text else grade.verdict
 
     def _grade(self, judge: Judge, asked: Sequence[tuple[str, str]]) -> list[Grade]:
         return judge.grade([Item(gold, rf"\boxed{{{answer}}}", self._rule) for gold, answer in asked])

@@ -67,6 +67,7 @@ class Verify(Settings):
 
     rule: Literal["corrected", "paper", "paper-cosine"] = "corrected"
     mend: bool = Field(True, description="\\frac12 becomes \\frac{1}{2} where only then it verifies; counted")
+    text: Literal["drop", "keep"] = Field("drop", description="golds that are no mathematics to the judge")
     timeout_seconds: float = Field(5.0, gt=0)
 
 

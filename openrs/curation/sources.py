@@ -209,12 +209,12 @@ def _read(raw: Raw, number: int, name: str, index: int, source: Source, wants_bo
     for part, columns in (("problem", source.problem), ("answer", source.answer), ("solution", source.solution)):
         found[part], fault = _text(_pick(row, columns), part, source.max_characters)
         faults += [fault] if fault else []
-    problem = found["problem"].removesuffix(source.strip_suffix).strip()
+    problem = found["problem"].removesuffix(source.strip_suffix)
     answer, solution = found["answer"], found["solution"] or None
     reason, detail = raw.reason, raw.detail
     if not reason and faults:
         reason, _, detail = faults[0].partition(": ")
-    elif not reason and not problem:
+    elif not reason and not problem.strip():
         reason = "no problem"
     elif not reason and not answer and not (wants_box and solution):
         reason = "no answer"
@@ -241,7 +241,7 @@ def _text(value: Any, part: str, longest: int) -> tuple[str, str]:
         return "", f"wrong type: the {part} is a {type(value).__name__}, not a text"
     if len(value) > longest:
         return value[:SHOWN], f"too long: the {part} has {len(value):,} characters"
-    text = value.replace("\r\n", "\n").strip()
+    text = value if part == "problem" else value.strip()  # what is asked stays as the source has it
     odd = next((c for c in text if (c < " " and c not in "\n\t\r") or c == "\x7f" or "\ud800" <= c <= "\udfff"), None)
     if odd is None:
         return text, ""

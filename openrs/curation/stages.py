@@ -43,7 +43,7 @@ def boxed(row: Row) -> Row | Out:
 
 def last_box(text: str) -> str | None:
     """What the last \\boxed{...} (or \\fbox) of a text holds, its braces balanced; None when there is none."""
-    for match in reversed(list(re.finditer(r"\\f?boxed?\s*\{", text))):
+    for match in reversed(list(re.finditer(r"\\(?:boxed|fbox)\s*\{", text))):
         depth = 1
         for place in range(match.end(), len(text)):
             depth += {"{": 1, "}": -1}.get(text[place], 0) if text[place - 1] != "\\" else 0
@@ -63,7 +63,7 @@ _DO = (
 _ASK = r"(?:find|determine|calculate|compute|prove|show|what|how|write|solve|evaluate|express|give|which|does|is)\b"
 _LISTS = tuple(
     re.compile(
-        rf"(?:^|[\n.;:?!,>]|<br\s*/?>)\s*\$?{one}\$?\s*(?:{_DO}\b.*?)(?:[\n.;:?!,>]|<br\s*/?>|and|\s)\s*\$?{two}\$?\s*{_DO}\b",
+        rf"(?:^|[\n.;:?!,>]|<br\s*/?>)\s*\$?(?:{one})\$?\s*(?:{_DO}\b.*?)(?:[\n.;:?!,>]|<br\s*/?>|and|\s)\s*\$?(?:{two})\$?\s*{_DO}\b",
         re.IGNORECASE | re.DOTALL,
     )
     for one, two in (

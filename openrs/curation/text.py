@@ -40,6 +40,7 @@ _PICTURE = re.compile(r"\[asy\].*?(?:\[/asy\]|\Z)|\\begin\{(asy|tikzpicture)\}.*
 _MATHS = re.compile(r"\$\$?[^$]+\$|\\\(.+?\\\)|\\\[.+?\\\]", re.DOTALL)
 # Letters that stand together in a formula are factors: abc is a b c. Not so a command, or what \text{...} holds.
 _GLUED = re.compile(r"(\\(?:text[a-z]*|mbox|operatorname|mathrm|begin|end)\s*\{[^{}]*\})|(?<![\\a-zA-Z])[a-zA-Z]{2,}")
+_LETTERS = str.maketrans("0123456789", "ghijklmnop")  # so that a picture's name is one token, and no number
 _TOKEN = re.compile(r"\\?[^\W\d_]+|\d+(?:\.\d+)?|<=|>=|!=|\.\.\.|[+\-*/=<>|!%()\[\]]")
 _NUMBER_WORDS = {
     word: str(number)
@@ -201,7 +202,7 @@ _DECIDING = frozenset(
 def tokens(text: str) -> list[str]:
     """Words, LaTeX commands, numbers and operators of a problem, in lower case; brackets and punctuation fall away."""
     text = unicodedata.normalize("NFKC", text)
-    text = _PICTURE.sub(lambda found: f" picture{fingerprint(''.join(found[0].split()))} ", text)
+    text = _PICTURE.sub(lambda found: f" picture{fingerprint(''.join(found[0].split())).translate(_LETTERS)} ", text)
     text = _MATHS.sub(lambda found: f" {_GLUED.sub(_apart, found[0])} ", text)
     for pattern, instead in _SAME:
         text = pattern.sub(instead, text)
