@@ -141,6 +141,8 @@ class Judge:
                 number, reply = worker.item, worker.reply()
                 if worker.gone:
                     self._bury(worker)
+                    # what it held and had not begun
+                    waiting.extendleft(n for n in (worker.queued, worker.item) if n is not None and n != number)
                 if reply is None or number is None:
                     continue
                 if reply["verdict"] == LOST and number not in tried_twice:
@@ -151,18 +153,24 @@ class Judge:
         return [grades[number] for number in range(len(items))]
 
     def _employ(self, waiting: deque[int], items: Sequence[Item]) -> None:
-        """Give every idle worker an item; start workers while there are fewer than allowed and more items than workers
-        starting."""
+        """Give every idle worker an item, and busy ones the next; start workers while there are fewer than allowed and
+        more items than workers starting."""
         for worker in list(self._pool):
             if waiting and worker.ready and worker.item is None:
                 if worker.alive():
-                    item = items[number := waiting.popleft()]
-                    worker.give(number, {"gold": item.gold, "completion": item.completion, "rule": item.rule})
+                    self._give(worker, waiting, items)
                 else:
                     worker.end()
                     self._pool.remove(worker)
+        for worker in self._pool:  # and one to follow; the last ones are kept for who is idle first
+            if len(waiting) > self.workers and worker.ready and worker.item is not None and worker.queued is None:
+                self._give(worker, waiting, items)
         while len(self._pool) < self.workers and sum(not worker.ready for worker in self._pool) < len(waiting):
             self._pool.append(Worker(self.memory_bytes, self.timeout))
+
+    def _give(self, worker: Worker, waiting: deque[int], items: Sequence[Item]) -> None:
+        item = items[number := waiting.popleft()]
+        worker.give(number, {"gold": item.gold, "completion": item.completion, "rule": item.rule})
 
     def _bury(self, worker: Worker) -> None:
         self._pool.remove(worker)

@@ -156,6 +156,24 @@ def test_worker_that_dies_at_work(number: signal.Signals, expected: str) -> None
     assert [grade.verdict for grade in grades] == [expected, *["correct"] * 5]
 
 
+@pytest.mark.timeout(60)  # a judge that overlooks an answer finds it when the item's time is over
+def test_answers_that_come_together_are_all_heard() -> None:
+    with Judge(workers=1, timeout=100) as judge:
+        assert {grade.verdict for grade in judge.grade([QUICK] * 200)} == {"correct"}
+
+
+def test_what_a_worker_held_when_it_was_stopped_is_judged_by_another() -> None:
+    """Slow items and ones that make a worker leave, each with the next one already handed over."""
+    with Judge(workers=2, timeout=1.0, memory_bytes=300 * 2**20) as judge:
+        grades = judge.grade([QUICK, SLOW, QUICK, QUICK, SLOW, *[QUICK] * 7])
+        found = [str(grade.verdict) for grade in grades]
+        assert [i for i, verdict in enumerate(found) if verdict == "timeout"] == [1, 4]
+        assert found.count("correct") == 10
+    with Judge(workers=1, timeout=60, memory_bytes=300 * 2**20) as judge:
+        found = [str(grade.verdict) for grade in judge.grade([HUNGRY, QUICK, QUICK, HUNGRY, QUICK, QUICK, QUICK])]
+    assert found == ["incorrect", "correct", "correct", "incorrect", "correct", "correct", "correct"]
+
+
 def test_worker_that_died_idle_is_not_an_items_fault() -> None:
     with Judge(workers=1) as judge:
         judge.grade([QUICK])
