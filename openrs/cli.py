@@ -30,6 +30,10 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def _numbers(text: str) -> list[int]:
     try:
         return [int(word) for word in text.split(",")]
@@ -129,7 +133,8 @@ def inputs(args: argparse.Namespace) -> int:
     from openrs.evaluation.benchmarks import known, resolve
     from openrs.evaluation.inputs import check_inputs
 
-    chosen = resolve(args.benchmarks) if args.benchmarks else [b for b in known().values() if b.hashes]
+    names = [name for some in args.benchmarks or () for name in some]
+    chosen = resolve(names) if names else [b for b in known().values() if b.hashes]
     report = check_inputs(chosen, args.data, args.tokenizer)
     print(json.dumps(report.as_json(), indent=2, ensure_ascii=False) if args.json else "\n".join(report.lines()))
     return EXIT_DONE if report.proven else EXIT_REFUSED
@@ -338,9 +343,7 @@ def _evaluate_verb(verb: Callable[[str, Verb, str], argparse.ArgumentParser]) ->
         " or one of the paper's: paper:base, paper:open-rs1 to 3, paper:exp3@50 ...",
     )
     what = sub.add_argument_group("what is asked")
-    what.add_argument(
-        "--benchmarks", type=lambda text: text.split(","), metavar="A,B", help="names, or YAML files of your own"
-    )
+    what.add_argument("--benchmarks", type=_names, metavar="A,B", help="names, or YAML files of your own")
     what.add_argument("--data", metavar="DIR", help="folder with NAME.jsonl files (default: the hub, pinned)")
     how = sub.add_argument_group("how it is sampled (default: a run's recipe, else the paper's with one BOS)")
     how.add_argument(
@@ -426,7 +429,7 @@ def parser() -> argparse.ArgumentParser:
         "--tokenizer", type=Path, help="folder with tokenizer.json and chat template, for 5 of the hashes"
     )
     prove.add_argument(
-        "--benchmarks", nargs="+", metavar="NAME", help="only these (names, or YAML files with your own)"
+        "--benchmarks", nargs="+", type=_names, metavar="A,B", help="only these (names, or YAML files with your own)"
     )
     prove.add_argument("--json", action="store_true")
     others = verb("results", results, "read lighteval results, anybody's: score, n, k, inputs verified or not")

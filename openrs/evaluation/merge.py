@@ -62,7 +62,8 @@ def evaluations_in(path: Path) -> list[Path]:
     """Folders with shards: `path` itself, or those in its eval/. Raises Refusal when there is none."""
     found = [path] if (path / "shards").is_dir() else sorted(p.parent for p in path.glob("eval/*/shards") if p.is_dir())
     if not found:
-        raise Refusal(f"{path} has no shards", mend="give an evaluation's folder (runs/NAME/eval/MODEL), or a run")
+        what = "has no shards" if path.is_dir() else "is no folder"
+        raise Refusal(f"{path} {what}", mend="give an evaluation's folder (runs/NAME/eval/MODEL), or a run")
     return found
 
 

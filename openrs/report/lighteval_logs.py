@@ -198,6 +198,8 @@ def _result(tree: Tree, task: str, metric: str, score: float, *, stderr: Any, fi
     error = float(stderr) if isinstance(stderr, int | float) and math.isfinite(stderr) and stderr >= 0 else None
     k = samples_of(metric, _below(tree, "config_tasks", task))
     n, n_from = _problems(tree, task, asked, k)
+    if n is None and (n := _detailed(file, task)):
+        n_from = "the details beside it"
     if n is None and k == 1 and error and (n := _implied(score, error)):
         n_from = "score and stderr, which fit no other n"
     unknown = [what for what, value in (("the number of problems", n), ("samples a problem", k)) if value is None]
@@ -293,6 +295,27 @@ def _problems(tree: Tree, task: str, asked: Benchmark | None, k: int | None) -> 
     summary = _below(tree, "summary_tasks", task)
     prompts = _count(summary.get("non_truncated")) + _count(summary.get("truncated"))
     return (prompts, "the file") if prompts and k == 1 else (None, "")
+
+
+def _detailed(file: Path, task: str) -> int | None:
+    """Rows of the details that lighteval wrote with this file, one a problem.
+
+    results/MODEL/results_DATE.json belongs to details/MODEL/DATE/details_TASK_DATE.parquet.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    date = file.stem.removeprefix("results_")
+    name = f"details_{task}_{date}.parquet".replace("/", "_")
+    parts = file.absolute().parent.parts
+    folders = [Path(*parts[:i], "details", *parts[i + 1 :], date) for i, part in enumerate(parts) if part == "results"]
+    for place in (file.parent, *reversed(folders)):
+        if (place / name).is_file():
+            try:
+                return int(pq.read_metadata(place / name).num_rows) or None
+            except (pa.ArrowException, OSError):
+                return None
+    return None
 
 
 def _count(value: Any) -> int:

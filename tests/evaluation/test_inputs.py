@@ -189,6 +189,9 @@ def test_the_verb_prints_and_exits(shared_data, data, tokenizer, capsys):
     assert (found["proven"], found["equal"], found["of"]) == (False, 12, 15)
     assert found["changes"][0]["id"] == "aime24/60"
     assert main(["inputs", "--data", str(data), "--benchmarks", "minerva", "--tokenizer", str(tokenizer)]) == 0
+    capsys.readouterr()
+    assert main([*good, "--benchmarks", "minerva, amc23", "aime24"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:4]] == ["minerva", "amc23", "aime24"]
     assert main(["inputs", "--data", str(data / "nope")]) == 2
 
 

@@ -202,5 +202,6 @@ def test_the_merge_by_command(draw, capsys, tmp_path):
     out = capsys.readouterr().out
     assert "made, sums: " in out
     assert "avg@3, 12 problems" in out
-    assert main(["evaluate", "--merge", str(tmp_path)]) == 2
-    assert "has no shards" in capsys.readouterr().err
+    for path, said in ((tmp_path, "has no shards"), (tmp_path / "nowhere", "is no folder")):
+        assert main(["evaluate", "--merge", str(path)]) == 2
+        assert said in capsys.readouterr().err

@@ -141,6 +141,26 @@ def test_a_score_without_n_is_withheld(tmp_path, metrics):
         assert hidden not in text
 
 
+@pytest.mark.parametrize("where", ["", "details/models/toy/2026-11-20T10-11-12.131415"])
+def test_n_from_the_details_that_lighteval_wrote(tmp_path, where):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    date = "2026-11-20T10-11-12.131415"
+    folder = tmp_path / "results" / "models" / "toy"
+    put(folder, today("somebodys|0"))
+    beside = tmp_path / where if where else folder
+    beside.mkdir(parents=True, exist_ok=True)
+    details = beside / f"details_somebodys|0_{date}.parquet"
+    pq.write_table(pa.table({"doc": list(range(7))}), details)
+    (result,) = read([tmp_path]).results
+    assert (result.score, result.n, result.k, result.n_from) == (0.3625, 7, 4, "the details beside it")
+    assert "somebodys: n = 7 from the details beside it" in "\n".join(lines(read([tmp_path])))
+    details.write_bytes(b"PAR1")
+    (result,) = read([tmp_path]).results
+    assert (result.score, result.n) == (None, None)
+
+
 @pytest.mark.parametrize(
     ("metric", "k"),
     [
