@@ -52,7 +52,7 @@ class Launched:
     process: ForkServerProcess
     said: Path
 
-    def wait(self, seconds: float = 120) -> int:
+    def wait(self, seconds: float = 290) -> int:
         """Its exit code; of one that a signal killed, minus the signal."""
         self.process.join(seconds)
         assert self.process.exitcode is not None, f"still running after {seconds} s\n{self.text}"
@@ -62,7 +62,7 @@ class Launched:
     def text(self) -> str:
         return self.said.read_text() if self.said.is_file() else ""
 
-    def wait_for(self, holds: Callable[[], Any], seconds: float = 60) -> None:
+    def wait_for(self, holds: Callable[[], Any], seconds: float = 120) -> None:
         """Wait until something holds; fails when the process ends before, or never gets there."""
         end = time.monotonic() + seconds
         while not holds():

@@ -112,6 +112,16 @@ def uploads_in_a_hurry() -> None:
     uploads.PROCESS = (sys.executable, str(HERE / "uploads_in_a_hurry.py"))  # type: ignore[assignment]
 
 
+def nothing_here_may_use_the_network() -> None:
+    import socket
+
+    def refuse(*_: object, **__: object) -> None:
+        os._exit(99)
+
+    uploads_in_a_hurry()  # in a process of its own, which may
+    socket.getaddrinfo = socket.socket.connect = refuse  # type: ignore[assignment, method-assign]
+
+
 def test_a_hub_that_is_gone_then_busy_then_broken_then_silent(undisturbed: Path, tmp_path: Path) -> None:
     """Training does not notice; what could not be pushed waits in the queue, and the next launch pushes it."""
     with socket.socket() as probe:
@@ -119,7 +129,7 @@ def test_a_hub_that_is_gone_then_busy_then_broken_then_silent(undisturbed: Path,
         port = probe.getsockname()[1]
     hub, run = PushHub(port=port), tmp_path / "run"
     command = ["train", runs.recipe_in(tmp_path), "--run", run, "--push", "me/tiny"]
-    launched = runs.start(command, uploads_in_a_hurry, **hub.environment)
+    launched = runs.start(command, nothing_here_may_use_the_network, **hub.environment)
     launched.wait_for(lambda: "pushing 4 checkpoints to me/tiny" in launched.text)
     assert runs.everything(run) == runs.everything(undisturbed)
     log = run / "attempts/01/uploads.log"

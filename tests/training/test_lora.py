@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fixed import ON_CPU
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
@@ -15,17 +16,18 @@ from openrs.training import lora
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, taught_model: Path) -> Run:
-    """Six steps of the demo with adapters of rank 4, at a rate that moves them."""
+    """Six steps of exp2-lora on sums, at a rate that moves the adapters."""
     recipe = load(
-        "demo",
+        "exp2-lora",
         [
-            f"model={{name: {taught_model}, made: null, dtype: float32, context: 4096, lora: {{rank: 4, alpha: 16}}}}",
-            "grpo.max_steps=6",
-            "grpo.save_steps=6",
-            "grpo.warmup_steps=0",
-            "grpo.learning_rate=5e-3",
+            *ON_CPU, f"model.name={taught_model}", "model.revision=null", "model.context=4096", "prompt.system=null",
+            "data={source: made}", "rewards.mode=corrected", "rewards.workers=1", "grpo.max_completion_length=40",
+            "grpo.max_steps=6", "grpo.warmup_steps=0", "grpo.learning_rate=1e-3", "training={trackers: []}",
+            "evaluation={benchmarks: [demo], samples: 1, max_tokens: 40}",
         ],
-    )
+    )  # fmt: skip
+    assert recipe.model.lora is not None
+    assert recipe.model.lora.rank == 32
     run = Run(tmp_path_factory.mktemp("lora") / "run")
     with attempt(recipe, run, ["test"]) as progress:
         from openrs.training.grpo import train
@@ -60,8 +62,8 @@ def test_merged_equals_base_plus_adapter(run: Run, taught_model: Path, tmp_path:
     adapted = logits(PeftModel.from_pretrained(base, checkpoint))
     folder = lora.merge(taught_model, checkpoint, tmp_path / "merged")
     merged = logits(AutoModelForCausalLM.from_pretrained(folder))
-    assert (merged - adapted).abs().max() < 1e-5
-    assert (merged - untouched).abs().max() > 1e-3
+    assert (merged - adapted).abs().max() < 1e-4
+    assert (merged - untouched).abs().max() > 1e-2
     assert (folder / "tokenizer.json").is_file()
     assert not lora.is_adapter(folder)
     assert lora.merge(taught_model, checkpoint, folder) == folder
@@ -78,7 +80,7 @@ def test_evaluation_and_export_take_the_merged_model(run: Run, taught_model: Pat
     adapted = logits(
         PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(taught_model), run.checkpoints / "step-000006")
     )
-    assert (merged - adapted).abs().max() < 1e-5
+    assert (merged - adapted).abs().max() < 1e-4
     assert torch.equal(exported, merged)
 
 
