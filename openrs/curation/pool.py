@@ -5,11 +5,12 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Self
 
 from openrs.errors import Failure
+from openrs.training import signals
 
 AHEAD = 2  # tasks that wait for each process: what is handed out must not grow with the data
 
@@ -27,19 +28,15 @@ class Pool:
             for task in tasks:
                 yield function(*task)
             return
-        if self._executor is None:
-            context = multiprocessing.get_context("spawn")  # no fork: there may be threads here
-            self._executor = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_begin)
         waiting = iter(tasks)
-        running = {
-            self._executor.submit(function, *task)
-            for _, task in zip(range(AHEAD * self.workers), waiting, strict=False)
-        }
         try:
+            running = self._first(
+                function, [task for _, task in zip(range(AHEAD * self.workers), waiting, strict=False)]
+            )
             while running:
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 for _, task in zip(done, waiting, strict=False):
-                    running.add(self._executor.submit(function, *task))
+                    running.add(self._submit(function, task))
                 for one in done:
                     yield one.result()
         except BrokenProcessPool:
@@ -48,6 +45,22 @@ class Pool:
                 "out of memory, perhaps",
                 "the same command goes on from what is done; --workers 1 takes least memory",
             ) from None
+
+    def _first(self, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> set[Future[Any]]:
+        """Start the processes. A signal waits until they are up: one that is cut off while it starts says so at length.
+        They begin with signals blocked, too (_begin)."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signals.SIGNALS)
+        try:
+            if self._executor is None:
+                context = multiprocessing.get_context("spawn")  # no fork: there may be threads here
+                self._executor = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_begin)
+            return {self._submit(function, task) for task in tasks}
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _submit(self, function: Callable[..., Any], task: tuple[Any, ...]) -> Future[Any]:
+        assert self._executor is not None
+        return self._executor.submit(function, *task)
 
     def __enter__(self) -> Self:
         return self
@@ -59,6 +72,7 @@ class Pool:
 
 def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.SIGNALS)
     threading.Thread(target=_follow_parent, daemon=True).start()
 
 
