@@ -3,8 +3,8 @@
     python benchmarks/cold_start.py [--repeats 5] [--json FILE]
 
 The other side of every ratio is what a user of TRL waits for before anything happens:
-`python -c "from trl import GRPOTrainer"`. All commands in turn, in new processes, files in the page cache. `train` is the
-demo's recipe with a model that is there, to the end of its first step, and `script` the same from a bare TRL script
+`python -c "from trl import GRPOTrainer"`. All commands in turn, in new processes, files in the page cache. `train` is
+the demo's recipe with a model that is there, to the end of its only step, and `script` the same from a bare TRL script
 (training_overhead.py), each in one process with one thread.
 """
 
@@ -65,7 +65,15 @@ def main() -> int:
             }
             if not args.quick:
                 commands["openrs train, one step"] = to_first_step(cwd, number)
-                commands["TRL script, one step"] = [sys.executable, child, "--child", "judged", str(cwd), "--block", "0"]
+                commands["TRL script, one step"] = [
+                    sys.executable,
+                    child,
+                    "--child",
+                    "judged",
+                    str(cwd),
+                    "--block",
+                    "0",
+                ]
             for name, words in commands.items():
                 seconds = run(words, cwd)
                 if number >= 0:

@@ -2,9 +2,9 @@
 
     .venv-vllm/bin/python benchmarks/generation_calls.py [--repeats 8] [--json FILE]
 
-One engine (vLLM, on the CPU build or a GPU), one made model, the same 72 prompts of 12 problems, the same lengths: fixed
-beforehand, a third at the cap and the others between a fifth of it and all of it, so a call of 18 lasts as long as its
-longest. A repeat is one step's completions in four calls and in one, in turn.
+One engine (vLLM, on the CPU build or a GPU), one made model, the same 72 prompts of 12 problems, the same lengths:
+fixed beforehand, a third at the cap and the others between a fifth of it and all of it, so a call of 18 lasts as long
+as its longest. A repeat is one step's completions in four calls and in one, in turn.
 """
 
 import os

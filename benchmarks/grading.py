@@ -1,17 +1,18 @@
-"""Judging 2,000 long completions: openrs's pool of killable processes against the published reward, one after the other.
+"""Judging 2,000 long completions: openrs's pool of killable processes against the published reward in one process.
 
     python benchmarks/grading.py [--rows 2000] [--json FILE]
 
-Golds: real answers of DeepScaleR (../shared/data/training, or OPENRS_SHARED_DATA). Completions: 12,000 characters of real
-problem texts, then the right answer in a box (half), another problem's (a quarter) or none (a quarter). The published
-reward is math-verify 0.5.2 with the paper's settings in one process, which is how the authors' trainer called it.
-Clean: the rows in chunks, here and there in turn; every verdict must be the same. Pathological: one row in a hundred gets
-an answer that costs seconds (slow_latex.jsonl). The serial process may take 4 GiB, for this machine's sake; the published
-one had no limit.
+Golds: real answers of DeepScaleR (../shared/data/training, or OPENRS_SHARED_DATA). Completions: 12,000 characters of
+real problem texts, then the right answer in a box (half), another problem's (a quarter) or none (a quarter). The
+published reward is math-verify 0.5.2 with the paper's settings, row after row, as the authors' trainer had it.
+Clean: the rows in chunks, here and there in turn; every verdict must be the same. Pathological: one row in a hundred
+gets an answer that costs seconds (slow_latex.jsonl). The serial process may take 4 GiB, for this machine's sake; the
+published one had no limit.
 """
 
 import json
 import multiprocessing
+import os
 import random
 import resource
 import sys
@@ -38,7 +39,12 @@ def published_verdict(gold: str, completion: str) -> str:
     _rule = _rule or math_verify_rule(boxed="all", swapped=True)
     try:
         return str(_rule(gold, completion)[0])
-    except (MemoryError, RecursionError, ValueError, OverflowError) as error:  # it would have ended the authors' training
+    except (
+        MemoryError,
+        RecursionError,
+        ValueError,
+        OverflowError,
+    ) as error:  # it would have ended the authors' training
         return f"raised {type(error).__name__}"
 
 
@@ -80,9 +86,45 @@ def with_slow(items: list[tuple[str, str]], data: Path) -> list[tuple[str, str]]
     """Every hundredth completion ends in an answer that costs a judge seconds."""
     slow = [json.loads(line)["text"] for line in (data / "slow_latex.jsonl").read_text().splitlines()]
     return [
-        (gold, f"{text[:LENGTH]}\n</think>\n${slow[number // 100 % len(slow)]}$") if number % 100 == 50 else (gold, text)
+        (gold, f"{text[:LENGTH]}\n</think>\n${slow[number // 100 % len(slow)]}$")
+        if number % 100 == 50
+        else (gold, text)
         for number, (gold, text) in enumerate(items)
     ]
+
+
+Answer = tuple[list[str], float, float]  # verdicts, wall and processor seconds
+
+
+class Sides:
+    """The pool, and the serial process."""
+
+    def __init__(self, workers: int | None) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, there = context.Pipe()
+        self._process = context.Process(target=serial, args=(there,), daemon=True)
+        self._process.start()
+        self.judge = Judge(workers)
+
+    def serial(self, items: list[tuple[str, str]]) -> Answer:
+        self._pipe.send(items)
+        answer: Answer = self._pipe.recv()
+        return answer
+
+    def pool(self, items: list[tuple[str, str]]) -> Answer:
+        before, began = self._spent(), time.perf_counter()
+        grades = self.judge.grade([Item(gold, text, Rule.PAPER) for gold, text in items])
+        wall = time.perf_counter() - began
+        return [str(grade.verdict) for grade in grades], wall, self._spent() - before
+
+    def _spent(self) -> float:
+        """Processor seconds of this process and the pool."""
+        return common.tree_seconds(os.getpid()) - common.tree_seconds(self._process.pid or 0)
+
+    def close(self) -> None:
+        self._pipe.send(None)
+        self._process.join(10)
+        self.judge.close()
 
 
 def main() -> int:
@@ -93,64 +135,44 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=common.shared_data(), metavar="DIR")
     parser.add_argument("--clean-only", action="store_true", help="leave out the pathological mix (minutes)")
     args = parser.parse_args()
+    if not (args.data / "training").is_dir():
+        sys.exit(f"grading.py: no training/ in {args.data}: give --data DIR")
     items = make_items(args.rows, args.data)
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=serial, args=(there,), daemon=True)
-    process.start()
-
-    def ask_serial(some: list[tuple[str, str]]) -> tuple[list[str], float, float]:
-        here.send(some)
-        answer: tuple[list[str], float, float] = here.recv()
-        return answer
-
-    with Judge(args.workers) as judge:
-
-        def ask_pool(some: list[tuple[str, str]]) -> tuple[list[str], float, float]:
-            before = common.tree_seconds(multiprocessing.current_process().pid or 0) - common.tree_seconds(process.pid or 0)
-            began = time.perf_counter()
-            grades = judge.grade([Item(gold, text, Rule.PAPER) for gold, text in some])
-            wall = time.perf_counter() - began
-            used = common.tree_seconds(multiprocessing.current_process().pid or 0) - common.tree_seconds(process.pid or 0)
-            return [str(grade.verdict) for grade in grades], wall, used - before
-
-        for ask in (ask_pool, ask_serial):
-            ask(items[: args.chunk])  # starts everything
-        chunks = [items[i : i + args.chunk] for i in range(0, len(items), args.chunk)]
-        ours, theirs = [], []
-        for number, chunk in enumerate(chunks):
-            if number % 2:
-                theirs.append(ask_serial(chunk))
-                ours.append(ask_pool(chunk))
-            else:
-                ours.append(ask_pool(chunk))
-                theirs.append(ask_serial(chunk))
-        differ = sum(a != b for x, y in zip(ours, theirs, strict=True) for a, b in zip(x[0], y[0], strict=True))
-        counts = dict(Counter(verdict for one in ours for verdict in one[0]))
-        rows: list[list[object]] = [["input", "judge", "rows/s", "CPU ms/row", "longest chunk s"]]
-        for name, done in ((f"pool of {judge.workers}", ours), ("serial", theirs)):
-            speed = common.spread([len(verdicts) / wall for verdicts, wall, _ in done])
-            cpu = common.spread([1000 * used / len(verdicts) for verdicts, _, used in done])
-            rows.append(["clean", name, str(speed), str(cpu), max(wall for _, wall, _ in done)])
-        ratios = {
-            "grading/clean/wall": common.paired([one[1] for one in ours], [one[1] for one in theirs]),
-            "grading/clean/cpu": common.paired([one[2] for one in ours], [one[2] for one in theirs]),
-        }
-        print(f"clean: {counts}; {differ} of {len(items)} verdicts differ")
-        more: dict[str, Any] = {"verdicts": counts, "differ": differ}
-        if not args.clean_only:
-            bad = with_slow(items, args.data)
-            found, wall, used = ask_pool(bad)
-            ratios["grading/pathological/wall"] = common.spread([(slow := ask_serial(bad))[1] / wall])
-            rows.append(["1 % pathological", f"pool of {judge.workers}", len(bad) / wall, 1000 * used / len(bad), wall])
-            rows.append(["1 % pathological", "serial", len(bad) / slow[1], 1000 * slow[2] / len(bad), slow[1]])
-            number = sum(a != b for a, b in zip(bad, items, strict=True))
-            others = [i for i in range(len(bad)) if bad[i] == items[i]]
-            spoiled = sum(found[i] != [v for one in ours for v in one[0]][i] for i in others)
-            told = dict(Counter(found[i] for i in range(len(bad)) if bad[i] != items[i]))
-            print(f"{number} pathological: pool {told}; {spoiled} verdicts of clean rows beside them changed")
-            more |= {"pathological": told, "spoiled": spoiled}
-    here.send(None)
+    sides = Sides(args.workers)
+    name = f"pool of {sides.judge.workers}"
+    for ask in (sides.pool, sides.serial):
+        ask(items[: args.chunk])  # starts everything
+    ours: list[Answer] = []
+    theirs: list[Answer] = []
+    for number, start in enumerate(range(0, len(items), args.chunk)):
+        chunk = items[start : start + args.chunk]
+        for into, ask in ((ours, sides.pool), (theirs, sides.serial))[:: -1 if number % 2 else 1]:
+            into.append(ask(chunk))
+    found, expected = ([verdict for one in done for verdict in one[0]] for done in (ours, theirs))
+    differ = sum(a != b for a, b in zip(found, expected, strict=True))
+    rows: list[list[object]] = [["input", "judge", "rows/s", "CPU ms/row", "longest turn s"]]
+    for judge, done in ((name, ours), ("serial", theirs)):
+        speed = common.spread([len(verdicts) / wall for verdicts, wall, _ in done])
+        cpu = common.spread([1000 * used / len(verdicts) for verdicts, _, used in done])
+        rows.append(["clean", judge, str(speed), str(cpu), max(wall for _, wall, _ in done)])
+    ratios = {
+        "grading/clean/wall": common.paired([one[1] for one in ours], [one[1] for one in theirs]),
+        "grading/clean/cpu": common.paired([one[2] for one in ours], [one[2] for one in theirs]),
+    }
+    print(f"clean: {dict(Counter(found))}; {differ} of {len(items)} verdicts differ")
+    more: dict[str, Any] = {"verdicts": dict(Counter(found)), "differ": differ}
+    if not args.clean_only:
+        bad = with_slow(items, args.data)
+        changed = [i for i in range(len(bad)) if bad[i] != items[i]]
+        fast, slow = sides.pool(bad), sides.serial(bad)
+        ratios["grading/pathological/wall"] = common.spread([slow[1] / fast[1]])
+        for judge, one in ((name, fast), ("serial", slow)):
+            rows.append(["1 % pathological", judge, len(bad) / one[1], 1000 * one[2] / len(bad), one[1]])
+        spoiled = sum(fast[0][i] != found[i] for i in set(range(len(bad))) - set(changed))
+        told = {judge: dict(Counter(one[0][i] for i in changed)) for judge, one in (("pool", fast), ("serial", slow))}
+        print(f"{len(changed)} pathological: {told}; {spoiled} verdicts of clean rows beside them changed")
+        more |= {"pathological": told, "spoiled": spoiled}
+    sides.close()
     common.finish("grading", args.json, ratios, rows, **more)
     return 1 if differ else 0
 

@@ -3,8 +3,8 @@
     python benchmarks/training_overhead.py [--steps 24] [--block 3] [--json FILE]
 
 Two processes, one thread each, hand each other the machine: a block of steps here, a block there, each waiting while
-the other runs. Both: the demo's model and prompts, 12 problems x 6 completions a step, every completion 40 tokens long (so
-that both do the same work whatever they sample), the same GRPOConfig, logging every step to TensorBoard.
+the other runs. Both: the demo's model and prompts, 12 problems x 6 completions a step, every completion 40 tokens long
+(so that both do the same work whatever they sample), the same GRPOConfig, logging every step to TensorBoard.
 openrs does besides: metrics.jsonl (synced to disk), completions as parquet, monitors, watchdog, resumable state.
 
 Two comparisons: `same reward`, where both use one cheap function and only the trainers differ; and `judged`, where the
@@ -197,9 +197,7 @@ def main() -> int:
     ratios = {}
     with tempfile.TemporaryDirectory() as scratch:
         for kind in [args.only] if args.only else ["same", "judged"]:
-            ours, theirs = compare(
-                Path(scratch) / kind, args.steps // args.block, args.block, judged=kind == "judged"
-            )
+            ours, theirs = compare(Path(scratch) / kind, args.steps // args.block, args.block, judged=kind == "judged")
             for name, side in (("openrs train", ours), ("TRL script", theirs)):
                 wall, cpu = (common.spread([one / args.block for one in x]) for x in (side.wall, side.cpu))
                 rows.append([kind, name, str(wall), str(cpu)])

@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from openrs.errors import Refusal
+from openrs.rewards.ahead import Ahead
 from openrs.rewards.grading import Item, Judge, Rule, Verdict
 
 Mode = Literal["paper", "corrected"]
@@ -86,6 +87,8 @@ class RewardSet:
     functions: list[RewardFunction]
     weights: list[float]
     stats: RewardStats
+    ahead: Callable[[Sequence[str], Sequence[str]], None]
+    """Given completions and golds, begins to judge them; the functions, called later, wait for what is left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +121,28 @@ class _Grader:
 
     def __init__(self, judge: Judge, stats: RewardStats) -> None:
         self._judge, self._stats = judge, stats
+        self._ahead = Ahead(judge)
+        self._rules: list[Rule] = []
         self._batch: tuple[list[str], list[str]] = ([], [])
         self._asked: set[str] = set()
         self._verdicts: dict[Item, Verdict] = {}
         self._counted: set[tuple[int, Verdict]] = set()
+
+    def will_ask(self, rule: Rule) -> Rule:
+        """Note that a reward asks by this rule."""
+        if rule not in self._rules:
+            self._rules.append(rule)
+        return rule
+
+    @property
+    def asks(self) -> bool:
+        return bool(self._rules)
+
+    def ahead(self, completions: Sequence[str], golds: Sequence[str]) -> None:
+        """Begin to judge, by every rule that a reward asks by."""
+        items = {Item(g, t, rule): None for rule in self._rules for g, t in zip(golds, completions, strict=True)}
+        if items and all(isinstance(text, str) for text in (*golds, *completions)):  # others are refused in verdicts()
+            self._ahead.ask(list(items))
 
     def verdicts(self, reward: str, completions: Sequence[str], golds: Sequence[str], rule: Rule) -> list[Verdict]:
         """One verdict a completion. The rewards of a batch are called one after the other with the same lists; a reward
@@ -134,8 +155,9 @@ class _Grader:
             self._stats.completions += len(completions)
         self._asked.add(reward)
         items = [Item(gold, text, rule) for gold, text in zip(golds, completions, strict=True)]
-        new = list(dict.fromkeys(item for item in items if item not in self._verdicts))
         began = time.perf_counter()
+        self._verdicts |= self._ahead.take()
+        new = list(dict.fromkeys(item for item in items if item not in self._verdicts))
         grades = self._judge.grade(new)
         self._stats.seconds += time.perf_counter() - began
         self._verdicts |= {item: grade.verdict for item, grade in zip(new, grades, strict=True)}
@@ -175,7 +197,7 @@ def _check_texts(completions: Sequence[str], golds: Sequence[str]) -> None:
 
 def _accuracy(mode: Mode, grader: _Grader) -> RewardFunction:
     """1.0 for a right answer, 0.0 for any other; a gold that can't be parsed pays 1.0 (paper) or None (corrected)."""
-    rule = Rule.PAPER if mode == "paper" else Rule.CORRECTED
+    rule = grader.will_ask(Rule.PAPER if mode == "paper" else Rule.CORRECTED)
     pays = {Verdict.CORRECT: 1.0, Verdict.UNPARSEABLE_GOLD: 1.0 if mode == "paper" else None}
 
     def accuracy(completions: Sequence[str], gold: Sequence[str], **_: Any) -> list[float | None]:
@@ -195,7 +217,7 @@ _format.__name__ = "format"
 def _cosine(mode: Mode, curve: Cosine, grader: _Grader, stats: RewardStats) -> RewardFunction:
     """The curve's value; a gold that can't be parsed pays 1.0 (paper) or None (corrected)."""
     paper = mode == "paper"
-    rule = Rule.PAPER_COSINE if paper else Rule.CORRECTED
+    rule = grader.will_ask(Rule.PAPER_COSINE if paper else Rule.CORRECTED)
 
     def cosine(
         completions: Sequence[str], completion_ids: Sequence[Sequence[int]], gold: Sequence[str], **_: Any
@@ -267,7 +289,9 @@ def build_rewards(specs: Sequence[Spec], mode: Mode, judge: Judge) -> RewardSet:
         if name in functions:
             raise Refusal(f"two rewards are called {name}", "their metrics would be mixed up", "rename one of them")
         functions[name] = function
-    return RewardSet(list(functions.values()), [float(spec.weight) for spec in specs], stats)
+    if grader.asks:
+        judge.start()  # its processes import while the caller loads models
+    return RewardSet(list(functions.values()), [float(spec.weight) for spec in specs], stats, grader.ahead)
 
 
 def _name(function: Any) -> str:

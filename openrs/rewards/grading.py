@@ -106,8 +106,15 @@ class Judge:
     ) -> None:
         self.close()
 
+    def start(self) -> None:
+        """Start all workers and don't wait for them: they import while the caller does something else."""
+        with self._lock:
+            while len(self._pool) < self.workers:
+                self._pool.append(Worker(self.memory_bytes, self.timeout))
+
     def close(self) -> None:
-        """End all workers. A judge that is asked again starts new ones."""
+        """End all workers; a thread that is asking gets an error. A judge that is asked again starts new ones."""
+        self._closed += 1
         _end_all(self._pool, self._owner)
 
     def grade(self, items: Sequence[Item]) -> list[Grade]:
@@ -128,13 +135,17 @@ class Judge:
         self._lock = threading.Lock()
         self._pool: list[Worker] = []
         self._failed_starts = 0
+        self._closed = 0
         weakref.finalize(self, _end_all, self._pool, self._owner)
 
     def _grade(self, items: Sequence[Item]) -> list[Grade]:
         waiting = deque(range(len(items)))
         tried_twice: set[int] = set()
         grades: dict[int, Grade] = {}
+        closed = self._closed
         while len(grades) < len(items):
+            if self._closed != closed:
+                raise RuntimeError("the judge was closed while it judged")
             self._employ(waiting, items)
             wait(self._pool)
             for worker in list(self._pool):

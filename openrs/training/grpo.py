@@ -100,6 +100,7 @@ def train_from(recipe: Recipe, run: Run, progress: Progress, start: Path | None,
             prompt_ids=dict(zip(prompted.prompts, prompted.ids, strict=True)),
             folder=run.checkpoints,
             stats=rewards.stats,
+            ahead=rewards.ahead,
             canary=Canary(prompted.ids, recipe.monitors.canary) if recipe.grpo.get("use_vllm") else None,
         )
         alarms, recorder = Alarms(recipe, run, progress), Recorder(trainer, recipe, run, progress)

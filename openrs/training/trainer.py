@@ -15,7 +15,7 @@ import json
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         prompt_ids: rendered prompt -> its token ids, for every prompt of the data set.
         folder: the run's checkpoints folder.
         stats: what the rewards count while they judge.
+        ahead: begins to judge completions against golds, while the reference model's log-probabilities are computed.
         canary: compares vLLM with the trainer after each weight sync; none without vLLM.
         kwargs: GRPOTrainer's own; the data set has columns `prompt`, `gold` and `id`.
     """
@@ -52,12 +53,15 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         prompt_ids: Mapping[str, list[int]],
         folder: Path,
         stats: RewardStats,
+        ahead: Callable[[Sequence[str], Sequence[str]], None] | None = None,
         canary: Canary | None = None,
         **kwargs: Any,
     ) -> None:
         self._prompt_ids = prompt_ids
         self._folder = folder
         self._measures = Measures(stats)
+        self._ahead = ahead
+        self._golds: list[str] = []  # of the batch that is generated
         self._canary = canary
         self._readings: dict[str, float] = {}
         self._latest_logps: torch.Tensor
@@ -93,14 +97,25 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         return [self._prompt_ids[prompt] for prompt in prompts], None, {}
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
-        """TRL's, less the shuffle between generation and split (GRPOTrainer._prepare_inputs), plus the cut."""
+        """TRL's, less the shuffle between generation and split (GRPOTrainer._prepare_inputs)."""
         if not self.model.training:
             return super()._prepare_inputs(generation_batch)
         steps = self.args.steps_per_generation
         if self._step % (steps * self.num_iterations) == 0 or self._buffered_inputs is None:
             batch = self._generate_and_score_completions(generation_batch)
-            self._buffered_inputs = [cut_to_longest(part) for part in split_tensor_dict(batch, steps)]
+            self._buffered_inputs = split_tensor_dict(batch, steps)
         return self._buffered_inputs[self._step % steps]
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Any:
+        self._golds = [row["gold"] for row in inputs]
+        return super()._generate_and_score_completions(inputs)
+
+    def _generate(self, prompts: list[Any]) -> Any:
+        """TRL's, whose fourth result is the completions' texts; what comes next is the reference model."""
+        found = super()._generate(prompts)
+        if self._ahead is not None:
+            self._ahead(found[3], self._golds)
+        return found
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
         if self.use_vllm and self.state.global_step != self._last_loaded_step:
@@ -272,23 +287,6 @@ class EpochSampler(RepeatSampler):  # type: ignore[misc]
             for _ in range(self._epoch):  # what TRL's has drawn by then
                 torch.randperm(self.num_samples, generator=self.generator)
         return super().__iter__()  # type: ignore[no-any-return]
-
-
-def cut_to_longest(batch: dict[str, Any]) -> dict[str, Any]:
-    """Take away the columns that are padding in every row: left of the prompts, right of the completions.
-
-    `batch` is a micro-batch as TRL makes it: prompt_* (B, P) padded left, completion_* and *_logps (B, C) padded right.
-    """
-    first = int(batch["prompt_mask"].any(dim=0).int().argmax())
-    last = max(1, int(batch["completion_mask"].sum(dim=1).max()))
-    width = batch["completion_mask"].size(1)
-    cut = dict(batch)
-    for name, tensor in batch.items():
-        if name in {"prompt_ids", "prompt_mask"}:
-            cut[name] = tensor[:, first:]
-        elif isinstance(tensor, torch.Tensor) and tensor.dim() == 2 and tensor.size(1) == width:
-            cut[name] = tensor[:, :last]
-    return cut
 
 
 def finite(value: Any) -> Any:

@@ -392,3 +392,40 @@ def test_overlong_is_dapos_equation_13() -> None:
     for args in ({}, {"max_len": 10}, {"max_len": 10, "cache": 20}, {"max_len": 10, "cache": 5, "x": 1}):
         with pytest.raises(Refusal):
             build_rewards([SimpleNamespace(name="overlong", weight=1.0, args=args)], "paper", Judge(1))
+
+
+# --- judging ahead ----------------------------------------------------------------------------------------------------
+
+
+def test_what_was_judged_ahead_is_not_asked_again(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The verdicts are there when the rewards ask; what was not asked ahead is judged then."""
+    rewards = build_rewards([Spec("accuracy"), Spec("cosine", args={"max_len": 100})], "paper", judge)
+    completions, golds = [r"\boxed{4}", r"\boxed{5}", "none"], ["$4$"] * 3
+    expected = ask(
+        build_rewards([Spec("accuracy"), Spec("cosine", args={"max_len": 100})], "paper", judge), completions, golds
+    )
+    asked: list[list[Item]] = []
+    grade = judge.grade
+    monkeypatch.setattr(judge, "grade", lambda items: asked.append(list(items)) or grade(items))
+    rewards.ahead(completions, golds)
+    assert ask(rewards, completions, golds) == expected
+    assert {item.rule for item in asked[0]} == {Rule.PAPER, Rule.PAPER_COSINE}
+    assert [len(items) for items in asked] == [6, 0, 0]
+    assert rewards.stats.completions == 3
+    rewards.ahead(completions, golds)  # of a batch that never comes
+    assert ask(rewards, [*completions[:2], r"\boxed{4.0}"], golds)[0] == [1.0, 0.0, 1.0]
+    assert [item.completion for item in asked[-2]] == [r"\boxed{4.0}"]
+
+
+def test_a_judge_that_fails_ahead_is_heard(judge: Judge) -> None:
+    rewards = build_rewards([Spec("accuracy")], "paper", judge)
+
+    def broken(items: Sequence[Item]) -> list[Grade]:
+        raise Refusal("no judge today")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judge, "grade", broken)
+        rewards.ahead([r"\boxed{4}"], ["$4$"])
+        with pytest.raises(Refusal, match="no judge today"):
+            ask(rewards, [r"\boxed{4}"], ["$4$"])
+    assert ask(rewards, [r"\boxed{4}"], ["$4$"]) == [[1.0]]

@@ -156,6 +156,37 @@ def test_worker_that_dies_at_work(number: signal.Signals, expected: str) -> None
     assert [grade.verdict for grade in grades] == [expected, *["correct"] * 5]
 
 
+def test_started_workers_are_the_ones_that_work() -> None:
+    with Judge(workers=2) as judge:
+        judge.start()
+        begun = workers()
+        assert len(begun) == 2
+        judge.grade([QUICK] * 4)
+        assert workers() == begun
+
+
+def test_close_ends_the_judging_of_another_thread() -> None:
+    judge = Judge(workers=1, timeout=60)
+    judge.grade([QUICK])
+    failed: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            judge.grade([SLOW] * 3)
+        except (RuntimeError, OSError, ValueError) as error:  # told so, or met by a pipe that is closed
+            failed.append(error)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    (worker,) = workers()
+    until(lambda: used(worker) > 1.0)
+    judge.close()
+    asking.join(20)
+    assert not asking.is_alive()
+    assert len(failed) == 1
+    assert workers() == []
+
+
 @pytest.mark.timeout(60)  # a judge that overlooks an answer finds it when the item's time is over
 def test_answers_that_come_together_are_all_heard() -> None:
     with Judge(workers=1, timeout=100) as judge:
