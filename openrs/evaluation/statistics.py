@@ -26,6 +26,7 @@ Matrix = Sequence[Sequence[int]] | NDArray[Any]
 Floats = NDArray[np.float64]
 LEVEL = 0.95
 EXACT_REACH = 200_000  # steps of the sum up to which a sign-flip distribution is computed exactly: about a second
+ALIKE = 1e-9  # a spread below this is a rounding error: 3/10 - 2/10 is not 4/10 - 3/10
 ROUNDED = 0.0005  # published scores are rounded to a tenth of a point
 
 
@@ -129,7 +130,7 @@ def avg_at_k(correct: Matrix) -> Score:
     """
     right, tries = _counts(correct)
     share, n, k = right / tries, len(right), int(tries.min())
-    value, (se_problems, problems) = _over_problems(share, once=int(tries.max()) == 1)
+    value, (se_problems, problems) = _over_problems(share, tries)
     if k == 1:
         return Score(value, n, k, int(tries.sum()), None, se_problems, _wilson(value, n, "Wilson"), problems)
     se = float(np.sqrt((share * (1 - share) / (tries - 1)).sum()) / n)
@@ -143,7 +144,7 @@ def pass_at_k(correct: Matrix, k: int) -> AtK:
     right, tries = _counts(correct)
     _need(k, tries)
     chance = np.array([1 - math.comb(t - r, k) / math.comb(t, k) for r, t in zip(right, tries, strict=True)])
-    value, (se, interval) = _over_problems(chance, once=int(tries.max()) == 1)
+    value, (se, interval) = _over_problems(chance, tries)
     return AtK(value, len(right), k, int(tries.min()), se, interval)
 
 
@@ -160,7 +161,7 @@ def majority_at_k(answers: Sequence[Sequence[str | None]], correct: Matrix, k: i
     used = int(tries.min()) if k is None else k
     _need(used, tries)
     votes = [_vote(texts[:used], row[:used]) for texts, row in zip(answers, rows, strict=True)]
-    value, (se, interval) = _over_problems(np.array(votes), once=used == 1)
+    value, (se, interval) = _over_problems(np.array(votes), np.minimum(tries, used))
     return AtK(value, len(rows), used, int(tries.min()), se, interval)
 
 
@@ -317,15 +318,19 @@ def _differences(a: Matrix, b: Matrix) -> tuple[Floats, list[int], list[int]]:
     return right_a / tries_a - right_b / tries_b, tries_a.tolist(), tries_b.tolist()
 
 
-def _over_problems(share: Floats, *, once: bool) -> tuple[float, tuple[float | None, Interval]]:
-    """Mean of one figure a problem, with standard error and interval over problems."""
+def _over_problems(share: Floats, tries: NDArray[np.int64]) -> tuple[float, tuple[float | None, Interval]]:
+    """Mean of one figure a problem, made of `tries` samples, with standard error and interval over problems.
+
+    The effective sample size is never above the number of samples (Korn and Graubard): problems that came out alike by
+    chance are no proof that others will.
+    """
     n, value = len(share), float(share.mean())
     if n == 1:
         return value, (None, Interval(0.0, 1.0, "one problem tells nothing about others"))
     se = float(share.std(ddof=1) / math.sqrt(n))
-    if once:
+    if int(tries.max()) == 1:
         return value, (se, _wilson(value, n, "Wilson"))
-    effective = value * (1 - value) / se**2 if se else float(n)
+    effective = float(n) if se < ALIKE else min(value * (1 - value) / se**2, float(tries.sum()))
     quantile = float(stats.t.ppf((1 + LEVEL) / 2, n - 1))
     return value, (se, _wilson(value, effective, "Wilson, effective sample size, clustered by problem", quantile))
 
@@ -349,7 +354,7 @@ def _vote(answers: Sequence[str | None], right: Sequence[int]) -> float:
 def _bootstrap(difference: Floats, step: float, rng: np.random.Generator, resamples: int) -> Interval:
     n, mean = len(difference), float(difference.mean())
     z = float(stats.norm.ppf((1 + LEVEL) / 2))
-    if np.ptp(difference) == 0:
+    if np.ptp(difference) < ALIKE:
         reach = z * z / (n + z * z)
         return Interval(
             max(-1.0, mean - reach), min(1.0, mean + reach), "no problem differs from another: Wilson's reach"
@@ -394,7 +399,7 @@ def _tost(difference: float, se: float, law: Any, margin_points: float, alpha: f
         )
     margin = margin_points / 100
     # where no spread was seen nothing is known of the noise, and nothing is proven
-    p_value = max(law.sf((difference + margin) / se), law.cdf((difference - margin) / se)) if se else 1.0
+    p_value = max(law.sf((difference + margin) / se), law.cdf((difference - margin) / se)) if se > ALIKE else 1.0
     half = float(law.ppf(1 - alpha)) * se
     return {
         "difference": difference,

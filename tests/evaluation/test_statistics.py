@@ -67,6 +67,18 @@ def test_scores_at_the_edge_keep_a_width(right):
         assert score.fixed.high - score.fixed.low > 0.01
 
 
+def test_problems_that_came_out_alike_leave_a_doubt():
+    """Equal shares give a spread of 1e-17, nearly equal ones of next to nothing: neither makes a score certain."""
+    from scipy import stats
+
+    alike = avg_at_k([[1, 1, 1] + [0] * 7] * 30)
+    t = stats.t.ppf(0.975, 29)
+    centre, half = (0.3 + t * t / 60) / (1 + t * t / 30), t / (1 + t * t / 30) * (0.21 / 30 + t * t / 3600) ** 0.5
+    assert (alike.problems.low, alike.problems.high) == pytest.approx((centre - half, centre + half))
+    nearly = avg_at_k([[1, 1, 1] + [0] * 7] * 29 + [[1] * 4 + [0] * 6])
+    assert nearly.problems.high - nearly.problems.low == pytest.approx(2 * t * (0.212 / 300) ** 0.5, rel=0.02)
+
+
 def test_numbers_of_samples_may_differ():
     score = avg_at_k([[1, 0], [1, 1, 1, 0], [0]])
     assert score.value == pytest.approx((0.5 + 0.75 + 0) / 3)
@@ -160,6 +172,19 @@ def test_equal_models_differ_by_nothing_but_not_for_sure():
     assert (same.difference, same.p_value) == (0, 1)
     assert same.interval.high == pytest.approx(stats.norm.ppf(0.975) ** 2 / (30 + stats.norm.ppf(0.975) ** 2))
     assert not equivalent(once(14, 30), once(14, 30), 3).equivalent
+
+
+def test_a_difference_that_is_the_same_everywhere_is_no_certainty():
+    """3/10 - 2/10 is not 4/10 - 3/10 to the last bit: no spread was seen all the same, so nothing is proven."""
+
+    def tens(*counts):
+        return [[1] * count + [0] * (10 - count) for count in counts]
+
+    a, b = tens(*(3, 4, 5) * 10), tens(*(2, 3, 4) * 10)
+    found = paired_difference(a, b)
+    z = stats.norm.ppf(0.975) ** 2
+    assert found.interval.high - found.interval.low == pytest.approx(2 * z / (30 + z))
+    assert not equivalent(a, b, 20).equivalent
 
 
 def test_unpaired_evaluations_are_refused():
