@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,49 +48,85 @@ def test_twelve_processes_of_three_nodes_fit(monkeypatch: pytest.MonkeyPatch) ->
     nodes.refuse_mismatch(load("exp3", ["hardware.gpus=12", "grpo.gradient_accumulation_steps=1"]))
 
 
-def launch(folder: Path, node: int, steps: int, changes: list[str]) -> subprocess.Popen[bytes]:
-    port = folder / "port"
-    if not port.exists():
-        port.write_text(str(processes.free_port()))
-    environment = {
-        **os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "60",
-        "PET_NNODES": "2", "PET_NPROC_PER_NODE": "1", "PET_NODE_RANK": str(node),
-        "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": port.read_text(),
-    }  # fmt: skip
-    words = [word for change in [*SETTINGS, f"grpo.max_steps={steps}", *changes] for word in ("--set", change)]
-    command = [sys.executable, "-m", "torch.distributed.run", "-m", "openrs.training.nodes", "demo", "two", *words]
-    with (folder / f"node{node}.log").open("ab") as log:
-        return subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
+Launch = Callable[[int, int, list[str]], "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Launch]:
+    """Start the torchrun of one node: its number, the steps of the schedule, more settings. None outlives the test."""
+    started = []
+
+    def start(node: int, steps: int, changes: list[str]) -> subprocess.Popen[bytes]:
+        port = tmp_path / "port"
+        if not port.exists():
+            port.write_text(str(processes.free_port()))
+        environment = {
+            **os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "60",
+            "PET_NNODES": "2", "PET_NPROC_PER_NODE": "1", "PET_NODE_RANK": str(node),
+            "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": port.read_text(),
+        }  # fmt: skip
+        words = [word for change in [*SETTINGS, f"grpo.max_steps={steps}", *changes] for word in ("--set", change)]
+        command = [sys.executable, "-m", "torch.distributed.run", "-m", "openrs.training.nodes", "demo", "two", *words]
+        with (tmp_path / f"node{node}.log").open("ab") as log:
+            started.append(subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=log, stderr=log))
+        return started[-1]
+
+    yield start
+    for process in started:  # their workers go with them
+        process.kill()
+        process.wait()
 
 
 def outcomes(run: Run) -> list[tuple[int, int]]:
     return sorted((one.rank, one.code) for one in processes.outcomes(run.attempts()[-1]))
 
 
-@pytest.mark.soak
-def test_two_nodes_train_stop_together_on_one_sigterm_and_go_on(tmp_path: Path) -> None:
-    run = Run(tmp_path / "runs" / "two")
-    both = [launch(tmp_path, node, 200, []) for node in (0, 1)]
+def last_attempt(run: Run) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(run.manifest.read_text())["attempts"][-1]
+    return found
+
+
+def wait_for_steps(run: Run, count: int, both: list["subprocess.Popen[bytes]"]) -> None:
     end = time.monotonic() + 240
-    while len(list(read_jsonl(run.metrics))) < 3 and time.monotonic() < end:
+    while len(list(read_jsonl(run.metrics))) < count:
+        assert all(process.poll() is None for process in both), "a node ended before"
+        assert time.monotonic() < end, f"never came to step {count}"
         time.sleep(0.2)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_two_nodes_stop_together_on_one_sigterm_survive_a_dead_node_and_go_on(tmp_path: Path, launch: Launch) -> None:
+    run = Run(tmp_path / "runs" / "two")
+    both = [launch(node, 200, []) for node in (0, 1)]
+    wait_for_steps(run, 3, both)
     both[1].send_signal(signal.SIGTERM)  # one node is drained
     assert [process.wait(120) for process in both] == [1, 1]  # torchrun has no other code
     assert outcomes(run) == [(0, 75), (1, 75)]
-    attempt = json.loads(run.manifest.read_text())["attempts"][-1]
-    assert attempt["exit_code"] == 75
+    assert last_attempt(run)["exit_code"] == 75
     stopped = checkpoints.step_of(checkpoints.complete(run.checkpoints)[-1])
     assert stopped == len(list(read_jsonl(run.metrics)))  # the step that both had ended
-    until = [f"training.stop_after={stopped + 2}"]
+
     (tmp_path / "port").unlink()
-    both = [launch(tmp_path, node, 200, until) for node in (0, 1)]
+    both = [launch(node, 200, []) for node in (0, 1)]
+    wait_for_steps(run, stopped + 3, both)
+    both[1].kill()  # one node is gone, its worker with it
+    assert [process.wait(120) for process in both] == [1, -signal.SIGKILL]
+    assert outcomes(run)[0] == (0, 1)
+    assert last_attempt(run)["exit_code"] == 1
+    assert last_attempt(run)["from_step"] == stopped
+
+    newest = checkpoints.step_of(checkpoints.complete(run.checkpoints)[-1])
+    assert newest > stopped
+    (tmp_path / "port").unlink()
+    both = [launch(node, 200, [f"training.stop_after={newest + 2}"]) for node in (0, 1)]
     assert [process.wait(240) for process in both] == [0, 0], (tmp_path / "node0.log").read_text()[-3000:]
     assert outcomes(run) == [(0, 0), (1, 0)]
-    assert [row["step"] for row in read_jsonl(run.metrics)] == list(range(1, stopped + 3))
+    assert [row["step"] for row in read_jsonl(run.metrics)] == list(range(1, newest + 3))
 
 
 @pytest.mark.soak
-def test_what_rank_0_refuses_ends_the_other_node_at_once(tmp_path: Path) -> None:
-    both = [launch(tmp_path, node, 4, ["data.source=nowhere.jsonl"]) for node in (0, 1)]
+def test_what_rank_0_refuses_ends_the_other_node_at_once(tmp_path: Path, launch: Launch) -> None:
+    both = [launch(node, 4, ["data.source=nowhere.jsonl"]) for node in (0, 1)]
     assert [process.wait(120) for process in both] == [1, 1]
     assert "nowhere.jsonl" in (tmp_path / "node0.log").read_text()
