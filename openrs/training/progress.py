@@ -32,7 +32,8 @@ class Progress:
         self._live = self._stream.isatty()
         self._log = log.open("a", encoding="utf-8") if log is not None else None
         self._width = 0
-        self._ends: deque[tuple[float, int | None]] = deque(maxlen=21)  # when, and how many were done then
+        self._ends: deque[tuple[float, int | None]] = deque(maxlen=20)  # when, and how many were done then
+        self._warm = False  # whether the first step, which also imports and compiles, has gone out of `_ends`
 
     def say(self, text: str) -> None:
         """A line that stays."""
@@ -50,10 +51,15 @@ class Progress:
         """A new job begins: the time left is estimated from its own steps only. `done` were there before."""
         self._ends.clear()
         self._ends.append((time.monotonic(), done))
+        self._warm = False
 
     def step(self, label: str, done: int, total: int, facts: Mapping[str, Any]) -> None:
-        """`done` of `total` are done. The time left is the mean pace over the last 20 calls, times what is to go."""
+        """`done` of `total` are done. The time left is the mean pace over the last 20 calls, times what is to go; the
+        first call of a job counts only as long as there is no other."""
         now = time.monotonic()
+        if len(self._ends) == 2 and not self._warm:
+            self._ends.popleft()
+            self._warm = True
         since, before = self._ends[0] if self._ends else (now, done)
         if before is None:  # the job's first call: one more is done
             before = done - 1
