@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ class Out:
 
 
 _NAMES = tuple(field.name for field in fields(Row))
+_VALUES = attrgetter(*_NAMES)
 _WHY = ("stage", "reason", "detail", "other")
 _NUMBERS = {"number": "int64", "tokens": "int32", "right": "int32", "samples": "int32"}
 
@@ -69,11 +71,11 @@ def _schema(names: Sequence[str]) -> Any:
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    _write(path, _NAMES, [astuple(row) for row in rows])
+    _write(path, _NAMES, [_VALUES(row) for row in rows])
 
 
 def write_gone(path: Path, gone: Iterable[Gone]) -> None:
-    _write(path, (*_NAMES, *_WHY), [(*astuple(g.row), g.stage, g.reason, g.detail, g.other) for g in gone])
+    _write(path, (*_NAMES, *_WHY), [(*_VALUES(g.row), g.stage, g.reason, g.detail, g.other) for g in gone])
 
 
 def _write(path: Path, names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:

@@ -152,11 +152,8 @@ def test_vllm_on_200_real_problems_killed_and_resumed(shared_data, made_model, t
     """The counts of the undisturbed run; and how many samples are the same to the token."""
     source = shared_data / "training" / "deepscaler_subset_1209.parquet"
     settings = asking(made_model, engine="vllm", temperature=1.0, max_tokens=24, prompt="What is 1+1?\n{problem}")
-    file = recipe(tmp_path / "r.yaml", source, {"length": {"max_characters": 600}, "difficulty": settings},
-                  strip_suffix=SUFFIX, limit=230)  # fmt: skip
-    tree = json.loads(file.read_text())
-    tree["stages"] = {"length": tree["stages"]["length"], "draw": {"rows": 200}, "difficulty": settings}
-    file.write_text(json.dumps(tree))
+    chain = {"length": {"max_characters": 600}, "draw": {"rows": 200}, "difficulty": settings}
+    file = recipe(tmp_path / "r.yaml", source, chain, strip_suffix=SUFFIX, limit=230)
     outs = {}
     for name in ("undisturbed", "killed"):
         out = tmp_path / name
