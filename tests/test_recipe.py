@@ -195,7 +195,7 @@ def test_every_default_that_changed_is_written_out() -> None:
         assert not [option for option in changed.split() if option not in load(name).grpo]
 
 
-@pytest.mark.parametrize("name", ["exp1", "exp2", "exp3", "demo"])
+@pytest.mark.parametrize("name", ["exp1", "exp2", "exp3", "demo", "exp2-lora", "exp3-plus"])
 def test_each_recipe_opens_with_its_departures(name: str) -> None:
     text = (Path(__file__).parents[1] / "openrs" / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
     head = text.partition("\ntitle:")[0]
