@@ -1,4 +1,4 @@
-"""What an image was made of, as JSON: its base, its lock, its commit, every package. Run in the build, by the image's own Python."""
+"""What an image was made of, as JSON: base, lock, commit, packages. Run in the build, by the image's own Python."""
 
 import hashlib
 import importlib.metadata
