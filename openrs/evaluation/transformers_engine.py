@@ -8,10 +8,13 @@ import ctypes
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from openrs.data.tokenizer import ChatEncoder
 from openrs.errors import Refusal
 from openrs.evaluation.sampling import EngineSettings, Request, Sample, Take, Unit, finished, unit_seed
+
+LIKELIEST = 256  # tokens that are looked at before all are sorted
 
 
 class TransformersEngine:
@@ -47,11 +50,12 @@ class TransformersEngine:
         pad = encoder.token_id("pad_token")
         self._pad = pad if pad is not None else min(stops, default=0)
         sampled = settings.temperature > 0
-        draw = {"temperature": settings.temperature, "top_p": settings.top_p, "top_k": 0} if sampled else {}
+        self._draw = [lambda _, logits: nucleus(logits / settings.temperature, settings.top_p)] if sampled else []
         # In place of the model's own generation_config.json: its penalties and top_k must not slip in.
         self._model.generation_config = GenerationConfig(
-            do_sample=sampled, use_cache=True, pad_token_id=self._pad, eos_token_id=sorted(stops) or None, **draw
-        )
+            do_sample=sampled, use_cache=True, pad_token_id=self._pad, eos_token_id=sorted(stops) or None,
+            **({"temperature": 1.0, "top_p": 1.0, "top_k": 0} if sampled else {}),
+        )  # fmt: skip
         self._model.eval()
         if not torch.cuda.is_available():
             keep_memory()
@@ -73,7 +77,10 @@ class TransformersEngine:
         with torch.inference_mode(), torch.random.fork_rng():  # the caller's own random numbers go on as if not asked
             torch.manual_seed(unit_seed(unit))
             output = self._model.generate(
-                input_ids=ids, attention_mask=mask, max_new_tokens=max(request.limit for request in unit)
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=max(request.limit for request in unit),
+                logits_processor=self._draw,
             )
         return [self._sample(r, row) for r, row in zip(unit, output[:, width:].tolist(), strict=True)]
 
@@ -81,6 +88,30 @@ class TransformersEngine:
         tokens = row[: request.limit]
         end = next((place for place, token in enumerate(tokens, start=1) if token in self._stops), None)
         return finished(request, tokens[:end], "length" if end is None else "stop", self._encoder.decode(tokens[:end]))
+
+
+def nucleus(logits: Any, top_p: float) -> Any:
+    """Logits [batch, vocabulary] with -inf for all but the likeliest tokens that together reach `top_p`.
+
+    The same tokens as transformers' TopPLogitsWarper keeps, which sorts the whole vocabulary for every token: here only
+    the rows are sorted whose LIKELIEST tokens do not reach it.
+    """
+    import torch
+
+    if top_p >= 1:
+        return logits
+    kept = torch.full_like(logits, -torch.inf)
+    total = logits.logsumexp(-1, keepdim=True)
+    rows, wide = torch.arange(len(logits), device=logits.device), min(LIKELIEST, logits.shape[-1])
+    while len(rows):
+        found, place = logits[rows].topk(wide, dim=-1)
+        chances = (found - total[rows]).exp()
+        before = chances.cumsum(-1) - chances
+        ends = (before[:, -1] >= top_p) | (wide == logits.shape[-1])  # the last one is out: so is what comes after it
+        found = found.masked_fill(before >= top_p, -torch.inf)
+        kept[rows[ends]] = kept[rows[ends]].scatter(-1, place[ends], found[ends])
+        rows, wide = rows[~ends], logits.shape[-1]
+    return kept
 
 
 def keep_memory() -> None:

@@ -21,6 +21,7 @@ from openrs.evaluation.sampling import (
     unit_seed,
     units_of,
 )
+from openrs.evaluation.transformers_engine import nucleus
 
 
 def request(problem="a/1", sample=0, *, benchmark="a", seed=1, limit=8, ids=(1, 2, 3)):
@@ -249,6 +250,26 @@ def test_a_model_that_cannot_be_loaded_is_refused(made_model, tmp_path, break_it
     break_it(folder)
     with pytest.raises(Refusal, match=said):
         engine_of(folder)
+
+
+@pytest.mark.parametrize("spread", [0.5, 3.0, 30.0])
+@pytest.mark.parametrize("top_p", [0.05, 0.9, 0.95])
+def test_top_p_keeps_what_transformers_keeps(spread, top_p):
+    """From a nearly flat distribution, of which most tokens stay, to one sure token. A vocabulary of 5,000."""
+    import torch
+    from transformers import TopPLogitsWarper
+
+    torch.manual_seed(5)
+    logits = torch.randn(24, 5000) * spread
+    logits[0, 7] += 500.0
+    found, theirs = nucleus(logits, top_p), TopPLogitsWarper(top_p)(None, logits)
+    kept = found > -torch.inf
+    # sums of floats in two orders: where thousands are kept, the one at the border may stand on either side
+    assert (kept != (theirs > -torch.inf)).sum(-1).max() <= (5 if spread < 1 else 0)
+    assert torch.equal(found[kept], logits[kept])
+    assert kept.sum(-1).min() >= 1
+    assert kept[0].nonzero().tolist() == [[7]]
+    assert torch.equal(nucleus(logits, 1.0), logits)
 
 
 def test_stops_stand_in_the_config_where_nothing_else_names_them(made_model, tmp_path):
