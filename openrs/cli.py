@@ -189,7 +189,7 @@ def _data_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "recipe", help="open-s1, open-deepscaler, open-rs, a YAML file, or a .jsonl or .parquet file (docs/curation.md)"
     )
     sub.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
-                     help="override any setting, e.g. --set stages.length.max_tokens=256; false leaves a stage out")  # fmt: skip
+                     help="override any setting, e.g. stages.length.max_tokens=256, stages.form=false")  # fmt: skip
     sub.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: datasets/NAME)")
     sub.add_argument("--workers", type=int, metavar="N", help="processes (default: as many as processors)")
     sub.add_argument("--shard", metavar="I/N", help="only draw part I of N of a model's samples, for a cluster")

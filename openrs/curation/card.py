@@ -28,9 +28,11 @@ from openrs.training.progress import Progress
 EXAMPLES = 3  # removed rows shown for each reason
 PACKAGES = ("datasketch", "lighteval", "math-verify", "numpy", "pyarrow", "tokenizers", "vllm", "transformers")
 KEPT = {
-    "id": "string", "source": "string", "problem": "string", "solution": "string", "answer": "string", "level": "string",
-    "tokens": "int32", "pass_rate": "float64", "samples": "int32",
+    "id": "string", "source": "string", "problem": "string", "solution": "string", "answer": "string",
+    "level": "string", "tokens": "int32", "pass_rate": "float64", "samples": "int32",
 }  # fmt: skip
+HEAD: tuple[str, ...] = ("---", "configs:", "- config_name: default", "  data_files:", "  - split: train")
+HEAD += ("    path: train.parquet", "---")
 REMOVED = {"id": "string", "place": "string", "stage": "string", "reason": "string", "detail": "string"}
 REMOVED |= {"other": "string", **{name: kind for name, kind in KEPT.items() if name != "id"}}
 
@@ -62,6 +64,7 @@ def write_output(
     tree: Mapping[str, Any],
     identities: Mapping[str, Any],
     steps: Sequence[Step],
+    *,
     out: Path,
     progress: Progress,
 ) -> Path:
@@ -173,10 +176,12 @@ def markdown(
     recipe: Curation, tree: Mapping[str, Any], identities: Mapping[str, Any], stages: Sequence[Stage], rows: int
 ) -> str:
     lines = [
-        "---", "configs:", "- config_name: default", "  data_files:", "  - split: train", "    path: train.parquet", "---",
+        *HEAD,
         f"# {code(recipe.title, bare=True)}", "",
-        f"{rows:,} problems of {stages[0].rows:,} raw ones, made by `openrs curate` (seed {recipe.seed}, recipe"
-        f" `{recipe.hash[:12]}`). Every row that was taken out is in `removed/removed.parquet` with its reason.", "",
+        (
+            f"{rows:,} problems of {stages[0].rows:,} raw ones, made by `openrs curate` (seed {recipe.seed}, recipe"
+            f" `{recipe.hash[:12]}`). Every row that was taken out is in `removed/removed.parquet` with its reason."
+        ), "",
         "![rows left after each stage](card.svg)", "",
         "| stage | rows in | taken out | rows left |", "|---|--:|--:|--:|",
     ]  # fmt: skip

@@ -58,8 +58,8 @@ class Chain:
 def curate(recipe: Curation, out: Path, workers: int, shard: Shard | None = None) -> Path | None:
     """Run the chain into the folder `out`; returns the dataset's path, None for a shard (which ends with its samples).
 
-    Raises Refusal for sources, benchmarks and models that cannot be used, Interrupted for Ctrl-C and SIGTERM, Failure for
-    a full disk; the same command goes on from what is done.
+    Raises Refusal for sources, benchmarks and models that cannot be used, Interrupted for Ctrl-C and SIGTERM, Failure
+    for a full disk; the same command goes on from what is done.
     """
     from openrs.curation.card import write_output
     from openrs.libraries import quiet
@@ -75,7 +75,7 @@ def curate(recipe: Curation, out: Path, workers: int, shard: Shard | None = None
             if step is None:
                 return None
             steps.append(step)
-        return write_output(recipe, tree_of(recipe), identities, steps, out, progress)
+        return write_output(recipe, tree_of(recipe), identities, steps, out=out, progress=progress)
 
 
 @contextmanager
@@ -156,7 +156,10 @@ def _stage(chain: Chain, index: int, name: str, settings: Settings, before: Step
     if isinstance(settings, Difficulty) or (isinstance(settings, Form) and settings.llm is not None):
         from openrs.curation.difficulty import ask
 
-        if not ask(settings, step, before, chain.work, chain.progress, chain.shard, chain.recipe.seed, _put_all):
+        if not ask(
+            settings, step, before, work=chain.work, progress=chain.progress, shard=chain.shard, seed=chain.recipe.seed,
+            put_all=_put_all,
+        ):  # fmt: skip
             return None
         return step
     chain.progress.start(0)

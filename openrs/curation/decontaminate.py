@@ -1,8 +1,8 @@
 """Questions of the benchmarks that stand in the data: the same text, or most of its word n-grams with the same numbers.
 
-The paper describes no decontamination. What is found here is a text that was copied, perhaps with other typing, a few other
-words, or more text around it; a question told in wholly other words is not found. A question with other numbers is
-another question (most textbooks are made of those) and stays, unless `same_numbers: false`.
+The paper describes no decontamination. What is found here is a text that was copied, perhaps with other typing, a few
+other words, or more text around it; a question told in wholly other words is not found. A question with other numbers
+is another question (most textbooks are made of those) and stays, unless `same_numbers: false`.
 """
 
 import functools
@@ -49,8 +49,8 @@ def gather(settings: Decontaminate, folder: Path) -> Path:
             raise Refusal(
                 f"decontamination: {refusal.what}",
                 refusal.why,
-                "give the folder of the benchmark files (--set stages.decontaminate.data=DIR), or leave the benchmark out"
-                " (--set stages.decontaminate.benchmarks=[...])",
+                "give the folder of the benchmark files (--set stages.decontaminate.data=DIR), or leave the benchmark"
+                " out (--set stages.decontaminate.benchmarks=[...])",
             ) from None
     path = folder / f"questions-{fingerprint(*(text for row in rows for text in row))}.json"
     if not path.is_file():

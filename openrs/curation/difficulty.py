@@ -1,8 +1,8 @@
 """Rows shown to a model: its pass rate on them, or its opinion. Through the evaluator's engines, journal and judge.
 
-Samples are kept in work/samples/<what was asked of whom>/, by the digest of a problem and its gold: another stage before
-this one may change what is asked, and only what was never asked is drawn. So may a kill, and shards on several machines:
-each writes samples-I-of-N/ of its own, and whoever goes on reads all of them.
+Samples are kept in work/samples/<what was asked of whom>/, by the digest of a problem and its gold: another stage
+before this one may change what is asked, and only what was never asked is drawn. So may a kill, and shards on several
+machines: each writes samples-I-of-N/ of its own, and whoever goes on reads all of them.
 """
 
 import re
@@ -85,6 +85,7 @@ def ask(
     settings: Difficulty | Form,
     step: Step,
     before: Step,
+    *,
     work: Path,
     progress: Progress,
     shard: Shard | None,
@@ -97,13 +98,13 @@ def ask(
         assert settings.llm is not None
         rules = form(settings)
         wanted = [row for row in rows if isinstance(rules(row), Row)]
-        verdicts, model = _verdicts(wanted, settings.llm, None, work, progress, shard, seed)
+        verdicts, model = _verdicts(wanted, settings.llm, None, work=work, progress=progress, shard=shard, seed=seed)
         if shard is not None:
             return False
         put_all(step, before, lambda row: _opinion(rules(row), verdicts))
         facts: dict[str, Any] = {"asked": len(wanted)}
     else:
-        verdicts, model = _verdicts(rows, settings, settings.rule, work, progress, shard, seed)
+        verdicts, model = _verdicts(rows, settings, settings.rule, work=work, progress=progress, shard=shard, seed=seed)
         if shard is not None:
             return False
         put_all(step, before, lambda row: _by_rate(row, verdicts[_digest(row)], settings))
@@ -144,6 +145,7 @@ def _verdicts(
     rows: Sequence[Row],
     settings: Sampling,
     rule: str | None,
+    *,
     work: Path,
     progress: Progress,
     shard: Shard | None,
@@ -191,11 +193,9 @@ def _take(tally: Tally, path: Path) -> None:
 
 def plan_of(problems: Sequence[EvalProblem], settings: Sampling, rule: str | None, seed: int) -> Plan:
     """The evaluator's plan for these problems. Raises Refusal for a model or an engine that cannot be used."""
-    evaluation = Evaluation(
-        samples=settings.samples, temperature=settings.temperature, top_p=settings.top_p, max_tokens=settings.max_tokens,
-        seed=seed, engine=settings.engine, processes=settings.processes, gpu_memory=settings.gpu_memory,
-        batch_size=settings.batch_size,
-    )  # fmt: skip
+    given = settings.model_dump(include={"samples", "temperature", "top_p", "max_tokens", "engine", "processes"})
+    given |= settings.model_dump(include={"gpu_memory", "batch_size"}) | {"seed": seed}
+    evaluation = Evaluation.model_validate(given)
     layout = layout_of(evaluation)
     folder = local_model(settings.model, settings.revision)
     target = Target(settings.model, str(folder), settings.revision, dtype=settings.dtype)
@@ -220,6 +220,3 @@ def plan_of(problems: Sequence[EvalProblem], settings: Sampling, rule: str | Non
     }  # fmt: skip
     inputs = InputsReport((), (), (), None)
     return Plan(target, evaluation, folder, [benchmark], {ASKED: problems}, samples, requests, inputs, layout, record)
-
-
-__all__ = ["Key", "asdict", "ask", "plan_of"]

@@ -48,7 +48,7 @@ def write_keys(rows: Sequence[Row], settings: Duplicates, path: Path) -> None:
     if settings.near:
         np.save(path.with_suffix(".npy"), _bands(grams, marks, settings))
     beside = path.with_suffix(".part.npz")
-    np.savez(beside, **arrays)  # type: ignore[arg-type]
+    np.savez(beside, **arrays)
     beside.replace(path.with_suffix(".npz"))
 
 
@@ -141,7 +141,7 @@ def find(parts: Sequence[Path], keys: Sequence[Path], settings: Duplicates, same
     }  # fmt: skip
     if settings.near:
         alive = np.setdiff1d(everything, np.fromiter(gone, dtype=np.int64, count=len(gone)))
-        facts |= _near(table, alive, parts, settings, same, gone)
+        facts |= _near(table, alive, parts, settings, same, gone=gone)
     return Found({int(table.number[position]): out for position, out in gone.items()}, facts)
 
 
@@ -171,7 +171,7 @@ def _exact(table: _Keys, same_text: Sequence[Any], parts: Sequence[Path], settin
 
 
 def _near(
-    table: _Keys, alive: Any, parts: Sequence[Path], settings: Duplicates, same: Same, gone: dict[int, Out]
+    table: _Keys, alive: Any, parts: Sequence[Path], settings: Duplicates, same: Same, *, gone: dict[int, Out]
 ) -> dict[str, int]:
     candidates = _candidates(table, alive)
     if not len(candidates):

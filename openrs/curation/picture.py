@@ -27,10 +27,10 @@ def funnel(title: str, stages: Sequence[tuple[str, int, int]]) -> str:
 
 def histogram(title: str, bins: Sequence[tuple[str, int]]) -> str:
     """Vertical bars: (label, count). Labels are thinned out where there are many."""
-    wide, tall, top, left = 640, 150, 44, 14
+    wide, tall, top, left = 400, 120, 40, 12
     most = max((count for _, count in bins), default=1) or 1
     step = wide / max(1, len(bins))
-    every = max(1, -(-len(bins) // 10))
+    every = max(1, -(-len(bins) // 8))
     parts = [_open(wide + 2 * left, top + tall + 40, title), _text(left, 24, title, 15, weight="600")]
     for index, (label, count) in enumerate(bins):
         high, x = tall * count / most, left + index * step
@@ -39,8 +39,8 @@ def histogram(title: str, bins: Sequence[tuple[str, int]]) -> str:
             f' fill="{KEPT}"><title>{escape(label)}: {count:,}</title></rect>'
         )
         if index % every == 0:
-            parts.append(_text(x, top + tall + 16, label, 11))
-    parts.append(_text(left + wide, 24, f"highest bar: {most:,}", 11, anchor="end"))
+            parts.append(_text(x, top + tall + 17, label, 12))
+    parts.append(_text(left + wide, 24, f"highest bar: {most:,}", 12, anchor="end"))
     return "\n".join([*parts, "</svg>\n"])
 
 

@@ -17,9 +17,9 @@ PART_BYTES = 16 * 2**20  # of text
 class Row:
     """One problem.
 
-    number: counted from 0 over all sources. id: unique, SOURCE/INDEX or SOURCE/what the source calls it. place: file and
-    line (row, for parquet), for a person. answer: as short as the source has it; solution: the text that holds the gold
-    as training reads it. right: how many of `samples` completions were judged correct.
+    number: counted from 0 over all sources. id: unique, SOURCE/INDEX or SOURCE/what the source calls it. place: file
+    and line (row, for parquet), for a person. answer: as short as the source has it; solution: the text that
+    holds the gold as training reads it. right: how many of `samples` completions were judged correct.
     """
 
     number: int
@@ -37,8 +37,8 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """A removed row. reason: short, the same for all rows of a kind; detail: what in this row; `other`: id of the row or
-    benchmark question that it is a copy of."""
+    """A removed row. reason: short, the same for all rows of a kind; detail: what in this row; `other`: id of the row
+    or benchmark question that it is a copy of."""
 
     row: Row
     stage: str

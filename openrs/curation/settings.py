@@ -1,7 +1,7 @@
 """What a curation recipe says: sources, stages in their order, the seed. Unknown keys are errors with file and line.
 
-A stage is named by its key; it is of the kind that its name says, or that `stage:` says, so that one kind can stand twice.
-`NAME: false` leaves a stage out, `NAME: {}` takes every default.
+A stage is named by its key; it is of the kind that its name says, or that `stage:` says, so that one kind can stand
+twice. `NAME: false` leaves a stage out, `NAME: {}` takes every default.
 """
 
 import difflib
@@ -33,11 +33,11 @@ class Source(Settings):
     allow_unpinned: bool = Field(False, description="take whatever the hub serves today; the manifest has its hash")
     subset: str | None = None
     split: str = "train"
-    problem: str | list[str] = ["problem", "question", "prompt"]
-    answer: str | list[str] = ["answer", "reward_model.ground_truth", "final_answer", "ground_truth"]
-    solution: str | list[str] = ["solution"]
+    problem: str | list[str] = Field(["problem", "question", "prompt"])
+    answer: str | list[str] = Field(["answer", "reward_model.ground_truth", "final_answer", "ground_truth"])
+    solution: str | list[str] = Field(["solution"])
     id: str | list[str] = Field([], description="default: the row's place, counted from 0")
-    level: str | list[str] = ["level"]
+    level: str | list[str] = Field(["level"])
     strip_suffix: str = Field("", description="an instruction at the end of each problem that is taken away")
     where: dict[str, str | int | float | bool] = Field(
         default_factory=dict, description="only rows whose columns have these values"
@@ -306,7 +306,7 @@ def _faults(error: ValidationError, prefix: Key, model: type[Settings], lines: L
 
 
 def _known(model: type[Settings], loc: tuple[int | str, ...]) -> list[str]:
-    below = {"sources": Source, "strata": Stratum, "llm": Sampling}
+    below: dict[str, type[Settings]] = {"sources": Source, "strata": Stratum, "llm": Sampling}
     inner = next((below[str(part)] for part in loc[:-1] if str(part) in below), model)
     return list(inner.model_fields)
 

@@ -1,7 +1,7 @@
 """`openrs data show`: what one wants to see of a dataset before training on it. Nothing is changed and nothing removed.
 
-Every row is looked at for lengths, levels, copies and benchmark questions; golds are judged on a sample, because that takes
-milliseconds each.
+Every row is looked at for lengths, levels, copies and benchmark questions; golds are judged on a sample, because that
+takes milliseconds each.
 """
 
 import tempfile
@@ -78,7 +78,7 @@ def look(
         if shown.readable:
             _copies(parts, folder, shown, pool)
             settings = Decontaminate(benchmarks=list(benchmarks or BENCHMARKS), data=data)
-            _overlap(parts, folder, shown, settings, pool, progress)
+            _overlap(parts, folder, shown, settings, pool=pool, progress=progress)
             _golds(parts, shown, golds, workers, progress)
     return shown
 
@@ -192,7 +192,7 @@ def _keys(part: Path, key: Path, settings: Duplicates) -> None:
 
 
 def _overlap(
-    parts: Sequence[Path], folder: Path, shown: Shown, settings: Decontaminate, pool: Pool, progress: Progress
+    parts: Sequence[Path], folder: Path, shown: Shown, settings: Decontaminate, *, pool: Pool, progress: Progress
 ) -> None:
     try:
         questions = decontaminate.gather(settings, folder)

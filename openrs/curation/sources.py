@@ -62,7 +62,7 @@ class Reader:
                     continue
                 if source.limit is not None and counted >= source.limit:
                     break
-                read = _read(raw, number, name, counted, source, wants_box)
+                read = _read(raw, number, name, counted, source, wants_box=wants_box)
                 number, counted = number + 1, counted + 1
                 if raw.row is not None:
                     with_problem += _pick(raw.row, source.problem) is not _MISSING
@@ -186,20 +186,19 @@ def _parquet(path: Path, source: Source) -> Iterator[Raw]:
 
 def _batch(batch: Any) -> Sequence[Any]:
     """The rows of a batch; in the place of one that holds no UTF-8, what is wrong with it."""
+    rows: list[Any] = []
     try:
-        rows: list[Any] = batch.to_pylist()
-        return rows
+        rows = batch.to_pylist()
     except UnicodeDecodeError:
-        rows = []
         for index in range(batch.num_rows):
             try:
                 rows += batch.slice(index, 1).to_pylist()
             except UnicodeDecodeError as error:
                 rows.append(f"invalid UTF-8 at byte {error.start}")
-        return rows
+    return rows
 
 
-def _read(raw: Raw, number: int, name: str, index: int, source: Source, wants_box: bool) -> Read:
+def _read(raw: Raw, number: int, name: str, index: int, source: Source, *, wants_box: bool) -> Read:
     row = raw.row or {}
     own = _pick(row, source.id)
     id_ = f"{name}/{index if own is _MISSING or own is None else _shown(str(own))}"
@@ -233,23 +232,28 @@ def _text(value: Any, part: str, longest: int) -> tuple[str, str]:
         value = said[-1] if said else value
     if value is _MISSING or value is None:
         return "", ""
-    if isinstance(value, float) and not math.isfinite(value):
-        return "", f"wrong type: the {part} is {value}"
     if part == "answer" and isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            return "", f"wrong type: the {part} is {value}"
         return (str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else str(value)), ""
     if not isinstance(value, str):
         return "", f"wrong type: the {part} is a {type(value).__name__}, not a text"
     if len(value) > longest:
         return value[:SHOWN], f"too long: the {part} has {len(value):,} characters"
     text = value if part == "problem" else value.strip()  # what is asked stays as the source has it
+    return text, _odd(text, part)
+
+
+def _odd(text: str, part: str) -> str:
+    """What no text of a problem may hold, in words; empty when there is nothing of it."""
     odd = next((c for c in text if (c < " " and c not in "\n\t\r") or c == "\x7f" or "\ud800" <= c <= "\udfff"), None)
     if odd is None:
-        return text, ""
+        return ""
     if odd == "\0":
-        return text, f"a NUL byte: in the {part}"
+        return f"a NUL byte: in the {part}"
     if odd >= "\ud800":
-        return text, f"half a character: a lone surrogate in the {part}"
-    return text, f"a control character: {odd!r} in the {part}; a backslash that JSON took, perhaps"
+        return f"half a character: a lone surrogate in the {part}"
+    return f"a control character: {odd!r} in the {part}; a backslash that JSON took, perhaps"
 
 
 def _pick(row: Mapping[str, Any], names: str | list[str]) -> Any:

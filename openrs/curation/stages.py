@@ -54,8 +54,8 @@ def last_box(text: str) -> str | None:
 
 # --- one question, one answer, no proof, no picture -------------------------------------------------------------------
 
-# Parts that are listed: "(1) ... (2)", "(a) ... (b)", "(i) ... (ii)", "Part 1", "1. ... 2.", each at the beginning of a line or
-# sentence, and followed by something to do: conditions and statements are listed too, and are one question.
+# Parts that are listed: "(1) ... (2)", "(a) ... (b)", "(i) ... (ii)", "Part 1", "1. ... 2.", each at the beginning of a
+# line or sentence and followed by something to do: conditions and statements are listed too, and are one question.
 _DO = (
     r"(?:find|determine|calculate|compute|prove|show|what|how|when|if|write|solve|evaluate|express|give|is|are|does|state|"
     r"which|for\s+what|for\s+which|under|suppose|let|in\s+how|on|at|given|complete|estimate|use|find\s+the|the\s+value)"

@@ -1,8 +1,9 @@
 """The chain's bookkeeping: each stage reads the parts of the one before and leaves parts of its own.
 
-work/02-form/part-00007.parquet holds what is left of work/01-verify/part-00007.parquet, removed-00007.parquet what is not.
-A part is there whole or not at all, and removed-* is written first: so a killed chain goes on at the part it was at. A
-stage's folder says in step.json what it was made from; when that changes (settings, source, code), it is made anew.
+work/02-form/part-00007.parquet holds what is left of work/01-verify/part-00007.parquet, removed-00007.parquet what is
+not. A part is there whole or not at all, and removed-* is written first: so a killed chain goes on at the part it was
+at. A stage's folder says in step.json what it was made from; when that changes (settings, source, code), it is made
+anew.
 """
 
 import hashlib

@@ -1,16 +1,17 @@
 """When two problems are the same: their text as tokens, without the typing that changes nothing.
 
-`$\\dfrac{1}{2}$` and `$\\frac12$`, `≤` and `\\leq`, capitals, spaces, dollars and full stops: all one. Numbers, operators
-and the words that turn a question into another one (`largest` and `smallest`) are what a copy must share: a problem
-with other numbers is another problem.
+`$\\dfrac{1}{2}$` and `$\\frac12$`, `≤` and `\\leq`, capitals, spaces, dollars and full stops: all one. Numbers,
+operators and the words that turn a question into another one (`largest` and `smallest`) are what a copy must share: a
+problem with other numbers is another problem.
 """
 
 import hashlib
 import re
 import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
 
-# What is typed in several ways and read in one. Applied in this order to the NFKC form (so that x² is x2, and １ is 1).
+# What is typed in several ways and read in one. Applied in this order to the NFKC form (so that x² is x2).
 _SAME = (
     (re.compile(r"\\(?:left|right|displaystyle|limits|quad|qquad|bigl?|bigr?|Bigl?|Bigr?|,|;|!|:|\s)"), " "),
     (
@@ -42,161 +43,22 @@ _MATHS = re.compile(r"\$\$?[^$]+\$|\\\(.+?\\\)|\\\[.+?\\\]", re.DOTALL)
 _GLUED = re.compile(r"(\\(?:text[a-z]*|mbox|operatorname|mathrm|begin|end)\s*\{[^{}]*\})|(?<![\\a-zA-Z])[a-zA-Z]{2,}")
 _LETTERS = str.maketrans("0123456789", "ghijklmnop")  # so that a picture's name is one token, and no number
 _TOKEN = re.compile(r"\\?[^\W\d_]+|\d+(?:\.\d+)?|<=|>=|!=|\.\.\.|[+\-*/=<>|!%()\[\]]")
-_NUMBER_WORDS = {
-    word: str(number)
-    for number, word in enumerate(
-        [
-            "zero",
-            "one",
-            "two",
-            "three",
-            "four",
-            "five",
-            "six",
-            "seven",
-            "eight",
-            "nine",
-            "ten",
-            "eleven",
-            "twelve",
-            "thirteen",
-            "fourteen",
-            "fifteen",
-            "sixteen",
-            "seventeen",
-            "eighteen",
-            "nineteen",
-            "twenty",
-        ]
-    )
-} | {"thirty": "30", "forty": "40", "fifty": "50", "sixty": "60", "hundred": "100", "thousand": "1000"}
+_TO_TWENTY = """
+    zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
+    eighteen nineteen twenty
+"""
+_NUMBER_WORDS = {word: str(number) for number, word in enumerate(_TO_TWENTY.split())} | {
+    "thirty": "30",
+    "forty": "40",
+    "fifty": "50",
+    "sixty": "60",
+    "hundred": "100",
+    "thousand": "1000",
+}
 _BRACKETS = frozenset("()[]")
 _OPERATORS = frozenset(["+", "-", "*", "/", "=", "<", ">", "<=", ">=", "!=", "!", "%", "|"])
 # Words that make another question of the same sentence.
-_DECIDING = frozenset(
-    [
-        "no",
-        "not",
-        "without",
-        "never",
-        "except",
-        "least",
-        "most",
-        "minimum",
-        "maximum",
-        "min",
-        "max",
-        "minimal",
-        "maximal",
-        "minimize",
-        "maximize",
-        "smallest",
-        "largest",
-        "greatest",
-        "lowest",
-        "highest",
-        "fewest",
-        "sum",
-        "product",
-        "difference",
-        "quotient",
-        "ratio",
-        "even",
-        "odd",
-        "positive",
-        "negative",
-        "nonnegative",
-        "increasing",
-        "decreasing",
-        "prime",
-        "composite",
-        "distinct",
-        "identical",
-        "area",
-        "perimeter",
-        "volume",
-        "surface",
-        "radius",
-        "diameter",
-        "circumference",
-        "sin",
-        "cos",
-        "tan",
-        "cot",
-        "sec",
-        "csc",
-        "sine",
-        "cosine",
-        "tangent",
-        "log",
-        "ln",
-        "horizontal",
-        "vertical",
-        "above",
-        "below",
-        "before",
-        "after",
-        "first",
-        "last",
-        "more",
-        "less",
-        "fewer",
-        "mean",
-        "median",
-        "mode",
-        "range",
-        "second",
-        "third",
-        "fourth",
-        "fifth",
-        "sixth",
-        "seventh",
-        "eighth",
-        "ninth",
-        "tenth",
-        "half",
-        "twice",
-        "triple",
-        "double",
-        "north",
-        "south",
-        "east",
-        "west",
-        "left",
-        "right",
-        "rows",
-        "columns",
-        "black",
-        "white",
-        "red",
-        "blue",
-        "green",
-        "yellow",
-        "integer",
-        "integers",
-        "real",
-        "rational",
-        "complex",
-        "inscribed",
-        "circumscribed",
-        "acute",
-        "obtuse",
-        "union",
-        "intersection",
-        "domain",
-        "x",
-        "y",
-        "z",
-        "b",
-        "c",
-        "d",
-        "m",
-        "n",
-        "p",
-        "q",
-        "r",
-    ]
-)
+_DECIDING = frozenset(Path(__file__).with_name("deciding_words.txt").read_text(encoding="ascii").split())
 
 
 def tokens(text: str) -> list[str]:

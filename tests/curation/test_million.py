@@ -16,6 +16,7 @@ def write_million(path):
     rng = random.Random(1)
     names = ["Ann", "Bob", "Eve", "Ida", "Joe", "Kim", "Lea", "Max", "Ned", "Pia"]
     things = ["apples", "pears", "coins", "stamps", "cards", "books", "shells", "marbles", "buttons", "pens"]
+    last = "", ""
     with path.open("w") as file:
         for number in range(ROWS):
             a, b = rng.randrange(10_000), rng.randrange(10_000)
