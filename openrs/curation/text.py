@@ -63,7 +63,7 @@ _DECIDING = frozenset(Path(__file__).with_name("deciding_words.txt").read_text(e
 
 def tokens(text: str) -> list[str]:
     """Words, LaTeX commands, numbers and operators of a problem, in lower case; brackets and punctuation fall away."""
-    text = unicodedata.normalize("NFKC", text)
+    text = unicodedata.normalize("NFKC", text).replace("\\$", " ")  # a dollar sign that opens no formula
     text = _PICTURE.sub(lambda found: f" picture{fingerprint(''.join(found[0].split())).translate(_LETTERS)} ", text)
     text = _MATHS.sub(lambda found: f" {_GLUED.sub(_apart, found[0])} ", text)
     for pattern, instead in _SAME:

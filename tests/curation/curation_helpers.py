@@ -82,8 +82,11 @@ def near_copy(problem: str, rng: random.Random) -> str:
 
 
 def other_numbers(problem: str, rng: random.Random) -> str | None:
-    """The same sentence with one number changed; None where there is none."""
-    found = list(re.finditer(r"(?<![\w.])\d+(?![\w.])", problem))
+    """The same sentence with one number changed, not one in code that draws or an equation's label; None without."""
+    asleep = [m.span() for m in re.finditer(r"\[asy\].*?(?:\[/asy\]|\Z)|\\tag\s*\{.*?\}", problem, re.DOTALL)]
+    found = [
+        m for m in re.finditer(r"(?<![\w.])\d+(?![\w.])", problem) if not any(a <= m.start() < b for a, b in asleep)
+    ]
     if not found:
         return None
     one = rng.choice(found)
