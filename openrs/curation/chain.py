@@ -22,6 +22,7 @@ from openrs.curation.settings import (
     Duplicates,
     Form,
     Length,
+    Sampling,
     Verify,
     plain,
     to_yaml,
@@ -32,8 +33,9 @@ from openrs.curation.steps import Step, counts, made_from
 from openrs.curation.text import digest
 from openrs.data.models import local_model
 from openrs.errors import Failure
+from openrs.evaluation.engines import layout_of
 from openrs.evaluation.shards import Shard
-from openrs.recipe import Settings
+from openrs.recipe import Evaluation, Settings
 from openrs.rewards.grading import Judge
 from openrs.rundir import NO_ROOM, Lock, Run, write_text
 from openrs.training import signals
@@ -69,6 +71,7 @@ def curate(recipe: Curation, out: Path, workers: int, shard: Shard | None = None
         write_text(out / "recipe.yaml", to_yaml(recipe))
         chain = Chain(recipe, out, pool, progress, shard)
         identities = {name: dict(sources.identity(source)) for name, source in recipe.sources.items()}
+        _foresee(chain)
         steps = [_read(chain, identities)]
         for index, (name, settings) in enumerate(recipe.stages.items(), start=1):
             step = _stage(chain, index, name, settings, steps[-1])
@@ -95,6 +98,19 @@ def _launched(out: Path) -> Iterator[Progress]:
             f"the disk of {out} is full: {error.filename or error}",
             mend="make room and give the same command again: it goes on from what is complete",
         ) from None
+
+
+def _foresee(chain: Chain) -> None:
+    """What the last stages need is refused before the first has worked: benchmarks, tokenizers, models, engines."""
+    for settings in chain.recipe.stages.values():
+        if isinstance(settings, Decontaminate):
+            decontaminate.gather(settings, chain.work)
+        if isinstance(settings, Length) and settings.tokenizer is not None:
+            local_model(settings.tokenizer, settings.revision)
+        asked = settings.llm if isinstance(settings, Form) else settings
+        if isinstance(asked, Sampling):
+            layout_of(Evaluation(engine=asked.engine, processes=asked.processes))
+            local_model(asked.model, asked.revision)
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
