@@ -14,7 +14,7 @@ import pytest
 import runs
 from push_hub import PushHub
 
-from openrs.rundir import Run
+from openrs.rundir import Run, write_json
 from openrs.training import checkpoints
 
 HERE = Path(__file__).parent
@@ -198,6 +198,24 @@ def test_retention_waits_for_uploads(tmp_path: Path) -> None:
     assert len(checkpoints.complete(run / "checkpoints")) == 3
     os.kill(launched.process.pid or 0, signal.SIGTERM)
     assert launched.wait() == 75
+
+
+def test_retention_waits_for_evaluation(tmp_path: Path) -> None:
+    """With `evaluation.checkpoints: all` a checkpoint stays until its scores are there, whatever keep_last says."""
+    run = tmp_path / "run"
+    sets = ["grpo.save_steps=1", "training.keep_last=1", "evaluation.checkpoints=all"]
+    command = ["train", runs.recipe_in(tmp_path), "--run", run, *[word for text in sets for word in ("--set", text)]]
+
+    def kept_after(step: int) -> list[int]:
+        code, said = runs.openrs([*command, "--until", step])
+        assert code == 0, said
+        return [checkpoints.step_of(path) for path in checkpoints.complete(run / "checkpoints")]
+
+    assert kept_after(3) == [1, 2, 3]
+    for step in (1, 3):
+        write_json(run / f"eval/step-{step:06d}/scores.json", {})
+    assert kept_after(4) == [2, 4]
+    assert "step-000001 deleted: newer ones are complete" in (run / "attempts/02/log").read_text()
 
 
 # --- the judge --------------------------------------------------------------------------------------------------------
