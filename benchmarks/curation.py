@@ -2,8 +2,9 @@
 
     python benchmarks/curation.py --data DIR [--rows N] [--processes 2] [--json FILE] [--only ours|plain]
 
-DIR is the folder with training/deepscaler_part*.parquet and benchmarks/NAME.jsonl. Both sides: read, the gold verified by
-the judge, form, exact and near copies (MinHash by datasketch), benchmark questions by 5-grams, language, length, draw, parquet.
+DIR is the folder with training/deepscaler_part*.parquet and benchmarks/NAME.jsonl. Both sides: read, the gold
+verified by the judge, form, exact and near copies (MinHash by datasketch), benchmark questions by 5-grams, language,
+length, draw, parquet.
 The plain script is what one writes with `datasets`: map and filter with num_proc, MinHashLSH in memory, no journal, no
 reasons, no resume; it calls the same checks, so that only the machinery differs. Prints seconds, CPU seconds, rows per
 second and the peak memory of all processes together; each side runs in a process of its own.
@@ -54,7 +55,9 @@ def plain(data: Path, rows: int | None, processes: int, out: Path) -> int:
     table = load_dataset("parquet", data_files=files, split="train", cache_dir=str(out / "cache"))
     table = table.select(range(rows)) if rows else table
     table = table.map(
-        lambda r: {"problem": r["prompt"][0]["content"].removesuffix(SUFFIX), "answer": r["reward_model"]["ground_truth"]},
+        lambda r: {
+            "problem": r["prompt"][0]["content"].removesuffix(SUFFIX), "answer": r["reward_model"]["ground_truth"],
+        },
         remove_columns=table.column_names, num_proc=processes,
     )  # fmt: skip
     table = table.filter(lambda r: bool(r["answer"].strip()) and "\x0c" not in r["problem"], num_proc=processes)

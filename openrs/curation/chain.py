@@ -4,6 +4,7 @@ Rows stream through in parts, so memory does not grow with the source; what a st
 chain goes on where it was. The same input, recipe and seed give the same bytes.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -32,7 +33,7 @@ from openrs.curation.stages import check_of
 from openrs.curation.steps import Step, counts, made_from
 from openrs.curation.text import digest
 from openrs.data.models import local_model
-from openrs.errors import Failure
+from openrs.errors import Failure, Refusal
 from openrs.evaluation.engines import layout_of
 from openrs.evaluation.shards import Shard
 from openrs.recipe import Evaluation, Settings
@@ -51,6 +52,7 @@ class Chain:
     pool: Pool
     progress: Progress
     shard: Shard | None
+    lock: Lock
 
     @property
     def work(self) -> Path:
@@ -66,10 +68,10 @@ def curate(recipe: Curation, out: Path, workers: int, shard: Shard | None = None
     from openrs.curation.card import write_output
     from openrs.libraries import quiet
 
-    with _launched(out) as progress, Pool(workers) as pool:
+    with _launched(out, wait=shard is not None) as (lock, progress), Pool(workers) as pool:
         quiet(out / "work" / "libraries.log")
         write_text(out / "recipe.yaml", to_yaml(recipe))
-        chain = Chain(recipe, out, pool, progress, shard)
+        chain = Chain(recipe, out, pool, progress, shard, lock)
         identities = {name: dict(sources.identity(source)) for name, source in recipe.sources.items()}
         _foresee(chain)
         steps = [_read(chain, identities)]
@@ -82,13 +84,13 @@ def curate(recipe: Curation, out: Path, workers: int, shard: Shard | None = None
 
 
 @contextmanager
-def _launched(out: Path) -> Iterator[Progress]:
+def _launched(out: Path, *, wait: bool) -> Iterator[tuple[Lock, Progress]]:
     try:
-        with Lock(Run(out)), signals.handled():
+        with signals.handled(), _locked(out, wait=wait) as lock:
             (out / "work").mkdir(exist_ok=True)
             progress = Progress(out / "work" / "log")
             try:
-                yield progress
+                yield lock, progress
             finally:
                 progress.close()
     except OSError as error:
@@ -98,6 +100,17 @@ def _launched(out: Path) -> Iterator[Progress]:
             f"the disk of {out} is full: {error.filename or error}",
             mend="make room and give the same command again: it goes on from what is complete",
         ) from None
+
+
+def _locked(out: Path, *, wait: bool) -> Lock:
+    """The folder's lock. Shards of one folder start together: one does the stages before, the others wait for it."""
+    while True:
+        try:
+            return Lock(Run(out))
+        except Refusal as refusal:
+            if not wait or "in use" not in refusal.what:
+                raise
+            time.sleep(2)
 
 
 def _foresee(chain: Chain) -> None:
@@ -172,6 +185,8 @@ def _stage(chain: Chain, index: int, name: str, settings: Settings, before: Step
     if isinstance(settings, Difficulty) or (isinstance(settings, Form) and settings.llm is not None):
         from openrs.curation.difficulty import ask
 
+        if chain.shard is not None:
+            chain.lock.__exit__()  # each shard has a folder of its own for its samples, and locks that
         if not ask(
             settings, step, before, work=chain.work, progress=chain.progress, shard=chain.shard, seed=chain.recipe.seed,
             put_all=_put_all,

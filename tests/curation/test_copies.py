@@ -28,7 +28,9 @@ def rows_of(*asked):
 
 
 def test_exact_typed_otherwise_and_near(tmp_path):
-    long = "A farmer has some cows and 17 sheep in a field, and every morning he counts the legs of all animals. He counts $94$"
+    long = (
+        "A farmer has cows and 17 sheep in a field, and every morning he counts the legs of all animals. He counts $94$"
+    )
     found = find(
         rows_of(
             ("What is $1+1$?", "2"), ("What is $1+1$?", "2"), ("what is\n\\(1 + 1\\)", "2"), ("What is $1+2$?", "3"),
@@ -69,7 +71,7 @@ def test_a_near_copy_with_another_answer_stays_and_is_counted(tmp_path):
 
 
 def test_planted_near_copies_among_real_problems(shared_data, tmp_path):
-    """500 copies typed otherwise and 500 of the same sentences with one other number, planted in 3,000 real problems."""
+    """500 copies typed otherwise, and 500 with one other number, planted in 3,000 real problems."""
     rng = random.Random(7)
     real = list(dict.fromkeys(p for p, a in problems(shared_data) if 80 < len(p) < 900 and a))
     real = [p for p in rng.sample(real, 6000) if other_numbers(p, rng)][:3000]
@@ -95,7 +97,7 @@ def asked(shared_data, tmp_path_factory):
 
 
 def test_the_known_contaminated_questions_are_found(asked, shared_data):
-    """paper.md, section 2: normalised exact matches with MATH-500 7, OlympiadBench 1. Our normalisation sees these and more."""
+    """paper.md, section 2: normalised exact matches with MATH-500 7, OlympiadBench 1. Ours sees these and more."""
     settings, path = asked
     check = decontaminate.decontaminate(settings, path)
     questions = json.loads(path.read_text())
@@ -150,6 +152,6 @@ def test_planted_questions_are_found_and_changed_ones_are_not(asked):
 def test_a_benchmark_that_cannot_be_had_is_refused_with_the_way_out(tmp_path):
     from openrs.errors import Refusal
 
-    with pytest.raises(Refusal, match="decontamination: .* has no aime24") as raised:
+    with pytest.raises(Refusal, match=r"decontamination: .* has no aime24") as raised:
         decontaminate.gather(Decontaminate(benchmarks=["aime24"], data=str(tmp_path)), tmp_path)
     assert "stages.decontaminate.benchmarks" in raised.value.mend

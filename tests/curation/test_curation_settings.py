@@ -26,7 +26,7 @@ def test_the_paper_s_figures_stand_in_them():
         "Qwen/Qwen2.5-Math-7B-Instruct", 0.7, 0.9, 4096,
     )  # fmt: skip
     assert load("open-s1").stages["difficulty"].model == "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
-    assert list(load("open-s1").stages)[0] == "boxed"
+    assert next(iter(load("open-s1").stages)) == "boxed"
     for figure in ("59,029", "31,323", "21,533", "18,615"):
         assert figure in (RECIPES / "open-s1.yaml").read_text()
     assert all(figure in (RECIPES / "open-deepscaler.yaml").read_text() for figure in ("40,315", "21,044"))
@@ -45,17 +45,20 @@ def test_a_stage_may_stand_twice_under_a_name_of_its_own(tmp_path):
     assert type(recipe.stages["first"]) is KINDS["length"]
 
 
+HEAD = "title: t\nsources: {a: {path: x.jsonl}}\nstages:\n"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("title: t\nsources:\n  a:\n    path: x.jsonl\n    fiels: 3\n", "r.yaml:5: there is no setting sources.a.fiels"),
-        ("title: t\nsources: {a: {path: x.jsonl}}\nstages:\n  verfy: {}\n", "r.yaml:4: there is no stage verfy; did you mean verify"),
-        ("title: t\nsources: {a: {path: x.jsonl}}\nstages:\n  length:\n    max_tokns: 3\n", "r.yaml:5: there is no setting stages.length.max_tokns; did you mean max_tokens"),
-        ("title: t\nsources: {a: {path: x.jsonl}}\nstages:\n  draw: {}\n", "r.yaml:4: stages.draw: give either rows or strata"),
+        ("title: t\nsources:\n  a:\n    path: x.jsonl\n    fiels: 3\n", "r.yaml:5: there is no setting sources.a.fi"),
+        (HEAD + "  verfy: {}\n", "r.yaml:4: there is no stage verfy; did you mean verify"),
+        (HEAD + "  length:\n    max_tokns: 3\n", "r.yaml:5: there is no setting stages.length.max_tokns; did you mean"),
+        (HEAD + "  draw: {}\n", "r.yaml:4: stages.draw: give either rows or strata"),
         ("title: t\nsources: {a: {path: owner/name}}\n", "give its revision"),
         ("title: t\nstages: {}\n", "sources is missing"),
-        ("title: t\nsources: {a: {path: x.jsonl}}\nstages:\n  form: 3\n", "r.yaml:4: the stage form is 3"),
-        ("title: t\nsources: {a: {path: x.jsonl}}\nstages:\n  length: {system: '@none.txt'}\n", "none.txt cannot be read"),
+        (HEAD + "  form: 3\n", "r.yaml:4: the stage form is 3"),
+        (HEAD + "  length: {system: '@none.txt'}\n", "none.txt cannot be read"),
     ],
 )  # fmt: skip
 def test_faults_are_named_with_their_line(tmp_path, text, said):

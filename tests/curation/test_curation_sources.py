@@ -68,7 +68,8 @@ def test_broken_rows_of_parquet(tmp_path):
 def test_the_whole_chain_survives_them(tmp_path):
     path = tmp_path / "raw.jsonl"
     path.write_bytes(
-        b'{"problem": "What is 1+1? Give a number.", "answer": "2"}\n{"problem": "\x00"\n{"problem": "<b>\xff"}\n{"a": 1}\n'
+        b'{"problem": "What is 1+1? Give a number.", "answer": "2"}\n{"problem": "\x00"\n{"problem": "<b>\xff"}\n'
+        b'{"a": 1}\n'
         + json.dumps({"problem": "y" * 2**20, "answer": "|`<script>"}).encode()
         + b'\n{"problem": "What is 2+3? Give a number.", "answer": "5"}\n'
     )
@@ -129,7 +130,7 @@ def test_a_hub_set_needs_its_revision(tmp_path):
 
 def test_all_raw_rows_are_read(shared_data):
     paths = [str(shared_data / "training" / f"deepscaler_part{n}.parquet") for n in (1, 2)]
-    rows, reader = read(paths[0], answer="reward_model.ground_truth", strip_suffix=SUFFIX)
+    rows, _ = read(paths[0], answer="reward_model.ground_truth", strip_suffix=SUFFIX)
     more, _ = read(paths[1], answer="reward_model.ground_truth", strip_suffix=SUFFIX)
     everything = [*rows, *more]
     assert len(everything) == 40_315

@@ -1,4 +1,4 @@
-"""Pass rates by a real (tiny) model: counted, killed and resumed, in shards, changed on the way; and a model's opinion."""
+"""Pass rates by a real (tiny) model: counted, killed and resumed, in shards, changed on the way; opinions."""
 
 import json
 import os
@@ -100,12 +100,13 @@ def test_another_threshold_draws_nothing_anew(undisturbed, tmp_path, capsys):
     assert {r["reason"] for r in removed(tmp_path / "out")} <= {"the model always solves it", "too easy", "too hard"}
 
 
-def test_shards_make_the_whole(undisturbed, tmp_path, capsys):
+def test_shards_side_by_side_make_the_whole(undisturbed, tmp_path):
     file, out = undisturbed
-    for shard in ("1/2", "2/2"):
-        words = ["curate", str(file), "--out", str(tmp_path / "out"), "--workers", "1", "--shard", shard]
-        assert main(words) == 0
-        assert not (tmp_path / "out" / "train.parquet").exists()
+    words = ("curate", file, "--out", tmp_path / "out", "--workers", "1", "--shard")
+    for ran in [openrs(*words, shard) for shard in ("1/2", "2/2")]:
+        said, _ = ran.communicate(timeout=200)
+        assert ran.returncode == 0, said
+    assert not (tmp_path / "out" / "train.parquet").exists()
     drawn = journal(tmp_path / "out")
     assert len({(r["problem"], r["sample"]) for r in drawn}) == len(drawn) == 96
     curate(load(str(file)), tmp_path / "out", workers=1)

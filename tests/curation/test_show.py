@@ -15,7 +15,8 @@ HOSTILE = "<script>document.title='owned'</script><img src=x onerror=\"document.
 
 @pytest.fixture
 def data(tmp_path) -> Path:
-    rows = [{"problem": f"What is ${n}+1$ written out in full?", "answer": str(n + 1), "level": "Easy" if n % 2 else "Hard",
+    rows = [{"problem": f"What is ${n}+1$ written out in full?", "answer": str(n + 1),
+             "level": "Easy" if n % 2 else "Hard",
              "pass_rate": n / 40} for n in range(40)]  # fmt: skip
     rows += [rows[0], {"problem": rows[1]["problem"].replace("$", ""), "answer": "2"}]
     rows += [
@@ -80,7 +81,8 @@ def test_what_cannot_be_shown(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("answer", "kind"),
-    [("27", "whole number"), ("-1,000", "whole number"), ("2.5", "decimal"), (r"\frac{1}{2}", "fraction"), ("1/2", "fraction"),
+    [("27", "whole number"), ("-1,000", "whole number"), ("2.5", "decimal"), (r"\frac{1}{2}", "fraction"),
+     ("1/2", "fraction"),
      ("B", "letter"), ("x^2+1", "expression"), ("Tuesday", "words or other"), ("$7$", "whole number")],
 )  # fmt: skip
 def test_kinds_of_answers(answer, kind):
