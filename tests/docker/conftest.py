@@ -43,7 +43,7 @@ class Clone:
     def runs(self) -> Path:
         return self.path / "runs"
 
-    def sh(self, command: str, *, timeout: float = 280, given: str = "", **environment: str) -> Ended:
+    def sh(self, command: str, *, timeout: float = 900, given: str = "", **environment: str) -> Ended:
         """A command as a person types it, here."""
         done = subprocess.run(
             ["bash", "-c", command], cwd=self.path, env=self.environment | environment, input=given, timeout=timeout,
@@ -132,6 +132,9 @@ def clone(engine: None, hub: Any, tmp_path_factory: pytest.TempPathFactory) -> I
             "OPENRS_BUILD_NETWORK": "host",
             "OPENRS_FETCH_NETWORK": "host",
         }
+        raising = ["docker", "run", "--rm", "--network", "none", "--ulimit", "memlock=-1", STANDIN, "true"]
+        if subprocess.run(raising, capture_output=True, check=False).returncode != 0:
+            environment["COMPOSE_FILE"] += ":tests/docker/no-limits.yml"
     yield Clone(path, environment, user)
     subprocess.run(
         ["docker", "compose", "--profile", "*", "down", "--volumes", "--timeout", "1"],

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from conftest import TOKEN, Clone, docker
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(1800)]
 
 # Ten steps of the demo's training, on a model that nobody taught: seconds each.
 SHORT = """\
@@ -42,7 +42,7 @@ def test_a_stopped_training_goes_on_with_the_next_up_and_by_itself_after_75(
     run = clone.runs / "short"
     started = clone.sh("docker compose up -d train", RECIPE=recipe)
     assert started.code == 0, started.output
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 600
     while len(steps(run)) < 2:
         state = clone.container("train")["State"]
         said = clone.sh("docker compose logs train", RECIPE=recipe).output
@@ -80,7 +80,8 @@ def test_training_is_shut_in(image: dict[str, Any], clone: Clone) -> None:
     """What the engine was told; README's commands claim the GPUs and the run above trains under all of it."""
     recipe = "runs/short.yaml"
     clone.recipe("short.yaml", SHORT)
-    assert clone.sh("docker compose create train fetch evaluate", RECIPE=recipe).code == 0
+    created = clone.sh("docker compose create train fetch evaluate", RECIPE=recipe, COMPOSE_FILE="docker-compose.yml")
+    assert created.code == 0, created.output
     for service in ("train", "evaluate"):
         found = clone.container(service)
         host = found["HostConfig"]
@@ -126,7 +127,7 @@ def test_fetch_goes_on_after_faults_and_then_finds_all_of_it(image: dict[str, An
     ended = clone.sh("docker compose run --rm fetch")
     assert ended.code == 0, ended.output
     assert "DeepSeek-R1-Distill-Qwen-1.5B @ ad9f0ae: whole and checked" in ended.output
-    assert "bytes=1000-" in hub.gets("model.safetensors")  # what had arrived before the cut was kept
+    assert hub.faults["model.safetensors"] == []  # each of them came
     again = clone.sh("docker compose run --rm fetch")
     assert again.code == 0
     assert "there, every file equal to its SHA-256" in again.output
