@@ -123,7 +123,7 @@ def test_a_missing_token_is_one_line_and_a_given_one_is_in_no_log(
 def test_fetch_goes_on_after_faults_and_then_finds_all_of_it(image: dict[str, Any], clone: Clone, hub: Any) -> None:
     hub.faults["model.safetensors"] += ["500", "cut", "429"]
     hub.asked.clear()
-    clone.sh("docker compose down --volumes")
+    clone.sh("docker compose --profile '*' down --volumes")
     ended = clone.sh("docker compose run --rm fetch")
     assert ended.code == 0, ended.output
     assert "DeepSeek-R1-Distill-Qwen-1.5B @ ad9f0ae: whole and checked" in ended.output
@@ -148,7 +148,7 @@ def test_a_full_volume_is_said_in_a_few_lines(image: dict[str, Any], clone: Clon
         assert "free" in ended.output
         print(ended.output)
     finally:
-        clone.sh("docker compose down")
+        clone.sh("docker compose --profile '*' down")
         docker("volume", "rm", volume, check=False)
 
 

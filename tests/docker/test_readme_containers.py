@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Clone, Ended
+from conftest import ROOT, Clone, Ended, docker
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1800)]
 
@@ -115,6 +115,9 @@ def tensorboard_answers(ended: Ended, clone: Clone) -> None:
 
 def all_is_down(ended: Ended, clone: Clone) -> None:
     assert ended.code == 0, ended.output
+    project = f"label=com.docker.compose.project={clone.environment['COMPOSE_PROJECT_NAME']}"
+    assert docker("ps", "--all", "--quiet", "--filter", project) == ""  # without --profile compose would leave them all
+    assert docker("volume", "ls", "--quiet", "--filter", project) != ""
     assert (clone.runs / "demo" / "report.html").is_file()
 
 
@@ -136,7 +139,7 @@ EXPECTED: dict[str, Callable[[Ended, Clone], None]] = {
     "docker compose run --rm train exp3 --set grpo.learning_rate=2e-6 --run lr2": other_rate_is_refused,
     "docker compose run --rm evaluate exp3": nothing_to_evaluate,
     "docker compose up -d tensorboard": tensorboard_answers,
-    "docker compose down": all_is_down,
+    "docker compose --profile '*' down": all_is_down,
     "docker compose run --rm shell": shell_has_the_checkout,
 }
 GPUS = {"docker compose run --rm doctor", "docker compose up train", "RECIPE=exp1 docker compose up train",
