@@ -12,7 +12,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 def run(*words: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, timeout=240, check=False)
+    return subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, timeout=280, check=False)
 
 
 def test_gpu_step_compares_all_paths_on_a_cpu(tmp_path: Path) -> None:
@@ -24,7 +24,7 @@ def test_gpu_step_compares_all_paths_on_a_cpu(tmp_path: Path) -> None:
     assert found["device"] == "CPU"
     assert set(found["ratios"]) == {f"gpu_step/{path}_of_published" for path in ("trl", "rows", "packed")}
     rows = {row[0]: dict(zip(found["rows"][0], row, strict=True)) for row in found["rows"][1:]}
-    assert len(rows) == 14
+    assert len(rows) == 10
     assert all("apart" in row["check"] and row["tokens/s"] > 0 for row in rows.values())
     padding = {path: rows[f"{path}, sdpa, checkpointing, 6 rows"]["padding"] for path in ("published", "trl", "packed")}
     assert padding["packed"] == "0%"
