@@ -201,7 +201,7 @@ def markdown(
 
 def _about(stage: Stage) -> list[str]:
     lines = [f"### {code(stage.name, bare=True)}", ""]
-    facts = [f"{name}: {value:,}" for name, value in stage.facts.items() if isinstance(value, int)]
+    facts = [f"{name}: {value:,}" for name, value in stage.facts.items() if isinstance(value, int) and value]
     if facts:
         lines += [f"Known besides: {'; '.join(facts)}.", ""]
     for reason, count in sorted(stage.reasons.items(), key=lambda one: (-one[1], one[0])):

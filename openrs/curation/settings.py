@@ -240,6 +240,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> Curation:
             raise Refusal(
                 f"there is no file {name}", mend="give a JSONL or parquet file, a folder of them, or a recipe"
             )
+        tree["title"] = path.stem or "own"
         tree["sources"] = {(path.stem or "own").replace(".", "-"): {"path": name}}
     for override in overrides:
         _apply(override, tree, lines)
