@@ -40,14 +40,18 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m venv /opt/tools; \
     /opt/tools/bin/pip install --quiet --disable-pip-version-check --require-hashes -r /build/image.txt
 
+# The lock alone, so that a change of another one rebuilds nothing. cuda: locks/cuda-py3NN.txt, for the base's Python; else locks/NAME.txt
+FROM scratch AS lock
+ARG LOCK=cuda
+COPY locks/${LOCK}*.txt locks/image.txt /
+
 # --- the packages of the lock ----------------------------------------------------------------------------------------------------------
 FROM system AS dependencies
-# cuda (locks/cuda-py3NN.txt, for the base's Python), cpu, or another NAME of locks/NAME.txt
 ARG LOCK=cuda
 RUN --mount=type=cache,target=/root/.cache/uv \
     --mount=type=bind,from=wheels,target=/wheels \
     --mount=type=bind,from=tools,source=/opt/tools,target=/opt/tools \
-    --mount=type=bind,source=locks,target=/build/locks \
+    --mount=type=bind,from=lock,target=/build/locks \
     --mount=type=bind,source=docker/same-times,target=/build/same-times \
     --mount=type=bind,source=docker/install-lock,target=/build/install-lock \
     --mount=type=bind,source=docker/compile,target=/build/compile \
@@ -103,7 +107,8 @@ RUN --mount=type=bind,source=docker/same-times,target=/build/same-times \
 RUN --mount=type=cache,target=/root/.cache/uv \
     --mount=type=bind,from=tools,source=/opt/tools/bin/uv,target=/opt/tools/bin/uv \
     --mount=type=bind,from=wheels,target=/wheels \
-    --mount=type=bind,source=locks,target=/build/locks \
+    --mount=type=bind,source=locks/image.txt,target=/build/locks/image.txt \
+    --mount=type=bind,source=locks/paper-eval.txt,target=/build/locks/paper-eval.txt \
     --mount=type=bind,source=docker,target=/build/docker \
     /build/docker/same-times begin; \
     UV_PYTHON_INSTALL_DIR=/opt/python /opt/tools/bin/uv venv --quiet --no-config --python "$PAPER_PYTHON" /opt/paper; \
