@@ -1,5 +1,6 @@
 """What `openrs evaluate MODEL` may name: a model folder, a hub repository, one of the paper's checkpoints, a run."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,7 +65,7 @@ def evaluate_model(
     quiet()
     progress = Progress()
     found = []
-    with signals.handled(), Judge(timeout=JUDGE_SECONDS) as judge:
+    with signals.handled(), Judge(judges(), timeout=JUDGE_SECONDS) as judge:
         for target in targets:
             folder = keep.evaluation(target.label)
             with no_room_said(folder):
@@ -75,6 +76,12 @@ def evaluate_model(
             elif cut is not None:
                 progress.say(f"shard {shard} is drawn; openrs evaluate --merge {folder} puts all of them together")
     return found
+
+
+def judges() -> int:
+    """Workers of the judge: one processor is left to what draws the samples, which everything waits for."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(4, processors - 1))
 
 
 @contextmanager
