@@ -90,6 +90,7 @@ def check(repo: str | None, runs: int = 1) -> None:
     """Refuse, before hours of training, what could never be pushed: no token, no such name, several runs in one."""
     if repo is None:
         return
+    quiet()  # before the hub's library reads from the environment whether it may send telemetry
     from huggingface_hub import get_token
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -71,10 +72,24 @@ class Launched:
             time.sleep(0.01)
 
 
+def _fork_server() -> None:
+    """Python before 3.11.10 does not give the fork server our import path, and it leaves out without a word what it
+    cannot import."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *([before] if before else [])])
+    try:
+        forkserver.ensure_running()
+    finally:
+        del os.environ["PYTHONPATH"]
+        if before:
+            os.environ["PYTHONPATH"] = before
+
+
 def start(argv: Sequence[object], fault: Callable[[], None] | None = None, **environment: str) -> Launched:
     """Start `openrs ARGV` in a fork; `fault` runs in it first, and may break whatever it likes."""
     said = Path(f"{argv[argv.index('--run') + 1]}.said") if "--run" in argv else Path(os.devnull)
     said.parent.mkdir(parents=True, exist_ok=True)
+    _fork_server()
     # a daemon: one that a failed test left behind is ended with pytest, which would wait for it for ever
     process = _context.Process(target=_in_child, args=([str(a) for a in argv], said, fault, environment), daemon=True)
     process.start()
@@ -94,6 +109,7 @@ def _in_child(argv: list[str], said: Path, fault: Callable[[], None] | None, env
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     os.environ.update(environment)
+    assert "openrs.training.trainer" in sys.modules, "the fork server has not imported training_imports"
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     from openrs.cli import main
 

@@ -1,7 +1,10 @@
 """A checkpoint leaves the house as a plain model folder that any tool loads."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -190,3 +193,13 @@ def test_a_hub_that_never_gets_better(run: Path, hub: PushHub) -> None:
     with pytest.raises(Failure, match="base could not be pushed to me/tiny") as raised:
         uploads.push(run / "base", "me/tiny", private=True, say=lambda _: None, tries=2)
     assert raised.value.exit_code == 1
+
+
+def test_a_push_sends_no_telemetry() -> None:
+    """The hub's library reads once whether it may: whoever imports it first has to have said so."""
+    code = "from openrs import uploads; uploads.check('me/tiny'); from huggingface_hub import constants as c;"
+    words = [sys.executable, "-c", code + "print(c.HF_HUB_DISABLE_TELEMETRY)"]
+    environment = {name: value for name, value in os.environ.items() if "TELEMETRY" not in name}
+    environment["HF_TOKEN"] = "hf_planted0secret0"
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"

@@ -5,7 +5,6 @@ from openrs.libraries import quiet
 quiet()  # before the libraries are imported, hence E402; and they are imported only to be there, hence F401
 
 import datasets  # noqa: E402, F401
-import deepspeed  # noqa: E402, F401 - accelerate imports it in every training
 import pyarrow.parquet  # noqa: E402, F401
 import tensorboard.summary.writer.record_writer  # noqa: E402, F401
 import transformers.models.qwen2.modeling_qwen2  # noqa: E402, F401
