@@ -18,8 +18,10 @@ import itertools
 import json
 import math
 import os
+import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -88,6 +90,23 @@ def length(folder: Path) -> tuple[list[float], list[common.Spread]]:
     ]  # fmt: skip
 
 
+def watched(words: list[str], cwd: Path) -> float:
+    """Processor seconds of a command's whole tree, looked at ten times a second: torchrun's children are not waited for
+    by everybody above them, so the last look before they go is what counts."""
+    most = 0.0
+    with (cwd / "log").open("wb") as log:
+        process = subprocess.Popen(
+            words, cwd=cwd, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+            env=common.environment() | {"PYTHONPATH": f"{common.ROOT}:{Path(__file__).parent}"},
+        )  # fmt: skip
+        while process.poll() is None:
+            most = max(most, common.tree_seconds(process.pid))
+            time.sleep(0.1)
+    if process.returncode:
+        sys.exit(f"{' '.join(words)}\nended with {process.returncode}:\n{(cwd / 'log').read_text()[-2000:]}")
+    return most
+
+
 def processes(folder: Path) -> tuple[list[float], list[common.Spread]]:
     """Seconds of a step summed over the processes: what the second one adds is talk and idle work."""
     found = []
@@ -102,7 +121,7 @@ def processes(folder: Path) -> tuple[list[float], list[common.Spread]]:
                 words += ["--set", setting]
             words += ["--set", f"grpo.gradient_accumulation_steps={2 // number}"]
             words += ["--set", "grpo.per_device_train_batch_size=36"]
-            totals.append(cold_start.run(words, folder)[1])
+            totals.append(watched(words, folder))
         found.append(common.spread([(totals[1] - totals[0]) / 8]))
     return [1.0, 2.0], found
 
