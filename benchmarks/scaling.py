@@ -112,7 +112,7 @@ def processes(folder: Path) -> tuple[list[float], list[common.Spread]]:
     found = []
     for number in (1, 2):
         totals = []
-        for count in (4, 12):  # whole commands; the difference is eight steps
+        for count in (4, 28):  # whole commands; the difference is 24 steps
             place = folder / f"processes{number}-{count}"
             place.mkdir()
             (place / "base").symlink_to(folder / "base")
@@ -122,7 +122,7 @@ def processes(folder: Path) -> tuple[list[float], list[common.Spread]]:
             words += ["--set", f"grpo.gradient_accumulation_steps={2 // number}"]
             words += ["--set", "grpo.per_device_train_batch_size=36"]
             totals.append(watched(words, folder))
-        found.append(common.spread([(totals[1] - totals[0]) / 8]))
+        found.append(common.spread([(totals[1] - totals[0]) / 24]))
     return [1.0, 2.0], found
 
 
