@@ -1,12 +1,17 @@
 """Fixtures that several rooms' tests share."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 # Before torch is imported: some tests fork, and a forked child has none of OpenMP's threads (it would wait for ever).
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# A shell that starts pytest in the background ignores Ctrl-C for it, and every program the tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
