@@ -9,7 +9,7 @@ import pytest
 # Before torch is imported: some tests fork, and a forked child has none of OpenMP's threads (it would wait for ever).
 os.environ["OMP_NUM_THREADS"] = "1"
 
-# A shell that starts pytest in the background ignores Ctrl-C for it, and every program the tests start would inherit that.
+# A shell that starts pytest in the background ignores Ctrl-C for it, and all that the tests start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
