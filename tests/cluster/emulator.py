@@ -343,7 +343,7 @@ class Emulated:
     def asked(self, method: str, path: str = "") -> list[dict[str, str]]:
         return [params for verb, at, params in list(self.api.served) if verb == method and path in at]
 
-    def wait(self, test: Callable[[], Any], seconds: float = 10.0) -> Any:
+    def wait(self, test: Callable[[], Any], seconds: float = 30.0) -> Any:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             found = test()

@@ -227,13 +227,18 @@ def test_410_gone_lists_again_and_tells_what_changed_meanwhile(job: Emulated, cl
 
 
 def test_a_watch_goes_on_at_the_last_version(job: Emulated, cluster: Cluster) -> None:
+    def watched() -> list[dict[str, str]]:
+        return [params for params in job.asked("GET", "/jobs") if "watch" in params]
+
     with running(job, cluster) as found:
+        job.wait(watched)
         job.cut()
+        job.wait(lambda: len(watched()) >= 2)
         job.pod(POD, NAME, "Running", {"train": RUNNING}, node="gpu-7")
         found.until(job, "gpu-7")
         complete(job)
         found.finish()
-    watches = [params for params in job.asked("GET", "/jobs") if "watch" in params]
+    watches = watched()
     lists = [params for params in job.asked("GET", "/jobs") if "watch" not in params and params]
     assert len(watches) >= 2
     assert len(lists) == 1
