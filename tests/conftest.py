@@ -1,5 +1,6 @@
 """Fixtures that several rooms' tests share."""
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -12,6 +13,10 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # A shell that starts pytest in the background ignores Ctrl-C for it, and all that the tests start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# It reads HF_HUB_OFFLINE once, when first imported: here, so that no test's environment decides for those after it.
+with contextlib.suppress(ImportError):
+    import huggingface_hub.constants  # noqa: F401 - for what its import reads
 
 
 @pytest.fixture(scope="session")
