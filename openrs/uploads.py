@@ -20,6 +20,7 @@ from typing import Any
 from openrs.errors import EXIT_DONE, EXIT_FAILED, Failure, Refusal
 from openrs.export import export
 from openrs.libraries import quiet
+from openrs.machine.cache import offline
 from openrs.rundir import Journal, Run, now, read_jsonl, redact, write_json
 from openrs.training import checkpoints
 from openrs.training.processes import die_with_parent
@@ -87,7 +88,7 @@ def _pause(number: int, failed: _NotNow) -> float:
 
 
 def check(repo: str | None, runs: int = 1) -> None:
-    """Refuse, before hours of training, what could never be pushed: no token, no such name, several runs in one."""
+    """Refuse, before hours of training, what could never be pushed: offline, no token, no such name, several in one."""
     if repo is None:
         return
     quiet()  # before the hub's library reads from the environment whether it may send telemetry
@@ -99,6 +100,8 @@ def check(repo: str | None, runs: int = 1) -> None:
         validate_repo_id(repo)
     except HFValidationError:
         raise Refusal(f"--push {repo}: no name of a repository", mend="owner/name, as on the hub") from None
+    if offline():
+        raise Refusal(f"--push {repo}: HF_HUB_OFFLINE is set", mend="set HF_HUB_OFFLINE=0 (docker compose run: -e)")
     if get_token() is None:
         raise Refusal(f"--push {repo}: there is no token for the hub", mend="set HF_TOKEN to one that may write there")
     if runs > 1:

@@ -14,7 +14,10 @@ os.environ["OMP_NUM_THREADS"] = "1"
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# It reads HF_HUB_OFFLINE once, when first imported: here, so that no test's environment decides for those after it.
+# The hub's library reads these once, when first imported: here, so that neither a test's environment nor that of who
+# runs the tests (scripts/test sets HF_HUB_OFFLINE) decides for the others. Tests have hubs of their own, or none.
+for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "HF_ENDPOINT", "HF_TOKEN", "HF_HOME"):
+    os.environ.pop(name, None)
 with contextlib.suppress(ImportError):
     import huggingface_hub.constants  # noqa: F401 - for what its import reads
 

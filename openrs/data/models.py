@@ -1,7 +1,6 @@
 """A model as a folder on this disk, whatever its recipe calls it."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +33,7 @@ def _of_hub(name: str, revision: str | None) -> Path:
 
     ref = reference("model", name, "model", revision, allow_unpinned=True)
     folder = cache.snapshot(ref)
-    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
-    if folder is None or (cache.problems(ref, hashes=False) and not (offline and _whole(folder))):
+    if folder is None or (cache.problems(ref, hashes=False) and not (cache.offline() and _whole(folder))):
         fetch.fetch([ref], hub.Hub(hub_cache(), say=lambda line: print(line, flush=True)))  # noqa: T201 - minutes pass
         folder = cache.snapshot(ref)
     assert folder is not None

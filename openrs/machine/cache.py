@@ -29,6 +29,11 @@ class File:
     sha256: str
 
 
+def offline() -> bool:
+    """Whether HF_HUB_OFFLINE is set, as the hub's library reads it."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
 def repository(ref: Reference, cache: Path | None = None) -> Path:
     """Where the cache keeps a repository: models--owner--name or datasets--owner--name."""
     return hub_cache(cache) / f"{ref.kind}s--{ref.repo.replace('/', '--')}"

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from openrs.errors import Refusal
-from openrs.machine.cache import problems, read_lock, snapshot
+from openrs.machine.cache import offline, problems, read_lock, snapshot
 from openrs.machine.line import Line, State, judged
 from openrs.machine.nvidia import Nvidia
 from openrs.machine.pins import Reference, references
@@ -70,10 +70,6 @@ def lines(probe: Probe, recipe: Recipe | None, nvidia: Nvidia, *, quick: bool) -
     if not quick and (folder := model_folder(recipe, refs)) is not None:
         found.append(tokenizer_line(probe, folder))
     return found, hub_time
-
-
-def offline() -> bool:
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
 
 
 def torch_line(probe: Probe, gpus: int) -> Line:

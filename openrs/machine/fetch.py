@@ -4,7 +4,6 @@ Exit 0: all there and checked. 2: it cannot be had so. 75: the hub stays away or
 """
 
 import contextlib
-import os
 import queue
 import shutil
 import sys
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from openrs.errors import Refusal
 from openrs.machine import cache as caches
-from openrs.machine.cache import File
+from openrs.machine.cache import File, offline
 from openrs.machine.hub import Hub, Remote, part_of
 from openrs.machine.memory import GIB
 from openrs.machine.pins import Reference
@@ -76,7 +75,7 @@ def fetch(refs: Sequence[Reference], hub: Hub, *, workers: int = WORKERS, progre
 
     With HF_HUB_OFFLINE set it only checks. Raises Refusal or Interrupted as Hub does; KeyboardInterrupt at once.
     """
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
+    if offline():
         return _check_only(refs, hub)
     try:
         from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]

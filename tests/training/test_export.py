@@ -195,6 +195,15 @@ def test_a_hub_that_never_gets_better(run: Path, hub: PushHub) -> None:
     assert raised.value.exit_code == 1
 
 
+def test_offline_a_push_is_refused_before_anything_is_done(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_TOKEN", "hf_planted0secret0")
+    with pytest.raises(Refusal, match="--push me/tiny: HF_HUB_OFFLINE is set"):
+        uploads.check("me/tiny")
+    assert main(["export", str(run), "--push", "me/tiny"]) == 2
+    assert not (run / "export").exists()
+
+
 def test_a_push_sends_no_telemetry() -> None:
     """The hub's library reads once whether it may: whoever imports it first has to have said so."""
     code = "from openrs import uploads; uploads.check('me/tiny'); from huggingface_hub import constants as c;"
