@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from openrs.errors import Refusal
-from openrs.yaml_lines import Key, Lines, parse_value, read_yaml
+from openrs.yaml_lines import Key, Lines, override, place_of, read_yaml, text_of
 
 RECIPES = Path(__file__).parent / "recipes"
 GRPO_OPTIONS = Path(__file__).parent / "grpo_options.json"
@@ -249,8 +249,8 @@ def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
 
     path = _find(name)
     tree, lines = _extended(path)
-    for override in overrides:
-        _apply(override, tree, lines)
+    for change in overrides:
+        override(change, tree, lines, example="grpo.learning_rate=2e-6")
     try:
         recipe = Recipe.model_validate(tree)
     except ValidationError as error:
@@ -353,38 +353,7 @@ def _inline_files(tree: dict[str, Any], folder: Path, lines: Lines) -> None:
     for key in ("system", "user", "chat_template"):
         value = prompt.get(key) if isinstance(prompt, dict) else None
         if isinstance(value, str) and value.startswith("@"):
-            file = folder / value[1:]
-            try:
-                prompt[key] = file.read_bytes().decode("utf-8")  # type: ignore[index]
-            except (OSError, UnicodeDecodeError) as error:
-                raise Refusal(
-                    f"{lines['prompt', key]}: {file} cannot be read: {error}",
-                    mend="give a path relative to the recipe file",
-                ) from None
-
-
-def _apply(override: str, tree: dict[str, Any], lines: Lines) -> None:
-    name, equals, text = override.partition("=")
-    if not equals or not name:
-        raise Refusal(f"--set {override}: not KEY=VALUE", mend="e.g. --set grpo.learning_rate=2e-6")
-    try:
-        value = parse_value(text)
-    except yaml.YAMLError:
-        value = text  # a text that is no YAML is meant as it stands
-    key: Key = tuple(name.split("."))
-    here = tree
-    for part in key[:-1]:
-        below = here.setdefault(str(part), {})
-        if below is None:
-            below = here[str(part)] = {}
-        if not isinstance(below, dict):
-            raise Refusal(f"--set {override}: {part} holds {below!r}, nothing can be set inside it")
-        here = below
-    here[str(key[-1])] = value
-    for old in [line for line in lines if line[: len(key)] == key]:
-        del lines[old]
-    for n in range(1, len(key) + 1):
-        lines.setdefault(key[:n], f"--set {name}")
+            prompt[key] = text_of(folder / value[1:], lines["prompt", key])  # type: ignore[index]
 
 
 def _refusal(error: ValidationError, lines: Lines) -> Refusal:
@@ -393,7 +362,7 @@ def _refusal(error: ValidationError, lines: Lines) -> Refusal:
 
 
 def _problem(loc: Key, kind: str, message: str, value: Any, lines: Lines) -> str:
-    where = next((lines[loc[:n]] for n in range(len(loc), 0, -1) if loc[:n] in lines), "the recipe")
+    where = place_of(loc, lines)
     name = ".".join(str(part) for part in loc)
     if kind == "extra_forbidden":
         near = difflib.get_close_matches(str(loc[-1]), _known(loc[:-1]), n=1)

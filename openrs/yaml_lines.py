@@ -78,3 +78,44 @@ def _walk(node: yaml.Node, key: Key, file: str, lines: Lines) -> None:
         for index, value in enumerate(node.value):
             lines[*key, index] = f"{file}:{value.start_mark.line + 1}"
             _walk(value, (*key, index), file, lines)
+
+
+def place_of(loc: Key, lines: Lines) -> str:
+    """Where a key was written, or the nearest one above it."""
+    return next((lines[loc[:n]] for n in range(len(loc), 0, -1) if loc[:n] in lines), "the recipe")
+
+
+def override(change: str, tree: dict[str, Any], lines: Lines, *, example: str, false_is_empty: bool = False) -> None:
+    """Apply `--set KEY=VALUE` to a tree. Something can be set inside a key that holds null, and inside one that holds
+    false where `false_is_empty`. Raises Refusal for a text of another form, and for what has no inside."""
+    name, equals, text = change.partition("=")
+    if not equals or not name:
+        raise Refusal(f"--set {change}: not KEY=VALUE", mend=f"e.g. --set {example}")
+    try:
+        value = parse_value(text)
+    except yaml.YAMLError:
+        value = text  # a text that is no YAML is meant as it stands
+    key: Key = tuple(name.split("."))
+    here = tree
+    for part in key[:-1]:
+        below = here.setdefault(str(part), {})
+        if below is None or (false_is_empty and below is False):
+            below = here[str(part)] = {}
+        if not isinstance(below, dict):
+            raise Refusal(f"--set {change}: {part} holds {below!r}, nothing can be set inside it")
+        here = below
+    here[str(key[-1])] = value
+    for old in [line for line in lines if line[: len(key)] == key]:
+        del lines[old]
+    for n in range(1, len(key) + 1):
+        lines.setdefault(key[:n], f"--set {name}")
+
+
+def text_of(file: Path, where: str) -> str:
+    """The text of a file that the key at `where` names, byte for byte. Raises Refusal when it cannot be read."""
+    try:
+        return file.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refusal(
+            f"{where}: {file} cannot be read: {error}", mend="give a path relative to the recipe file"
+        ) from None

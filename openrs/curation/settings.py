@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 from openrs.errors import Refusal
 from openrs.recipe import Settings
 from openrs.recipe_checks import is_hub_name
-from openrs.yaml_lines import Key, Lines, parse_value, read_yaml
+from openrs.yaml_lines import Key, Lines, override, place_of, read_yaml, text_of
 
 RECIPES = Path(__file__).parent / "recipes"
 BENCHMARKS = ["aime24", "aime25", "amc23", "math_500", "minerva", "olympiadbench"]
@@ -204,6 +204,11 @@ class Curation(Settings):
     stages: dict[str, Any] = Field(default_factory=dict)
 
     @property
+    def boxed(self) -> bool:
+        """Whether a stage takes a missing answer from the solution's box."""
+        return any(isinstance(stage, Boxed) for stage in self.stages.values())
+
+    @property
     def hash(self) -> str:
         """SHA-256 of the resolved tree: equal exactly when every setting is."""
         return hashlib.sha256(json.dumps(tree_of(self), sort_keys=True).encode()).hexdigest()
@@ -242,8 +247,8 @@ def load(name: str, overrides: Sequence[str] = ()) -> Curation:
             )
         tree["title"] = path.stem or "own"
         tree["sources"] = {(path.stem or "own").replace(".", "-"): {"path": name}}
-    for override in overrides:
-        _apply(override, tree, lines)
+    for change in overrides:
+        override(change, tree, lines, example="stages.length.max_tokens=256", false_is_empty=True)
     faults: list[str] = []
     stages = tree.pop("stages", None) or {}
     try:
@@ -275,7 +280,7 @@ def _stages(given: Any, lines: Lines, faults: list[str], folder: Path) -> dict[s
             faults.append(f"{where}: there is no stage {kind}; {hint}")
             continue
         if isinstance(system := settings.get("system"), str) and system.startswith("@"):
-            settings["system"] = _text_of(folder / system[1:], where)
+            settings["system"] = text_of(folder / system[1:], where)
         try:
             stages[name] = KINDS[kind].model_validate(settings)
         except ValidationError as error:
@@ -283,18 +288,11 @@ def _stages(given: Any, lines: Lines, faults: list[str], folder: Path) -> dict[s
     return stages
 
 
-def _text_of(file: Path, where: str) -> str:
-    try:
-        return file.read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Refusal(f"{where}: {file} cannot be read: {error}", mend="give a path relative to the recipe") from None
-
-
 def _faults(error: ValidationError, prefix: Key, model: type[Settings], lines: Lines) -> list[str]:
     found = []
     for item in error.errors():
         loc = (*prefix, *(part for part in item["loc"] if part not in ("str", "list[str]")))
-        where = next((lines[loc[:n]] for n in range(len(loc), 0, -1) if loc[:n] in lines), "the recipe")
+        where = place_of(loc, lines)
         name = ".".join(map(str, loc))
         if item["type"] == "extra_forbidden":
             near = difflib.get_close_matches(str(loc[-1]), _known(model, item["loc"]), n=1)
@@ -310,27 +308,6 @@ def _known(model: type[Settings], loc: tuple[int | str, ...]) -> list[str]:
     below: dict[str, type[Settings]] = {"sources": Source, "strata": Stratum, "llm": Sampling}
     inner = next((below[str(part)] for part in loc[:-1] if str(part) in below), model)
     return list(inner.model_fields)
-
-
-def _apply(override: str, tree: dict[str, Any], lines: Lines) -> None:
-    name, equals, text = override.partition("=")
-    if not equals or not name:
-        raise Refusal(f"--set {override}: not KEY=VALUE", mend="e.g. --set stages.length.max_tokens=256")
-    try:
-        value = parse_value(text)
-    except yaml.YAMLError:
-        value = text
-    key: Key = tuple(name.split("."))
-    here = tree
-    for part in key[:-1]:
-        if not isinstance(here.get(str(part)), dict):
-            here[str(part)] = {}
-        here = here[str(part)]
-    here[str(key[-1])] = value
-    for old in [line for line in lines if line[: len(key)] == key]:
-        del lines[old]
-    for n in range(1, len(key) + 1):
-        lines.setdefault(key[:n], f"--set {name}")
 
 
 def _find(name: str) -> Path:

@@ -13,14 +13,12 @@ from typing import Any
 
 from openrs.curation.rows import Row
 from openrs.curation.settings import Curation, Source
-from openrs.data.rows import hub_rows
+from openrs.data.rows import MISSING, cell, column_names, hub_rows
 from openrs.errors import Refusal
-from openrs.recipe import Settings
 from openrs.rundir import sha256
 
 LONGEST_LINE = 32 * 2**20
 SHOWN = 2_000  # characters of a broken row that removed.parquet keeps
-_MISSING = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +50,6 @@ class Reader:
 
     def rows(self) -> Iterator[Read]:
         """Raises Refusal for a source that cannot be read at all."""
-        wants_box = any(type(stage).__name__ == "Boxed" for stage in self.recipe.stages.values())
         number = 0
         for name, source in self.recipe.sources.items():
             counted, with_problem, columns = 0, 0, ""
@@ -62,11 +59,11 @@ class Reader:
                     continue
                 if source.limit is not None and counted >= source.limit:
                     break
-                read = _read(raw, number, name, counted, source, wants_box=wants_box)
+                read = _read(raw, number, name, counted, source, wants_box=self.recipe.boxed)
                 number, counted = number + 1, counted + 1
                 if raw.row is not None:
-                    with_problem += _pick(raw.row, source.problem) is not _MISSING
-                    columns = columns or ", ".join(_names(raw.row))
+                    with_problem += _pick(raw.row, source.problem) is not MISSING
+                    columns = columns or ", ".join(column_names(raw.row))
                 if not with_problem and counted == 1000:
                     break
                 digest.update(json.dumps([read.row.problem, read.row.solution, read.row.answer]).encode())
@@ -201,7 +198,7 @@ def _batch(batch: Any) -> Sequence[Any]:
 def _read(raw: Raw, number: int, name: str, index: int, source: Source, *, wants_box: bool) -> Read:
     row = raw.row or {}
     own = _pick(row, source.id)
-    id_ = f"{name}/{index if own is _MISSING or own is None else _shown(str(own))}"
+    id_ = f"{name}/{index if own is MISSING or own is None else _shown(str(own))}"
     level = _pick(row, source.level)
     level_text = str(level)[:50] if isinstance(level, str | int) and not isinstance(level, bool) else None
     found, faults = {}, []
@@ -230,7 +227,7 @@ def _text(value: Any, part: str, longest: int) -> tuple[str, str]:
     if part == "problem" and isinstance(value, list):
         said = [m.get("content") for m in value if isinstance(m, Mapping) and m.get("role", "user") == "user"]
         value = said[-1] if said else value
-    if value is _MISSING or value is None:
+    if value is MISSING or value is None:
         return "", ""
     if part == "answer" and isinstance(value, int | float) and not isinstance(value, bool):
         if not math.isfinite(value):
@@ -258,23 +255,13 @@ def _odd(text: str, part: str) -> str:
 
 def _pick(row: Mapping[str, Any], names: str | list[str]) -> Any:
     """The first of the columns that the row has with something in it; dots go into nested ones."""
-    found: Any = _MISSING
+    found: Any = MISSING
     for name in _list(names):
-        value: Any = row.get(name, _MISSING)
-        if value is _MISSING:
-            value = row
-            for part in name.split("."):
-                if isinstance(value, Mapping) and part in value:
-                    value = value[part]
-                elif isinstance(value, list) and part.isdigit() and int(part) < len(value):
-                    value = value[int(part)]
-                else:
-                    value = _MISSING
-                    break
-        if value is not _MISSING:
+        value = cell(row, name)
+        if value is not MISSING:
             found = value
-        if value is not _MISSING and value is not None and value != "":
-            return value
+            if value is not None and value != "":
+                return value
     return found
 
 
@@ -286,20 +273,11 @@ def _list(names: str | list[str]) -> list[str]:
     return [names] if isinstance(names, str) else names
 
 
-def _names(row: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for key, value in row.items():
-        if isinstance(value, Mapping):
-            yield from _names(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}"
-
-
-def _nothing(name: str, source: Settings, counted: int, columns: str) -> Refusal:
+def _nothing(name: str, source: Source, counted: int, columns: str) -> Refusal:
     if counted == 0:
         return Refusal(f"the source {name} has no rows", mend=f"look into its path, and at sources.{name}.where")
-    asked = getattr(source, "problem", "")
     return Refusal(
-        f"no row of the source {name} has a problem in {asked if isinstance(asked, str) else ' or '.join(asked)}",
+        f"no row of the source {name} has a problem in {' or '.join(_list(source.problem))}",
         f"its columns: {columns}" if columns else "no row could be read",
         f"name the right one: --set sources.{name}.problem=COLUMN (and answer, solution); dots go into nested columns",
     )

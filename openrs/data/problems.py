@@ -1,11 +1,11 @@
 """Training problems from anywhere: JSONL, parquet, folders of them, the hub, nested schemas like verl's, or made."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openrs.data.rows import Row, hub_rows, jsonl_rows, parquet_rows
+from openrs.data.rows import MISSING, Row, cell, column_names, hub_rows, jsonl_rows, parquet_rows
 from openrs.errors import Refusal
 from openrs.recipe_checks import is_hub_name
 from openrs.rundir import sha256
@@ -74,32 +74,15 @@ def load_problems(data: "Data") -> Problems:
 
 
 def column(row: Row, name: str, source: str) -> Any:
-    """The value under a dotted name, e.g. `reward_model.ground_truth`. Refuses, listing what there is."""
-    if name in row:
-        return row[name]
-    value: Any = row
-    for part in name.split("."):
-        if isinstance(value, Mapping) and part in value:
-            value = value[part]
-        elif isinstance(value, list) and part.isdigit() and int(part) < len(value):
-            value = value[int(part)]
-        else:
-            raise Refusal(
-                f"{source} has no column {name}",
-                f"the columns there are: {', '.join(_names(row))}",
-                "name the right one in data.problem_column and data.answer_column (dots go into nested columns)",
-            )
+    """The value under a dotted name. Refuses, listing what there is."""
+    value = cell(row, name)
+    if value is MISSING:
+        raise Refusal(
+            f"{source} has no column {name}",
+            f"the columns there are: {', '.join(column_names(row))}",
+            "name the right one in data.problem_column and data.answer_column (dots go into nested columns)",
+        )
     return value
-
-
-def _names(row: Row, prefix: str = "") -> Iterator[str]:
-    for key, value in row.items():
-        if isinstance(value, Mapping):
-            yield from _names(value, f"{prefix}{key}.")
-        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
-            yield from _names(value[0], f"{prefix}{key}.0.")
-        else:
-            yield f"{prefix}{key}"
 
 
 def _text(value: Any) -> str:

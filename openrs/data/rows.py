@@ -9,6 +9,7 @@ from openrs.errors import Refusal
 from openrs.machine import cache
 
 Row = Mapping[str, Any]
+MISSING: Any = object()
 
 
 def jsonl_rows(path: Path) -> Iterator[Row]:
@@ -57,3 +58,29 @@ def hub_rows(repo: str, revision: str | None, subset: str | None, split: str, me
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise Refusal(f"data set {repo} at {revision or 'main'} cannot be had: {reason}", mend=mend) from None
     yield from rows
+
+
+def cell(row: Row, name: str) -> Any:
+    """The value under a name, or under a dotted one, e.g. `reward_model.ground_truth`; MISSING when there is none."""
+    if name in row:
+        return row[name]
+    value: Any = row
+    for part in name.split("."):
+        if isinstance(value, Mapping) and part in value:
+            value = value[part]
+        elif isinstance(value, list) and part.isdigit() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            return MISSING
+    return value
+
+
+def column_names(row: Row, prefix: str = "") -> Iterator[str]:
+    """All names that `cell` finds something plain under."""
+    for key, value in row.items():
+        if isinstance(value, Mapping):
+            yield from column_names(value, f"{prefix}{key}.")
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            yield from column_names(value[0], f"{prefix}{key}.0.")
+        else:
+            yield f"{prefix}{key}"
