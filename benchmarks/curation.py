@@ -48,7 +48,6 @@ def plain(data: Path, rows: int | None, processes: int, out: Path) -> int:
     from openrs.curation.rows import Row
     from openrs.curation.settings import Decontaminate, Form, Language, Length, Verify
     from openrs.curation.text import shingles, tokens
-    from openrs.rewards.grading import Judge
 
     disable_progress_bars()
     files = [str(data / "training" / f"deepscaler_part{n}.parquet") for n in (1, 2)]
@@ -65,10 +64,8 @@ def plain(data: Path, rows: int | None, processes: int, out: Path) -> int:
     def as_row(r: dict, n: int = 0) -> Row:
         return Row(n, str(n), "raw", "", r["problem"], None, r["answer"].strip())
 
-    with Judge(processes) as judge:
-        golds = Golds(judge, Verify())
+    with Golds(Verify(), processes) as golds:
         judged = golds.check([as_row(r, n) for n, r in enumerate(table)])
-        golds.close()
     good = [n for n, one in enumerate(judged) if isinstance(one, Row)]
     table = table.select(good)
     form = stages.check_of(Form())

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from openrs import manifest
-from openrs.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Failure, Interrupted, Refusal
+from openrs.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Interrupted, Refusal
 from openrs.libraries import quiet
 from openrs.recipe import Recipe, diff
-from openrs.rundir import NO_ROOM, Lock, Run
+from openrs.rundir import NO_ROOM, Lock, Run, disk_full
 from openrs.training import signals
 from openrs.training.progress import Progress
 
@@ -55,10 +55,7 @@ def attempt(
             if error.errno not in NO_ROOM:
                 code, reason = EXIT_FAILED, f"{type(error).__name__}: {error}"
                 raise
-            full = Failure(
-                f"the disk of {run.path} is full: {error.filename or error}",
-                mend="make room and give the same command again: it goes on from what is complete",
-            )
+            full = disk_full(run.path, error, "goes on from what is complete")
             code, reason = full.exit_code, str(full)
             raise full from None
         except BaseException as error:

@@ -3,6 +3,8 @@
 import contextlib
 import os
 import signal
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,19 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the shared data is not here ({folder}); set OPENRS_SHARED_DATA to its folder")
     return folder
+
+
+@pytest.fixture
+def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A disk of its own, in memory: 64 kB, or as DISK in the test's file says."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    size = getattr(request.module, "DISK", "64k")
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(place)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("mounting a small disk wants root, and a kernel that lets it")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 @pytest.fixture(scope="session")

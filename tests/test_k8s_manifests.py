@@ -2,72 +2,30 @@
 
 import importlib.util
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
+from k8s_files import (
+    GPU_JOBS,
+    JOBS,
+    K8S,
+    NEWEST,
+    ROOT,
+    VERSIONS,
+    all_containers,
+    job,
+    multinode,
+    plain_files,
+    pod_of,
+    pod_templates,
+    read,
+)
 
 kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="not installed (./scripts/setup --dev)")
-
-ROOT = Path(__file__).parents[1]
-K8S = ROOT / "k8s"
-VERSIONS = ["1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37"]
-JOBS = ["exp1", "exp2", "exp3", "exp3-seeds", "evaluate", "demo"]
-GPU_JOBS = [name for name in JOBS if name != "demo"]
-NEWEST = VERSIONS[-1]
-
-Object = dict[str, Any]
-
-
-def read(path: Path) -> list[Object]:
-    return [thing for thing in yaml.safe_load_all(path.read_text(encoding="utf-8")) if thing]
-
-
-def job(name: str) -> Object:
-    return next(thing for thing in read(K8S / f"job-{name}.yaml") if thing["kind"] == "Job")
-
-
-def pod_of(thing: Object) -> Object:
-    found: Object = thing["spec"]["template"]["spec"]
-    return found
-
-
-def all_containers(pod: Object) -> list[Object]:
-    return [*pod.get("initContainers", []), *pod["containers"]]
-
-
-def plain_files() -> list[Path]:
-    """Every file of k8s/ whose kinds Kubernetes itself has."""
-    skipped = ("kustomization.yaml",)
-    return sorted(
-        path
-        for path in K8S.rglob("*.yaml")
-        if path.name not in skipped and not path.is_symlink() and "multinode" not in path.parts
-    )
-
-
-def multinode() -> dict[str, Object]:
-    return {thing["kind"]: thing for path in sorted((K8S / "multinode").glob("*.yaml")) for thing in read(path)}
-
-
-def pod_templates() -> dict[str, Object]:
-    """Every Pod template there is, by where it stands."""
-    found = {f"job-{name}": job(name)["spec"]["template"] for name in JOBS}
-    there = multinode()
-    for kind, sets in (
-        ("JobSet", there["JobSet"]["spec"]),
-        ("TrainingRuntime", there["TrainingRuntime"]["spec"]["template"]["spec"]),
-    ):
-        for one in sets["replicatedJobs"]:
-            found[f"{kind} {one['name']}"] = one["template"]["spec"]["template"]
-    return found
 
 
 # --- valid ------------------------------------------------------------------------------------------------------------
@@ -249,73 +207,6 @@ def test_commands_are_commands_of_openrs() -> None:
                 parser().parse_args(words)
 
 
-# --- the evaluation's shell -------------------------------------------------------------------------------------------
-
-
-def evaluation(folder: Path, index: int, body: str) -> subprocess.Popen[bytes]:
-    """The container's script by a real sh, with an `openrs` that is `body`."""
-    container = pod_of(job("evaluate"))["containers"][0]
-    assert container["command"][:4] == ["tini", "-g", "--", "/bin/sh"]
-    program = folder / "bin" / "openrs"
-    program.parent.mkdir(exist_ok=True)
-    program.write_text(f"#!/bin/sh\n{body}\n")
-    program.chmod(0o755)
-    shards = next(one["value"] for one in container["env"] if one["name"] == "SHARDS")
-    environment = {
-        "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
-        "SHARDS": shards,
-        "JOB_COMPLETION_INDEX": str(index),
-    }
-    command = ["/bin/sh", *container["command"][4:], *container["args"]]
-    return subprocess.Popen(command, env=environment, cwd=folder, start_new_session=True)
-
-
-FAKE = """
-echo "$@" >> calls
-case "$*" in
-  *--shard*)
-    n=${*##*--shard }; d=runs/evaluate/eval/m/shards/$(echo "$n" | sed 's:/:-of-:')
-    mkdir -p "$d"; echo {} > "$d/done.json";;
-esac
-"""
-
-
-def test_every_index_draws_its_shard_and_the_last_one_merges(tmp_path: Path) -> None:
-    from openrs.cli import parser
-    from openrs.evaluation.shards import shard_from
-
-    spec = job("evaluate")["spec"]
-    for index in (0, 2, 3, 1):
-        assert evaluation(tmp_path, index, FAKE).wait(20) == 0
-    calls = (tmp_path / "calls").read_text().splitlines()
-    assert calls[-1] == "evaluate --merge runs/evaluate"
-    assert len(calls) == spec["completions"] + 1
-    shards = []
-    for call in calls:
-        args = parser().parse_args(call.split())
-        if args.shard:
-            shards.append(shard_from(args.shard))
-    assert sorted(shard.number for shard in shards) == [1, 2, 3, 4]
-    assert {shard.of for shard in shards} == {spec["completions"]}
-
-
-@pytest.mark.parametrize("code", [2, 75, 1])
-def test_the_shell_hands_the_exit_code_on_and_does_not_merge(tmp_path: Path, code: int) -> None:
-    assert evaluation(tmp_path, 0, f'echo "$@" >> calls; exit {code}').wait(20) == code
-    assert len((tmp_path / "calls").read_text().splitlines()) == 1
-
-
-def test_sigterm_reaches_openrs_and_its_75_comes_out(tmp_path: Path) -> None:
-    body = "trap 'echo stopping >> calls; exit 75' TERM; touch up; while :; do sleep 0.05; done"
-    process = evaluation(tmp_path, 0, body)
-    end = time.monotonic() + 20
-    while not (tmp_path / "up").exists() and time.monotonic() < end:
-        time.sleep(0.02)
-    os.killpg(process.pid, 15)  # what tini -g does with the SIGTERM it gets
-    assert process.wait(20) == 75
-    assert (tmp_path / "calls").read_text() == "stopping\n"
-
-
 # --- multi-node -------------------------------------------------------------------------------------------------------
 
 
@@ -367,81 +258,6 @@ def test_multinode_starts_torchrun_with_a_rendezvous_and_names_the_interface() -
         assert int(environment["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"]) < pod["terminationGracePeriodSeconds"], kind
     assert importlib.util.find_spec("openrs.training.nodes") is not None
     assert there["PersistentVolumeClaim"]["spec"]["accessModes"] == ["ReadWriteMany"]
-
-
-# --- kustomize --------------------------------------------------------------------------------------------------------
-
-needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
-
-
-def kustomized(folder: Path) -> list[Object]:
-    done = subprocess.run(
-        ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=False, timeout=60
-    )
-    assert done.returncode == 0, done.stderr[:2000]
-    return [thing for thing in yaml.safe_load_all(done.stdout) if thing]
-
-
-def folders(*names: str) -> list[Path]:
-    return sorted(path.parent for name in names for path in (K8S / name).rglob("kustomization.yaml"))
-
-
-@needs_kubectl
-@pytest.mark.parametrize(
-    "folder", folders("base", "overlays", "namespace"), ids=lambda path: str(path.relative_to(K8S))
-)
-def test_every_base_and_overlay_builds_offline_and_is_valid(folder: Path) -> None:
-    things = kustomized(folder)
-    for thing in things:
-        kubernetes_validate.validate(thing, NEWEST, strict=True)
-    if "base" in folder.parts:
-        assert things == sorted(read(folder / "job.yaml"), key=things.index)
-
-
-@needs_kubectl
-@pytest.mark.parametrize("name", sorted(path.parent.name for path in (K8S / "components").glob("*/kustomization.yaml")))
-@pytest.mark.parametrize("base", ["exp3", "evaluate"])
-def test_every_component_goes_with_every_kind_of_job(name: str, base: str, tmp_path: Path) -> None:
-    shutil.copytree(K8S, tmp_path / "k8s", symlinks=True)
-    overlay = tmp_path / "k8s" / "overlays" / "tried"
-    overlay.mkdir()
-    (overlay / "kustomization.yaml").write_text(
-        f"resources: [../../base/{base}]\ncomponents: [../../components/{name}]\n", encoding="utf-8"
-    )
-    things = {thing["kind"]: thing for thing in kustomized(overlay)}
-    for thing in things.values():
-        kubernetes_validate.validate(thing, NEWEST, strict=True)
-    changed, claim = things["Job"], things["PersistentVolumeClaim"]
-    pod = pod_of(changed)
-    assert changed != job(base) or claim != read(K8S / f"job-{base}.yaml")[0]  # it does something
-    match name:
-        case "image":
-            image = "registry.example.com/openrs@sha256:" + 64 * "1"
-            assert {container["image"] for container in all_containers(pod)} == {image}
-            assert {"name": "OPENRS_IMAGE_DIGEST", "value": image} in pod["containers"][0]["env"]
-        case "storage-class":
-            assert claim["spec"]["storageClassName"] == "fast-ssd"
-        case "shared-volume":
-            assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
-            assert "podAffinity" not in pod["affinity"]
-            assert "nodeAffinity" in pod["affinity"]
-        case "kueue":
-            assert changed["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "openrs"
-            assert "kueue.x-k8s.io/queue-name" not in changed["spec"]["template"]["metadata"]["labels"]
-        case "runtime-class":
-            assert pod["runtimeClassName"] == "nvidia"
-        case _:
-            products = json.dumps(pod["affinity"]["nodeAffinity"])
-            assert name.split("-")[1].upper() in products
-            assert "A40" not in products
-
-
-@needs_kubectl
-def test_the_example_overlay_changes_what_it_says() -> None:
-    things = {thing["kind"]: thing for thing in kustomized(K8S / "overlays" / "kueue-a100")}
-    assert things["Job"]["metadata"]["namespace"] == "openrs"
-    assert things["Job"]["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "openrs"
-    assert "OWNER" not in json.dumps(things)
 
 
 # --- rights, network, packaging ---------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ chain goes on where it was. The same input, recipe and seed give the same bytes.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,11 @@ from openrs.curation.stages import check_of
 from openrs.curation.steps import Step, counts, made_from
 from openrs.curation.text import digest
 from openrs.data.models import local_model
-from openrs.errors import Failure, Refusal
+from openrs.errors import Refusal
 from openrs.evaluation.engines import layout_of
 from openrs.evaluation.shards import Shard
 from openrs.recipe import Evaluation, Settings
-from openrs.rewards.grading import Judge
-from openrs.rundir import NO_ROOM, Lock, Run, write_text
+from openrs.rundir import Lock, Run, disk_full_said, write_text
 from openrs.training import signals
 from openrs.training.progress import Progress
 
@@ -85,21 +84,11 @@ def curate(recipe: Curation, out: Path, workers: int, shard: Shard | None = None
 
 @contextmanager
 def _launched(out: Path, *, wait: bool) -> Iterator[tuple[Lock, Progress]]:
-    try:
-        with signals.handled(), _locked(out, wait=wait) as lock:
-            (out / "work").mkdir(exist_ok=True)
-            progress = Progress(out / "work" / "log")
-            try:
-                yield lock, progress
-            finally:
-                progress.close()
-    except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
-        raise Failure(
-            f"the disk of {out} is full: {error.filename or error}",
-            mend="make room and give the same command again: it goes on from what is complete",
-        ) from None
+    said = disk_full_said(out, "goes on from what is complete")
+    with said, signals.handled(), _locked(out, wait=wait) as lock:
+        (out / "work").mkdir(exist_ok=True)
+        with closing(Progress(out / "work" / "log")) as progress:
+            yield lock, progress
 
 
 def _locked(out: Path, *, wait: bool) -> Lock:
@@ -133,8 +122,7 @@ def _read(chain: Chain, identities: dict[str, Any]) -> Step:
     """Sources into parts. A source is read again whole when a kill cut it short: that takes seconds."""
     recipe = chain.recipe
     facts = {name: [source.model_dump(exclude={"path"}), identities[name]] for name, source in recipe.sources.items()}
-    boxed = any(plain(stage)["kind"] == "boxed" for stage in recipe.stages.values())
-    step = Step("read", chain.work / "00-read", made_from("", {"sources": facts, "boxed": boxed}))
+    step = Step("read", chain.work / "00-read", made_from("", {"sources": facts, "boxed": recipe.boxed}))
     step.begin()
     if step.done() is not None:
         return step
@@ -187,11 +175,14 @@ def _stage(chain: Chain, index: int, name: str, settings: Settings, before: Step
 
         if chain.shard is not None:
             chain.lock.__exit__()  # each shard has a folder of its own for its samples, and locks that
-        if not ask(
-            settings, step, before, work=chain.work, progress=chain.progress, shard=chain.shard, seed=chain.recipe.seed,
-            put_all=_put_all,
-        ):  # fmt: skip
+        answer = ask(
+            settings, before, work=chain.work, progress=chain.progress, shard=chain.shard, seed=chain.recipe.seed
+        )
+        if answer is None:
             return None
+        decide, facts = answer
+        _put_all(step, before, decide)
+        _finish(chain, step, before, facts)
         return step
     chain.progress.start(0)
     found: dict[str, Any] = {}
@@ -215,12 +206,8 @@ def _row_task(settings: Settings, step: Step, before: Step, index: int, question
 
 
 def _verify(chain: Chain, settings: Verify, step: Step, before: Step) -> dict[str, Any]:
-    with Judge(chain.pool.workers, settings.timeout_seconds) as judge:
-        golds = Golds(judge, settings)
-        try:
-            _here(chain, step, before, golds.check)
-        finally:
-            golds.close()
+    with Golds(settings, chain.pool.workers) as golds:
+        _here(chain, step, before, golds.check)
     before_, after = (dict(_answers(one)) for one in (before, step))
     return {"answers rewritten": sum(before_[number] != answer for number, answer in after.items())}
 
@@ -236,12 +223,8 @@ def _duplicates(chain: Chain, settings: Duplicates, step: Step, before: Step) ->
     keys = [step.path / f"keys-{index:05d}" for index in range(len(before.parts()))]
     tasks = [(settings, before, n, key) for n, key in enumerate(keys) if not key.with_suffix(".npz").is_file()]
     _each(chain, step.name, _keys_task, tasks, before)
-    with Judge(chain.pool.workers) as judge:
-        golds = Golds(judge, Verify())
-        try:
-            found = duplicates.find(before.parts(), keys, settings, golds.same)
-        finally:
-            golds.close()
+    with Golds(Verify(), chain.pool.workers) as golds:
+        found = duplicates.find(before.parts(), keys, settings, golds.same)
     _put_all(step, before, lambda row: found.gone.get(row.number, row))
     for key in keys:
         key.with_suffix(".npz").unlink(missing_ok=True)
@@ -275,9 +258,9 @@ def _missing(step: Step, before: Step) -> list[int]:
 
 
 def _each(chain: Chain, name: str, task: Callable[..., int], tasks: Sequence[tuple[Any, ...]], before: Step) -> None:
-    """Parts in the pool, with progress in rows."""
+    """Parts in the pool, with progress in rows; the last but one of a task's words is its part."""
     total = sum(counts(path) for path in before.parts())
-    done = total - sum(counts(before.part(task_[-2] if task is _row_task else task_[2])) for task_ in tasks)
+    done = total - sum(counts(before.part(task_[-2])) for task_ in tasks)
     chain.progress.start(done)
     for rows in chain.pool.each(task, tasks):
         done += rows
@@ -306,5 +289,5 @@ def _finish(chain: Chain, step: Step, before: Step, facts: dict[str, Any]) -> No
     rows = sum(counts(path) for path in before.parts())
     kept = sum(counts(path) for path in step.parts())
     step.finish(rows, kept, facts)
-    more = "".join(f"; {name}: {value:,}" for name, value in facts.items())
+    more = "".join(f"; {name}: {value:,}" for name, value in facts.items() if isinstance(value, int))
     chain.progress.say(f"{step.name}: {kept:,} of {rows:,} rows stay{more}")

@@ -70,6 +70,9 @@ def _small(row: Mapping[str, Any]) -> dict[str, Any]:
 class Opinions(Judge):
     """In the place of the judge: the last KEEP or REMOVE of a completion. `correct` is KEEP."""
 
+    def start(self) -> None:
+        """Nothing has to: reading a word needs no process of its own."""
+
     def grade(self, items: Sequence[Item]) -> list[Grade]:
         return [self._opinion(item.completion) for item in items]
 
@@ -83,39 +86,31 @@ class Opinions(Judge):
 
 def ask(
     settings: Difficulty | Form,
-    step: Step,
     before: Step,
     *,
     work: Path,
     progress: Progress,
     shard: Shard | None,
     seed: int,
-    put_all: Callable[[Step, Step, Decide], None],
-) -> bool:
-    """The stage `difficulty`, or `form` with a model. False when only a shard's samples were drawn."""
+) -> tuple[Decide, dict[str, Any]] | None:
+    """The stage `difficulty`, or `form` with a model: what becomes of a row, and facts about the whole. None when only
+    a shard's samples were drawn."""
     rows = list(before.kept())  # a model's time is worth more than this memory: 1 KB a row and 7 KB a prompt
     if isinstance(settings, Form):
         assert settings.llm is not None
         rules = form(settings)
-        wanted = [row for row in rows if isinstance(rules(row), Row)]
-        verdicts, model = _verdicts(wanted, settings.llm, None, work=work, progress=progress, shard=shard, seed=seed)
-        if shard is not None:
-            return False
-        put_all(step, before, lambda row: _opinion(rules(row), verdicts))
-        facts: dict[str, Any] = {"asked": len(wanted)}
+        rows = [row for row in rows if isinstance(rules(row), Row)]
+        sampling, rule = settings.llm, None
     else:
-        verdicts, model = _verdicts(rows, settings, settings.rule, work=work, progress=progress, shard=shard, seed=seed)
-        if shard is not None:
-            return False
-        put_all(step, before, lambda row: _by_rate(row, verdicts[_digest(row)], settings))
-        total = sum((verdicts[_digest(row)] for row in rows), Counter())
-        facts = {"samples": total.total(), "correct": total["correct"]}
-    kept = sum(1 for _ in step.kept())
-    facts["model"] = model
-    step.finish(len(rows), kept, facts)
-    more = "".join(f"; {name}: {value:,}" for name, value in facts.items() if isinstance(value, int))
-    progress.say(f"{step.name}: {kept:,} of {len(rows):,} rows stay{more}")
-    return True
+        sampling, rule = settings, settings.rule
+    verdicts, model = _verdicts(rows, sampling, rule, work=work, progress=progress, shard=shard, seed=seed)
+    if shard is not None:
+        return None
+    if isinstance(settings, Form):
+        return lambda row: _opinion(rules(row), verdicts), {"asked": len(rows), "model": model}
+    total = sum((verdicts[_digest(row)] for row in rows), Counter())
+    facts = {"samples": total.total(), "correct": total["correct"], "model": model}
+    return lambda row: _by_rate(row, verdicts[_digest(row)], settings), facts
 
 
 def _by_rate(row: Row, verdicts: Counter[str], settings: Difficulty) -> Row | Out:

@@ -6,6 +6,7 @@ A gold that fails here pays nothing to a right answer in training, or (published
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Self
 
 from openrs.curation.rows import Out, Row
 from openrs.curation.settings import Verify
@@ -28,11 +29,12 @@ def gold_of(row: Row) -> str:
 
 
 class Golds:
-    """Asks the judge once for each different gold."""
+    """Asks the judge, of so many workers, once for each different gold. A context: leaving it ends the workers."""
 
-    def __init__(self, judge: Judge, settings: Verify) -> None:
-        self._judge, self._rule, self._mend = judge, Rule(settings.rule), settings.mend
-        self._slow = Judge(1, 6 * settings.timeout_seconds, judge.memory_bytes)
+    def __init__(self, settings: Verify, workers: int) -> None:
+        self._rule, self._mend = Rule(settings.rule), settings.mend
+        self._judge = Judge(workers, settings.timeout_seconds)
+        self._slow = Judge(1, 6 * settings.timeout_seconds)
         self._text_counts = settings.text == "drop"
         self._known: dict[tuple[str, str], Verdict | None] = {}  # None: correct, but compared as text only
 
@@ -40,11 +42,11 @@ class Golds:
         """Row by row: the row (its answer mended where that was needed), or why it goes."""
         if len(self._known) > REMEMBERED:
             self._known.clear()
-        first = self._verdicts([(gold_of(row), row.answer) for row in rows])
+        first = self._rows(rows)
         results: list[Row | Out] = []
         failed = [row for row, verdict in zip(rows, first, strict=True) if verdict != Verdict.CORRECT]
         better = [replace(row, answer=mended(row.answer)) for row in failed] if self._mend else failed
-        second = dict(zip([row.number for row in failed], zip(better, self._again(better), strict=True), strict=True))
+        second = dict(zip([row.number for row in failed], zip(better, self._rows(better), strict=True), strict=True))
         for row, verdict in zip(rows, first, strict=True):
             if verdict == Verdict.CORRECT:
                 results.append(row)
@@ -64,10 +66,14 @@ class Golds:
         right = [verdict in (Verdict.CORRECT, None) for verdict in both]
         return [a or b for a, b in zip(right[: len(pairs)], right[len(pairs) :], strict=True)]
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._judge.close()
         self._slow.close()
 
-    def _again(self, rows: Sequence[Row]) -> list[Verdict | None]:
+    def _rows(self, rows: Sequence[Row]) -> list[Verdict | None]:
         return self._verdicts([(gold_of(row), row.answer) for row in rows])
 
     def _verdicts(self, asked: Sequence[tuple[str, str]]) -> list[Verdict | None]:

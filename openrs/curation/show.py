@@ -4,6 +4,7 @@ Every row is looked at for lengths, levels, copies and benchmark questions; gold
 takes milliseconds each.
 """
 
+import heapq
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -18,7 +19,6 @@ from openrs.curation.pool import Pool
 from openrs.curation.rows import PART_ROWS, Out, Row, read_rows, write_rows
 from openrs.curation.settings import BENCHMARKS, Curation, Decontaminate, Duplicates, Source, Verify
 from openrs.errors import Refusal
-from openrs.rewards.grading import Judge
 from openrs.training.progress import Progress
 
 SHOWN_ROWS, SHOWN_TEXT = 5, 1200
@@ -173,12 +173,8 @@ def _copies(parts: Sequence[Path], folder: Path, shown: Shown, pool: Pool) -> No
     keys = [folder / f"keys-{index:05d}" for index in range(len(parts))]
     for _ in pool.each(_keys, [(part, key, settings) for part, key in zip(parts, keys, strict=True)]):
         pass
-    with Judge(pool.workers) as judge:
-        asked = Golds(judge, Verify())
-        try:
-            found = duplicates.find(parts, keys, settings, asked.same)
-        finally:
-            asked.close()
+    with Golds(Verify(), pool.workers) as asked:
+        found = duplicates.find(parts, keys, settings, asked.same)
     shown.unique, shown.facts = found.facts["texts"], found.facts
     for part in parts:
         for row in read_rows(part):
@@ -215,20 +211,13 @@ def _outs(part: Path, settings: Decontaminate, questions: Path) -> list[tuple[Ro
 def _golds(parts: Sequence[Path], shown: Shown, wanted: int, workers: int, progress: Progress) -> None:
     if wanted == 0:
         return
-    drawn: list[tuple[int, Row]] = []
-    for part in parts:
-        drawn += [(place(0, row), row) for row in read_rows(part)]
-        drawn = sorted(drawn, key=lambda one: one[0])[:wanted]
-    rows = [row for _, row in drawn]
+    every = ((place(0, row), row) for part in parts for row in read_rows(part))
+    rows = [row for _, row in heapq.nsmallest(wanted, every, key=lambda one: one[0])]
     progress.say(f"judging {len(rows):,} golds")
-    with Judge(workers) as judge:
-        asked = Golds(judge, Verify(mend=False))
-        try:
-            for row, out in zip(rows, asked.check(rows), strict=True):
-                if isinstance(out, Out):
-                    shown.golds.setdefault(out.reason, Finding()).add(row.place, row.problem, out.detail)
-        finally:
-            asked.close()
+    with Golds(Verify(mend=False), workers) as asked:
+        for row, out in zip(rows, asked.check(rows), strict=True):
+            if isinstance(out, Out):
+                shown.golds.setdefault(out.reason, Finding()).add(row.place, row.problem, out.detail)
     shown.judged = len(rows)
 
 

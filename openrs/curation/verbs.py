@@ -1,7 +1,6 @@
 """The command line's way into this room: `openrs curate` and `openrs data show`."""
 
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from openrs.curation.settings import Source, load
 from openrs.errors import EXIT_DONE, Refusal
 from openrs.evaluation.shards import shard_from
+from openrs.rewards.grading import processors
 from openrs.training.progress import Progress
 
 
@@ -58,5 +58,4 @@ def show(
 def _workers(asked: int | None) -> int:
     if asked is not None and asked < 1:
         raise Refusal(f"--workers {asked}", mend="at least one process")
-    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return asked or min(there, 32)
+    return asked or min(processors(), 32)

@@ -25,23 +25,27 @@ from openrs.training.processes import tail
 
 
 class EngineProcess:
-    """One engine's process as its parent sees it."""
+    """One engine's process as its parent sees it. It imports its libraries at once, and then waits for `load`."""
 
-    def __init__(self, number: int, device: str | None, log: Path) -> None:
-        self.name, self.log = f"engine {number}", log
+    def __init__(self, number: int, device: str | None, engine: str) -> None:
+        self.number, self.name, self.log = number, f"engine {number}", Path(os.devnull)
         gpu = {} if device is None else {"CUDA_VISIBLE_DEVICES": device}
-        with log.open("ab") as file:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "openrs.evaluation.engine_process", str(os.getpid())],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=file,
-                start_new_session=True,  # Ctrl-C is for us
-                env={**os.environ, **gpu},
-            )
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "openrs.evaluation.engine_process", str(os.getpid()), engine],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # until it gets its log
+            start_new_session=True,  # Ctrl-C is for us
+            env={**os.environ, **gpu},
+        )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._ask, self._answer = self._process.stdin, self._process.stdout
+
+    def load(self, settings: EngineSettings, log: Path) -> None:
+        self.log = log
+        log.touch()
+        self.give(json.dumps({"log": str(log.resolve()), "settings": asdict(settings)}).encode("ascii") + b"\n")
 
     def give(self, line: bytes) -> None:
         with contextlib.suppress(BrokenPipeError):  # its death is heard at the other pipe
@@ -74,29 +78,33 @@ class EngineProcess:
 
 
 class EnginePool:
-    """Starts the engines and waits until all of them are loaded.
+    """Starts the engines' processes: they import while the caller plans, and wait for `load`. To be closed."""
 
-    Args:
-        at_hand: units that an engine has at the same time; more wait here, for whichever engine comes first.
-        logs: folder for engine-0.log ...
-
-    Raises Refusal for a model that cannot be used, Failure when an engine dies while it loads.
-    """
-
-    def __init__(self, layout: Layout, settings: EngineSettings, at_hand: int, logs: Path) -> None:
-        self._at_hand = at_hand
-        logs.mkdir(parents=True, exist_ok=True)
+    def __init__(self, layout: Layout) -> None:
+        self._at_hand = 0
         self._engines: list[EngineProcess] = []
         try:
             for number, device in enumerate(layout.devices):
-                engine = EngineProcess(number, device, logs / f"engine-{number}.log")
-                self._engines.append(engine)
-                engine.give(json.dumps(asdict(settings)).encode("ascii") + b"\n")
-            for engine in self._engines:
-                engine.hear()
+                self._engines.append(EngineProcess(number, device, layout.engine))
         except BaseException:
             self.close()
             raise
+
+    def load(self, settings: EngineSettings, at_hand: int, logs: Path) -> None:
+        """Have the model loaded by all of them, and wait until they have.
+
+        Args:
+            at_hand: units that an engine has at the same time; more wait here, for whichever engine comes first.
+            logs: folder for engine-0.log ...
+
+        Raises Refusal for a model that cannot be used, Failure when an engine dies while it loads.
+        """
+        self._at_hand = at_hand
+        logs.mkdir(parents=True, exist_ok=True)
+        for engine in self._engines:
+            engine.load(settings, logs / f"engine-{engine.number}.log")
+        for engine in self._engines:
+            engine.hear()
 
     def generate(self, take: Take) -> Iterator[list[Sample]]:
         """Raises Failure when an engine dies; what was finished before has been handed over."""
@@ -138,5 +146,5 @@ class EnginePool:
             arrived.put(error)
 
     def close(self) -> None:
-        for engine in self._engines:
-            engine.end()
+        while self._engines:
+            self._engines.pop().end()

@@ -1,7 +1,7 @@
 """An engine in a process of its own: `python -m openrs.evaluation.engine_process`, started by engine_pool.py.
 
-Lines of JSON come in: first its settings, then units of work; lines of JSON go out: {"ready": true} or
-{"refused": [what, why, mend]}, then {"samples": [...]}. Its stderr is a log. It ends when its input ends.
+It imports what its engine needs. Then lines of JSON come in: its log and settings, then units of work; lines of JSON go
+out: {"ready": true} or {"refused": [what, why, mend]}, then {"samples": [...]}. It ends when its input ends.
 """
 
 import ctypes
@@ -15,16 +15,16 @@ import traceback
 from dataclasses import asdict
 from typing import Any
 
-from openrs.errors import EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, Refusal
+from openrs.errors import EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, Refusal, not_installed
 from openrs.evaluation.sampling import EngineSettings, Request, Unit
 
 
-def main(parent: int) -> None:
+def main(parent: int, engine: str) -> None:
     """Never returns: the process ends here, at once, whatever threads may still hold."""
     die_with(parent)
     code = EXIT_FAILED
     try:
-        code = serve()
+        code = serve(engine)
     except BaseException:  # noqa: BLE001 - the end of this process: its parent sees the log's last lines
         traceback.print_exc()
     finally:
@@ -32,10 +32,10 @@ def main(parent: int) -> None:
         os._exit(code)
 
 
-def serve() -> int:
+def serve(name: str) -> int:
     inbox, outbox = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(2, 1)  # what libraries print goes to the log
+    os.dup2(2, 1)
 
     def send(message: dict[str, Any]) -> None:
         outbox.write(json.dumps(message).encode("ascii") + b"\n")
@@ -43,9 +43,17 @@ def serve() -> int:
 
     from openrs.evaluation import engines
 
+    engines.warm(name)
+    if not (line := inbox.readline()):
+        return EXIT_DONE  # there was nothing to do
+    asked = json.loads(line)
+    log_to(asked["log"])
     try:
-        engine = engines.load(EngineSettings(**json.loads(inbox.readline())))
-    except Refusal as refusal:
+        engine = engines.load(EngineSettings(**asked["settings"]))
+    except (Refusal, ModuleNotFoundError) as error:
+        refusal = error if isinstance(error, Refusal) else not_installed(error)
+        if refusal is None:
+            raise
         send({"refused": [refusal.what, refusal.why, refusal.mend]})
         return EXIT_REFUSED
     send({"ready": True})
@@ -70,6 +78,13 @@ def serve() -> int:
             send({"samples": [asdict(sample) for sample in samples]})
 
 
+def log_to(path: str) -> None:
+    """What libraries print goes there from now on."""
+    log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    for output in (1, 2):
+        os.dup2(log, output)
+
+
 def die_with(parent: int) -> None:
     """End when the process that started this one ends, also by SIGKILL. On Linux the kernel sees to it; elsewhere the
     end of the input is heard."""
@@ -90,4 +105,4 @@ def unit_from(rows: list[list[Any]]) -> Unit:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), sys.argv[2])

@@ -1,5 +1,6 @@
 """Which engine, on how many GPUs, and how it is loaded: here, or in a process of its own for each GPU."""
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -23,7 +24,7 @@ class Layout:
 
     @property
     def here(self) -> bool:
-        """One transformers engine runs in this very process: nothing has to start, and it holds no GPU afterwards."""
+        """One transformers engine can run in this very process: it holds no GPU afterwards."""
         return self.engine == "transformers" and len(self.devices) == 1
 
 
@@ -61,6 +62,19 @@ def visible_gpus() -> list[str]:
     return [str(number) for number in range(len(lines))]
 
 
+def warm(engine: str) -> None:
+    """Import what `load` will need of it, seconds of it. What is missing is said by `load`."""
+    with contextlib.suppress(ImportError):
+        if engine == "vllm":
+            from openrs.evaluation import vllm_engine
+
+            vllm_engine.libraries()
+        else:
+            from openrs.evaluation import transformers_engine
+
+            transformers_engine.libraries()
+
+
 def load(settings: EngineSettings) -> Engine:
     """Load a model into this process. Raises Refusal for one that cannot be used.
 
@@ -74,9 +88,7 @@ def load(settings: EngineSettings) -> Engine:
 
         return VllmEngine(settings, encoder, stop_ids(encoder, folder))
     from openrs.evaluation.transformers_engine import TransformersEngine
-    from openrs.libraries import hide_progress_bars
 
-    hide_progress_bars()
     return TransformersEngine(settings, encoder, stop_ids(encoder, folder))
 
 

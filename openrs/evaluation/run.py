@@ -4,16 +4,20 @@ Leaves in its folder: settings.json, samples.jsonl (the journal), scores.json, r
 and the engines' logs.
 """
 
+import contextlib
+import importlib
 import json
+import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 from openrs.evaluation.benchmarks import Benchmark
 from openrs.evaluation.engine_pool import EnginePool
-from openrs.evaluation.engines import load
+from openrs.evaluation.engines import layout_of, load
 from openrs.evaluation.plan import Plan, Target, keep_record, prepare
 from openrs.evaluation.protocols import described
 from openrs.evaluation.sampling import Engine, Samples
@@ -39,13 +43,31 @@ def evaluate(
     judge: Judge,
     *,
     shard: Shard | None = None,
+    apart: bool = False,
 ) -> dict[str, Any] | None:
     """Draw the samples that are missing, judge them, and write scores.json; returns its content.
 
-    With a shard only its samples are drawn, into shards/ of the folder, and nothing is scored: returns None.
+    With a shard only its samples are drawn, into shards/ of the folder, and nothing is scored: returns None. Engines in
+    processes of their own start at once and import while this one plans; `apart`: so does one that could run here.
     Raises Refusal for unusable models, benchmarks and settings, and when `folder` holds an evaluation made otherwise;
     Failure when an engine dies.
     """
+    layout = layout_of(settings)
+    early = (apart or not layout.here) and read_scores(folder) is None
+    with closing(EnginePool(layout)) if early else nullcontext() as pool:
+        return _evaluate(target, settings, folder, progress, judge, shard=shard, pool=pool)
+
+
+def _evaluate(
+    target: Target,
+    settings: Evaluation,
+    folder: Path,
+    progress: Progress,
+    judge: Judge,
+    *,
+    shard: Shard | None,
+    pool: EnginePool | None,
+) -> dict[str, Any] | None:
     plan = prepare(target, settings)
     progress.say(described(settings, plan.layout.engine, plan.record["protocol"]["bos"]))
     if plan.inputs.checks:
@@ -54,7 +76,8 @@ def evaluate(
         folder, plan = shard.folder(folder), requests_of_shard(plan, shard)
     with Lock(Run(folder)), Samples(folder / "samples.jsonl") as samples:
         keep_record(folder, plan.record)
-        seconds, drawn = sample(plan, samples, folder, progress, judge)
+        meanwhile = import_ahead if shard is None else None
+        seconds, drawn = sample(plan, samples, folder, progress, judge, pool=pool, meanwhile=meanwhile)
         if shard is not None:
             finish_shard(folder, plan, seconds, drawn)
             return None
@@ -108,11 +131,19 @@ def answers(scores: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
 
 
 def sample(
-    plan: Plan, samples: Samples, folder: Path, progress: Progress, judge: Judge
+    plan: Plan,
+    samples: Samples,
+    folder: Path,
+    progress: Progress,
+    judge: Judge,
+    *,
+    pool: EnginePool | None = None,
+    meanwhile: Callable[[], None] | None = None,
 ) -> tuple[dict[str, float], int]:
     """Draw and judge what is missing. Returns the wall clock of loading, generating and scoring, and how many.
 
-    Judging goes on beside the generation; `score` is how much longer it took.
+    Judging goes on beside the generation; `score` is how much longer it took. `pool`: engines that wait already.
+    `meanwhile` is done beside engines that run in processes of their own; beside one here it would only slow it down.
     """
     missing = samples.missing(plan.units())
     if not missing:
@@ -122,23 +153,38 @@ def sample(
     count = len(plan.layout.devices)
     of = f"{len(missing)} units of work" if before else f"{len(plan.requests)} completions"
     progress.say(f"loading {plan.target.label}: {of}, {count} {plan.layout.engine} engine{'s' if count > 1 else ''}")
-    engine: Engine
-    if plan.layout.here:
-        engine = load(plan.engine())
-    else:
-        at_hand = min(AT_HAND[plan.layout.engine], -(-len(missing) // count))
-        engine = EnginePool(plan.layout, plan.engine(), at_hand, folder)
-    loaded = time.monotonic()
-    waiting = deque(missing)
+    judge.start()
+    if pool is None and not plan.layout.here:
+        pool = EnginePool(plan.layout)
+    beside = threading.Thread(target=meanwhile if pool is not None else None)
+    beside.start()
     try:
+        engine: Engine
+        if pool is not None:
+            engine = pool
+            pool.load(plan.engine(), min(AT_HAND[plan.layout.engine], -(-len(missing) // count)), folder)
+        else:
+            engine = load(plan.engine())
+        loaded = time.monotonic()
+        waiting = deque(missing)
         with Scoring(plan, samples, judge, progress) as scoring:
             for batch in engine.generate(lambda: waiting.popleft() if waiting else None):
                 scoring.give(batch)
             generated = time.monotonic()
-    finally:
         engine.close()
+    finally:
+        if pool is not None:
+            pool.close()
+        beside.join()  # a program that ends in the middle of an import does not end well
     seconds = {"load": loaded - began, "generate": generated - loaded, "score": time.monotonic() - generated}
     drawn = len(samples.rows) - before
     told = ", ".join(f"{name} {duration(value)}" for name, value in seconds.items())
     progress.say(f"{drawn} samples drawn and judged ({told})")
     return seconds, drawn
+
+
+def import_ahead() -> None:
+    """Import what the scores need: seconds of it."""
+    with contextlib.suppress(ImportError):  # said where it is really needed
+        for name in ("lighteval.logging.evaluation_tracker", "lighteval.tasks.lighteval_task", "scipy.stats"):
+            importlib.import_module(name)

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from openrs.evaluation import statistics
 from openrs.evaluation.benchmarks import EvalProblem
 from openrs.evaluation.sampling import Key
 from openrs.rundir import now
@@ -19,6 +18,8 @@ def score(problems: Sequence[EvalProblem], benchmark: str, samples: int, rows: R
     Returns the benchmark's part of scores.json: accuracy is avg@k, the interval takes the problems as a sample,
     interval_fixed these very problems. Every verdict but `correct` counts as wrong.
     """
+    from openrs.evaluation import statistics  # here, because scipy takes a second: see run.import_ahead
+
     grid = [[rows[benchmark, problem.id, sample] for sample in range(samples)] for problem in problems]
     correct = [[int(row["verdict"] == "correct") for row in line] for line in grid]
     answers = [[vote(row["answer"]) for row in line] for line in grid]

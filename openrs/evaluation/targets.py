@@ -1,14 +1,12 @@
 """What `openrs evaluate MODEL` may name: a model folder, a hub repository, one of the paper's checkpoints, a run."""
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from openrs import manifest
 from openrs.data.models import local_model
-from openrs.errors import Failure, Refusal
+from openrs.errors import Refusal
 from openrs.evaluation.merge import merge
 from openrs.evaluation.plan import Target
 from openrs.evaluation.protocols import chosen
@@ -19,8 +17,8 @@ from openrs.libraries import quiet
 from openrs.machine import pins
 from openrs.recipe import Evaluation, Recipe
 from openrs.recipe_checks import grpo_value, is_hub_name
-from openrs.rewards.grading import Judge
-from openrs.rundir import NO_ROOM, Run, run_at
+from openrs.rewards.grading import Judge, processors
+from openrs.rundir import Run, disk_full_said, run_at
 from openrs.training import checkpoints, lora, signals
 from openrs.training.progress import Progress
 
@@ -64,12 +62,13 @@ def evaluate_model(
     keep = run_at(keep_in) if keep_in is not None else run if recipe is not None else run_at("evaluations")
     quiet()
     progress = Progress()
+    apart = len(targets) == 1  # for several, the libraries are imported once, here
     found = []
     with signals.handled(), Judge(judges(), timeout=JUDGE_SECONDS) as judge:
         for target in targets:
             folder = keep.evaluation(target.label)
-            with no_room_said(folder):
-                scores = evaluate(target, settings, folder, progress, judge, shard=cut)
+            with disk_full_said(folder, "draws only what is missing"):
+                scores = evaluate(target, settings, folder, progress, judge, shard=cut, apart=apart)
             if scores is not None:
                 found.append(scores)
                 tell(progress, target.label, scores, folder)
@@ -80,22 +79,7 @@ def evaluate_model(
 
 def judges() -> int:
     """Workers of the judge: one processor is left to what draws the samples, which everything waits for."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(4, processors - 1))
-
-
-@contextmanager
-def no_room_said(folder: Path) -> Iterator[None]:
-    """A disk that gets full is no fault of the program. Raises Failure for it."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
-        raise Failure(
-            f"the disk of {folder} is full: {error.filename or error}",
-            mend="make room and give the same command again: it draws only what is missing",
-        ) from None
+    return max(1, min(4, processors() - 1))
 
 
 def resolved(

@@ -13,6 +13,7 @@ from typing import Any
 from openrs.data.tokenizer import ChatEncoder
 from openrs.errors import Refusal
 from openrs.evaluation.sampling import EngineSettings, Request, Sample, Take, Unit, finished, unit_seed
+from openrs.libraries import importing
 
 LIKELIEST = 256  # tokens that are looked at before all are sorted
 
@@ -28,6 +29,7 @@ class TransformersEngine:
     """
 
     def __init__(self, settings: EngineSettings, encoder: ChatEncoder, stops: frozenset[int]) -> None:
+        libraries()
         import torch
         from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, GenerationConfig
@@ -88,6 +90,13 @@ class TransformersEngine:
         tokens = row[: request.limit]
         end = next((place for place, token in enumerate(tokens, start=1) if token in self._stops), None)
         return finished(request, tokens[:end], "length" if end is None else "stop", self._encoder.decode(tokens[:end]))
+
+
+def libraries() -> None:
+    """Import them, and quietly."""
+    with importing():
+        import torch  # noqa: F401
+        from transformers import AutoModelForCausalLM, GenerationConfig, Qwen2ForCausalLM  # noqa: F401
 
 
 def nucleus(logits: Any, top_p: float) -> Any:

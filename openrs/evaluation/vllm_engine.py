@@ -24,11 +24,7 @@ class VllmEngine:
     """
 
     def __init__(self, settings: EngineSettings, encoder: ChatEncoder, stops: frozenset[int]) -> None:
-        # One process a GPU: nothing is left over when it is killed.
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-        for name in ("VLLM_NO_USAGE_STATS", "VLLM_DO_NOT_TRACK"):  # it would tell its makers about every start
-            os.environ.setdefault(name, "1")
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")
+        libraries()
         from vllm import EngineArgs, SamplingParams
         from vllm.platforms import current_platform
         from vllm.sampling_params import RequestOutputKind
@@ -102,3 +98,13 @@ class VllmEngine:
         tokens = list(completion.token_ids)
         finish = "stop" if completion.finish_reason == "stop" else "length"
         return finished(request, tokens, finish, self._encoder.decode(tokens))
+
+
+def libraries() -> None:
+    """Import vLLM, set up as it is used here: it reads these when it is imported."""
+    # One process a GPU: nothing is left over when it is killed.
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    for name in ("VLLM_NO_USAGE_STATS", "VLLM_DO_NOT_TRACK"):  # it would tell its makers about every start
+        os.environ.setdefault(name, "1")
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")
+    import vllm.v1.engine.llm_engine  # noqa: F401

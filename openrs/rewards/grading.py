@@ -93,7 +93,7 @@ class Judge:
             raise Refusal(
                 f"a judge with {memory_bytes} bytes of memory", "a worker needs about 100 MB only to start", "use 2 GiB"
             )
-        self.workers = workers if workers is not None else min(4, _processors())
+        self.workers = workers if workers is not None else min(4, processors())
         self.timeout = timeout
         self.memory_bytes = memory_bytes
         self._adopt()
@@ -192,7 +192,8 @@ class Judge:
             )
 
 
-def _processors() -> int:
+def processors() -> int:
+    """How many this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -12,7 +12,7 @@ from openrs.data.models import local_model
 from openrs.data.problems import Problems, load_problems
 from openrs.data.tokenizer import guard, load_tokenizer
 from openrs.errors import Refusal
-from openrs.libraries import hide_progress_bars
+from openrs.libraries import importing
 from openrs.recipe import Recipe
 from openrs.recipe_checks import grpo_value, prompts_per_step
 from openrs.rundir import Run, sha256
@@ -62,16 +62,15 @@ def train_from(recipe: Recipe, run: Run, progress: Progress, start: Path | None,
     checkpoint.
     Raises Refusal when a stop rule of the recipe ended the run (after a checkpoint), Failure when the canary did.
     """
-    from datasets import Dataset
+    with importing():
+        from datasets import Dataset
 
-    from openrs.rewards.functions import build_rewards
-    from openrs.rewards.grading import Judge
-    from openrs.training.alarms import Alarms
-    from openrs.training.guard import guarded
-    from openrs.training.record import Recorder
-    from openrs.training.trainer import Trainer
-
-    hide_progress_bars()
+        from openrs.rewards.functions import build_rewards
+        from openrs.rewards.grading import Judge
+        from openrs.training.alarms import Alarms
+        from openrs.training.guard import guarded
+        from openrs.training.record import Recorder
+        from openrs.training.trainer import Trainer
     model = base_model(recipe, run, progress)
     tokenizer = load_tokenizer(model, trust_remote_code=recipe.model.trust_remote_code)
     guard(tokenizer, model)

@@ -141,9 +141,10 @@ def test_vllm_follows_the_models_own_probabilities(papers_model, tmp_path):
     ids = tuple(range(1000, 1040))
     settings = EngineSettings("vllm", str(papers_model), "float32", 0.0, 1.0, 64, 0.9, False)
     requests = [Request("b", f"b/{n}", 0, n, limit, ids[n:]) for n, limit in enumerate((1, 4, 8))]
-    pool = EnginePool(Layout("vllm", (None,)), settings, 8, tmp_path)
+    pool = EnginePool(Layout("vllm", (None,)))
     waiting = [[request] for request in requests]
     try:
+        pool.load(settings, 8, tmp_path)
         samples = {
             one.problem: one for batch in pool.generate(lambda: waiting.pop() if waiting else None) for one in batch
         }

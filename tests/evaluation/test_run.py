@@ -25,9 +25,9 @@ from openrs.training import signals
 from openrs.training.progress import Progress
 
 
-def run(target, settings, folder, shard=None):
+def run(target, settings, folder, shard=None, apart=False):
     with Judge(workers=1) as judge:
-        return evaluate(target, settings, folder, Progress(), judge, shard=shard)
+        return evaluate(target, settings, folder, Progress(), judge, shard=shard, apart=apart)
 
 
 def rows(folder):
@@ -124,6 +124,37 @@ def test_asked_to_stop_it_leaves_with_75_and_goes_on(undisturbed, target, tmp_pa
     assert 0 < len(rows(folder)) < 68
     assert exact(run(target, settings, folder)) == exact(scores)
     assert rows(folder) == rows(whole)
+
+
+def test_an_engine_apart_gives_what_one_here_gives(undisturbed, target, tmp_path):
+    """As `openrs evaluate MODEL` has it: the engine imports in a process of its own while this one plans."""
+    settings, whole, scores = undisturbed
+    found = run(target, settings, tmp_path / "apart", apart=True)
+    assert rows(tmp_path / "apart") == rows(whole)
+    assert exact(found) == exact(scores)
+    assert (tmp_path / "apart" / "engine-0.log").is_file()
+    again = run(target, settings, tmp_path / "apart", apart=True)
+    assert exact(again) == exact(scores)
+
+
+def engines_of(parent):
+    """Processes of engines that a process has started."""
+    found = subprocess.run(["pgrep", "-P", str(parent), "-f", "engine_process"], capture_output=True, check=False)
+    return found.stdout.split()
+
+
+def test_what_is_refused_leaves_no_engine_and_no_folder(target, settings, tmp_path):
+    with pytest.raises(Refusal, match="do not fit into the model's window"):
+        run(target, settings(max_tokens=100_000), tmp_path / "refused", apart=True)
+    assert not (tmp_path / "refused").exists()
+    assert not engines_of(os.getpid())
+
+
+def test_an_engine_that_lacks_its_library_says_so(target, settings, tmp_path, monkeypatch):
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(Refusal, match="the package torch is not installed"):
+        run(target, settings(), tmp_path / "bare", apart=True)
 
 
 def test_two_engines_side_by_side_give_the_same(undisturbed, target, tmp_path):
@@ -435,7 +466,8 @@ from pathlib import Path
 from openrs.evaluation.engine_pool import EnginePool
 from openrs.evaluation.engines import Layout
 from openrs.evaluation.sampling import EngineSettings
-pool = EnginePool(Layout("transformers", (None,)), EngineSettings(**{asdict(settings)!r}), 2, Path({str(tmp_path)!r}))
+pool = EnginePool(Layout("transformers", (None,)))
+pool.load(EngineSettings(**{asdict(settings)!r}), 2, Path({str(tmp_path)!r}))
 print(pool._engines[0]._process.pid, flush=True)
 time.sleep(60)
 """

@@ -2,11 +2,8 @@
 
 import errno
 import json
-import os
 import random
 import shutil
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -209,18 +206,6 @@ def test_thinning_that_was_killed_is_done_next_time(folder: Path) -> None:
 
 
 # --- a disk that is full, for real ------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A tmpfs of 64 kB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(place)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("mounting a small disk wants root, and a kernel that lets it")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 def test_no_room_for_the_manifest(small_disk: Path) -> None:

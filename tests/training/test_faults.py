@@ -5,12 +5,9 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 import runs
 from push_hub import PushHub
 
@@ -18,21 +15,10 @@ from openrs.rundir import Run, write_json
 from openrs.training import checkpoints
 
 HERE = Path(__file__).parent
+DISK = "8m"
 
 
 # --- the disk ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A tmpfs of 8 MB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(place)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("mounting a small disk wants root, and a kernel that lets it")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 def fill(disk: Path, leave: int) -> None:
