@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from openrs import manifest
 from openrs.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Interrupted, Refusal
 from openrs.libraries import quiet
-from openrs.recipe import Recipe, diff
+from openrs.recipe import diff
 from openrs.rundir import NO_ROOM, Lock, Run, disk_full
+from openrs.settings import Recipe
 from openrs.training import signals
 from openrs.training.progress import Progress
 

@@ -10,8 +10,8 @@ from openrs import manifest
 from openrs.data.models import local_model
 from openrs.errors import Refusal
 from openrs.model_card import card
-from openrs.recipe import Recipe
 from openrs.rundir import Run, sha256, sync_folder, write_json, write_text
+from openrs.settings import Recipe
 from openrs.training import checkpoints
 
 ORIGIN = "openrs.json"  # what an export was made from, so that the same command finds it done

@@ -15,8 +15,9 @@ from typing import Any
 
 from openrs import __version__
 from openrs.errors import Refusal
-from openrs.recipe import Recipe, load_resolved, to_yaml
+from openrs.recipe import load_resolved, to_yaml
 from openrs.rundir import Run, now, redact, write_json, write_text
+from openrs.settings import Recipe
 
 UNKNOWN_END = "no end was recorded: killed, out of memory, or the machine went down"
 

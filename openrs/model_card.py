@@ -6,9 +6,9 @@ from typing import Any
 import yaml
 
 from openrs import manifest
-from openrs.recipe import Recipe
 from openrs.recipe_checks import is_hub_name
 from openrs.rundir import Run
+from openrs.settings import Recipe
 
 LIMITS = """\
 - It was trained on mathematics with a final answer that a program can compare, and measured on nothing else. Nobody

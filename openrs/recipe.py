@@ -1,234 +1,25 @@
-"""The one typed tree of settings: a YAML file with one level of `extends`, unknown keys refused, overrides by `--set`.
+"""A recipe read: a YAML file with one level of `extends`, unknown keys refused, overrides by `--set`, one typed tree.
 
 Never imports torch: `openrs recipe show`, the planner and the cluster verbs answer on a laptop in well under a second.
 """
 
 import difflib
-import hashlib
 import json
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from openrs.errors import Refusal
+from openrs.settings import Evaluation, Recipe
 from openrs.yaml_lines import Key, Lines, override, place_of, read_yaml, text_of
 
 RECIPES = Path(__file__).parent / "recipes"
 GRPO_OPTIONS = Path(__file__).parent / "grpo_options.json"
-
-
-class Settings(BaseModel):
-    """A section of the recipe: frozen, and a key it does not know is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class MadeModel(Settings):
-    """The demo's model, made on the spot (openrs/training/demo_model.py): a Qwen2 taught on corrupted sums."""
-
-    seed: int = 0
-    layers: int = Field(2, ge=1)
-    hidden: int = Field(96, ge=32)
-    heads: int = Field(3, ge=1, description="hidden / heads is the head size; vLLM on a CPU wants 32, 64, 80 ...")
-    steps: int = Field(350, ge=1, description="supervised steps of 64 demonstrations")
-    learning_rate: float = Field(6e-3, gt=0)
-
-
-class Lora(Settings):
-    """Low-rank adapters on all linear layers instead of training every weight."""
-
-    rank: int = Field(32, ge=1)
-    alpha: int = Field(128, ge=1)
-    dropout: float = Field(0.05, ge=0, lt=1)
-
-
-class Model(Settings):
-    name: str = Field(description="a folder, a hub repository, or `made` for the demo's model")
-    revision: str | None = Field(None, description="a hub commit; required for a hub repository")
-    allow_unpinned: bool = Field(False, description="take whatever the hub serves today")
-    dtype: Literal["bfloat16", "float32", "float16"] = "bfloat16"
-    attn_implementation: str = "sdpa"
-    context: int | None = Field(None, ge=8, description="tokens that fit into the model's window, when known")
-    trust_remote_code: bool = Field(False, description="run Python code that comes with the model")
-    allow_pickle_weights: bool = Field(False, description="load .bin weights, which can run code when loaded")
-    made: MadeModel | None = None
-    lora: Lora | None = None
-
-
-class Prompt(Settings):
-    system: str | None = Field(None, description="the system message, or @FILE beside the recipe")
-    user: str = Field("{problem}", description="the user message; {problem} stands for the problem")
-    max_tokens: int = Field(512, ge=1, description="longest prompt in tokens, BOS included")
-    too_long: Literal["refuse", "drop", "truncate_left"] = Field(
-        "drop", description="what happens to longer prompts; always counted"
-    )
-    double_bos: bool = Field(False, description="a second BOS in front, as the authors' generation had it")
-    chat_template: str | None = Field(None, description="a Jinja template, or @FILE; the tokenizer's own when absent")
-
-
-class Data(Settings):
-    source: str = Field(
-        description="a JSONL or parquet file, a folder of them, a hub data set, or `made` for the demo's sums"
-    )
-    revision: str | None = Field(None, description="a hub commit; required for a hub data set")
-    allow_unpinned: bool = Field(False, description="take whatever the hub serves today")
-    subset: str | None = None
-    split: str = "train"
-    problem_column: str = Field("problem", description="dots go into nested rows: prompt.0.content")
-    answer_column: str = Field("answer", description="the gold; dots go into nested rows: reward_model.ground_truth")
-    strip_suffix: str = Field("", description="an instruction at the end of each problem that is taken away")
-    answer_template: str = Field(
-        "{answer}", description="how the gold is handed to the judge; bare LaTeX wants ${answer}$"
-    )
-    missing_answer: Literal["refuse", "drop"] = "refuse"
-    limit: int | None = Field(None, ge=1, description="take only the first rows")
-
-
-class Reward(Settings):
-    name: str = Field(description="accuracy, format, cosine, overlong, or your own module:function")
-    weight: float = 1.0
-    args: dict[str, Any] = Field(default_factory=dict)
-
-
-class Rewards(Settings):
-    mode: Literal["paper", "corrected"] = Field(description="paper: as published, defects included; corrected: mended")
-    functions: list[Reward] = Field(min_length=1)
-    timeout_seconds: float = Field(5.0, gt=0, description="wall clock for judging one completion")
-    memory_gib: float = Field(2.0, gt=0, description="memory of one judging process")
-    workers: int | None = Field(None, ge=1)
-
-
-def _as_text(value: Any) -> Any:
-    """YAML makes a date of what looks like one."""
-    return value.isoformat() if isinstance(value, date) else value
-
-
-class Training(Settings):
-    stop_after: int | None = Field(None, ge=1, description="end here although the schedule spans grpo.max_steps")
-    max_hours: float | None = Field(
-        None, gt=0, description="checkpoint and leave with exit code 75 before this wall clock is over"
-    )
-    must_save_by: Annotated[str, BeforeValidator(_as_text)] | None = Field(
-        None, description="the same before this moment: ISO 8601, UTC without an offset"
-    )
-    keep_last: int = Field(2, ge=1, description="newest checkpoints kept")
-    keep_every: int | None = Field(None, ge=1, description="checkpoints at multiples of this are always kept")
-    old_weights_only: bool = Field(
-        False, description="older kept checkpoints lose what only serves to go on (3 to 7 times the weights)"
-    )
-    completions_every: int = Field(1, ge=1, description="steps between two saved samples of completions")
-    completions_kept: int = Field(8, ge=0, description="completions saved of each such step")
-    watchdog_factor: float = Field(10.0, gt=1, description="a step that takes so many times the median is a hang ...")
-    watchdog_least: float = Field(600.0, gt=0, description="... if it takes at least so many seconds; the first 3 x")
-    trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(
-        ["tensorboard"], description="mirrors of metrics.jsonl; none goes to the network"
-    )
-
-
-class Watch(Settings):
-    """One monitor (openrs/training/monitors.py says which metric it reads). A limit that is null is off."""
-
-    above: float | None = Field(None, description="an alarm in the log when the metric is above this")
-    below: float | None = Field(None, description="an alarm when it is below this")
-    stop_above: float | None = Field(None, description="above this, a checkpoint and the end, exit code 2")
-    stop_below: float | None = Field(None, description="below this, a checkpoint and the end, exit code 2")
-    steps: int = Field(3, ge=1, description="so many steps one after another before a limit counts")
-
-
-class Canary(Settings):
-    """vLLM and the trainer score the same fixed text after each weight sync; apart, the run ends with exit code 1."""
-
-    prompts: int = Field(8, ge=0, description="the first problems of the data; 0: no canary")
-    tokens: int = Field(32, ge=1, description="of greedy completion for each, made once at the start")
-    max_gap: float = Field(0.1, gt=0, description="mean |difference| of log-probabilities, nats (canary.py says why)")
-
-
-class Monitors(Settings):
-    """Alarms once a crossing, in the log and in metrics.jsonl. No rule stops a run unless the recipe sets it."""
-
-    capped: Watch = Watch(above=0.5)
-    no_signal: Watch = Watch(above=0.75)
-    kl: Watch = Watch(above=0.5)
-    kl_max: Watch = Watch(above=100.0)
-    length: Watch = Watch()
-    non_latin: Watch = Watch(above=0.05)
-    unparseable_golds: Watch = Watch(above=0.02)
-    cosine_wraps: Watch = Watch(above=0.0)
-    gap: Watch = Watch(above=0.05, steps=1)
-    generation_seconds: Watch = Watch()
-    reward_seconds: Watch = Watch()
-    update_seconds: Watch = Watch()
-    sync_seconds: Watch = Watch()
-    canary: Canary = Canary()
-
-
-class Evaluation(Settings):
-    benchmarks: list[str] = Field(default_factory=list)
-    data: str | None = Field(None, description="folder with NAME.jsonl files; the hub at pinned revisions when absent")
-    samples: int = Field(1, ge=1, description="completions per problem")
-    samples_small: int | None = Field(None, ge=1, description="the same for benchmarks of fewer than 100 problems")
-    temperature: float = Field(0.6, ge=0)
-    top_p: float = Field(0.95, gt=0, le=1)
-    max_tokens: int = Field(32768, ge=1)
-    window: int | None = Field(None, ge=2, description="prompt and completion together end after so many tokens")
-    double_bos: bool = Field(False, description="a second BOS in front, as the authors' evaluation had it")
-    seed: int = 1234
-    engine: Literal["auto", "vllm", "transformers"] = "auto"
-    processes: int | None = Field(None, ge=1, description="engines side by side; one a GPU when absent")
-    gpu_memory: float = Field(0.9, gt=0, le=1, description="share of a GPU's memory that vLLM takes")
-    batch_size: int = Field(64, ge=1, description="completions generated together by the transformers engine")
-    checkpoints: Literal["last", "all"] = Field(
-        "last", description="which checkpoints are evaluated beside the base: fixed before training"
-    )
-
-
-class Hardware(Settings):
-    gpu: str = Field("none", description="e.g. A40; none for a CPU")
-    gpus: int = Field(0, ge=0)
-    layout: Literal["single", "colocate", "split"] = Field("single", description="split: the last GPU only generates")
-    price_per_gpu_hour: float | None = Field(None, ge=0, description="US dollars")
-    processes: int | None = Field(
-        None, ge=1, description="training processes, where the layout does not say it (CPU tests)"
-    )
-    zero_stage: Literal[0, 2] = 0
-
-    @property
-    def world_size(self) -> int:
-        """Training processes: as set, or all GPUs, or all but the generating one."""
-        return self.processes or {"single": 1, "colocate": self.gpus, "split": self.gpus - 1}[self.layout]
-
-
-class Paper(Settings):
-    experiment: Literal["exp1", "exp2", "exp3"] | None = None
-    released_step: int | None = None
-    claims: list[str] = Field(default_factory=list)
-
-
-class Recipe(Settings):
-    """One experiment, whole. `grpo` goes to TRL's GRPOConfig as it is; every other section is openrs's own."""
-
-    title: str
-    model: Model
-    prompt: Prompt = Prompt()
-    data: Data
-    rewards: Rewards
-    grpo: dict[str, Any]
-    training: Training = Training()
-    monitors: Monitors = Monitors()
-    evaluation: Evaluation = Evaluation()
-    hardware: Hardware = Hardware()
-    paper: Paper = Paper()
-
-    @property
-    def hash(self) -> str:
-        """SHA-256 of the resolved tree in canonical JSON: equal exactly when every setting is."""
-        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 def packaged() -> dict[str, str]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from openrs.errors import Refusal
-from openrs.recipe import GRPO_OPTIONS, Recipe
+from openrs.recipe import GRPO_OPTIONS
+from openrs.settings import Recipe
 from openrs.yaml_lines import Lines
 
 # Options of GRPOConfig that another setting of the recipe, or openrs itself, decides.

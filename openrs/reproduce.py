@@ -10,10 +10,10 @@ from openrs.data.problems import load_problems
 from openrs.evaluation.run import JUDGE_SECONDS, evaluate
 from openrs.evaluation.scores import told
 from openrs.evaluation.targets import targets_of_run
-from openrs.recipe import Recipe
 from openrs.report.page import write_report
 from openrs.rewards.grading import Judge
 from openrs.rundir import Run
+from openrs.settings import Recipe
 from openrs.training.grpo import base_model
 from openrs.training.launch import train
 from openrs.training.progress import Progress

@@ -51,7 +51,7 @@ def made_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's model after a few supervised steps: it loads, generates and trains, and knows nothing."""
     pytest.importorskip("torch", reason="torch is not installed")
     from openrs.libraries import quiet
-    from openrs.recipe import MadeModel
+    from openrs.settings import MadeModel
     from openrs.training.demo_model import make
 
     quiet()

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from openrs.errors import Refusal
-from openrs.recipe import Recipe, diff, load, packaged, to_json, to_yaml
+from openrs.recipe import diff, load, packaged, to_json, to_yaml
 from openrs.recipe_checks import is_hub_name, prompts_per_step
+from openrs.settings import Recipe
 
 
 def refused(recipe: str | Path, *overrides: str) -> str:

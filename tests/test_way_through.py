@@ -8,8 +8,9 @@ import pytest
 
 from openrs.attempt import attempt
 from openrs.evaluation import statistics
-from openrs.recipe import Recipe, load
+from openrs.recipe import load
 from openrs.rundir import Run, read_jsonl
+from openrs.settings import Recipe
 
 
 def trained(run: Run, recipe: Recipe) -> list[dict[str, Any]]:
@@ -146,8 +147,8 @@ def test_same_seed_same_digits(tmp_path: Path, made_model: Path) -> None:
 def test_real_problems_end_honestly_near_zero(tmp_path: Path, shared_data: Path, taught_model: Path) -> None:
     """20 steps on DeepScaleR's rows and an evaluation on AMC23: a model of sums knows no competition mathematics."""
     from openrs.evaluation.run import Target, evaluate
-    from openrs.recipe import Evaluation
     from openrs.rewards.grading import Judge
+    from openrs.settings import Evaluation
     from openrs.training.progress import Progress
 
     recipe = small(

@@ -17,8 +17,9 @@ from openrs.cluster.sizes import Sizes, sizes_of
 from openrs.errors import Refusal
 from openrs.machine.gpus import TABLE, find
 from openrs.machine.pins import references
-from openrs.recipe import Recipe, packaged, to_yaml
+from openrs.recipe import packaged, to_yaml
 from openrs.recipe_checks import is_hub_name
+from openrs.settings import Recipe
 from openrs.yaml_lines import read_yaml
 
 Object = dict[str, Any]

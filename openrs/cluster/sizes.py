@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from openrs.errors import Refusal
 from openrs.machine.memory import GIB
 from openrs.machine.planner import Plan, plan
-from openrs.recipe import Recipe
+from openrs.settings import Recipe
 
 CPUS_PER_GPU = 4  # a trainer, a judge, and their loaders
 SHM_PER_GPU = 4  # GiB of /dev/shm: NCCL's buffers, and vLLM's

@@ -14,7 +14,8 @@ from openrs.cluster.control import Say, remove_job, suspend
 from openrs.cluster.jobs import RECIPE, Made
 from openrs.cluster.reading import read_job, run_of
 from openrs.errors import Failure, Refusal
-from openrs.recipe import Recipe, diff
+from openrs.recipe import diff
+from openrs.settings import Recipe
 
 What = Literal["made", "there", "resumed", "replaced"]
 

@@ -21,8 +21,8 @@ from openrs.curation.settings import Curation
 from openrs.curation.steps import Step
 from openrs.curation.text import fingerprint
 from openrs.manifest import code_version
-from openrs.recipe import Settings
 from openrs.rundir import sha256, sync_folder, write_json, write_text
+from openrs.settings import Settings
 from openrs.training.progress import Progress
 
 EXAMPLES = 3  # removed rows shown for each reason

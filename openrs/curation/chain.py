@@ -36,8 +36,8 @@ from openrs.data.models import local_model
 from openrs.errors import Refusal
 from openrs.evaluation.engines import layout_of
 from openrs.evaluation.shards import Shard
-from openrs.recipe import Evaluation, Settings
 from openrs.rundir import Lock, Run, disk_full_said, write_text
+from openrs.settings import Evaluation, Settings
 from openrs.training import signals
 from openrs.training.progress import Progress
 

@@ -27,9 +27,9 @@ from openrs.evaluation.plan import Plan, Target, keep_record, protocol_of, refus
 from openrs.evaluation.run import sample
 from openrs.evaluation.sampling import Sample, Samples, key_of
 from openrs.evaluation.shards import Shard
-from openrs.recipe import Evaluation
 from openrs.rewards.grading import Grade, Item, Judge, Rule, Verdict
 from openrs.rundir import Lock, Run, read_jsonl
+from openrs.settings import Evaluation
 from openrs.training.progress import Progress
 
 ASKED = "problems"

@@ -15,8 +15,8 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from openrs.errors import Refusal
-from openrs.recipe import Settings
 from openrs.recipe_checks import is_hub_name
+from openrs.settings import Settings
 from openrs.yaml_lines import Key, Lines, override, place_of, read_yaml, text_of
 
 RECIPES = Path(__file__).parent / "recipes"

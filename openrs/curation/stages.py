@@ -10,7 +10,7 @@ from typing import Any
 from openrs.curation.decontaminate import decontaminate
 from openrs.curation.rows import Out, Row
 from openrs.curation.settings import Boxed, Decontaminate, Form, Language, Length
-from openrs.recipe import Settings
+from openrs.settings import Settings
 from openrs.training.monitors import letters
 
 Check = Callable[[Row], Row | Out]

@@ -11,7 +11,7 @@ from openrs.recipe_checks import is_hub_name
 from openrs.rundir import sha256
 
 if TYPE_CHECKING:
-    from openrs.recipe import Data
+    from openrs.settings import Data
 
 
 @dataclass(frozen=True, slots=True)

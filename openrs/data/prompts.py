@@ -12,7 +12,7 @@ from openrs.errors import Refusal
 
 if TYPE_CHECKING:
     from openrs.data.problems import Problem
-    from openrs.recipe import Prompt
+    from openrs.settings import Prompt
 
 
 @dataclass(frozen=True, slots=True)

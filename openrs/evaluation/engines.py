@@ -12,7 +12,7 @@ from pathlib import Path
 from openrs.data.tokenizer import ChatEncoder
 from openrs.errors import Refusal
 from openrs.evaluation.sampling import Engine, EngineSettings
-from openrs.recipe import Evaluation
+from openrs.settings import Evaluation
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ from openrs.evaluation.run import write_scores
 from openrs.evaluation.sampling import Key, key_of
 from openrs.evaluation.scores import document_of
 from openrs.evaluation.shards import DONE, Shard, assigned, pairs_of
-from openrs.recipe import Evaluation
 from openrs.rundir import read_jsonl, run_at, sync_folder, write_json
+from openrs.settings import Evaluation
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ from openrs.evaluation.engines import Layout, layout_of
 from openrs.evaluation.inputs import InputsReport, asked, check_asked, combined
 from openrs.evaluation.protocols import name_of, samples_of
 from openrs.evaluation.sampling import EngineSettings, Request, seed_of, units_of
-from openrs.recipe import Evaluation
 from openrs.rundir import sha256, write_json
+from openrs.settings import Evaluation
 
 RECORD = "settings.json"
 

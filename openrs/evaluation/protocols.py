@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from openrs.evaluation.benchmarks import Benchmark
-from openrs.recipe import Evaluation, with_changes
+from openrs.recipe import with_changes
+from openrs.settings import Evaluation
 
 Name = Literal["paper", "sober", "custom"]
 

@@ -24,9 +24,9 @@ from openrs.evaluation.sampling import Engine, Samples
 from openrs.evaluation.scores import Rows, document_of, joined
 from openrs.evaluation.scoring import Scoring
 from openrs.evaluation.shards import Shard, finish_shard, requests_of_shard
-from openrs.recipe import Evaluation
 from openrs.rewards.grading import Judge
 from openrs.rundir import Lock, Run, write_json
+from openrs.settings import Evaluation
 from openrs.training.progress import Progress, duration
 
 # lighteval gives each reading and each comparison 5 s. The judge's own limit is over all of them, so it must be well

@@ -15,10 +15,10 @@ from openrs.evaluation.scores import told
 from openrs.evaluation.shards import shard_from
 from openrs.libraries import quiet
 from openrs.machine import pins
-from openrs.recipe import Evaluation, Recipe
 from openrs.recipe_checks import grpo_value, is_hub_name
 from openrs.rewards.grading import Judge, processors
 from openrs.rundir import Run, disk_full_said, run_at
+from openrs.settings import Evaluation, Recipe
 from openrs.training import checkpoints, lora, signals
 from openrs.training.progress import Progress
 

@@ -18,7 +18,7 @@ from openrs.machine.line import Line, State, judged
 from openrs.machine.nvidia import Nvidia
 from openrs.machine.pins import Reference, references
 from openrs.machine.probe import Probe
-from openrs.recipe import Recipe
+from openrs.settings import Recipe
 
 HUB = "https://huggingface.co"
 PATIENCE = 4.0  # seconds for the hub to answer

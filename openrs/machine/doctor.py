@@ -14,7 +14,7 @@ from openrs.machine.line import Line
 from openrs.machine.plan_text import wrapped
 from openrs.machine.planner import Plan, plan
 from openrs.machine.probe import Probe
-from openrs.recipe import Recipe
+from openrs.settings import Recipe
 
 QUICK_LIMIT = 1.2  # seconds for a tool under --quick, which answers in under two
 SLOW_LIMIT = 120.0  # seconds for torch to be loaded from a cold disk

@@ -20,7 +20,7 @@ from openrs.machine.hub import Hub, Remote, part_of
 from openrs.machine.memory import GIB
 from openrs.machine.pins import Reference
 from openrs.machine.shapes import hub_cache, shape_of
-from openrs.recipe import Model
+from openrs.settings import Model
 
 SPARE = 1 * GIB  # room on the disk that is left alone
 WORKERS = 4

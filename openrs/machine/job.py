@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from openrs.errors import Refusal
 from openrs.machine.gpus import Gpu
 from openrs.machine.shapes import BYTES, Shape, shape_of
-from openrs.recipe import Recipe
 from openrs.recipe_checks import grpo_value
+from openrs.settings import Recipe
 
 JUDGES = 4  # judging processes assumed where the recipe leaves it to the machine
 ALONE, BESIDE = 0.9, 0.3  # vLLM's share of a GPU of its own (the split layout), and beside a trainer (TRL's default)

@@ -19,8 +19,8 @@ from openrs.errors import Refusal
 from openrs.machine.allreduce import PROGRAM, SPEND, STALL, Try, attempt
 from openrs.machine.gpus import find
 from openrs.machine.job import job_of
-from openrs.recipe import Recipe
 from openrs.rundir import now, write_json
+from openrs.settings import Recipe
 
 Mode = Literal["auto", "safe", "off"]
 MODES: tuple[Mode, ...] = ("auto", "safe", "off")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from openrs.errors import Refusal
-from openrs.recipe import Recipe
 from openrs.recipe_checks import is_hub_name
+from openrs.settings import Recipe
 from openrs.yaml_lines import read_yaml
 
 PINS = Path(__file__).with_name("pins.yaml")

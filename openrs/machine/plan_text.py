@@ -11,7 +11,7 @@ from openrs.machine.learned import learn, summary
 from openrs.machine.memory import GIB, peak
 from openrs.machine.planner import Plan, enough, other_gpus, other_layouts, parse_assumptions, plan, plan_job
 from openrs.machine.times import ASSUMED, PARTS, described, tokens_of
-from openrs.recipe import Recipe
+from openrs.settings import Recipe
 
 WIDTH = 100
 

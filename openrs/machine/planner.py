@@ -22,7 +22,7 @@ from openrs.machine.memory import (
     trainer_parts,
 )
 from openrs.machine.times import ASSUMED, Assumptions, step_seconds, tokens_of, useful_flops
-from openrs.recipe import Recipe
+from openrs.settings import Recipe
 
 
 @dataclass(frozen=True, slots=True)

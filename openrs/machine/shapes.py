@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from openrs.errors import Refusal
-from openrs.recipe import MadeModel, Model
 from openrs.recipe_checks import is_hub_name
+from openrs.settings import MadeModel, Model
 from openrs.yaml_lines import read_yaml
 
 TABLE = Path(__file__).with_name("shapes.yaml")

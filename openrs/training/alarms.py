@@ -6,8 +6,8 @@ from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 
 from openrs.errors import Refusal
-from openrs.recipe import Recipe
 from openrs.rundir import Run, read_jsonl
+from openrs.settings import Recipe
 from openrs.training.monitors import Monitors
 from openrs.training.progress import Progress
 

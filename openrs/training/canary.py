@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from openrs.errors import Failure
-from openrs.recipe import Canary as Settings
+from openrs.settings import Canary as Settings
 
 FROZEN = 0.005  # nats
 

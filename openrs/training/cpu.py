@@ -3,7 +3,7 @@
 import functools
 import os
 
-from openrs.recipe import Recipe
+from openrs.settings import Recipe
 
 
 def make_ready(recipe: Recipe) -> None:

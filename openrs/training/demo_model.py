@@ -13,8 +13,8 @@ from typing import Any
 
 from openrs.data import prompts
 from openrs.data.arithmetic import demonstration
-from openrs.recipe import MadeModel, Prompt
 from openrs.rundir import sync_folder, write_json
+from openrs.settings import MadeModel, Prompt
 
 BOS, EOS, USER, ASSISTANT = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>"
 CHAT_TEMPLATE = (

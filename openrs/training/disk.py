@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from openrs.errors import Failure, Refusal
-from openrs.recipe import Recipe
 from openrs.rundir import NO_ROOM, Run
+from openrs.settings import Recipe
 from openrs.training import checkpoints
 
 # What safetensors (Rust), torch's zip writer and tokenizers say when a write fails for want of room.

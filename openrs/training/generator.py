@@ -14,8 +14,8 @@ from pathlib import Path
 
 from openrs.errors import Failure
 from openrs.machine.job import ALONE
-from openrs.recipe import Recipe
 from openrs.recipe_checks import grpo_value
+from openrs.settings import Recipe
 from openrs.training import processes
 
 HOST = "127.0.0.1"  # the server takes weights and commands from whoever reaches it

@@ -13,9 +13,9 @@ from openrs.data.problems import Problems, load_problems
 from openrs.data.tokenizer import guard, load_tokenizer
 from openrs.errors import Refusal
 from openrs.libraries import importing
-from openrs.recipe import Recipe
 from openrs.recipe_checks import grpo_value, prompts_per_step
 from openrs.rundir import Run, sha256
+from openrs.settings import Recipe
 from openrs.training import checkpoints, cpu, demo_model, disk, lora, tracking
 from openrs.training.canary import Canary
 from openrs.training.generator import Address

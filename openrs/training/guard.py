@@ -12,9 +12,9 @@ from transformers import TrainerCallback
 
 from openrs import manifest, uploads
 from openrs.errors import EXIT_FAILED, Interrupted
-from openrs.recipe import Recipe
 from openrs.recipe_checks import grpo_value
 from openrs.rundir import Run
+from openrs.settings import Recipe
 from openrs.training import checkpoints, processes, signals
 from openrs.training.processes import Outcome
 from openrs.training.progress import Progress, duration

@@ -16,9 +16,10 @@ import yaml
 
 from openrs.errors import EXIT_DONE, EXIT_INTERRUPTED, Interrupted, Refusal
 from openrs.machine import nccl
-from openrs.recipe import Recipe, load, to_yaml
+from openrs.recipe import load, to_yaml
 from openrs.recipe_checks import grpo_value, is_hub_name, prompts_per_step
 from openrs.rundir import Run, run_at
+from openrs.settings import Recipe
 from openrs.training import generator, grpo, processes, signals
 from openrs.training.generator import Address, Server
 from openrs.training.progress import Progress, duration

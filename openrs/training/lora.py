@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from openrs.data.models import local_model
-from openrs.recipe import Lora, Recipe
 from openrs.rundir import Run, sync_folder
+from openrs.settings import Lora, Recipe
 
 ADAPTER = "adapter_config.json"
 

@@ -1,6 +1,6 @@
 """Monitors: what goes wrong in training like this shows in a metric first. An alarm once a crossing; stop rules if set.
 
-Each monitor reads one metric of metrics.jsonl and compares it with the recipe's limits (`monitors:`, openrs/recipe.py).
+Each monitor reads one metric of metrics.jsonl and compares it with the recipe's limits (`monitors:`, openrs/settings.py).
 The defaults are where somebody should look, not where a run is lost: half of the completions cut at the cap; three
 quarters of the groups without spread, which teach nothing; a KL of 0.5 nats a token (an independent re-run of the paper
 saw 0 to step 150, then 1 to 1.5, and 23 at step 250; the demo stays under 0.3); one token whose reference probability
@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from openrs.recipe import Monitors as Settings
-from openrs.recipe import Watch
+from openrs.settings import Monitors as Settings
+from openrs.settings import Watch
 
 # Monitor -> the metric that it reads, and what that is. All of them are in metrics.jsonl.
 METRICS = {

@@ -20,8 +20,9 @@ from openrs.attempt import attempt
 from openrs.errors import EXIT_DONE, EXIT_FAILED, Refusal
 from openrs.libraries import quiet
 from openrs.machine import nccl
-from openrs.recipe import Recipe, load
+from openrs.recipe import load
 from openrs.rundir import Run, redact, run_at
+from openrs.settings import Recipe
 from openrs.training import grpo, processes, signals
 from openrs.training.progress import Progress
 

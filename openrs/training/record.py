@@ -5,8 +5,8 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from openrs.recipe import Recipe
 from openrs.rundir import Journal, Run, write_text
+from openrs.settings import Recipe
 from openrs.training.progress import Progress
 from openrs.training.tracking import Mirrors
 from openrs.training.trainer import Trainer, finite

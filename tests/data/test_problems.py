@@ -11,7 +11,7 @@ import pytest
 from openrs.data.arithmetic import completion, demonstration, held_out_problems, train_problems
 from openrs.data.problems import Problem, load_problems
 from openrs.errors import Refusal
-from openrs.recipe import Data
+from openrs.settings import Data
 
 ROWS = [{"problem": "1+1?", "answer": "$2$"}, {"problem": "2+2?", "answer": "$4$"}]
 

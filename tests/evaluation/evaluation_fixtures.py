@@ -13,7 +13,7 @@ import pytest
 
 from openrs.evaluation.plan import Target
 from openrs.evaluation.sampling import EngineSettings, Sample, Take, finished
-from openrs.recipe import Evaluation
+from openrs.settings import Evaluation
 
 SUMS = """\
 sums:

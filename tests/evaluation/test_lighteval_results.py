@@ -133,7 +133,7 @@ def test_hashes_of_the_papers_inputs_are_recognised(papers_tokenizer, shared_dat
     from openrs.evaluation.lighteval_results import tree_of
     from openrs.evaluation.plan import Target, prepare
     from openrs.evaluation.scores import document_of
-    from openrs.recipe import Evaluation
+    from openrs.settings import Evaluation
 
     for double, said in ((True, "two BOS"), (False, "one BOS")):
         plan = prepare(

@@ -7,7 +7,8 @@ from openrs.evaluation.benchmarks import digest, known
 from openrs.evaluation.inputs import combined
 from openrs.evaluation.plan import Target, prepare
 from openrs.evaluation.protocols import PROTOCOLS, chosen, described, name_of, samples_of
-from openrs.recipe import Evaluation, load
+from openrs.recipe import load
+from openrs.settings import Evaluation
 
 FIVE = [benchmark.name for benchmark in known().values() if benchmark.hashes]
 
@@ -104,7 +105,7 @@ def test_token_ids_are_those_of_transformers(papers_tokenizer, made_model):
     """The ids come from the files without transformers; transformers gives the same, chat template and all."""
     from openrs.data import prompts
     from openrs.data.tokenizer import load_tokenizer
-    from openrs.recipe import Prompt
+    from openrs.settings import Prompt
 
     for folder in (papers_tokenizer, made_model):
         settings = Evaluation(benchmarks=["demo"], max_tokens=8, processes=1, engine="transformers")

@@ -45,7 +45,7 @@ def exact(scores):
 @pytest.fixture(scope="module")
 def undisturbed(made_model, sums, tmp_path_factory):
     """Two benchmarks x 4 samples in one go: (settings, folder, scores)."""
-    from openrs.recipe import Evaluation
+    from openrs.settings import Evaluation
 
     settings = Evaluation(
         benchmarks=[str(sums / "sums.yaml")], data=str(sums), samples=4, temperature=0.7, top_p=0.95, max_tokens=16,
@@ -383,7 +383,7 @@ def test_changed_questions_are_refused_and_changed_answers_said(
     (data / "aime24.jsonl").write_text("\n".join([answer, *lines[1:]]) + "\n")
     from openrs.evaluation.plan import prepare
     from openrs.evaluation.targets import tell
-    from openrs.recipe import Evaluation
+    from openrs.settings import Evaluation
 
     plan = prepare(Target("m", str(papers_tokenizer)), Evaluation(benchmarks=["aime24"], data=str(data), max_tokens=8))
     assert not plan.inputs.proven

@@ -13,8 +13,9 @@ from openrs.errors import Refusal
 from openrs.evaluation.plan import prepare
 from openrs.evaluation.targets import evaluate_model, resolved, targets_of_run
 from openrs.machine import hub as hubs
-from openrs.recipe import Evaluation, load, to_yaml
+from openrs.recipe import load, to_yaml
 from openrs.rundir import Run
+from openrs.settings import Evaluation
 from openrs.training import checkpoints
 
 spec = importlib.util.spec_from_file_location("fake_hub", Path(__file__).parents[1] / "machine" / "fake_hub.py")

@@ -18,7 +18,8 @@ from openrs.machine.doctor import code, examine, render, verdict
 from openrs.machine.line import Line
 from openrs.machine.planner import plan
 from openrs.machine.probe import Probe, Said
-from openrs.recipe import Recipe, load
+from openrs.recipe import load
+from openrs.settings import Recipe
 
 RECORDED = Path(__file__).parent / "recorded"
 SKETCH = str(Path(__file__).with_name("exp3_sketch.yaml"))

@@ -30,7 +30,8 @@ from openrs.machine.memory import (
 from openrs.machine.planner import enough, other_gpus, other_layouts, parse_assumptions, plan
 from openrs.machine.shapes import shape_of
 from openrs.machine.times import ASSUMED, REASONS, generation_seconds, step_seconds, tokens_of, useful_flops
-from openrs.recipe import Recipe, load, to_yaml
+from openrs.recipe import load, to_yaml
+from openrs.settings import Recipe
 
 SKETCH = Path(__file__).with_name("exp3_sketch.yaml")
 A40 = find("A40")

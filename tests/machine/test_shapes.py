@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config, Qwen3Con
 from openrs.errors import Refusal
 from openrs.machine import shapes
 from openrs.machine.shapes import Shape, from_config, made_shape, shape_of
-from openrs.recipe import MadeModel, Model
+from openrs.settings import MadeModel, Model
 
 BASE = Model(name="deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", revision="ad9f0ae0864d7fbcd1cd905e3c6c5b069cc8b562")
 SMALL = {

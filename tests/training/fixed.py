@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from openrs.recipe import Recipe, load
+from openrs.recipe import load
 from openrs.rewards.functions import RewardStats
+from openrs.settings import Recipe
 from openrs.training.grpo import grpo_config
 from openrs.training.trainer import Trainer
 

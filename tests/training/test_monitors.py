@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from openrs.errors import Refusal
-from openrs.recipe import Monitors as Settings
-from openrs.recipe import Watch, load
+from openrs.recipe import load
+from openrs.settings import Monitors as Settings
+from openrs.settings import Watch
 from openrs.training.monitors import METRICS, Monitors, letters
 
 
