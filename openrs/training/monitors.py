@@ -1,6 +1,6 @@
 """Monitors: what goes wrong in training like this shows in a metric first. An alarm once a crossing; stop rules if set.
 
-Each monitor reads one metric of metrics.jsonl and compares it with the recipe's limits (`monitors:`, openrs/settings.py).
+Each monitor reads one metric of metrics.jsonl and compares it with the limits in the recipe (`monitors:`, settings.py).
 The defaults are where somebody should look, not where a run is lost: half of the completions cut at the cap; three
 quarters of the groups without spread, which teach nothing; a KL of 0.5 nats a token (an independent re-run of the paper
 saw 0 to step 150, then 1 to 1.5, and 23 at step 250; the demo stays under 0.3); one token whose reference probability
