@@ -48,24 +48,12 @@ class Pool:
 
     def _first(self, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> set[Future[Any]]:
         """Start the processes. A signal waits until they are up: one that is cut off while it starts says so at length.
-        They begin with signals blocked, too (_begin). The mask is this thread's only: another thread may take the
-        signal, and Python then calls the handler here all the same, so the handlers wait as well."""
-        held: list[int] = []
-        handlers = {}
-        if threading.current_thread() is threading.main_thread():
-            handlers = {number: signal.signal(number, lambda n, _: held.append(n)) for number in signals.SIGNALS}
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, signals.SIGNALS)
-        try:
+        They begin with signals blocked, too (_begin)."""
+        with signals.held():
             if self._executor is None:
                 context = multiprocessing.get_context("spawn")  # no fork: there may be threads here
                 self._executor = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_begin)
             return {self._submit(function, task) for task in tasks}
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-            for came in held[:1]:
-                signal.raise_signal(came)
 
     def _submit(self, function: Callable[..., Any], task: tuple[Any, ...]) -> Future[Any]:
         assert self._executor is not None

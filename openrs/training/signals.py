@@ -6,6 +6,7 @@ is on disk, and Interrupted goes up from where the signal came. Both end with ex
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,6 +55,28 @@ def gently() -> Iterator[None]:
         yield
     finally:
         _state.gentle = False
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """A signal waits until the block is over. Processes that start in it begin with SIGNALS blocked.
+
+    The mask is this thread's only: another thread may take the signal, and Python then calls the handler in the main
+    thread all the same, so the handlers wait as well.
+    """
+    came: list[int] = []
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.signal(number, lambda n, _: came.append(n)) for number in SIGNALS}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def asked() -> int:
