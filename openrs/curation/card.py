@@ -17,12 +17,11 @@ import yaml
 from openrs.curation.golds import gold_of
 from openrs.curation.picture import funnel
 from openrs.curation.rows import Gone, Row, read_gone, read_rows
-from openrs.curation.settings import Curation
+from openrs.curation.settings import Curation, Decontaminate
 from openrs.curation.steps import Step
 from openrs.curation.text import fingerprint
 from openrs.manifest import code_version
 from openrs.rundir import sha256, sync_folder, write_json, write_text
-from openrs.settings import Settings
 from openrs.training.progress import Progress
 
 EXAMPLES = 3  # removed rows shown for each reason
@@ -216,17 +215,18 @@ def _about(stage: Stage) -> list[str]:
 
 
 def _contamination(recipe: Curation, stages: Sequence[Stage]) -> list[str]:
-    named = [one for one in stages if type(recipe.stages.get(one.name)).__name__ == "Decontaminate"]
-    lines = []
-    for stage in named:
-        settings: Settings = recipe.stages[stage.name]
+    lines: list[str] = []
+    for stage in stages:
+        settings = recipe.stages.get(stage.name)
+        if not isinstance(settings, Decontaminate):
+            continue
         lines += [
             "## Benchmarks",
             "",
             "| benchmark | rows with the same text | rows with much of a question | questions |",
         ]
         lines.append("|---|--:|--:|--:|")
-        for name in getattr(settings, "benchmarks", ()):
+        for name in settings.benchmarks:
             same, much = f"a question of {name}", f"much of a question of {name}"
             questions = len(stage.others.get(same, set()) | stage.others.get(much, set()))
             lines.append(f"| {code(name)} | {stage.reasons[same]} | {stage.reasons[much]} | {questions} |")

@@ -1,16 +1,16 @@
 """The drawn sample: rows in the order of a hash of seed and id. What else is in the data does not move a row."""
 
-import hashlib
 import heapq
 from collections.abc import Iterable, Sequence
 
 from openrs.curation.rows import Out, Row
 from openrs.curation.settings import Draw, Stratum
+from openrs.curation.text import digest
 from openrs.errors import Refusal
 
 
 def place(seed: int, row: Row) -> int:
-    return int.from_bytes(hashlib.blake2b(f"{seed}/{row.id}".encode(), digest_size=8).digest(), "big")
+    return digest(f"{seed}/{row.id}")
 
 
 def fits(row: Row, stratum: Stratum) -> bool:

@@ -94,7 +94,7 @@ _CHOICE = re.compile(r"\\?(?:text(?:bf)?)?\{?\(?\s*([A-E])\s*[).:]?\s*\}?\s*$")
 
 
 def form(settings: Form) -> Check:
-    """The rules; what they cannot see a model may be asked (opinion.py)."""
+    """The rules; what they cannot see a model may be asked (difficulty.py)."""
 
     def check(row: Row) -> Row | Out:
         if settings.proofs and (found := _PROOF.search(row.problem)):
@@ -134,65 +134,12 @@ def _around(text: str, found: re.Match[str]) -> str:
 
 # --- language ---------------------------------------------------------------------------------------------------------
 
-_ENGLISH = frozenset(
-    [
-        "the",
-        "a",
-        "an",
-        "of",
-        "is",
-        "are",
-        "in",
-        "and",
-        "to",
-        "if",
-        "for",
-        "that",
-        "find",
-        "what",
-        "how",
-        "with",
-        "by",
-        "on",
-        "be",
-        "as",
-        "it",
-        "at",
-        "from",
-        "has",
-        "have",
-        "which",
-        "number",
-        "all",
-        "each",
-        "value",
-        "let",
-        "given",
-        "where",
-        "such",
-        "there",
-        "two",
-        "one",
-        "this",
-        "many",
-        "points",
-        "when",
-        "determine",
-        "can",
-        "then",
-        "compute",
-        "evaluate",
-        "solve",
-        "equation",
-        "does",
-        "into",
-        "he",
-        "she",
-        "they",
-        "between",
-        "integer",
-    ]
-)
+_ENGLISH = frozenset([
+    "the", "a", "an", "of", "is", "are", "in", "and", "to", "if", "for", "that", "find", "what", "how", "with",
+    "by", "on", "be", "as", "it", "at", "from", "has", "have", "which", "number", "all", "each", "value", "let",
+    "given", "where", "such", "there", "two", "one", "this", "many", "points", "when", "determine", "can", "then",
+    "compute", "evaluate", "solve", "equation", "does", "into", "he", "she", "they", "between", "integer",
+])  # fmt: skip
 _WORD = re.compile(r"[^\W\d_]{2,}|\ba\b")
 _MATH = re.compile(r"\$[^$]*\$|\\\(.*?\\\)|\\\[.*?\\\]|\[asy\].*?\[/asy\]|\\[A-Za-z]+|<br */?>", re.DOTALL)
 
