@@ -5,9 +5,16 @@ Rooms are imported when their verb is called, never before.
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from openrs.errors import EXIT_DONE, EXIT_REFUSED, Refusal
+
+if TYPE_CHECKING:
+    from openrs.rundir import Run
+    from openrs.settings import Recipe
+    from openrs.training.progress import Progress
 
 EVALUATION_OPTIONS = (
     "benchmarks", "data", "samples", "temperature", "top_p", "max_tokens", "window", "seed", "engine", "processes",
@@ -40,26 +47,26 @@ def recipe_diff(args: argparse.Namespace) -> int:
 
 
 def train(args: argparse.Namespace) -> int:
-    from openrs import uploads
-    from openrs.attempt import attempt
     from openrs.training import launch
 
-    asked = launch.runs(args.recipe, args.overrides, args.run, args.seeds, args.until)
     if args.dry_run:
+        asked = launch.runs(args.recipe, args.overrides, args.run, args.seeds, args.until)
         print("\n".join(launch.describe(recipe, run) for recipe, run in asked), end="")
         return EXIT_DONE
-    uploads.check(args.push, len(asked))
-    launch.check_machine(asked[0][0], args.recipe)
-    for recipe, run in asked:
-        with (
-            attempt(recipe, run, accept_changes=args.accept_changes) as progress,
-            uploads.beside(run, args.push, progress.say),
-        ):
-            progress.say(f"done: {launch.train(recipe, run, progress)}")
-    return EXIT_DONE
+    return _attempts(args, lambda recipe, run, progress: progress.say(f"done: {launch.train(recipe, run, progress)}"))
 
 
 def reproduce(args: argparse.Namespace) -> int:
+    def whole_way(recipe: "Recipe", run: "Run", progress: "Progress") -> None:
+        from openrs.reproduce import reproduce  # it imports all rooms: not before the run is locked
+
+        reproduce(recipe, run, progress)
+
+    return _attempts(args, whole_way)
+
+
+def _attempts(args: argparse.Namespace, work: "Callable[[Recipe, Run, Progress], object]") -> int:
+    """Do the work for each run that is asked for, one after another; its checkpoints are pushed beside it if wanted."""
     from openrs import uploads
     from openrs.attempt import attempt
     from openrs.training import launch
@@ -72,9 +79,7 @@ def reproduce(args: argparse.Namespace) -> int:
             attempt(recipe, run, accept_changes=args.accept_changes) as progress,
             uploads.beside(run, args.push, progress.say),
         ):
-            from openrs.reproduce import reproduce as whole_way
-
-            whole_way(recipe, run, progress)
+            work(recipe, run, progress)
     return EXIT_DONE
 
 
