@@ -75,6 +75,16 @@ def test_a_stopped_training_goes_on_with_the_next_up_and_by_itself_after_75(
     assert steps(run) == list(range(1, 11))
     assert {path.stat().st_uid for path in run.rglob("*")} == {clone.user}
 
+    from push_hub import PushHub
+
+    with PushHub() as elsewhere:  # docs/docker.md: models leave from the service that has a network
+        pushed = clone.sh(
+            "docker compose run --rm --entrypoint openrs fetch export short --push me/tiny", HF_ENDPOINT=elsewhere.url
+        )
+    assert pushed.code == 0, pushed.output
+    assert list(elsewhere.commits) == ["openrs: step-000010"]
+    assert TOKEN not in pushed.output
+
 
 def test_training_is_shut_in(image: dict[str, Any], clone: Clone) -> None:
     """What the engine was told; README's commands claim the GPUs and the run above trains under all of it."""
