@@ -1,5 +1,6 @@
 """All five benchmarks of the paper, n = 4, by command: 6,068 samples, killed at random and resumed. Minutes each."""
 
+import contextlib
 import json
 import os
 import random
@@ -45,8 +46,21 @@ def killed_at_random(words: list[str], cwd: Path, path: Path, kills: int) -> Non
                 time.sleep(0.01)
             assert process.poll() is None, "it was done before it could be killed"
             process.send_signal(signal.SIGKILL)
-    engines = subprocess.run(["pgrep", "-f", f"engine_process.*{cwd}"], capture_output=True, check=False)
-    assert not engines.stdout
+        assert not engines_in(cwd)
+
+
+def engines_in(cwd: Path, seconds: float = 5) -> list[str]:
+    """Processes of engines that were started there and are alive, after `seconds` at most."""
+    end = time.monotonic() + seconds
+    while True:
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it has ended
+                if (process / "cwd").resolve() == cwd and b"engine_process" in (process / "cmdline").read_bytes():
+                    found.append(process.name)
+        if not found or time.monotonic() > end:
+            return found
+        time.sleep(0.1)
 
 
 def rows(folder: Path) -> dict[tuple[str, str, int], dict]:
