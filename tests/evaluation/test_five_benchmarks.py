@@ -17,7 +17,7 @@ from openrs.evaluation.benchmarks import known
 from openrs.rundir import read_jsonl
 
 FIVE = {benchmark.name: benchmark.rows for benchmark in known().values() if benchmark.hashes}
-SAMPLES = int(os.environ.get("OPENRS_FIVE_SAMPLES", "4"))  # .ci/run takes 4 with vLLM and 2 with transformers
+SAMPLES = int(os.environ.get("OPENRS_FIVE_SAMPLES", "4"))  # .ci/run takes 2
 
 
 def command(model: Path, data: Path, run: str, engine: str) -> list[str]:
