@@ -32,6 +32,7 @@ from openrs.training.progress import Progress, duration
 # lighteval gives each reading and each comparison 5 s. The judge's own limit is over all of them, so it must be well
 # above their sum for a slow answer to get lighteval's verdict; judging goes on beside the engines.
 JUDGE_SECONDS = 30.0
+PIECES = ("scipy.stats", "torch", "pandas", "datasets", "transformers", "inspect_ai")  # of what lighteval imports
 AT_HAND = {"vllm": 288, "transformers": 2}  # units that an engine has at the same time (vllm_engine: AT_ONCE + AHEAD)
 
 
@@ -138,7 +139,7 @@ def sample(
     judge: Judge,
     *,
     pool: EnginePool | None = None,
-    meanwhile: Callable[[], None] | None = None,
+    meanwhile: Callable[[threading.Event], None] | None = None,
 ) -> tuple[dict[str, float], int]:
     """Draw and judge what is missing. Returns the wall clock of loading, generating and scoring, and how many.
 
@@ -156,7 +157,8 @@ def sample(
     judge.start()
     if pool is None and not plan.layout.here:
         pool = EnginePool(plan.layout)
-    beside = threading.Thread(target=meanwhile if pool is not None else None)
+    stopped = threading.Event()
+    beside = threading.Thread(target=meanwhile if pool is not None else None, args=(stopped,))
     beside.start()
     try:
         engine: Engine
@@ -172,6 +174,9 @@ def sample(
                 scoring.give(batch)
             generated = time.monotonic()
         engine.close()
+    except BaseException:
+        stopped.set()
+        raise
     finally:
         if pool is not None:
             pool.close()
@@ -183,8 +188,10 @@ def sample(
     return seconds, drawn
 
 
-def import_ahead() -> None:
-    """Import what the scores need: seconds of it."""
+def import_ahead(stopped: threading.Event) -> None:
+    """Import what the scores need: seconds of it, in pieces, for whoever stops us waits for one of them."""
     with contextlib.suppress(ImportError):  # said where it is really needed
-        for name in ("lighteval.logging.evaluation_tracker", "lighteval.tasks.lighteval_task", "scipy.stats"):
+        for name in (*PIECES, "lighteval.tasks.lighteval_task", "lighteval.logging.evaluation_tracker"):
+            if stopped.is_set():
+                return
             importlib.import_module(name)
