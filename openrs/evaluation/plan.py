@@ -78,14 +78,16 @@ class Plan:
         )
 
 
-def prepare(target: Target, settings: Evaluation) -> Plan:
-    """Raises Refusal for unusable models, benchmarks and settings: a folder without chat template, changed questions,
+def prepare(target: Target, settings: Evaluation, layout: Layout | None = None) -> Plan:
+    """`layout`: what `layout_of` said of these settings, for a caller who has asked: it starts nvidia-smi.
+
+    Raises Refusal for unusable models, benchmarks and settings: a folder without chat template, changed questions,
     completions that do not fit into the model's window, an engine that is not there."""
     chosen = bench.resolve(settings.benchmarks)
     if not chosen:
         raise Refusal("no benchmark to evaluate on", mend=f"--benchmarks with some of: {', '.join(bench.known())}")
     data = Path(settings.data).expanduser() if settings.data is not None else None
-    layout = layout_of(settings)
+    layout = layout or layout_of(settings)
     folder = local_model(target.path, target.revision)
     encoder = ChatEncoder.from_folder(folder)
     questions = {one.name: asked(one, data, encoder) for one in chosen}

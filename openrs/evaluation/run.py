@@ -56,21 +56,14 @@ def evaluate(
     layout = layout_of(settings)
     early = (apart or not layout.here) and read_scores(folder) is None
     with closing(EnginePool(layout)) if early else nullcontext() as pool:
-        return _evaluate(target, settings, folder, progress, judge, shard=shard, pool=pool)
+        plan = prepare(target, settings, layout)
+        return _evaluate(plan, folder, progress, judge, shard=shard, pool=pool)
 
 
 def _evaluate(
-    target: Target,
-    settings: Evaluation,
-    folder: Path,
-    progress: Progress,
-    judge: Judge,
-    *,
-    shard: Shard | None,
-    pool: EnginePool | None,
+    plan: Plan, folder: Path, progress: Progress, judge: Judge, *, shard: Shard | None, pool: EnginePool | None
 ) -> dict[str, Any] | None:
-    plan = prepare(target, settings)
-    progress.say(described(settings, plan.layout.engine, plan.record["protocol"]["bos"]))
+    progress.say(described(plan.settings, plan.layout.engine, plan.record["protocol"]["bos"]))
     if plan.inputs.checks:
         progress.say(proof(plan))
     if shard is not None:
@@ -84,7 +77,7 @@ def _evaluate(
             return None
         known = read_scores(folder)
         if known is not None and not drawn and answers(known, plan.record):
-            progress.say(f"{target.label} is evaluated: {folder / 'scores.json'}")
+            progress.say(f"{plan.target.label} is evaluated: {folder / 'scores.json'}")
             return known
         document = document_of(plan.record, plan.problems, samples.rows, seconds, drawn)
         return write_scores(folder, plan.benchmarks, plan.record, document=document, rows=samples.rows, known=known)
@@ -169,11 +162,10 @@ def sample(
             engine = load(plan.engine())
         loaded = time.monotonic()
         waiting = deque(missing)
-        with Scoring(plan, samples, judge, progress) as scoring:
+        with closing(engine), Scoring(plan, samples, judge, progress) as scoring:
             for batch in engine.generate(lambda: waiting.popleft() if waiting else None):
                 scoring.give(batch)
             generated = time.monotonic()
-        engine.close()
     except BaseException:
         stopped.set()
         raise

@@ -93,7 +93,7 @@ class TransformersEngine:
 
 
 def libraries() -> None:
-    """Import them, and quietly."""
+    """Import them, and quietly; of the models the paper's, which would else be imported when it is loaded."""
     with importing():
         import torch  # noqa: F401
         from transformers import AutoModelForCausalLM, GenerationConfig, Qwen2ForCausalLM  # noqa: F401
