@@ -35,10 +35,11 @@ RUN --mount=type=bind,source=docker/same-times,target=/build/same-times \
 
 # --- what builds, and is in no image ---------------------------------------------------------------------------------------------------
 FROM system AS tools
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/build/cache/pip \
     --mount=type=bind,source=locks/image.txt,target=/build/image.txt \
     python3 -m venv /opt/tools; \
-    /opt/tools/bin/pip install --quiet --disable-pip-version-check --require-hashes -r /build/image.txt
+    /opt/tools/bin/pip install --quiet --disable-pip-version-check --cache-dir /build/cache/pip --require-hashes \
+      -r /build/image.txt
 
 # The lock alone, so that a change of another one rebuilds nothing. cuda: locks/cuda-py3NN.txt, for the base's Python; else locks/NAME.txt
 FROM scratch AS lock
@@ -48,7 +49,7 @@ COPY locks/${LOCK}*.txt locks/image.txt /
 # --- the packages of the lock ----------------------------------------------------------------------------------------------------------
 FROM system AS dependencies
 ARG LOCK=cuda
-RUN --mount=type=cache,target=/root/.cache/uv \
+RUN --mount=type=cache,target=/build/cache/uv \
     --mount=type=bind,from=wheels,target=/wheels \
     --mount=type=bind,from=tools,source=/opt/tools,target=/opt/tools \
     --mount=type=bind,from=lock,target=/build/locks \
@@ -104,14 +105,15 @@ RUN --mount=type=bind,source=docker/same-times,target=/build/same-times \
     echo 'openrs:x:10001:' >>/etc/group; \
     install -d -m 1777 /data /data/runs /data/cache /data/cache/huggingface; \
     /build/same-times end
-RUN --mount=type=cache,target=/root/.cache/uv \
+RUN --mount=type=cache,target=/build/cache/uv \
     --mount=type=bind,from=tools,source=/opt/tools/bin/uv,target=/opt/tools/bin/uv \
     --mount=type=bind,from=wheels,target=/wheels \
     --mount=type=bind,source=locks/image.txt,target=/build/locks/image.txt \
     --mount=type=bind,source=locks/paper-eval.txt,target=/build/locks/paper-eval.txt \
     --mount=type=bind,source=docker,target=/build/docker \
     /build/docker/same-times begin; \
-    UV_PYTHON_INSTALL_DIR=/opt/python /opt/tools/bin/uv venv --quiet --no-config --python "$PAPER_PYTHON" /opt/paper; \
+    UV_CACHE_DIR=/build/cache/uv UV_PYTHON_INSTALL_DIR=/opt/python \
+      /opt/tools/bin/uv venv --quiet --no-config --python "$PAPER_PYTHON" /opt/paper; \
     /build/docker/install-lock paper-eval /opt/paper; \
     /build/docker/compile /opt/paper/bin/python /opt/paper/lib/python3*/site-packages/*; \
     BASE="$PAPER_BASE" LOCK=paper-eval /opt/paper/bin/python -I /build/docker/provenance.py >/openrs-provenance.json; \
