@@ -5,7 +5,8 @@ if all were solved at the same rate m, the standard deviation over seeds would b
 this mean allows; problems that are always or never solved add nothing. So mean and spread fix a distribution of rates
 with two parameters, taken as a beta distribution here:
 
-    var over seeds = sum_i p_i (1 - p_i) / n**2,   and for p ~ Beta(a, b)   E[p (1 - p)] = m (1 - m) c / (c + 1),  c = a + b
+    var over seeds = sum_i p_i (1 - p_i) / n**2
+    E[p (1 - p)] = m (1 - m) c / (c + 1)  with c = a + b, for p ~ Beta(a, b) of mean m
 
 Sampling is the only noise in it: problems stay the same. Needs numpy and scipy only.
 """
