@@ -26,14 +26,14 @@ import numpy as np
 
 from openrs.evaluation import statistics
 from openrs.evaluation.difficulty_model import fit_beta, problem_rates, sample_matrix, shifted
-from openrs.report import reference
-from openrs.report.claims import AT_MOST, WORDS, Claim, Evidence, claims
-from openrs.report.collect import Metrics, RunData
-from openrs.report.cost import Ledger
-from openrs.report.evaluations import Evaluated, Score
-from openrs.report.selection import pooled_deviation
-from openrs.report.sources import PAPER_SAMPLING, Measured
+from openrs.report.evidence import reference
+from openrs.report.evidence.collect import Metrics, RunData
+from openrs.report.evidence.evaluations import Evaluated, Score
+from openrs.report.evidence.sources import PAPER_SAMPLING, Measured
+from openrs.report.verdicts.claims import AT_MOST, WORDS, Claim, Evidence, claims
+from openrs.report.verdicts.cost import Ledger
 from openrs.report.verdicts.judge import FAMILIES, judge
+from openrs.report.verdicts.selection import pooled_deviation
 
 BASE = str(reference.tree()["base"])
 PROTOCOL = {**PAPER_SAMPLING, "engine": "vllm", "bos": 2, "seed": 1234}

@@ -8,9 +8,9 @@ import pytest
 from made_run import made_run, verdicts, write_scores
 from test_claims import BASE, judged, varied
 
-from openrs.report.document import document
-from openrs.report.sources import gather, is_mean
-from openrs.rundir import Run
+from openrs.report.evidence.sources import gather, is_mean
+from openrs.report.pages.document import document
+from openrs.run.directory import Run
 
 MEANS = (
     "extractive_match", "avg@n:n=8", "avg@k:k=4", "avg@64", "math_avg@64", "pass@1:8_samples", "math_pass@1:4_samples",

@@ -6,14 +6,14 @@ from html import unescape
 import pytest
 import yaml
 
-from openrs.report import reference
-from openrs.report.document import document
-from openrs.report.markdown import markdown
-from openrs.report.page import html
-from openrs.report.published import draws, notes, published
-from openrs.report.reference import arithmetic
-from openrs.report.selection import of_paper
-from openrs.report.sources import Sources
+from openrs.report.evidence import reference
+from openrs.report.evidence.reference import arithmetic
+from openrs.report.evidence.sources import Sources
+from openrs.report.pages.document import document
+from openrs.report.pages.markdown import markdown
+from openrs.report.pages.page import html
+from openrs.report.pages.published import draws, notes, published
+from openrs.report.verdicts.selection import of_paper
 
 
 def test_averages_recompute_within_the_rounding_of_their_cells():

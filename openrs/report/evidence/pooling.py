@@ -7,8 +7,8 @@ the same thing and go together. The same seed again is the same draw: the one wi
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from openrs.report.evaluations import comparable
-from openrs.report.sources import Measured
+from openrs.report.evidence.evaluations import comparable
+from openrs.report.evidence.sources import Measured
 
 
 def pooled(measured: Sequence[Measured]) -> list[Measured]:

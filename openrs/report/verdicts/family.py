@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from openrs.evaluation.statistics import holm
-from openrs.report.claims import Claim, Evidence, Verdict
+from openrs.report.verdicts.claims import Claim, Evidence, Verdict
 
 
 @dataclass(frozen=True, slots=True)

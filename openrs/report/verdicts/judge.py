@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from openrs.report import cost_rules, paired_rules, score_rules, training_rules
-from openrs.report.claims import Claim, Evidence, Verdict, claims
+from openrs.report.verdicts import cost_rules, paired_rules, score_rules, training_rules
+from openrs.report.verdicts.claims import Claim, Evidence, Verdict, claims
 from openrs.report.verdicts.family import Rule, decide
 
 RULES: Mapping[str, Rule] = {

@@ -1,0 +1,234 @@
+"""Rules on claims about training: early gain, late decay, length, KL.
+
+The unit is the training, which is one seed. Below three seeds of one experiment nothing is said of training, for or
+against: what these trainings show stands in the sentence. Runs of other experiments than the paper's are no evidence.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from openrs.evaluation.seeds import over_seeds
+from openrs.report.evidence import reference
+from openrs.report.evidence.collect import RunData
+from openrs.report.evidence.evaluations import Evaluated, comparable
+from openrs.report.evidence.values import p_said, point_span, points, short
+from openrs.report.verdicts.claims import ALPHA, SEEDS, Claim, Evidence, Verdict, Word, not_tested
+from openrs.report.verdicts.family import Corrected, Prepared, Rule, Tests
+from openrs.report.verdicts.paired_rules import difference_numbers, difference_said, paired, pooled, shared
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one seed shows of a claim: whether it holds there, in words."""
+
+    run: RunData
+    holds: bool
+    said: str
+
+
+def of_paper(runs: Sequence[RunData], experiments: Sequence[str] = ()) -> list[RunData]:
+    """Runs of the paper's experiments, one a seed: a seed run twice counts once, with the longest run.
+
+    Give it only runs that hold what is asked for, else a longer run without it hides a shorter one that has it.
+    """
+    kept: dict[tuple[str | None, object], RunData] = {}
+    for run in runs:
+        if run.experiment is None or (experiments and run.experiment not in experiments):
+            continue
+        key = (run.experiment, run.name if run.seed is None else run.seed)
+        if key not in kept or _length(run) > _length(kept[key]):
+            kept[key] = run
+    return list(kept.values())
+
+
+def _length(run: RunData) -> tuple[int, str]:
+    return len(run.metrics.steps), run.name
+
+
+def fullest(runs: Sequence[RunData]) -> list[RunData]:
+    """Of several experiments the one with most seeds: seeds of one experiment belong together."""
+    by_experiment: dict[str | None, list[RunData]] = {}
+    for run in runs:
+        by_experiment.setdefault(run.experiment, []).append(run)
+    return max(by_experiment.values(), key=len, default=[])
+
+
+def by_seeds(claim: Claim, seen: Sequence[Seen], rule: str) -> Verdict:
+    """The verdict of a claim that holds or fails in each seed."""
+    holding = sum(one.holds for one in seen)
+    if not seen:
+        return not_tested(claim)
+    word: Word = "cannot tell"
+    if len(seen) >= SEEDS and holding in (0, len(seen)):
+        word = "reproduced" if holding else "not reproduced"
+    said = f"holds in {holding} of {seeds_said(len(seen))}: {'; '.join(one.said for one in seen)}"
+    numbers = {"seeds": len(seen), "holding": holding}
+    rule = (
+        f"{rule}; in all of {SEEDS} or more trainings: reproduced; in none of them: not reproduced; else, and with"
+        " fewer trainings, the data cannot tell"
+    )
+    return Verdict(word, said, rule, numbers, tuple(one.run.name for one in seen), "L3")
+
+
+def seeds_said(count: int) -> str:
+    """How many trainings there are, and that fewer than three decide nothing."""
+    return f"{count} training{'s' * (count > 1)}" + f" ({SEEDS} are needed)" * (count < SEEDS)
+
+
+# --- scores over training ---------------------------------------------------------------------------------------------
+
+
+def early_gain(claim: Claim, evidence: Evidence) -> Prepared:
+    return _change(claim, evidence, _first_gain, "up")
+
+
+def decay(claim: Claim, evidence: Evidence) -> Prepared:
+    return _change(claim, evidence, _last_decay, "down")
+
+
+def _first_gain(run: RunData) -> tuple[Evaluated, Evaluated] | None:
+    """The base, and the run's first evaluated checkpoint of steps 50 to 100."""
+    after = next((one for one in run.later if 50 <= (one.step or 0) <= 100), None)
+    return (run.base, after) if run.base is not None and after is not None else None
+
+
+def _last_decay(run: RunData) -> tuple[Evaluated, Evaluated] | None:
+    """The run's first evaluated checkpoint of steps 50 to 150, and its last from step 200 on."""
+    early = next((one for one in run.later if 50 <= (one.step or 0) <= 150), None)
+    late = next((one for one in reversed(run.later) if (one.step or 0) >= 200), None)
+    return (early, late) if early is not None and late is not None else None
+
+
+def _change(
+    claim: Claim, evidence: Evidence, pick: Callable[[RunData], tuple[Evaluated, Evaluated] | None], claimed: str
+) -> Prepared:
+    """A difference for each training, Student's t over trainings; and paired by problem with all samples together."""
+    benchmark, margin = str(claim.benchmark), float(reference.tree()["margins"][claim.benchmark])
+    runs = fullest(of_paper([run for run in evidence.runs if _rows(pick(run), benchmark)]))
+    pairs = [pair for run in runs if (pair := _rows(pick(run), benchmark)) is not None]
+    if not pairs:
+        return not_tested(claim)
+    names = tuple(run.name for run in runs)
+    rule = (
+        f"the unit is the training: with {SEEDS} or more, reproduced when their differences go {claimed} with one-sided"
+        " p < 0.05 by t over trainings and by the paired test with all samples together (the larger p; Holm over the"
+        " claims on scores in training), not reproduced when they go the other way so; smaller than the margin when a"
+        f" change of {margin:g} points is excluded (TOST over trainings); else the data cannot tell"
+    )
+    together = paired(pooled([old for old, _ in pairs]), pooled([new for _, new in pairs]))
+    numbers = {**difference_numbers(together), "seeds": len(pairs)}
+    if len(pairs) < SEEDS:
+        numbers["by_seed"] = [paired(old, new).difference for old, new in pairs]
+        said = f"{seeds_said(len(pairs))}: {difference_said(together)}"
+        return Verdict("cannot tell", said, rule, numbers, names, "L3")
+    problems = [problem for problem in pairs[0][0] if all(problem in old for old, _ in pairs)]
+    effect = over_seeds(*([[pair[side][p] for p in problems] for pair in pairs] for side in (0, 1)))
+    interval = (effect.interval.low, effect.interval.high)
+    rise = together.p_value / 2 if together.difference > 0 else 1 - together.p_value / 2
+    fall = together.p_value / 2 if together.difference < 0 else 1 - together.p_value / 2
+    tests = {
+        "up": max(effect.p_up, rise),
+        "down": max(effect.p_down, fall),
+        "within": effect.p_within(margin),
+    }
+    numbers |= {"difference": effect.difference, "interval": list(interval), "by_seed": list(effect.by_seed)}
+
+    def verdict(corrected: Corrected) -> Verdict:
+        word: Word = "cannot tell"
+        each = ", ".join(points(one) for one in effect.by_seed)
+        said = f"{points(effect.difference)} points over {seeds_said(len(pairs))} ({each}), 95 % interval over"
+        said += f" trainings {point_span(interval)}; a rise has {p_said(corrected.p['up'], 'Holm p')},"
+        said += f" a fall {p_said(corrected.p['down'], 'Holm p')}"
+        if corrected.p["within"] < ALPHA:
+            word, said = "smaller than the margin", f"{said}; no change of the margin's size ({margin:g} points)"
+        way = next((way for way in ("up", "down") if corrected.p[way] < ALPHA), None)
+        if way is not None:
+            word = "reproduced" if way == claimed else "not reproduced"
+        more = {f"p_{question}": p_value for question, p_value in corrected.p.items()}
+        return Verdict(word, said, rule, {**numbers, **more}, names, "L3")
+
+    return Tests(tests, verdict)
+
+
+def _rows(
+    pair: tuple[Evaluated, Evaluated] | None, benchmark: str
+) -> tuple[dict[str, list[int]], dict[str, list[int]]] | None:
+    """Verdicts of two evaluations on their shared problems, when both were made with equal sampling."""
+    if pair is None or any(benchmark not in one.scores for one in pair):
+        return None
+    if comparable(pair[0].protocol, pair[1].protocol) != "same":
+        return None
+    old, new = (one.scores[benchmark].per_problem for one in pair)
+    both = shared(old, new)
+    return ({p: old[p] for p in both}, {p: new[p] for p in both}) if both else None
+
+
+# --- length and KL ----------------------------------------------------------------------------------------------------
+
+
+def length_falls(claim: Claim, evidence: Evidence) -> Prepared:
+    rule = "mean length of the last 10 of the first 100 steps at least a tenth below that of the first 10"
+    return by_seeds(claim, _lengths(claim, evidence, (1, 10), (91, 100), lambda a, b: b <= 0.9 * a), rule)
+
+
+def length_rises(claim: Claim, evidence: Evidence) -> Prepared:
+    rule = "mean length of steps 291 to 300 at least a twentieth above that of steps 191 to 200"
+    return by_seeds(claim, _lengths(claim, evidence, (191, 200), (291, 300), lambda a, b: b >= 1.05 * a), rule)
+
+
+def _having(claim: Claim, evidence: Evidence, name: str, *spans: tuple[int, int]) -> list[RunData]:
+    """The trainings that have values of a metric in each of these stretches of steps."""
+    runs = [run for run in evidence.runs if all(run.metrics.between(name, *steps) for steps in spans)]
+    return fullest(of_paper(runs, claim.experiments))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _lengths(
+    claim: Claim,
+    evidence: Evidence,
+    early: tuple[int, int],
+    late: tuple[int, int],
+    holds: Callable[[float, float], bool],
+) -> list[Seen]:
+    """Mean lengths over two stretches of steps, seed by seed."""
+    seen, name = [], "completions/mean_length"
+    for run in _having(claim, evidence, name, early, late):
+        a, b = (_mean(run.metrics.between(name, *steps)) for steps in (early, late))
+        seen.append(Seen(run, holds(a, b), f"{run.name}: {short(a)} to {short(b)} tokens"))
+    return seen
+
+
+def length_level(claim: Claim, evidence: Evidence) -> Prepared:
+    rule = "mean length of the first 10 steps within 15 % of the published one"
+    seen, name, steps = [], "completions/mean_length", (claim.steps[0], claim.steps[1])
+    for run in _having(claim, evidence, name, steps):
+        mean = _mean(run.metrics.between(name, *steps))
+        seen.append(Seen(run, abs(mean / (claim.published or 1) - 1) <= 0.15, f"{run.name}: {short(mean)} tokens"))
+    return by_seeds(claim, seen, rule)
+
+
+def kl_late(claim: Claim, evidence: Evidence) -> Prepared:
+    rule = "the largest mean KL of a step after step 150 more than ten times the largest before"
+    seen, (middle, end) = [], claim.steps
+    whole = [run for run in evidence.runs if run.metrics.steps and run.metrics.steps[-1] >= end]
+    for run in fullest(of_paper(whole, claim.experiments)):
+        early, late = (
+            run.metrics.between("kl", *steps) for steps in ((1, middle), (middle + 1, run.metrics.steps[-1]))
+        )
+        if early and late:
+            said = f"{run.name}: largest mean KL of a step {short(max(early))} before, {short(max(late))} after"
+            seen.append(Seen(run, max(late) > 10 * max(early), said))
+    return by_seeds(claim, seen, rule)
+
+
+RULES: Mapping[str, Rule] = {
+    "early_gain": early_gain,
+    "decay": decay,
+    "length_falls": length_falls,
+    "length_rises": length_rises,
+    "length_level": length_level,
+    "kl_late": kl_late,
+}
