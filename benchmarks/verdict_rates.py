@@ -123,7 +123,7 @@ def _measured(model: str, benchmark: str, marks: Any) -> Measured:
         protocol=PROTOCOL,
         inputs="verified",
         tokens=None,
-        unfit="",
+        excluded_reason="",
     )
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-from openrs.errors import Refusal
+from openrs.errors import UserError
 
 Floats = NDArray[np.float64]
 SMALLEST_SPREAD = 1e-3  # of the widest: below it a beta distribution sits on 0 and 1 so closely that nothing is random
@@ -51,12 +51,12 @@ def fit_beta(mean: float, seed_sd: float, n_problems: int) -> DifficultyModel:
     """The beta distribution of rates whose mean and spread over seeds are these (proportions, one sample a problem).
 
     A spread at or above the widest possible one gives one rate for all problems, and that spread.
-    Raises Refusal for a mean outside (0, 1), a spread of 0 or less, or no problem.
+    Raises UserError for a mean outside (0, 1), a spread of 0 or less, or no problem.
     """
     if not 0 < mean < 1 or not seed_sd > 0 or n_problems < 1:
-        raise Refusal(
+        raise UserError(
             f"a mean of {mean} with a spread of {seed_sd} over {n_problems} problems tells no difficulties",
-            mend="give a mean between 0 and 1, a standard deviation over seeds above 0, and at least one problem",
+            fix="give a mean between 0 and 1, a standard deviation over seeds above 0, and at least one problem",
         )
     widest = widest_seed_sd(mean, n_problems)
     share = (max(seed_sd, SMALLEST_SPREAD * widest) / widest) ** 2

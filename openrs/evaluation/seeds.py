@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.evaluation.statistics import LEVEL, Interval, Matrix, counts, sampling_error
 
 
@@ -41,10 +41,10 @@ def over_seeds(before: Sequence[Matrix], after: Sequence[Matrix]) -> SeedEffect:
     `before` where seeds share it (one evaluation of the base serves them all, and its luck is in every difference).
     The sampling variance is a floor: seeds that agree by chance are no proof. Degrees of freedom: seeds - 1 for the
     first part, infinite for the second, together Satterthwaite's.
-    Raises Refusal for fewer than two seeds.
+    Raises UserError for fewer than two seeds.
     """
     if len(before) != len(after) or len(after) < 2:
-        raise Refusal("one training tells nothing of how far trainings lie apart", mend="train with two seeds or more")
+        raise UserError("one training tells nothing of how far trainings lie apart", fix="train with two seeds or more")
     means = [[float(np.mean([np.mean(row) for row in matrix])) for matrix in side] for side in (before, after)]
     by_seed = [new - old for old, new in zip(*means, strict=True)]
     different = {tuple(tuple(row) for row in matrix) for matrix in before}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.evaluation.statistics import LEVEL, Floats, Interval, Matrix, counts, sampling_error
 
 ROUNDED = 0.0005  # published scores are rounded to a tenth of a point
@@ -71,12 +71,14 @@ def new_draw(correct: Matrix) -> Floats:
     The Poisson-binomial distribution at each problem's share of right samples; because the shares are themselves
     measured with k_i samples, noise of variance 2 p_i (1 - p_i) / (k_i - 1) is added, which makes the whole variance
     unbiased for a new run around them; its law is Student's t (sampling_error), since few samples tell little of it.
-    Raises Refusal for k = 1.
+    Raises UserError for k = 1.
     """
     right, tries = counts(correct)
     n, share = len(right), right / tries
     if int(tries.min()) < 2:
-        raise Refusal("one sample a problem tells nothing about a second run", mend="evaluate with --samples 2 or more")
+        raise UserError(
+            "one sample a problem tells nothing about a second run", fix="evaluate with --samples 2 or more"
+        )
     chances = poisson_binomial(share)
     se, freedom = sampling_error(share, tries)
     if not se:
@@ -132,7 +134,7 @@ def expected_best(rate: float | Sequence[float] | Floats, n: int, m: int, at_lea
     """
     rates = [rate] * n if isinstance(rate, int | float) else list(rate)
     if len(rates) != n or m < 1 or n < 1:
-        raise Refusal(f"{len(rates)} rates for {n} problems and {m} checkpoints: no such selection")
+        raise UserError(f"{len(rates)} rates for {n} problems and {m} checkpoints: no such selection")
     below = np.cumsum(poisson_binomial(rates))
     expected = float((1 - below[:-1] ** m).sum() / n)
     chance = None
@@ -159,8 +161,8 @@ def lead_of_best(rates: Sequence[float] | Floats, m: int, seen: int) -> Lead:
 
 
 def count_of(score: float, n: int) -> int:
-    """Right answers behind a score printed to a tenth of a point. Raises Refusal where no whole number fits."""
+    """Right answers behind a score printed to a tenth of a point. Raises UserError where no whole number fits."""
     count = round(score * n)
     if not 0 <= count <= n or abs(score * n - count) > ROUNDED * n + 1e-9:
-        raise Refusal(f"{100 * score:.2f} % is no whole number of {n} problems answered once")
+        raise UserError(f"{100 * score:.2f} % is no whole number of {n} problems answered once")
     return count

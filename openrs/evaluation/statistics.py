@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from openrs.errors import Refusal
+from openrs.errors import UserError
 
 Matrix = Sequence[Sequence[int]] | NDArray[Any]
 Floats = NDArray[np.float64]
@@ -161,7 +161,7 @@ def majority_at_k(answers: Sequence[Sequence[str | None]], correct: Matrix, k: i
     """
     rows = _rows(correct)
     if [len(row) for row in answers] != [len(row) for row in rows]:
-        raise Refusal("answers and verdicts do not belong together: their numbers of samples differ")
+        raise UserError("answers and verdicts do not belong together: their numbers of samples differ")
     tries = np.array([len(row) for row in rows])
     used = int(tries.min()) if k is None else k
     _need(used, tries)
@@ -227,11 +227,11 @@ def equivalent_to_published(
     Only sampling is noise, since the problems are the same: se**2 = se_fixed**2 (1 + k / seeds), for a mean of single
     draws has k / seeds times the variance of a mean of k. A published standard deviation of three seeds has two degrees
     of freedom and is often below what sampling alone must give, so it is not used. Student's t (sampling_error).
-    Raises Refusal for k = 1, which does not tell its own noise.
+    Raises UserError for k = 1, which does not tell its own noise.
     """
     right, tries = counts(correct)
     if int(tries.min()) < 2:
-        raise Refusal("one sample a problem does not tell its own noise", mend="evaluate with --samples 2 or more")
+        raise UserError("one sample a problem does not tell its own noise", fix="evaluate with --samples 2 or more")
     share, k = right / tries, int(tries.min())
     fixed, freedom = sampling_error(share, tries)
     se = fixed * math.sqrt(1 + k / seeds)
@@ -242,31 +242,31 @@ def equivalent_to_published(
 def _rows(correct: Matrix) -> list[list[int]]:
     rows = correct.tolist() if isinstance(correct, np.ndarray) else [list(row) for row in correct]
     if not rows or any(not row for row in rows):
-        raise Refusal("a score needs at least one problem, and at least one sample of each")
+        raise UserError("a score needs at least one problem, and at least one sample of each")
     if not set().union(*map(set, rows)) <= {0, 1}:
-        raise Refusal("verdicts are 0 or 1")
+        raise UserError("verdicts are 0 or 1")
     return rows
 
 
 def counts(correct: Matrix) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Right samples and samples of each problem. Raises Refusal for what is no matrix of verdicts."""
+    """Right samples and samples of each problem. Raises UserError for what is no matrix of verdicts."""
     rows = _rows(correct)
     return np.array([sum(row) for row in rows]), np.array([len(row) for row in rows])
 
 
 def _need(k: int, tries: NDArray[np.int64]) -> None:
     if not 1 <= k <= int(tries.min()):
-        raise Refusal(
-            f"k = {k}, but a problem has {int(tries.min())} samples", mend="ask for a k from 1 to that number"
+        raise UserError(
+            f"k = {k}, but a problem has {int(tries.min())} samples", fix="ask for a k from 1 to that number"
         )
 
 
 def _differences(a: Matrix, b: Matrix) -> tuple[Floats, list[int], list[int]]:
     (right_a, tries_a), (right_b, tries_b) = counts(a), counts(b)
     if len(right_a) != len(right_b) or len(right_a) < 2:
-        raise Refusal(
+        raise UserError(
             f"{len(right_a)} and {len(right_b)} problems cannot be paired",
-            mend="compare two evaluations of the same problems, at least two of them",
+            fix="compare two evaluations of the same problems, at least two of them",
         )
     return right_a / tries_a - right_b / tries_b, tries_a.tolist(), tries_b.tolist()
 
@@ -347,8 +347,8 @@ def _sign_flip(steps: Floats, rng: np.random.Generator) -> tuple[float, str]:
 
 def _tost(difference: float, se: float, law: Any, margin_points: float, alpha: float) -> dict[str, Any]:
     if not margin_points > 0:
-        raise Refusal(
-            f"a margin of {margin_points} points: nothing is that equal", mend="give a margin above 0, e.g. 3"
+        raise UserError(
+            f"a margin of {margin_points} points: nothing is that equal", fix="give a margin above 0, e.g. 3"
         )
     margin = margin_points / 100
     # where no spread was seen nothing is known of the noise, and nothing is proven

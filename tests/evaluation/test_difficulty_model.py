@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.evaluation.difficulty_model import (
     fit_beta,
     problem_rates,
@@ -67,7 +67,7 @@ def test_a_shift_moves_the_mean_and_leaves_sure_problems_sure(by):
 
 @pytest.mark.parametrize(("mean", "spread", "n"), [(0.0, 0.1, 30), (1.0, 0.1, 30), (0.5, 0.0, 30), (0.5, 0.1, 0)])
 def test_what_tells_no_difficulties_is_refused(mean, spread, n):
-    with pytest.raises(Refusal):
+    with pytest.raises(UserError):
         fit_beta(mean, spread, n)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.evaluation.difficulty_model import fit_beta, problem_rates, sample_matrix, shifted
 from openrs.evaluation.seeds import over_seeds
 from openrs.evaluation.statistics import paired_difference
@@ -69,5 +69,5 @@ def test_seeds_that_agree_by_chance_leave_a_doubt():
 
 
 def test_one_training_is_refused():
-    with pytest.raises(Refusal, match="one training"):
+    with pytest.raises(UserError, match="one training"):
         over_seeds([[[1]]], [[[0]]])

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 from test_statistics import aime, close, draw, once, undecided
 
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.evaluation.single_draws import (
     expected_best,
     lead_of_best,
@@ -48,7 +48,7 @@ def test_best_of_one_is_the_mean_and_edges_are_sure():
     assert expected_best(0.0, 4, 3, at_least=0.25).probability == pytest.approx(0)
     # 51.3 % of 675 is 346, although 0.513 * 675 = 346.3
     assert expected_best(0.5, 675, 1, at_least=0.513).probability == pytest.approx(stats.binom.sf(345, 675, 0.5))
-    with pytest.raises(Refusal):
+    with pytest.raises(UserError):
         expected_best([0.5], 2, 1)
 
 
@@ -65,9 +65,9 @@ def test_one_published_draw_against_ten_seeds():
     # with known rates it is the plain Poisson-binomial distribution
     sure = single_run([[1] * 10] * 3 + [[0] * 10] * 7)
     assert (sure.interval.low, sure.interval.high) == (0.3, 0.3)
-    with pytest.raises(Refusal, match="whole number"):
+    with pytest.raises(UserError, match="whole number"):
         single_run(correct, 0.31)
-    with pytest.raises(Refusal, match="one sample"):
+    with pytest.raises(UserError, match="one sample"):
         single_run(once(3, 10))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.evaluation.statistics import (
     avg_at_k,
     equivalent,
@@ -84,7 +84,7 @@ def test_numbers_of_samples_may_differ():
 
 @pytest.mark.parametrize("bad", [[], [[]], [[1], []], [[2]], [[0.5]], [[None]], [[float("nan")]]])
 def test_what_is_no_matrix_of_verdicts_is_refused(bad):
-    with pytest.raises(Refusal):
+    with pytest.raises(UserError):
         avg_at_k(bad)
 
 
@@ -99,7 +99,7 @@ def test_pass_at_k_is_the_mean_over_all_subsets():
     assert pass_at_k(HAND, 1).value == pytest.approx(avg_at_k(HAND).value)
     assert pass_at_k(HAND, 1).problems == avg_at_k(HAND).problems
     assert pass_at_k([[0] * 999 + [1]], 500).value == pytest.approx(0.5)
-    with pytest.raises(Refusal, match="4 samples"):
+    with pytest.raises(UserError, match="4 samples"):
         pass_at_k(HAND, 5)
 
 
@@ -110,7 +110,7 @@ def test_majority():
     assert found.value == pytest.approx((1 + 0 + 0.5 + 0 + 1) / 5)
     assert (found.n, found.k, found.samples) == (5, 3, 3)
     assert majority_at_k(answers, correct, k=1).value == pytest.approx(3 / 5)
-    with pytest.raises(Refusal, match="do not belong together"):
+    with pytest.raises(UserError, match="do not belong together"):
         majority_at_k(answers[:4], correct)
 
 
@@ -185,7 +185,7 @@ def test_a_difference_that_is_the_same_everywhere_is_no_certainty():
 
 
 def test_unpaired_evaluations_are_refused():
-    with pytest.raises(Refusal, match="30 and 40 problems"):
+    with pytest.raises(UserError, match="30 and 40 problems"):
         paired_difference(once(1, 30), once(1, 40))
 
 
@@ -216,9 +216,9 @@ def test_equivalence_to_a_published_mean():
     assert found.p_value == pytest.approx(stats.t(270).sf((-0.01 + 0.12) / se))
     assert found.equivalent
     assert not equivalent_to_published(correct, 0.51, 5, 6).equivalent
-    with pytest.raises(Refusal, match="own noise"):
+    with pytest.raises(UserError, match="own noise"):
         equivalent_to_published(once(3, 30), 0.1, 3, 4)
-    with pytest.raises(Refusal, match="margin"):
+    with pytest.raises(UserError, match="margin"):
         equivalent(correct, correct, 0)
 
 

@@ -28,7 +28,7 @@ def pooled(measured: Sequence[Measured]) -> list[Measured]:
 
 
 def _poolable(one: Measured) -> bool:
-    return one.origin == "released weights" and one.model is not None and bool(one.rows) and not one.unfit
+    return one.origin == "released weights" and one.model is not None and bool(one.rows) and not one.excluded_reason
 
 
 def _same_question(a: Measured, b: Measured) -> bool:

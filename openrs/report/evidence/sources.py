@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.report.evidence import reference
 from openrs.report.evidence.collect import RunData, collect
 from openrs.report.evidence.evaluations import MOST, Evaluated
@@ -34,7 +34,7 @@ class Measured:
 
     name: as the source has it. model: the reference's name (base, Open-RS1 ... 3), None for another. experiment, step:
     which training and checkpoint, when name, revision or tokens tell. metric: what the score is. rows: problem -> k
-    zeros and ones; empty when only the mean is known. tokens: lighteval's hash over everything generated. unfit: why it
+    zeros and ones; empty when only the mean is known. tokens: lighteval's hash over everything generated. excluded_reason: why it
     can't count, or "". note: what else there was of the same, and what became of it.
     """
 
@@ -54,12 +54,12 @@ class Measured:
     protocol: Mapping[str, Any]
     inputs: str
     tokens: str | None
-    unfit: str
+    excluded_reason: str
     note: str = ""
 
 
 def gather(names: Sequence[str]) -> Sources:
-    """Read every RUN, folder and file named. Raises Refusal for a path that is not there or holds nothing of use."""
+    """Read every RUN, folder and file named. Raises UserError for a path that is not there or holds nothing of use."""
     runs: list[RunData] = []
     files: list[Path] = []
     for name in names:
@@ -68,9 +68,9 @@ def gather(names: Sequence[str]) -> Sources:
         if path.is_file():
             files.append(path)
         elif not path.is_dir():
-            raise Refusal(
+            raise UserError(
                 f"there is no run and no file {path}",
-                mend="give names of folders in runs/, or paths of runs or results",
+                fix="give names of folders in runs/, or paths of runs or results",
             )
         elif any((path / part).exists() for part in RUN_PARTS):
             runs.append(collect(Run(path)))
@@ -81,7 +81,7 @@ def gather(names: Sequence[str]) -> Sources:
     reading = read(files) if files else None
     if reading is not None and not reading.results and not runs:
         why = "; ".join(f"{one.path}: {one.reason}" for one in reading.broken[:3])
-        raise Refusal(f"no results could be read: {why}", mend="give lighteval's results_*.json, or folders of them")
+        raise UserError(f"no results could be read: {why}", fix="give lighteval's results_*.json, or folders of them")
     return Sources(tuple(runs), reading)
 
 
@@ -112,7 +112,8 @@ def _of_run(run: RunData, evaluated: Evaluated) -> list[Measured]:
             protocol=evaluated.protocol,
             inputs=evaluated.inputs_of(name),
             tokens=evaluated.tokens.get(name),
-            unfit=score.fault or _unfit(name, score.n, evaluated.inputs_of(name), evaluated.protocol),
+            excluded_reason=score.fault
+            or _excluded_reason(name, score.n, evaluated.inputs_of(name), evaluated.protocol),
         )
         for name, score in evaluated.scores.items()
     ]
@@ -155,7 +156,7 @@ def _of_file(result: Result) -> Measured | None:
         protocol=result.sampling,
         inputs=inputs,
         tokens=result.hash_cont_tokens,
-        unfit=unfit or _unfit(result.benchmark, result.n, inputs, result.sampling),
+        excluded_reason=unfit or _excluded_reason(result.benchmark, result.n, inputs, result.sampling),
     )
 
 
@@ -169,7 +170,7 @@ def is_mean(metric: str, k: int) -> bool:
     return bool(re.fullmatch(r"pass@k:(k=1&n=\d+|n=\d+&k=1|k=1)", metric)) or (k == 1 and metric == "maj@1")
 
 
-def _unfit(benchmark: str, n: int, inputs: str, protocol: Mapping[str, Any]) -> str:
+def _excluded_reason(benchmark: str, n: int, inputs: str, protocol: Mapping[str, Any]) -> str:
     problems = reference.tree()["problems"].get(benchmark)
     if problems is not None and n != problems:
         return f"it has {n} problems, the paper {problems}"

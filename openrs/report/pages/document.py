@@ -12,7 +12,7 @@ from openrs.report.evidence.sources import Measured, Sources, measured
 from openrs.report.evidence.values import below, text, whole
 from openrs.report.pages.published import published
 from openrs.report.verdicts import claims as claim_room
-from openrs.report.verdicts.claims import Claim, Evidence, Verdict
+from openrs.report.verdicts.claims import Claim, ClaimVerdict, Evidence
 from openrs.report.verdicts.compare import comparison, over_training
 from openrs.report.verdicts.cost import Ledger, ledger
 from openrs.report.verdicts.judge import FAMILIES, judge
@@ -193,7 +193,7 @@ def training(metrics: Metrics) -> dict[str, Any]:
     }
 
 
-def results(found: list[Measured], judged: list[tuple[Claim, Verdict]]) -> list[dict[str, Any]]:
+def results(found: list[Measured], judged: list[tuple[Claim, ClaimVerdict]]) -> list[dict[str, Any]]:
     """Scores from result files, beside what the paper printed."""
     printed = {(claim.model, claim.benchmark): claim.published for claim, _ in judged if claim.kind == "score"}
     return [_result(one, printed.get((one.model, one.benchmark))) for one in found if _from_file(one)]
@@ -218,8 +218,8 @@ def _result(one: Measured, printed: float | None) -> dict[str, Any]:
         "n": one.n,
         "k": one.k,
         "inputs": one.inputs,
-        "counts": not one.unfit,
-        "why_not": one.unfit or None,
+        "counts": not one.excluded_reason,
+        "why_not": one.excluded_reason or None,
         "published": printed,
         "as_printed": abs(100 * one.accuracy - printed) <= 0.05 + 1e-9 if printed is not None else None,
     }

@@ -10,7 +10,7 @@ from typing import Any
 from openrs.report.evidence import reference
 from openrs.report.evidence.collect import RunData
 from openrs.report.evidence.values import below, dollars, duration, short, whole
-from openrs.report.verdicts.claims import SEEDS, Claim, Evidence, Verdict, Word, not_tested
+from openrs.report.verdicts.claims import SEEDS, Claim, ClaimVerdict, Evidence, Word, not_tested
 from openrs.report.verdicts.cost import Ledger
 from openrs.report.verdicts.family import Prepared, Rule
 from openrs.report.verdicts.training_rules import of_paper, seeds_said
@@ -47,8 +47,8 @@ def outputs(claim: Claim, evidence: Evidence) -> Prepared:
     return _constructed(claim, said, numbers, [run for run, _ in drawn])
 
 
-def _constructed(claim: Claim, said: str, numbers: Mapping[str, Any], runs: Sequence[RunData]) -> Verdict:
-    return Verdict("by construction", said, claim.limit, numbers, tuple(run.name for run in runs), None)
+def _constructed(claim: Claim, said: str, numbers: Mapping[str, Any], runs: Sequence[RunData]) -> ClaimVerdict:
+    return ClaimVerdict("by construction", said, claim.limit, numbers, tuple(run.name for run in runs), None)
 
 
 def _drawn(run: RunData) -> float | None:
@@ -64,7 +64,7 @@ def _drawn(run: RunData) -> float | None:
 def hours(claim: Claim, evidence: Evidence) -> Prepared:
     rule = f"a whole training on four A40 takes at most 5 % more than {claim.published:g} hours, evaluations left out"
     booked = _whole_runs(claim, evidence)
-    if isinstance(booked, Verdict):
+    if isinstance(booked, ClaimVerdict):
         return booked
     took = [(run, book.training_seconds / 3600, f"{book.training_seconds / 3600:.1f} h") for run, book in booked]
     fit = [entry for entry, (_, book) in zip(took, booked, strict=True) if _on_paper_gpus(book)]
@@ -76,7 +76,7 @@ def hours(claim: Claim, evidence: Evidence) -> Prepared:
 def money(claim: Claim, evidence: Evidence) -> Prepared:
     rule = f"a whole training on four A40 costs at most 5 % more than ${claim.published:g}, at the price given"
     booked = _whole_runs(claim, evidence)
-    if isinstance(booked, Verdict):
+    if isinstance(booked, ClaimVerdict):
         return booked
     fit = [
         (run, book.training_dollars, f"{dollars(book.training_dollars)} at {dollars(book.price)} per GPU-hour")
@@ -96,7 +96,7 @@ def cheaper(claim: Claim, evidence: Evidence) -> Prepared:
         " were not run again"
     )
     booked = _whole_runs(claim, evidence)
-    if isinstance(booked, Verdict):
+    if isinstance(booked, ClaimVerdict):
         return booked
     fit = [
         (run, book.training_dollars, dollars(book.training_dollars))
@@ -108,7 +108,9 @@ def cheaper(claim: Claim, evidence: Evidence) -> Prepared:
     return _at_most(claim, fit, least / 10, rule, "dollars")
 
 
-def _at_most(claim: Claim, fit: Sequence[tuple[RunData, float, str]], most: float, rule: str, name: str) -> Verdict:
+def _at_most(
+    claim: Claim, fit: Sequence[tuple[RunData, float, str]], most: float, rule: str, name: str
+) -> ClaimVerdict:
     """The verdict on `at most`: kept in all of three or more whole runs, in none of them, or not to be told."""
     kept = sum(value <= most for _, value, _ in fit)
     word: Word = "cannot tell"
@@ -120,10 +122,10 @@ def _at_most(claim: Claim, fit: Sequence[tuple[RunData, float, str]], most: floa
     text += f"; follows from {claim.follows_from}" if claim.follows_from else ""
     numbers = {name: [value for _, value, _ in fit], "at_most": most, "kept": kept}
     rule = f"{rule}; in all of {SEEDS} or more runs: reproduced; in none of them: not reproduced; else cannot tell"
-    return Verdict(word, text, rule, numbers, tuple(run.name for run, _, _ in fit), "L3")
+    return ClaimVerdict(word, text, rule, numbers, tuple(run.name for run, _, _ in fit), "L3")
 
 
-def _whole_runs(claim: Claim, evidence: Evidence) -> list[Booked] | Verdict:
+def _whole_runs(claim: Claim, evidence: Evidence) -> list[Booked] | ClaimVerdict:
     """Runs of the paper's experiments that trained all 500 steps; else the verdict, with the pace of the longest."""
     steps = int(reference.tree()["training"]["steps"])
     pairs = [

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from openrs.evaluation.statistics import holm
-from openrs.report.verdicts.claims import Claim, Evidence, Verdict
+from openrs.report.verdicts.claims import Claim, ClaimVerdict, Evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +24,14 @@ class Tests:
     """What the data say on one claim. p: p-values by the question asked of them. verdict: from the corrected ones."""
 
     p: Mapping[str, float]
-    verdict: Callable[[Corrected], Verdict]
+    verdict: Callable[[Corrected], ClaimVerdict]
 
 
-Prepared = Verdict | Tests
+Prepared = ClaimVerdict | Tests
 Rule = Callable[[Claim, Evidence], Prepared]
 
 
-def decide(prepared: Sequence[Prepared]) -> list[Verdict]:
+def decide(prepared: Sequence[Prepared]) -> list[ClaimVerdict]:
     """Verdicts of one family, in its order."""
     tested = {str(i): entry for i, entry in enumerate(prepared) if isinstance(entry, Tests)}
     asked = dict.fromkeys(question for entry in tested.values() for question in entry.p)
@@ -41,7 +41,7 @@ def decide(prepared: Sequence[Prepared]) -> list[Verdict]:
     }
     return [
         entry
-        if isinstance(entry, Verdict)
+        if isinstance(entry, ClaimVerdict)
         else entry.verdict(Corrected({question: corrected[question][str(i)] for question in entry.p}, len(tested)))
         for i, entry in enumerate(prepared)
     ]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from openrs.report.verdicts import cost_rules, paired_rules, score_rules, training_rules
-from openrs.report.verdicts.claims import Claim, Evidence, Verdict, claims
+from openrs.report.verdicts.claims import Claim, ClaimVerdict, Evidence, claims
 from openrs.report.verdicts.family import Rule, decide
 
 RULES: Mapping[str, Rule] = {
@@ -23,10 +23,10 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def judge(evidence: Evidence, every: Sequence[Claim] | None = None) -> list[tuple[Claim, Verdict]]:
+def judge(evidence: Evidence, every: Sequence[Claim] | None = None) -> list[tuple[Claim, ClaimVerdict]]:
     """A verdict on every claim, in their order. every: other claims than claims(), for a simulated paper."""
     every = claims() if every is None else every
-    verdicts: dict[str, Verdict] = {}
+    verdicts: dict[str, ClaimVerdict] = {}
     for kinds in FAMILIES.values():
         family = [claim for claim in every if claim.kind in kinds]
         found = decide([RULES[claim.kind](claim, evidence) for claim in family])

@@ -11,7 +11,7 @@ from openrs.report.evidence import reference
 from openrs.report.evidence.evaluations import comparable
 from openrs.report.evidence.sources import Measured
 from openrs.report.evidence.values import p_said, point_span, points
-from openrs.report.verdicts.claims import ALPHA, Claim, Evidence, Verdict, Word, not_tested
+from openrs.report.verdicts.claims import ALPHA, Claim, ClaimVerdict, Evidence, Word, not_tested
 from openrs.report.verdicts.family import Corrected, Prepared, Rule, Tests
 from openrs.report.verdicts.score_rules import LEVELS, decisive, differs, new_draw_variance, other_training
 
@@ -21,7 +21,7 @@ def pair_of(evidence: Evidence, model: str | None, benchmark: str | None) -> tup
 
     Released weights first, then most samples; the order in which files were named decides nothing.
     """
-    usable = [one for one in evidence.measured if one.rows and not one.unfit and one.benchmark == benchmark]
+    usable = [one for one in evidence.measured if one.rows and not one.excluded_reason and one.benchmark == benchmark]
     bases = [one for one in usable if one.model == reference.tree()["base"]]
     pairs = [
         (base, one)
@@ -59,7 +59,7 @@ def pooled(seeds: Sequence[Mapping[str, list[int]]]) -> dict[str, list[int]]:
     return pool
 
 
-def released_pair(claim: Claim, evidence: Evidence, rule: str) -> tuple[Measured, Measured] | Verdict:
+def released_pair(claim: Claim, evidence: Evidence, rule: str) -> tuple[Measured, Measured] | ClaimVerdict:
     """The pair that can decide, or the verdict where none can."""
     pair = pair_of(evidence, claim.model, claim.benchmark)
     if pair is None:
@@ -78,7 +78,7 @@ def better(claim: Claim, evidence: Evidence) -> Prepared:
         " excluded (TOST, Holm); else the data cannot tell"
     )
     pair = released_pair(claim, evidence, rule)
-    if isinstance(pair, Verdict):
+    if isinstance(pair, ClaimVerdict):
         return pair
     base, model = pair
     both = shared(base.rows, model.rows)
@@ -86,7 +86,7 @@ def better(claim: Claim, evidence: Evidence) -> Prepared:
     test = paired_difference(after, before)
     within = equivalent(after, before, margin).p_value
 
-    def verdict(corrected: Corrected) -> Verdict:
+    def verdict(corrected: Corrected) -> ClaimVerdict:
         word: Word = "cannot tell"
         said = f"{difference_said(test)}, {p_said(corrected.p['differs'], 'Holm p')}"
         if corrected.p["within"] < ALPHA:
@@ -96,7 +96,7 @@ def better(claim: Claim, evidence: Evidence) -> Prepared:
             word = "reproduced" if test.difference > 0 else "not reproduced"
         numbers = {**difference_numbers(test), "p_holm": corrected.p["differs"], "p_within": corrected.p["within"]}
         numbers |= {"margin": margin / 100}
-        return Verdict(word, said, rule, numbers, (base.source, model.source), LEVELS[model.origin])
+        return ClaimVerdict(word, said, rule, numbers, (base.source, model.source), LEVELS[model.origin])
 
     return Tests({"differs": test.p_value, "within": within}, verdict)
 
@@ -109,14 +109,14 @@ def gain(claim: Claim, evidence: Evidence) -> Prepared:
         " draw); else compatible from 4 samples a problem on"
     )
     pair = released_pair(claim, evidence, rule)
-    if isinstance(pair, Verdict):
+    if isinstance(pair, ClaimVerdict):
         return pair
     base, model = pair
     test, published = paired(base.rows, model.rows), (claim.published or 0.0) / 100
     se = math.hypot(test.se, math.sqrt(new_draw_variance(model)))
     p_value = differs(published - test.difference, se)
 
-    def verdict(corrected: Corrected) -> Verdict:
+    def verdict(corrected: Corrected) -> ClaimVerdict:
         word: Word = "compatible" if decisive(base) and decisive(model) else "cannot tell"
         word = "not reproduced" if corrected.p["differs"] < ALPHA else word
         reach = float(stats.norm.isf(ALPHA / corrected.tests / 2)) * se
@@ -126,7 +126,7 @@ def gain(claim: Claim, evidence: Evidence) -> Prepared:
         said += f" {point_span(accepted)} could have been excluded"
         more = {**difference_numbers(test), "published": published, "se": se, "p_published": p_value}
         more |= {"p_holm": corrected.p["differs"], "accepted": list(accepted)}
-        return Verdict(word, said, rule, more, (base.source, model.source), LEVELS[model.origin])
+        return ClaimVerdict(word, said, rule, more, (base.source, model.source), LEVELS[model.origin])
 
     return Tests({"differs": p_value}, verdict)
 

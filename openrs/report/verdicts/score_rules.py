@@ -12,7 +12,7 @@ from openrs.evaluation.statistics import avg_at_k, p_against
 from openrs.report.evidence import reference
 from openrs.report.evidence.sources import Measured
 from openrs.report.evidence.values import p_said, percent, span
-from openrs.report.verdicts.claims import ALPHA, Claim, Evidence, Verdict, Word, not_tested
+from openrs.report.verdicts.claims import ALPHA, Claim, ClaimVerdict, Evidence, Word, not_tested
 from openrs.report.verdicts.family import Corrected, Prepared, Rule, Tests
 
 ENOUGH = 4  # samples a problem, with verdicts by problem, from which `compatible` says something
@@ -29,7 +29,7 @@ OTHER_TRAINING = "a model trained here is another training, and cannot tell what
 
 
 def best(evidence: Evidence, model: str | None, benchmark: str | None) -> Measured | None:
-    """The evidence that counts most: fit before unfit, released weights before others, then most samples a problem.
+    """The evidence that counts most: fit before excluded_reason, released weights before others, then most samples a problem.
 
     Never the order in which files were named; what is left over is said (`told`).
     """
@@ -42,7 +42,7 @@ def _all(evidence: Evidence, model: str | None, benchmark: str | None) -> list[M
 
 def _rank(one: Measured) -> tuple[Any, ...]:
     order = {"released weights": 0, "a results file": 1, "trained here": 2, "authors' log": 3}
-    return bool(one.unfit), order[one.origin], -one.k, not one.rows, one.source, one.accuracy
+    return bool(one.excluded_reason), order[one.origin], -one.k, not one.rows, one.source, one.accuracy
 
 
 def told(evidence: Evidence, one: Measured) -> str:
@@ -51,7 +51,7 @@ def told(evidence: Evidence, one: Measured) -> str:
     rest = [
         other
         for other in _all(evidence, one.model, one.benchmark)
-        if other is not one and not other.unfit and other.origin == one.origin
+        if other is not one and not other.excluded_reason and other.origin == one.origin
     ]
     if not rest:
         return said
@@ -60,7 +60,7 @@ def told(evidence: Evidence, one: Measured) -> str:
     return f"{said}; not taken: {left} ({why})"
 
 
-def unfit(claim: Claim, one: Measured) -> Verdict:
+def excluded(claim: Claim, one: Measured) -> ClaimVerdict:
     """Evidence is there but does not count: say what it shows, and why not."""
     shows = f"{one.source} gives {percent(one.accuracy)} ({one.metric}, n = {one.n}, k = {one.k})"
     printed = None
@@ -68,14 +68,16 @@ def unfit(claim: Claim, one: Measured) -> Verdict:
         printed = abs(100 * one.accuracy - claim.published) <= 0.05 + 1e-9
         shows += ", as printed" if printed else f", but {claim.published} is printed"
     numbers = {"accuracy": one.accuracy, "n": one.n, "k": one.k, "as_printed": printed, "inputs": one.inputs}
-    return Verdict("not tested", f"{shows}: {one.unfit}", "evidence that does not count", numbers, (one.source,))
+    return ClaimVerdict(
+        "not tested", f"{shows}: {one.excluded_reason}", "evidence that does not count", numbers, (one.source,)
+    )
 
 
-def other_training(evidence: Evidence, one: Measured, rule: str) -> Verdict:
+def other_training(evidence: Evidence, one: Measured, rule: str) -> ClaimVerdict:
     """The verdict on released weights of a model trained here."""
     numbers = {"accuracy": one.accuracy, "n": one.n, "k": one.k}
     said = f"{told(evidence, one)}; {OTHER_TRAINING}"
-    return Verdict("cannot tell", said, rule, numbers, (one.source,), LEVELS[one.origin])
+    return ClaimVerdict("cannot tell", said, rule, numbers, (one.source,), LEVELS[one.origin])
 
 
 def rows_of(one: Measured) -> list[list[int]]:
@@ -99,8 +101,8 @@ def score(claim: Claim, evidence: Evidence) -> Prepared:
     one = best(evidence, claim.model, claim.benchmark)
     if one is None:
         return not_tested(claim)
-    if one.unfit:
-        return unfit(claim, one)
+    if one.excluded_reason:
+        return excluded(claim, one)
     if one.origin == "trained here":
         return other_training(evidence, one, DRAW_RULE)
     printed = count_of(claim.logged or 0.0, one.n)
@@ -125,7 +127,7 @@ def score(claim: Claim, evidence: Evidence) -> Prepared:
         p_of = _fisher(one)
     p_value = p_of(printed)
 
-    def verdict(corrected: Corrected) -> Verdict:
+    def verdict(corrected: Corrected) -> ClaimVerdict:
         word: Word = "compatible" if decisive(one) else "cannot tell"
         word = "not reproduced" if corrected.p["differs"] < ALPHA else word
         accepted = _accepted(p_of, one, ALPHA / corrected.tests)
@@ -134,7 +136,7 @@ def score(claim: Claim, evidence: Evidence) -> Prepared:
             f"{said}; {p_said(p_value)}, {p_said(corrected.p['differs'], 'Holm p')};"
             f" only a printed score outside {span(accepted)} could have been excluded; inputs {one.inputs}"
         )
-        return Verdict(word, text, DRAW_RULE, more, (one.source,), LEVELS[one.origin])
+        return ClaimVerdict(word, text, DRAW_RULE, more, (one.source,), LEVELS[one.origin])
 
     return Tests({"differs": p_value}, verdict)
 
@@ -173,7 +175,7 @@ def average(claim: Claim, evidence: Evidence) -> Prepared:
         " that it follows from: not reproduced with p < 0.05 (Holm), else compatible from 4 samples a problem on"
     )
     found = [best(evidence, claim.model, benchmark) for benchmark in reference.TABLE_BENCHMARKS]
-    fit = [one for one in found if one is not None and not one.unfit]
+    fit = [one for one in found if one is not None and not one.excluded_reason]
     if len(fit) < len(found) or len({one.origin for one in fit}) > 1:
         logs = [one for one in found if one is not None and one.origin == "authors' log"]
         return _logged_average(claim, logs) if len(logs) == len(found) else not_tested(claim)
@@ -182,11 +184,11 @@ def average(claim: Claim, evidence: Evidence) -> Prepared:
     said = f"{percent(mean)} measured, {percent(claim.logged)} published"
     level = LEVELS[fit[0].origin]
     if fit[0].origin == "trained here":
-        return Verdict("cannot tell", f"{said}; {OTHER_TRAINING}", rule, numbers, sources, level)
+        return ClaimVerdict("cannot tell", f"{said}; {OTHER_TRAINING}", rule, numbers, sources, level)
     se = math.sqrt(sum(new_draw_variance(one) * (1 + 1 / one.k) for one in fit)) / len(fit)
     p_value = differs(mean - (claim.logged or 0.0), se)
 
-    def verdict(corrected: Corrected) -> Verdict:
+    def verdict(corrected: Corrected) -> ClaimVerdict:
         word: Word = "compatible" if all(decisive(one) for one in fit) else "cannot tell"
         word = "not reproduced" if corrected.p["differs"] < ALPHA else word
         reach = float(stats.norm.isf(ALPHA / corrected.tests / 2)) * se
@@ -197,12 +199,12 @@ def average(claim: Claim, evidence: Evidence) -> Prepared:
             f" {p_said(corrected.p['differs'], 'Holm p')}; only a printed average outside {span(accepted)} could have"
             f" been excluded; follows from {claim.follows_from}"
         )
-        return Verdict(word, text, rule, more, sources, level)
+        return ClaimVerdict(word, text, rule, more, sources, level)
 
     return Tests({"differs": p_value}, verdict)
 
 
-def _logged_average(claim: Claim, logs: list[Measured]) -> Verdict:
+def _logged_average(claim: Claim, logs: list[Measured]) -> ClaimVerdict:
     """The authors' own five logs: the printed average is that of the printed cells, each rounded to a tenth."""
     mean, cells = (
         sum(one.accuracy for one in logs) / len(logs),
@@ -241,8 +243,8 @@ def above(claim: Claim, evidence: Evidence) -> Prepared:
     one = best(evidence, claim.model, claim.benchmark)
     if one is None:
         return not_tested(claim)
-    if one.unfit:
-        return unfit(claim, one)
+    if one.excluded_reason:
+        return excluded(claim, one)
     if one.origin == "trained here":
         return other_training(evidence, one, rule)
     if not rows_of(one):
@@ -252,14 +254,14 @@ def above(claim: Claim, evidence: Evidence) -> Prepared:
     p_value = p_against(np.array(rows_of(one)), threshold)
     numbers = {"accuracy": found.value, "n": one.n, "k": one.k, "interval": list(interval), "threshold": threshold}
 
-    def verdict(corrected: Corrected) -> Verdict:
+    def verdict(corrected: Corrected) -> ClaimVerdict:
         word: Word = "cannot tell"
         if corrected.p["differs"] < ALPHA:
             word = "reproduced" if found.value > threshold else "not reproduced"
         said = f"{told(evidence, one)}, 95 % interval {span(interval)}, threshold {percent(threshold)}"
         said += f"; {p_said(p_value)}, {p_said(corrected.p['differs'], 'Holm p')}; follows from {claim.follows_from}"
         more = {**numbers, "p": p_value, "p_holm": corrected.p["differs"]}
-        return Verdict(word, said, rule, more, (one.source,), LEVELS[one.origin])
+        return ClaimVerdict(word, said, rule, more, (one.source,), LEVELS[one.origin])
 
     return Tests({"differs": p_value}, verdict)
 

@@ -12,7 +12,7 @@ from openrs.report.evidence import reference
 from openrs.report.evidence.collect import RunData
 from openrs.report.evidence.evaluations import Evaluated, comparable
 from openrs.report.evidence.values import p_said, point_span, points, short
-from openrs.report.verdicts.claims import ALPHA, SEEDS, Claim, Evidence, Verdict, Word, not_tested
+from openrs.report.verdicts.claims import ALPHA, SEEDS, Claim, ClaimVerdict, Evidence, Word, not_tested
 from openrs.report.verdicts.family import Corrected, Prepared, Rule, Tests
 from openrs.report.verdicts.paired_rules import difference_numbers, difference_said, paired, pooled, shared
 
@@ -53,7 +53,7 @@ def fullest(runs: Sequence[RunData]) -> list[RunData]:
     return max(by_experiment.values(), key=len, default=[])
 
 
-def by_seeds(claim: Claim, seen: Sequence[Seen], rule: str) -> Verdict:
+def by_seeds(claim: Claim, seen: Sequence[Seen], rule: str) -> ClaimVerdict:
     """The verdict of a claim that holds or fails in each seed."""
     holding = sum(one.holds for one in seen)
     if not seen:
@@ -67,7 +67,7 @@ def by_seeds(claim: Claim, seen: Sequence[Seen], rule: str) -> Verdict:
         f"{rule}; in all of {SEEDS} or more trainings: reproduced; in none of them: not reproduced; else, and with"
         " fewer trainings, the data cannot tell"
     )
-    return Verdict(word, said, rule, numbers, tuple(one.run.name for one in seen), "L3")
+    return ClaimVerdict(word, said, rule, numbers, tuple(one.run.name for one in seen), "L3")
 
 
 def seeds_said(count: int) -> str:
@@ -120,7 +120,7 @@ def _change(
     if len(pairs) < SEEDS:
         numbers["by_seed"] = [paired(old, new).difference for old, new in pairs]
         said = f"{seeds_said(len(pairs))}: {difference_said(together)}"
-        return Verdict("cannot tell", said, rule, numbers, names, "L3")
+        return ClaimVerdict("cannot tell", said, rule, numbers, names, "L3")
     problems = [problem for problem in pairs[0][0] if all(problem in old for old, _ in pairs)]
     effect = over_seeds(*([[pair[side][p] for p in problems] for pair in pairs] for side in (0, 1)))
     interval = (effect.interval.low, effect.interval.high)
@@ -133,7 +133,7 @@ def _change(
     }
     numbers |= {"difference": effect.difference, "interval": list(interval), "by_seed": list(effect.by_seed)}
 
-    def verdict(corrected: Corrected) -> Verdict:
+    def verdict(corrected: Corrected) -> ClaimVerdict:
         word: Word = "cannot tell"
         each = ", ".join(points(one) for one in effect.by_seed)
         said = f"{points(effect.difference)} points over {seeds_said(len(pairs))} ({each}), 95 % interval over"
@@ -145,7 +145,7 @@ def _change(
         if way is not None:
             word = "reproduced" if way == claimed else "not reproduced"
         more = {f"p_{question}": p_value for question, p_value in corrected.p.items()}
-        return Verdict(word, said, rule, {**numbers, **more}, names, "L3")
+        return ClaimVerdict(word, said, rule, {**numbers, **more}, names, "L3")
 
     return Tests(tests, verdict)
 
