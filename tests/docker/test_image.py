@@ -11,7 +11,7 @@ from conftest import TOKEN, Clone, docker
 
 from openrs.rundir import sha256
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(1800)]  # the first test waits for the build
+pytestmark = [pytest.mark.docker, pytest.mark.limits(silence=1800)]  # the first test waits for the build
 
 # As the Kubernetes manifests run it (k8s/base): any volume at /data, nothing else that can be written but /tmp.
 AS_IN_KUBERNETES = [

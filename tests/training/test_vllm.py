@@ -24,7 +24,7 @@ from openrs.rundir import Run, read_jsonl
 from openrs.training import canary, generator, launch, processes
 from openrs.training.generator import Address, Server
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.vllm, pytest.mark.limits(processor=600)]
 
 STALE = str(Path(__file__).with_name("stale_worker.py"))
 BASE = [
