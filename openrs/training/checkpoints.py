@@ -13,7 +13,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from openrs.rundir import sha256, sync_folder, write_json
+from openrs.run.confined import empty_folder, make_folder, sync_folder
+from openrs.rundir import sha256, write_json
 
 MANIFEST = "checkpoint.json"
 PLACE = "step-" + "[0-9]" * 6
@@ -130,10 +131,8 @@ def newest(checkpoints: Path) -> tuple[Path | None, list[str]]:
     A damaged folder is renamed to step-NNNNNN.damaged: kept for whoever wants to look, never loaded. What a kill left
     half written or half deleted is removed. The caller holds the run's lock, or is its only process.
     """
-    said: list[str] = []
-    for left in sorted((checkpoints / STAGING).glob("*")):
-        said.append(f"{left.name} was being written or deleted when the run was killed: removed")
-        shutil.rmtree(left)
+    left = empty_folder(checkpoints / STAGING)
+    said = [f"{name} was being written or deleted when the run was killed: removed" for name in left]
     for folder in sorted(checkpoints.glob(PLACE), key=step_of, reverse=True):
         reason = damage(folder)
         if reason is not None:
@@ -149,7 +148,7 @@ def newest(checkpoints: Path) -> tuple[Path | None, list[str]]:
 def _aside(folder: Path, word: str) -> Path:
     """Rename a folder so that nobody takes it for a checkpoint; nothing in it is touched."""
     place, number = folder.with_name(f"{folder.name}.{word}"), 2
-    while place.exists():
+    while os.path.lexists(place):
         place, number = folder.with_name(f"{folder.name}.{word}-{number}"), number + 1
     folder.rename(place)
     sync_folder(folder.parent)
@@ -174,7 +173,7 @@ def prune(
     kept = [f for f in old if step_of(f) in always or (keep_every and step_of(f) % keep_every == 0)]
     gone = [folder for folder in old if folder not in kept]
     for folder in gone:
-        (checkpoints / STAGING).mkdir(exist_ok=True)
+        make_folder(checkpoints / STAGING)
         shutil.rmtree(folder.rename(checkpoints / STAGING / f"deleted-{folder.name}"))
     if weights_only and new:
         for folder in kept:
@@ -189,7 +188,7 @@ def _thin(folder: Path) -> None:
     if len(listed) < len(manifest["files"]):
         write_json(folder / MANIFEST, manifest | {"files": listed})
     for path in sorted(folder.rglob("*"), reverse=True):
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             path.rmdir()
         elif str(path.relative_to(folder)) not in listed and path.name != MANIFEST:
             path.unlink()
