@@ -13,7 +13,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from openrs.errors import Failure
 from openrs.run.confined import empty_folder, make_folder, sync_folder
+from openrs.run.weights import nonfinite
 from openrs.rundir import sha256, write_json
 
 MANIFEST = "checkpoint.json"
@@ -37,19 +39,50 @@ def step_of(folder: Path) -> int:
 def finish(staging: Path, checkpoints: Path, step: int) -> Path:
     """Turn a folder that has been written beside into the complete checkpoint of `step`; returns its place.
 
-    Raises OSError (a full disk) and then leaves every earlier checkpoint as it was.
+    Raises OSError (a full disk) and Failure (weights that are NaN or Inf: `staging` is deleted), and then leaves every
+    earlier checkpoint as it was.
     """
+    refuse_nonfinite(staging, checkpoints, step)
     paths = sorted(path for path in staging.rglob("*") if path.name != MANIFEST)
     listed = _facts(staging, [path for path in paths if path.is_file()])
     for folder in [path for path in paths if path.is_dir()]:
         sync_folder(folder)
-    write_json(staging / MANIFEST, {"step": step, "files": listed})  # fsyncs `staging` as well
+    write_json(staging / MANIFEST, {"step": step, "finite": True, "files": listed})  # fsyncs `staging` as well
     place = folder_of(checkpoints, step)
     if place.exists():  # never seen: the folder of a step that is done again was set aside at the start
         _aside(place, "replaced")
     staging.rename(place)
     sync_folder(checkpoints)
     return place
+
+
+def refuse_nonfinite(staging: Path, checkpoints: Path, step: int) -> None:
+    """Raises Failure when a weight in the folder is NaN or Inf, and deletes the folder: such a model is of no use."""
+    try:
+        found = _nonfinite_in(staging)
+    except ValueError as error:
+        what = f"step {step}: the weights that were just written cannot be read: {error}"
+        raise Failure(what, mend="look at the disk, and give the same command again") from None
+    if found:
+        shutil.rmtree(staging)
+        raise nonfinite_weights(step, f"{sum(found.values()):,} weights are", next(iter(found)), complete(checkpoints))
+
+
+def _nonfinite_in(folder: Path) -> dict[str, int]:
+    """Tensors of a checkpoint with NaN or Inf in them, and in how many places. Raises ValueError for broken files."""
+    with ThreadPoolExecutor(4) as pool:
+        found = pool.map(nonfinite, sorted(folder.glob("*.safetensors")))
+        return {name: count for bad in found for name, count in bad.items()}
+
+
+def nonfinite_weights(step: int, what: str, tensor: str, there: list[Path]) -> Failure:
+    """What a run is told whose weights are no numbers any more. there: its complete checkpoints, oldest first."""
+    kept = f"{there[-1].name} is complete and sound" if there else "no checkpoint was complete before it"
+    return Failure(
+        f"step {step}: {what} NaN or Inf, first in {tensor}",
+        f"no checkpoint of them is kept; {kept}",
+        "start a new --run with a smaller grpo.learning_rate (--set grpo.learning_rate=...), or model.dtype float32",
+    )
 
 
 def _facts(folder: Path, files: Iterable[Path]) -> dict[str, dict[str, Any]]:
@@ -65,26 +98,29 @@ def _facts(folder: Path, files: Iterable[Path]) -> dict[str, dict[str, Any]]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint: step, and files with their sizes and SHA-256. Raises ValueError in words."""
+    """The manifest of a checkpoint: step, whether its weights were seen to be finite, and files with their sizes and
+    SHA-256. Raises ValueError in words."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         step, files = int(manifest["step"]), manifest["files"]
         listed = {str(name): {"bytes": int(f["bytes"]), "sha256": str(f["sha256"])} for name, f in files.items()}
+        finite = bool(manifest.get("finite", False))  # older ones do not say
     except FileNotFoundError:
         raise ValueError("it has no manifest: it was never finished") from None
     except (ValueError, KeyError, TypeError, AttributeError, OSError):
         raise ValueError("its manifest is damaged") from None
     if step != step_of(folder) or not listed:
         raise ValueError("its manifest is of another checkpoint")
-    return {"step": step, "files": listed}
+    return {"step": step, "finite": finite, "files": listed}
 
 
 def damage(folder: Path, *, hashes: bool = True) -> str | None:
     """What is wrong with a checkpoint, in words, or None when it is complete. `hashes=False` compares sizes only."""
     try:
-        listed = read_manifest(folder)["files"]
+        manifest = read_manifest(folder)
     except ValueError as error:
         return str(error)
+    listed = manifest["files"]
 
     def wrong(name: str) -> str | None:
         path, facts = folder / name, listed[name]
@@ -100,7 +136,14 @@ def damage(folder: Path, *, hashes: bool = True) -> str | None:
         return None
 
     with ThreadPoolExecutor(4) as pool:
-        return next((reason for reason in pool.map(wrong, listed) if reason is not None), None)
+        reason = next((reason for reason in pool.map(wrong, listed) if reason is not None), None)
+    if reason is None and hashes and not manifest["finite"]:
+        try:
+            bad = _nonfinite_in(folder)
+        except (ValueError, OSError) as error:
+            return f"its weights cannot be read: {error}"
+        reason = f"its weights are NaN or Inf, first in {next(iter(bad))}" if bad else None
+    return reason
 
 
 def resumable(folder: Path) -> bool:
