@@ -37,7 +37,8 @@ def attempt(
         if changes and not accept_changes:
             raise another_recipe(run, changes)
         for left in run.path.glob(".*.part"):  # of a write that a kill cut short
-            left.unlink()
+            if left.is_symlink() or left.is_file():
+                left.unlink()
         number = manifest.begin(recipe, run, command or sys.argv, changes if accept_changes else None)
         folder = run.path / "attempts" / f"{number:02d}"
         quiet(folder / "libraries.log")

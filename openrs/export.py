@@ -10,7 +10,8 @@ from openrs import manifest
 from openrs.data.models import local_model
 from openrs.errors import Refusal
 from openrs.model_card import card
-from openrs.rundir import Run, sha256, sync_folder, write_json, write_text
+from openrs.run.confined import sync_folder
+from openrs.rundir import Run, sha256, write_json, write_text
 from openrs.settings import Recipe
 from openrs.training import checkpoints
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from openrs.errors import Failure, Refusal
+from openrs.run.confined import make_folder, open_appending, refuse_links_out, replacing
 
 _SECRET = re.compile(
     r"\b(hf_[A-Za-z0-9]{8,}|sk-[A-Za-z0-9_-]{8,}|gh[pousr]_[A-Za-z0-9]{8,})|(?<=://)[^/@\s:]+:[^/@\s]+(?=@)"
@@ -65,29 +66,10 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sync_folder(folder: Path) -> None:
-    """Make a rename or a new file in `folder` survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all: beside it, fsynced, renamed into place, the folder fsynced."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with beside.open("w", encoding="utf-8", errors="surrogatepass") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError:  # a full disk: the old file stays, the half of the new one goes
-        beside.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+    """Write a file whole or not at all (see `replacing`)."""
+    with replacing(path) as file:
+        file.write(text.encode("utf-8", "surrogatepass"))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -103,7 +85,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        self._file = open_appending(path)
         self._cut_torn_line()
 
     def append(self, row: Mapping[str, Any]) -> None:
@@ -201,13 +183,15 @@ class Run:
         return self.path / "eval" / re.sub(r"[^A-Za-z0-9._@-]+", "--", model).strip(".-")
 
     def attempts(self) -> list[Path]:
-        return sorted(path for path in (self.path / "attempts").glob("[0-9]*") if path.is_dir())
+        folders = (path for path in (self.path / "attempts").glob("[0-9]*") if path.name.isdecimal())
+        return sorted((path for path in folders if path.is_dir()), key=lambda path: int(path.name))
 
     def new_attempt(self) -> Path:
         """Make attempts/NN for this launch; a resumed run adds the next number."""
-        last = int(self.attempts()[-1].name) if self.attempts() else 0
-        folder = self.path / "attempts" / f"{last + 1:02d}"
-        folder.mkdir(parents=True)
+        make_folder(self.path / "attempts")
+        taken = [int(path.name) for path in (self.path / "attempts").iterdir() if path.name.isdecimal()]
+        folder = self.path / "attempts" / f"{max(taken, default=0) + 1:02d}"
+        folder.mkdir()
         return folder
 
 
@@ -223,16 +207,20 @@ def existing_run(name: str) -> Run:
             f"{run.path} is no run directory (it has no recipe.yaml)",
             mend="give the name of a folder in runs/, or its path",
         )
+    refuse_links_out(run.path)
     return run
 
 
 class Lock:
-    """Only one process writes into a run directory; the kernel frees the lock however that process ends."""
+    """Only one process writes into a run directory; the kernel frees the lock however that process ends.
+
+    Raises Refusal when another process has it, when it cannot be had, and when the run leads out of its folder.
+    """
 
     def __init__(self, run: Run) -> None:
         try:
             run.path.mkdir(parents=True, exist_ok=True)
-            self._file = (run.path / ".lock").open("a+")
+            self._file = os.fdopen(open_appending(run.path / ".lock"), "a+")
         except OSError as error:
             raise Refusal(
                 f"{run.path} cannot be written: {error.strerror}",
@@ -256,6 +244,11 @@ class Lock:
                 "two processes would write over each other's checkpoints",
                 "wait for it to end, stop it, or give another --run",
             ) from None
+        try:
+            refuse_links_out(run.path)
+        except Refusal:
+            self._file.close()
+            raise
         self._file.truncate(0)
         self._file.write(f"process {os.getpid()} on {os.uname().nodename} since {now()}\n")
         self._file.flush()

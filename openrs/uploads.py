@@ -21,6 +21,7 @@ from openrs.errors import EXIT_DONE, EXIT_FAILED, Failure, Refusal
 from openrs.export import export
 from openrs.libraries import quiet
 from openrs.machine.cache import offline
+from openrs.run.confined import open_appending
 from openrs.rundir import Journal, Run, now, read_jsonl, redact, write_json
 from openrs.training import checkpoints
 from openrs.training.processes import die_with_parent
@@ -151,7 +152,7 @@ def beside(run: Run, repo: str | None, say: Callable[[str], None], *, private: b
         return
     write_json(_wanted(run), {"repo": repo, "private": private})
     log = run.attempts()[-1] / "uploads.log"
-    with log.open("ab") as file:
+    with os.fdopen(open_appending(log), "ab") as file:
         words = [*PROCESS, str(run.path), str(os.getpid())]
         child = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=file, stderr=file, start_new_session=True)
     try:

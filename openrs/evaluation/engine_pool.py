@@ -21,6 +21,7 @@ from openrs.errors import Failure, Refusal
 from openrs.evaluation.engine_process import unit_line
 from openrs.evaluation.engines import Layout
 from openrs.evaluation.sampling import EngineSettings, Sample, Take
+from openrs.run.confined import make_folder, open_appending
 from openrs.training.processes import tail
 
 
@@ -44,7 +45,7 @@ class EngineProcess:
 
     def load(self, settings: EngineSettings, log: Path) -> None:
         self.log = log
-        log.touch()
+        os.close(open_appending(log))
         self.give(json.dumps({"log": str(log.resolve()), "settings": asdict(settings)}).encode("ascii") + b"\n")
 
     def give(self, line: bytes) -> None:
@@ -100,7 +101,7 @@ class EnginePool:
         Raises Refusal for a model that cannot be used, Failure when an engine dies while it loads.
         """
         self._at_hand = at_hand
-        logs.mkdir(parents=True, exist_ok=True)
+        make_folder(logs)
         for engine in self._engines:
             engine.load(settings, logs / f"engine-{engine.number}.log")
         for engine in self._engines:

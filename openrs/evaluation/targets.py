@@ -17,6 +17,7 @@ from openrs.libraries import quiet
 from openrs.machine import pins
 from openrs.recipe_checks import grpo_value, is_hub_name
 from openrs.rewards.grading import Judge, processors
+from openrs.run.confined import refuse_links_out
 from openrs.rundir import Run, disk_full_said, run_at
 from openrs.settings import Evaluation, Recipe
 from openrs.training import checkpoints, lora, signals
@@ -60,6 +61,7 @@ def evaluate_model(
     run, recipe, targets = resolved(model, revision, dtype, trust_remote_code=trust_remote_code)
     settings = chosen(recipe.evaluation if recipe is not None else Evaluation(), protocol, options)
     keep = run_at(keep_in) if keep_in is not None else run if recipe is not None else run_at("evaluations")
+    refuse_links_out(keep.path)
     quiet()
     progress = Progress()
     apart = len(targets) == 1  # for several, the libraries are imported once, here
@@ -96,13 +98,15 @@ def resolved(
     run = run_at(model)
     recipe = manifest.recipe_of(run)
     if recipe is not None:
+        refuse_links_out(run.path)
         refuse_choice(model, revision, dtype)
         return run, recipe, targets_of_run(run, recipe)
     folder = Path(model)
     if folder.parent.name == "checkpoints" and folder.name.startswith("step-"):
-        run = Run(folder.resolve().parent.parent)
+        run = Run(folder.parent.parent)
         recipe = manifest.recipe_of(run)
         if recipe is not None:
+            refuse_links_out(run.path)
             refuse_choice(model, revision, dtype)
             return run, recipe, [one_checkpoint(run, folder, recipe)]
     if folder.parts[:1] == ("runs",) and not folder.exists():

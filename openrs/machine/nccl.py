@@ -19,6 +19,7 @@ from openrs.errors import Refusal
 from openrs.machine.allreduce import PROGRAM, SPEND, STALL, Try, attempt
 from openrs.machine.gpus import find
 from openrs.machine.job import job_of
+from openrs.run.confined import refuse_links_out
 from openrs.rundir import now, write_json
 from openrs.settings import Recipe
 
@@ -190,6 +191,7 @@ def run(recipe: Recipe | None, run_dir: Path, gpus: int, say: Callable[[str], No
         what = f"NCCL is to be measured between {ranks or 'some'} GPUs, this machine has {gpus or 'none'}"
         raise Refusal(what, mend="see why with: openrs doctor")
     run_dir.mkdir(parents=True, exist_ok=True)
+    refuse_links_out(run_dir)
     if ranks == 1:
         write_json(
             run_dir / RESULT, {"mode": "auto", "winner": "one GPU", "env": {}, "evidence": [], "measured": now()}

@@ -11,6 +11,7 @@ from openrs.report.collect import RunData, collect
 from openrs.report.evaluations import MOST, Evaluated
 from openrs.report.lighteval_logs import Reading, Result, read
 from openrs.report.values import number
+from openrs.run.confined import refuse_links_out
 from openrs.rundir import Run, run_at
 
 # The paper's sampling (lighteval, one sample a problem). The seed is free.
@@ -68,6 +69,7 @@ def gather(names: Sequence[str]) -> Sources:
                 mend="give names of folders in runs/, or paths of runs or results",
             )
         elif any((path / part).exists() for part in RUN_PARTS):
+            refuse_links_out(path)
             runs.append(collect(Run(path)))
         elif any(path.rglob("results_*.json")):
             files.append(path)

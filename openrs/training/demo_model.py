@@ -13,7 +13,8 @@ from typing import Any
 
 from openrs.data import prompts
 from openrs.data.arithmetic import demonstration
-from openrs.rundir import sync_folder, write_json
+from openrs.run.confined import sync_folder
+from openrs.rundir import write_json
 from openrs.settings import MadeModel, Prompt
 
 BOS, EOS, USER, ASSISTANT = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>"

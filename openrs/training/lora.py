@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from openrs.data.models import local_model
-from openrs.rundir import Run, sync_folder
+from openrs.run.confined import make_folder, sync_folder
+from openrs.rundir import Run
 from openrs.settings import Lora, Recipe
 
 ADAPTER = "adapter_config.json"
@@ -39,7 +40,7 @@ def plain(run: Run, recipe: Recipe, checkpoint: Path) -> Path:
     made = recipe.model.made is not None
     base = run.path / "base" if made else local_model(recipe.model.name, recipe.model.revision)
     folder = run.path / "merged" / checkpoint.name
-    folder.parent.mkdir(exist_ok=True)
+    make_folder(folder.parent)
     return merge(base, checkpoint, folder)
 
 

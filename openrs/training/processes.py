@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from openrs.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_REFUSED, Failure, Interrupted, Refusal
+from openrs.run.confined import open_appending
 from openrs.rundir import redact, write_json
 
 _SET_PDEATHSIG = 1  # linux/prctl.h
@@ -58,7 +59,7 @@ class Child:
         grace: float = 0.0,
     ) -> None:
         self._grace = grace
-        with log.open("ab") as file:
+        with os.fdopen(open_appending(log), "ab") as file:
             self._guardian = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(Path(__file__).with_name("guardian.py")), str(grace), *command],
                 env={**os.environ, **environment},
