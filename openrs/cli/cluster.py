@@ -30,7 +30,7 @@ from openrs.planner.render import wrapped
 
 
 def run(args: argparse.Namespace) -> int:
-    """Returns 0; everything else is raised: UserError (2), Failure (1), Interrupted (75)."""
+    """Returns 0; everything else is raised: UserError (2), RunFailure (1), Interrupted (75)."""
     verbs = {"submit": submit, "status": show, "logs": logs, "collect": collect, "stop": stop, "delete": delete}
     verbs[args.what](args)
     return EXIT_DONE

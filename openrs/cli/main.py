@@ -29,7 +29,7 @@ from openrs.cli.verbs import (
     track,
     train,
 )
-from openrs.errors import EXIT_INTERRUPTED, Interrupted, UserError, not_installed
+from openrs.errors import EXIT_INTERRUPTED, ExplainedError, Interrupted, not_installed
 from openrs.run.files import redact
 
 Verb = Callable[[argparse.Namespace], int]
@@ -263,7 +263,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         function: Verb = args.function
         return function(args)
-    except UserError as error:
+    except ExplainedError as error:
         print(redact(f"openrs {args.verb}: {error}"), file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:

@@ -303,7 +303,8 @@ def test_nothing_outlives_a_killed_parent(attempt: Path, tmp_path: Path) -> None
     )
     parent = (
         "import sys; from pathlib import Path; from openrs.training import launch\n"
-        f"launch.follow(launch.LaunchPlan([sys.executable, '-c', {torchrun!r}], {{}}, None, {{}}), Path({str(attempt)!r}))"
+        f"plan = launch.LaunchPlan([sys.executable, '-c', {torchrun!r}], {{}}, None, {{}})\n"
+        f"launch.follow(plan, Path({str(attempt)!r}))"
     )
     names = ("torchrun", "helper", "worker")
     process = subprocess.Popen([sys.executable, "-c", parent])
