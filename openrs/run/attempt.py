@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from openrs.config.load import diff
 from openrs.config.schema import Recipe
-from openrs.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, ExplainedError, Interrupted
+from openrs.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, ExplainedError, Interrupted, UserError
 from openrs.run import manifest, signals
 from openrs.run.directory import Lock, Run
 from openrs.run.files import NO_ROOM, disk_full
