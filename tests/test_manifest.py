@@ -99,7 +99,7 @@ def test_where_the_code_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         who = ["-c", "user.name=n", "-c", "user.email=e@x"]
         return subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
 
-    (tmp_path / "openrs").mkdir()
+    (tmp_path / "openrs" / "run").mkdir(parents=True)
     (tmp_path / "openrs" / "run" / "manifest.py").write_text("a = 1\n")
     monkeypatch.setattr(manifest, "__file__", str(tmp_path / "openrs" / "run" / "manifest.py"))
     monkeypatch.delenv("OPENRS_COMMIT", raising=False)
