@@ -69,7 +69,14 @@ class Child:
         self._grace = grace
         with os.fdopen(open_appending(log), "ab") as file:
             self._guardian = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(Path(__file__).with_name("process_supervisor.py")), str(grace), *command],
+                [
+                    sys.executable,
+                    "-I",
+                    "-S",
+                    str(Path(__file__).with_name("process_supervisor.py")),
+                    str(grace),
+                    *command,
+                ],
                 env={**os.environ, **environment},
                 stdin=subprocess.PIPE,
                 stdout=file if all_to_log else None,

@@ -32,7 +32,8 @@ def data(tmp_path) -> Path:
 
 def test_numbers(data, capsys):
     assert (
-        main(["data", "show", str(data), "--json", "--references", "60", "--workers", "1", "--data", str(data.parent)]) == 0
+        main(["data", "show", str(data), "--json", "--references", "60", "--workers", "1", "--data", str(data.parent)])
+        == 0
     )
     said = json.loads(capsys.readouterr().out)
     assert (said["rows"], said["readable"], said["unique_prompts"]) == (46, 44, 42)
