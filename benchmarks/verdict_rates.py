@@ -327,7 +327,9 @@ def simulate(sets: int, samples: Sequence[int], seeds: Sequence[int], processes:
                     "words": {title: words(done, ids) for title, ids in rows(done[0]).items()},
                 }
             )
-            print(f"{what} {scenario} {value:g} {count}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+            took = f"{time.monotonic() - began:.0f} s"
+            rates = {question[:20]: list(errors.values()) for question, errors in found[-1]["families"].items()}
+            print(f"{what} {scenario} {value:g} {count}, {took}: {rates}", file=sys.stderr, flush=True)
     return {"sets": sets, "seed": seed, "conditions": found}
 
 

@@ -1,6 +1,7 @@
 """Recipes: what is refused, and that every message names the file, the line and the nearest right key."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,37 @@ def own(tmp_path: Path) -> Path:
     path = tmp_path / "own.yaml"
     path.write_text("extends: demo\ntitle: mine\ngrpo:\n  max_steps: 5\n", encoding="utf-8")
     return path
+
+
+@pytest.mark.parametrize("value", ["1e400", "-1e400", ".inf", "-.inf", ".nan"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "grpo.learning_rate", "grpo.beta", "grpo.temperature", "grpo.adam_epsilon", "grpo.lr_scheduler_kwargs.min_lr",
+        "grpo.vllm_server_timeout", "model.made.learning_rate", "rewards.timeout_seconds", "rewards.functions.0.weight",
+        "training.max_hours", "monitors.kl.above", "evaluation.temperature", "hardware.price_per_gpu_hour",
+    ],
+)  # fmt: skip
+def test_no_number_of_a_recipe_may_be_nan_or_inf(key: str, value: str) -> None:
+    message = refused(
+        "demo", f"rewards.functions=[{{name: accuracy, weight: {value}}}]" if "functions" in key else f"{key}={value}"
+    )
+    assert key in message
+    assert re.search(r"(inf|nan) is not a finite number|should be (greater|less) than", message), message
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "learning_rate=0", "learning_rate=-1e-6", "weight_decay=-0.1", "adam_beta1=1.5", "adam_epsilon=0", "beta=-0.04",
+        "max_grad_norm=-1", "temperature=0", "top_p=0", "top_p=1.1", "per_device_train_batch_size=0",
+        "gradient_accumulation_steps=-1", "num_iterations=0", "max_completion_length=0", "epsilon=0", "warmup_steps=-3",
+    ],
+)  # fmt: skip
+def test_numbers_with_which_nothing_can_be_trained(change: str) -> None:
+    name = change.partition("=")[0]
+    message = refused("demo", f"grpo.{change}")
+    assert re.search(rf"^--set grpo\.{name}: grpo\.{name} = \S+ must be (at least|more than) [01]", message), message
 
 
 def test_packaged_recipes_load_and_go_round() -> None:
@@ -208,7 +240,7 @@ def test_each_recipe_opens_with_its_departures(name: str) -> None:
 
 def test_recipes_and_help_never_import_torch() -> None:
     code = (
-        "import sys, openrs.config.load, openrs.config.checks, openrs.cli;"
+        "import sys, openrs.config.load, openrs.config.checks, openrs.cli.main;"
         "openrs.config.load.load('exp3'); openrs.cli.main.parser().format_help();"
         "print(sorted(m for m in ('torch', 'transformers', 'trl', 'numpy', 'datasets') if m in sys.modules))"
     )

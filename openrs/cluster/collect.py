@@ -19,6 +19,7 @@ from openrs.cluster.pods_exec import SILENCE, output
 from openrs.cluster.reading import read_job
 from openrs.errors import RunFailure, UserError
 from openrs.planner.render import amount
+from openrs.run.confined import refuse_links_out
 from openrs.run.files import now, sha256, write_json
 
 Kind = Literal["report", "all", "checkpoints"]
@@ -116,6 +117,7 @@ def claim_folder(folder: Path, cluster: Cluster, run: str) -> None:
             "its files would be overwritten",
             "give another folder with --to",
         )
+    refuse_links_out(folder)
     write_json(folder / MARK, {"namespace": cluster.namespace, "job": job_name(run), "collected": now()})
 
 

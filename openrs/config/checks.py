@@ -2,6 +2,8 @@
 
 import difflib
 import json
+import math
+from collections.abc import Iterator
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -50,6 +52,29 @@ OWNED_ELSEWHERE = {
     "vllm_server_base_url": "set hardware.layout; openrs starts the server",
     "vllm_server_host": "set hardware.layout; openrs starts the server",
 }
+# Options of grpo with a range that needs no other setting: the least, whether it is allowed itself, and the most.
+_RANGES: dict[str, tuple[float, bool, float]] = {
+    "learning_rate": (0, False, math.inf),
+    "weight_decay": (0, True, math.inf),
+    "adam_beta1": (0, True, 1),
+    "adam_beta2": (0, True, 1),
+    "adam_epsilon": (0, False, math.inf),
+    "max_grad_norm": (0, True, math.inf),
+    "warmup_steps": (0, True, math.inf),
+    "beta": (0, True, math.inf),
+    "epsilon": (0, False, math.inf),
+    "epsilon_high": (0, False, math.inf),
+    "temperature": (0, False, math.inf),
+    "top_p": (0, False, 1),
+    "min_p": (0, True, 1),
+    "repetition_penalty": (0, False, math.inf),
+    "per_device_train_batch_size": (1, True, math.inf),
+    "gradient_accumulation_steps": (1, True, math.inf),
+    "steps_per_generation": (1, True, math.inf),
+    "num_iterations": (1, True, math.inf),
+    "max_completion_length": (1, True, math.inf),
+    "vllm_gpu_memory_utilization": (0, False, 1),
+}
 _PYTHON = {"bool": bool, "int": int, "float": (int, float), "str": str, "dict": dict, "list": list, "None": type(None)}
 
 
@@ -73,7 +98,7 @@ def prompts_per_step(recipe: Recipe) -> int:
 
 def check(recipe: Recipe, lines: Lines) -> None:
     """Raises UserError naming file and line for every setting that cannot work; all of them in one message."""
-    problems = [*_options(recipe, lines)]
+    problems = [*_options(recipe, lines), *_numbers(recipe, lines)]
     if not problems:  # the sums below need options of the right type
         problems = [f"{_where(lines, *key)}: {text}" for key, text in _combinations(recipe)]
     if problems:
@@ -99,6 +124,33 @@ def _options(recipe: Recipe, lines: Lines) -> list[str]:
             wanted = " or ".join(option["types"])
             problems.append(f"{where}: grpo.{name} = {value!r} is a {type(value).__name__}, TRL wants {wanted}")
     return problems
+
+
+def _numbers(recipe: Recipe, lines: Lines) -> list[str]:
+    """Numbers of the whole recipe that are NaN or Inf, and those of `grpo` with which nothing can be trained."""
+    wrong = {key: "is not a finite number" for key, value in _leaves(recipe.model_dump()) if not _is_finite(value)}
+    for name, (least, inclusive, most) in _RANGES.items():
+        value = recipe.grpo.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or ("grpo", name) in wrong:
+            continue
+        if value < least or (value == least and not inclusive) or value > most:
+            upper = "" if math.isinf(most) else f" and at most {most:g}"
+            wrong["grpo", name] = f"must be {'at least' if inclusive else 'more than'} {least:g}{upper}"
+    values = dict(_leaves(recipe.model_dump()))
+    return [f"{_where(lines, *key)}: {'.'.join(key)} = {values[key]!r} {text}" for key, text in wrong.items()]
+
+
+def _leaves(tree: Any, key: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every value that is neither a mapping nor a list, with the keys and indices that lead to it."""
+    if isinstance(tree, dict | list):
+        for name, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            yield from _leaves(value, (*key, str(name)))
+    else:
+        yield key, tree
+
+
+def _is_finite(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _fits(value: Any, types: list[str]) -> bool:

@@ -45,7 +45,7 @@ def over_seeds(before: Sequence[Matrix], after: Sequence[Matrix]) -> SeedEffect:
     """
     if len(before) != len(after) or len(after) < 2:
         raise UserError("one training tells nothing of how far trainings lie apart", fix="train with two seeds or more")
-    means = [[float(np.mean([np.mean(row) for row in matrix])) for matrix in side] for side in (before, after)]
+    means = [[_mean(matrix) for matrix in side] for side in (before, after)]
     by_seed = [new - old for old, new in zip(*means, strict=True)]
     different = {tuple(tuple(row) for row in matrix) for matrix in before}
     shared = len(different) < len(before)
@@ -58,6 +58,11 @@ def over_seeds(before: Sequence[Matrix], after: Sequence[Matrix]) -> SeedEffect:
     half = float(law.ppf((1 + LEVEL) / 2)) * se
     interval = Interval(max(-1.0, mean - half), min(1.0, mean + half), "Student's t over seeds")
     return SeedEffect(mean, tuple(by_seed), se, freedom, interval, float(law.sf(mean / se)), float(law.cdf(mean / se)))
+
+
+def _mean(matrix: Matrix) -> float:
+    right, tries = counts(matrix)
+    return float((right / tries).mean())
 
 
 def _sampling_variance(matrix: Matrix) -> float:

@@ -18,6 +18,7 @@ from openrs.hub import adapters, pins
 from openrs.hub.models import local_model
 from openrs.rewards.grading import Judge, processors
 from openrs.run import checkpoints, manifest, signals
+from openrs.run.confined import refuse_links_out
 from openrs.run.directory import Run, run_at
 from openrs.run.files import disk_full_said
 from openrs.run.libraries import quiet
@@ -61,6 +62,7 @@ def evaluate_model(
     run, recipe, targets = resolved(model, revision, dtype, trust_remote_code=trust_remote_code)
     settings = chosen(recipe.evaluation if recipe is not None else Evaluation(), protocol, options)
     keep = run_at(keep_in) if keep_in is not None else run if recipe is not None else run_at("evaluations")
+    refuse_links_out(keep.path)
     quiet()
     progress = Progress()
     apart = len(targets) == 1  # for several, the libraries are imported once, here
@@ -97,13 +99,15 @@ def resolved(
     run = run_at(model)
     recipe = manifest.recipe_of(run)
     if recipe is not None:
+        refuse_links_out(run.path)
         refuse_choice(model, revision, dtype)
         return run, recipe, targets_of_run(run, recipe)
     folder = Path(model)
     if folder.parent.name == "checkpoints" and folder.name.startswith("step-"):
-        run = Run(folder.resolve().parent.parent)
+        run = Run(folder.parent.parent)
         recipe = manifest.recipe_of(run)
         if recipe is not None:
+            refuse_links_out(run.path)
             refuse_choice(model, revision, dtype)
             return run, recipe, [one_checkpoint(run, folder, recipe)]
     if folder.parts[:1] == ("runs",) and not folder.exists():

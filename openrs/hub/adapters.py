@@ -4,8 +4,8 @@ from pathlib import Path
 
 from openrs.config.schema import Recipe
 from openrs.hub.models import local_model
+from openrs.run.confined import make_folder, sync_folder
 from openrs.run.directory import Run
-from openrs.run.files import sync_folder
 
 ADAPTER = "adapter_config.json"
 
@@ -21,7 +21,7 @@ def plain(run: Run, recipe: Recipe, checkpoint: Path) -> Path:
     made = recipe.model.made is not None
     base = run.path / "base" if made else local_model(recipe.model.name, recipe.model.revision)
     folder = run.path / "merged" / checkpoint.name
-    folder.parent.mkdir(exist_ok=True)
+    make_folder(folder.parent)
     return merge(base, checkpoint, folder)
 
 

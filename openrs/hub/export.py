@@ -11,8 +11,9 @@ from openrs.errors import UserError
 from openrs.hub.model_card import card
 from openrs.hub.models import local_model
 from openrs.run import checkpoints, manifest
+from openrs.run.confined import sync_folder
 from openrs.run.directory import Run
-from openrs.run.files import sha256, sync_folder, write_json, write_text
+from openrs.run.files import sha256, write_json, write_text
 
 ORIGIN = "openrs.json"  # what an export was made from, so that the same command finds it done
 

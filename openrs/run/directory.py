@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from openrs.errors import UserError
+from openrs.run.confined import make_folder, open_appending, refuse_links_out
 from openrs.run.files import now
 
 
@@ -51,13 +52,15 @@ class Run:
         return self.path / "eval" / re.sub(r"[^A-Za-z0-9._@-]+", "--", model).strip(".-")
 
     def attempts(self) -> list[Path]:
-        return sorted(path for path in (self.path / "attempts").glob("[0-9]*") if path.is_dir())
+        folders = (path for path in (self.path / "attempts").glob("[0-9]*") if path.name.isdecimal())
+        return sorted((path for path in folders if path.is_dir()), key=lambda path: int(path.name))
 
     def new_attempt(self) -> Path:
         """Make attempts/NN for this launch; a resumed run adds the next number."""
-        last = int(self.attempts()[-1].name) if self.attempts() else 0
-        folder = self.path / "attempts" / f"{last + 1:02d}"
-        folder.mkdir(parents=True)
+        make_folder(self.path / "attempts")
+        taken = [int(path.name) for path in (self.path / "attempts").iterdir() if path.name.isdecimal()]
+        folder = self.path / "attempts" / f"{max(taken, default=0) + 1:02d}"
+        folder.mkdir()
         return folder
 
 
@@ -73,16 +76,20 @@ def existing_run(name: str) -> Run:
             f"{run.path} is no run directory (it has no recipe.yaml)",
             fix="give the name of a folder in runs/, or its path",
         )
+    refuse_links_out(run.path)
     return run
 
 
 class Lock:
-    """Only one process writes into a run directory; the kernel frees the lock however that process ends."""
+    """Only one process writes into a run directory; the kernel frees the lock however that process ends.
+
+    Raises UserError when another process has it, when it cannot be had, and when the run leads out of its folder.
+    """
 
     def __init__(self, run: Run) -> None:
         try:
             run.path.mkdir(parents=True, exist_ok=True)
-            self._file = (run.path / ".lock").open("a+")
+            self._file = os.fdopen(open_appending(run.path / ".lock"), "a+")
         except OSError as error:
             raise UserError(
                 f"{run.path} cannot be written: {error.strerror}",
@@ -106,6 +113,11 @@ class Lock:
                 "two processes would write over each other's checkpoints",
                 "wait for it to end, stop it, or give another --run",
             ) from None
+        try:
+            refuse_links_out(run.path)
+        except UserError:
+            self._file.close()
+            raise
         self._file.truncate(0)
         self._file.write(f"process {os.getpid()} on {os.uname().nodename} since {now()}\n")
         self._file.flush()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from openrs.errors import RunFailure, UserError
+from openrs.run.confined import open_appending, replacing
 
 _SECRET = re.compile(
     r"\b(hf_[A-Za-z0-9]{8,}|sk-[A-Za-z0-9_-]{8,}|gh[pousr]_[A-Za-z0-9]{8,})|(?<=://)[^/@\s:]+:[^/@\s]+(?=@)"
@@ -63,29 +64,10 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sync_folder(folder: Path) -> None:
-    """Make a rename or a new file in `folder` survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all: beside it, fsynced, renamed into place, the folder fsynced."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with beside.open("w", encoding="utf-8", errors="surrogatepass") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError:  # a full disk: the old file stays, the half of the new one goes
-        beside.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+    """Write a file whole or not at all (see `replacing`)."""
+    with replacing(path) as file:
+        file.write(text.encode("utf-8", "surrogatepass"))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -101,7 +83,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        self._file = open_appending(path)
         self._cut_torn_line()
 
     def append(self, row: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from openrs.run.confined import open_appending
 from openrs.run.files import redact
 
 
@@ -30,7 +31,7 @@ class Progress:
     def __init__(self, log: Path | None = None, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stdout
         self._live = self._stream.isatty()
-        self._log = log.open("a", encoding="utf-8") if log is not None else None
+        self._log = os.fdopen(open_appending(log), "a", encoding="utf-8") if log is not None else None
         self._width = 0
         self._ends: deque[tuple[float, int | None]] = deque(maxlen=20)  # when, and how many were done then
         self._warm = False  # whether the first step, which also imports and compiles, has gone out of `_ends`

@@ -153,7 +153,7 @@ def test_killed_it_goes_on_and_ends_in_the_same_bytes(quick, tmp_path, place):
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(900)
+@pytest.mark.limits(processor=900)
 def test_killed_at_random_it_ends_in_the_same_bytes(undisturbed, tmp_path):
     """All stages, the judge's too."""
     file, out = undisturbed
@@ -287,7 +287,7 @@ def test_strata_levels_and_where(tmp_path):
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(900)
+@pytest.mark.limits(processor=900)
 def test_all_40315_rows(shared_data, tmp_path):
     """Counts of every stage, CPU seconds and memory (wanted: 4 minutes and 4 GB on 2 idle cores)."""
     import resource

@@ -148,7 +148,7 @@ def test_form_asks_the_model_only_what_the_rules_leave(made_model, tmp_path):
 
 
 @pytest.mark.vllm
-@pytest.mark.timeout(900)
+@pytest.mark.limits(processor=900)
 def test_vllm_on_200_real_problems_killed_and_resumed(shared_data, made_model, tmp_path):
     """The counts of the undisturbed run; and how many samples are the same to the token."""
     source = shared_data / "training" / "deepscaler_subset_1209.parquet"

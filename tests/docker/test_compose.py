@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from conftest import TOKEN, Clone, docker
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.docker, pytest.mark.limits(silence=1800)]
 
 # Ten steps of the demo's training, on a model that nobody taught: seconds each.
 SHORT = """\

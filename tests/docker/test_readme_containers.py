@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from conftest import ROOT, Clone, Ended, docker
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.docker, pytest.mark.limits(silence=1800)]
 
 
 def printed() -> list[str]:

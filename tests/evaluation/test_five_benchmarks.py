@@ -100,7 +100,7 @@ def check_counts(samples: dict, scores: dict) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(1800)
+@pytest.mark.limits(processor=1800)
 def test_transformers_killed_and_resumed_is_the_undisturbed_one(papers_model, shared_data, tmp_path):
     whole, killed, scores, said = both(papers_model, shared_data / "benchmarks", tmp_path, "transformers", 4)
     print(said)
@@ -109,7 +109,7 @@ def test_transformers_killed_and_resumed_is_the_undisturbed_one(papers_model, sh
 
 
 @pytest.mark.vllm
-@pytest.mark.timeout(1800)
+@pytest.mark.limits(processor=1800)
 def test_vllm_killed_and_resumed(papers_model, shared_data, tmp_path):
     """Counts are exact. Texts: nearly all are equal; where what runs beside a request changes its last bits, one in
     thousands takes another token."""
@@ -125,7 +125,7 @@ def test_vllm_killed_and_resumed(papers_model, shared_data, tmp_path):
 
 
 @pytest.mark.vllm
-@pytest.mark.timeout(600)
+@pytest.mark.limits(processor=600)
 def test_two_vllm_engines_share_the_work(papers_model, shared_data, tmp_path):
     pytest.importorskip("vllm")
     words = command(papers_model, shared_data / "benchmarks", "two", "vllm")
@@ -140,7 +140,7 @@ def test_two_vllm_engines_share_the_work(papers_model, shared_data, tmp_path):
 
 
 @pytest.mark.vllm
-@pytest.mark.timeout(300)
+@pytest.mark.limits(processor=300)
 def test_vllm_follows_the_models_own_probabilities(papers_model, tmp_path):
     """Greedy tokens are the arg max of transformers' logits, and each request stops at its own limit."""
     pytest.importorskip("vllm")

@@ -187,7 +187,7 @@ def test_close_ends_the_judging_of_another_thread() -> None:
     assert workers() == []
 
 
-@pytest.mark.timeout(60)  # a judge that overlooks an answer finds it when the item's time is over
+@pytest.mark.limits(silence=60)  # a judge that overlooks an answer finds it when the item's time is over
 def test_answers_that_come_together_are_all_heard() -> None:
     with Judge(workers=1, timeout=100) as judge:
         assert {grade.verdict for grade in judge.grade([QUICK] * 200)} == {"correct"}

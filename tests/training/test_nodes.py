@@ -97,7 +97,7 @@ def wait_for_steps(run: Run, count: int, both: list["subprocess.Popen[bytes]"]) 
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(900)
+@pytest.mark.limits(processor=900)
 def test_two_nodes_stop_together_on_one_sigterm_survive_a_dead_node_and_go_on(tmp_path: Path, launch: Launch) -> None:
     run = Run(tmp_path / "runs" / "two")
     both = [launch(node, 200, []) for node in (0, 1)]

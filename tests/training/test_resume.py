@@ -94,7 +94,7 @@ def die_while_an_old_checkpoint_is_deleted() -> None:
     checkpoints.shutil.rmtree = dying  # type: ignore[attr-defined]
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.limits(processor=900)
 def test_killed_everywhere_it_hurts(undisturbed: Path, tmp_path: Path) -> None:
     """One run, six attempts: each of them dies by SIGKILL at its own place and the next one goes on."""
     run = tmp_path / "run"
@@ -248,7 +248,7 @@ def two_ranks_of_which_the_second_dies_in_step_14() -> None:
     Trainer._calculate_rewards = dying  # type: ignore[method-assign, assignment]
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.limits(processor=900)
 @pytest.mark.parametrize("zero", [0, pytest.param(2, marks=pytest.mark.soak)], ids=["DDP", "ZeRO-2"])
 def test_two_processes(tmp_path: Path, zero: int) -> None:
     """Killed inside a checkpoint, a line of metrics.jsonl and a generation batch. The last one is in the third epoch,

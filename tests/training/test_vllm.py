@@ -27,7 +27,7 @@ from openrs.training import canary, launch
 from openrs.training import vllm_server as generator
 from openrs.training.vllm_server import Address, Server
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.vllm, pytest.mark.limits(processor=600)]
 
 STALE = str(Path(__file__).with_name("stale_worker.py"))
 BASE = [

@@ -12,6 +12,7 @@ from openrs.report.evidence.collect import RunData, collect
 from openrs.report.evidence.evaluations import MOST, Evaluated
 from openrs.report.evidence.lighteval_logs import Reading, Result, read
 from openrs.report.evidence.values import number
+from openrs.run.confined import refuse_links_out
 from openrs.run.directory import Run, run_at
 
 # The paper's sampling (lighteval, one sample a problem). The seed is free.
@@ -34,8 +35,8 @@ class Measured:
 
     name: as the source has it. model: the reference's name (base, Open-RS1 ... 3), None for another. experiment, step:
     which training and checkpoint, when name, revision or tokens tell. metric: what the score is. rows: problem -> k
-    zeros and ones; empty when only the mean is known. tokens: lighteval's hash over everything generated. excluded_reason: why it
-    can't count, or "". note: what else there was of the same, and what became of it.
+    zeros and ones; empty when only the mean is known. tokens: lighteval's hash over everything generated.
+    excluded_reason: why it can't count, or "". note: what else there was of the same, and what became of it.
     """
 
     source: str
@@ -73,6 +74,7 @@ def gather(names: Sequence[str]) -> Sources:
                 fix="give names of folders in runs/, or paths of runs or results",
             )
         elif any((path / part).exists() for part in RUN_PARTS):
+            refuse_links_out(path)
             runs.append(collect(Run(path)))
         elif any(path.rglob("results_*.json")):
             files.append(path)

@@ -29,9 +29,9 @@ OTHER_TRAINING = "a model trained here is another training, and cannot tell what
 
 
 def best(evidence: Evidence, model: str | None, benchmark: str | None) -> Measured | None:
-    """The evidence that counts most: fit before excluded_reason, released weights before others, then most samples a problem.
+    """The evidence that counts most: usable before excluded, released weights before others, then most samples.
 
-    Never the order in which files were named; what is left over is said (`told`).
+    Never the order in which files were named; what is left over is said (`describe`).
     """
     return min(_all(evidence, model, benchmark), key=_rank, default=None)
 
@@ -45,7 +45,7 @@ def _rank(one: Measured) -> tuple[Any, ...]:
     return bool(one.excluded_reason), order[one.origin], -one.k, not one.rows, one.source, one.accuracy
 
 
-def told(evidence: Evidence, one: Measured) -> str:
+def describe(evidence: Evidence, one: Measured) -> str:
     """What was measured, and what else was there and why it was not taken."""
     said = f"{percent(one.accuracy)} measured (n = {one.n}, k = {one.k}{', ' + one.note if one.note else ''})"
     rest = [
@@ -76,7 +76,7 @@ def excluded(claim: Claim, one: Measured) -> ClaimVerdict:
 def other_training(evidence: Evidence, one: Measured, rule: str) -> ClaimVerdict:
     """The verdict on released weights of a model trained here."""
     numbers = {"accuracy": one.accuracy, "n": one.n, "k": one.k}
-    said = f"{told(evidence, one)}; {OTHER_TRAINING}"
+    said = f"{describe(evidence, one)}; {OTHER_TRAINING}"
     return ClaimVerdict("cannot tell", said, rule, numbers, (one.source,), LEVELS[one.origin])
 
 
@@ -106,7 +106,7 @@ def score(claim: Claim, evidence: Evidence) -> Prepared:
     if one.origin == "trained here":
         return other_training(evidence, one, DRAW_RULE)
     printed = count_of(claim.logged or 0.0, one.n)
-    said = told(evidence, one)
+    said = describe(evidence, one)
     numbers: dict[str, Any] = {
         "accuracy": one.accuracy,
         "n": one.n,
@@ -258,7 +258,7 @@ def above(claim: Claim, evidence: Evidence) -> Prepared:
         word: Word = "cannot tell"
         if corrected.p["differs"] < ALPHA:
             word = "reproduced" if found.value > threshold else "not reproduced"
-        said = f"{told(evidence, one)}, 95 % interval {span(interval)}, threshold {percent(threshold)}"
+        said = f"{describe(evidence, one)}, 95 % interval {span(interval)}, threshold {percent(threshold)}"
         said += f"; {p_said(p_value)}, {p_said(corrected.p['differs'], 'Holm p')}; follows from {claim.follows_from}"
         more = {**numbers, "p": p_value, "p_holm": corrected.p["differs"]}
         return ClaimVerdict(word, said, rule, more, (one.source,), LEVELS[one.origin])
