@@ -398,12 +398,27 @@ is one draw. Two more (7,000 samples, 42,000 outputs) are fixed by the recipe be
 def page(found: Mapping[str, Any]) -> Iterator[str]:
     sets = found["sets"]
     yield HEAD.format(sets=sets, seed=found["seed"], error=200 * math.sqrt(LIMIT * (1 - LIMIT) / sets))
+    yield from _together(found)
     yield from _errors(found, "scores", SCENARIOS, "k")
     yield from _errors(found, "training", TRAININGS, "points apart")
     for scenario, title in SCENARIOS.items():
         yield from _words(found, "scores", scenario, f"Scores. {title}", "k")
     for scenario, title in TRAININGS.items():
         yield from _words(found, "training", scenario, f"Training. {title}", "points apart")
+
+
+def _together(found: Mapping[str, Any]) -> Iterator[str]:
+    """Each family's rates over all conditions: known better than that of one condition."""
+    yield "## Over all conditions together"
+    yield ""
+    yield "| question | reports | false reproduced | false not reproduced | false smaller |"
+    yield "|---|---:|---:|---:|---:|"
+    questions = dict.fromkeys(question for one in found["conditions"] for question in one["families"])
+    for question in questions:
+        mine = [one["families"][question] for one in found["conditions"] if question in one["families"]]
+        rates = (f"{100 * sum(one[name] for one in mine) / len(mine):.1f} %" for name in ERRORS)
+        yield f"| {question} | {found['sets'] * len(mine):,} | {' | '.join(rates)} |"
+    yield ""
 
 
 def _errors(found: Mapping[str, Any], what: str, scenarios: Mapping[str, str], name: str) -> Iterator[str]:
