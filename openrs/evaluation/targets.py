@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from openrs.config.checks import grpo_value
 from openrs.config.names import is_hub_name
-from openrs.config.schema import Evaluation, Recipe
+from openrs.config.schema import Evaluation, Model, Recipe
 from openrs.errors import UserError
 from openrs.evaluation.merge import merge
 from openrs.evaluation.plan import Target
@@ -14,12 +14,13 @@ from openrs.evaluation.protocols import chosen
 from openrs.evaluation.run import JUDGE_SECONDS, evaluate
 from openrs.evaluation.scores import format_score
 from openrs.evaluation.shards import shard_from
+from openrs.folders import Kind, declaration, kind_of
 from openrs.hub import adapters, pins
 from openrs.hub.models import local_model
 from openrs.rewards.grading import Judge, processors
 from openrs.run import checkpoints, manifest, signals
 from openrs.run.confined import refuse_links_out
-from openrs.run.directory import Run, run_at
+from openrs.run.directory import Run, existing_run, refuse_no_place_for_a_run, run_at
 from openrs.run.files import disk_full_said
 from openrs.run.libraries import quiet
 from openrs.run.progress import Progress
@@ -61,7 +62,8 @@ def evaluate_model(
     cut = shard_from(shard) if shard is not None else None
     run, recipe, targets = resolved(model, revision, dtype, trust_remote_code=trust_remote_code)
     settings = chosen(recipe.evaluation if recipe is not None else Evaluation(), protocol, options)
-    keep = run_at(keep_in) if keep_in is not None else run if recipe is not None else run_at("evaluations")
+    keep = run_at(keep_in) if keep_in is not None else run
+    refuse_no_place_for_a_run(keep)
     refuse_links_out(keep.path)
     quiet()
     progress = Progress()
@@ -88,7 +90,10 @@ def judges() -> int:
 def resolved(
     model: str, revision: str | None, dtype: str | None, *, trust_remote_code: bool
 ) -> tuple[Run, Recipe | None, list[Target]]:
-    """The run that `model` is or belongs to (with its recipe), and the models to evaluate. Raises UserError."""
+    """The run that keeps the evaluation, its recipe where `model` is or belongs to it, and the models to evaluate.
+
+    What a folder is, it declares itself (openrs/folders.py). Raises UserError.
+    """
     references = pins.target(model)
     if references is not None:
         if revision is not None:
@@ -96,26 +101,44 @@ def resolved(
         (ref,) = references
         target = Target(ref.repo, ref.repo, ref.revision, None, dtype or "bfloat16", called=model.replace(":", "-"))
         return run_at("evaluations"), None, [target]
-    run = run_at(model)
-    recipe = manifest.recipe_of(run)
-    if recipe is not None:
-        refuse_links_out(run.path)
+    folder = next((path for path in (run_at(model).path, Path(model)) if kind_of(path) is not None), Path(model))
+    kind, owner = kind_of(folder), run_of(folder)
+    if kind is Kind.RUN or owner is not None:
         refuse_choice(model, revision, dtype)
-        return run, recipe, targets_of_run(run, recipe)
-    folder = Path(model)
-    if folder.parent.name == "checkpoints" and folder.name.startswith("step-"):
-        run = Run(folder.parent.parent)
+        run = owner or existing_run(f"{folder}/")
         recipe = manifest.recipe_of(run)
-        if recipe is not None:
-            refuse_links_out(run.path)
-            refuse_choice(model, revision, dtype)
-            return run, recipe, [one_checkpoint(run, folder, recipe)]
+        assert recipe is not None  # existing_run looked
+        return run, recipe, targets_of_run(run, recipe) if owner is None else [one_checkpoint(run, folder, recipe)]
     if folder.parts[:1] == ("runs",) and not folder.exists():
         raise UserError(f"there is no run {model}", fix="give the name of a folder in runs/, or its path")
-    name = model
-    if not is_hub_name(model):
-        name = local_model(model).resolve().name
-    return run, None, [Target(name, model, revision, None, dtype or "bfloat16", trust_remote_code)]
+    if kind is Kind.CHECKPOINT:
+        refuse_damaged(folder)
+    name, path = model, model if kind is None else str(folder)
+    if not is_hub_name(path):
+        name = name_of_folder(local_model(path))
+    target = Target(name, path, revision, None, dtype or dtype_of(folder, kind), trust_remote_code)
+    return run_at("evaluations"), None, [target]
+
+
+def run_of(folder: Path) -> Run | None:
+    """The run to which a folder belongs as one of its checkpoints, by where it is; None for any other folder."""
+    place = folder.absolute().parent
+    if place.name != "checkpoints" or not folder.name.startswith("step-") or kind_of(place.parent) is not Kind.RUN:
+        return None
+    return existing_run(f"{place.parent}/")
+
+
+def name_of_folder(folder: Path) -> str:
+    """What a model of no run is called in results: its folder's name, with that of the run before an export's."""
+    folder = folder.resolve()
+    return f"{folder.parent.parent.name}-{folder.name}" if folder.parent.name == "export" else folder.name
+
+
+def dtype_of(folder: Path, kind: Kind | None) -> str:
+    """The default of --dtype: an export is evaluated in its run's, as its checkpoint is."""
+    declared = declaration(folder, kind).get("dtype") if kind is Kind.EXPORT else None
+    known = get_args(Model.model_fields["dtype"].annotation)
+    return str(declared) if declared in known else "bfloat16"
 
 
 def one_checkpoint(run: Run, folder: Path, recipe: Recipe) -> Target:
@@ -123,11 +146,15 @@ def one_checkpoint(run: Run, folder: Path, recipe: Recipe) -> Target:
     if not folder.is_dir():
         there = ", ".join(path.name for path in checkpoints.list_complete(folder.parent)) or "none"
         raise UserError(f"there is no checkpoint {folder}", f"complete ones: {there}", "name one of them")
-    damage = checkpoints.find_corruption(folder, hashes=False)
-    if damage is not None:
-        raise UserError(f"the checkpoint {folder} is not complete: {damage}", fix="take another one")
+    refuse_damaged(folder)
     step, dtype, code = checkpoints.step_of(folder), recipe.model.dtype, recipe.model.trust_remote_code
     return Target(folder.name, str(adapters.plain(run, recipe, folder)), None, step, dtype, code)
+
+
+def refuse_damaged(checkpoint: Path) -> None:
+    damage = checkpoints.find_corruption(checkpoint)
+    if damage is not None:
+        raise UserError(f"the checkpoint {checkpoint} is not complete: {damage}", fix="take another one")
 
 
 def refuse_choice(model: str, revision: str | None, dtype: str | None) -> None:

@@ -3,11 +3,10 @@
 from pathlib import Path
 
 from openrs.config.schema import Recipe
+from openrs.folders import ADAPTER
 from openrs.hub.models import local_model
 from openrs.run.confined import make_folder, sync_folder
 from openrs.run.directory import Run
-
-ADAPTER = "adapter_config.json"
 
 
 def is_adapter(folder: Path) -> bool:

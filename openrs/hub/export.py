@@ -8,6 +8,7 @@ from typing import Any
 
 from openrs.config.schema import Recipe
 from openrs.errors import UserError
+from openrs.folders import DECLARATION, Kind, declaration, kind_of
 from openrs.hub.model_card import card
 from openrs.hub.models import local_model
 from openrs.run import checkpoints, manifest
@@ -15,7 +16,7 @@ from openrs.run.confined import sync_folder
 from openrs.run.directory import Run
 from openrs.run.files import sha256, write_json, write_text
 
-ORIGIN = "openrs.json"  # what an export was made from, so that the same command finds it done
+ORIGIN = DECLARATION[Kind.EXPORT]  # what an export was made from, so that the same command finds it done
 
 
 def export(run: Run, step: int | None = None, to: Path | None = None) -> Path:
@@ -29,9 +30,11 @@ def export(run: Run, step: int | None = None, to: Path | None = None) -> Path:
     source = _checkpoint(run, step)
     folder = to if to is not None else run.path / "export" / source.name
     number = checkpoints.step_of(source)
-    origin = {"recipe_sha256": recipe.hash, "step": number, "weights": _weights(source)}
+    made_from = {"recipe_sha256": recipe.hash, "step": number, "weights": _weights(source)}
+    origin = made_from | {"dtype": recipe.model.dtype}  # in which it is evaluated, as the checkpoint is
     if folder.exists():
-        if _origin(folder) == origin:
+        if made_from.items() <= _origin(folder).items():
+            write_json(folder / ORIGIN, origin)
             write_text(folder / "README.md", card(run, recipe, number))  # results may be new
             return folder
         if not folder.is_dir() or any(folder.iterdir()):
@@ -72,12 +75,12 @@ def _weights(source: Path) -> dict[str, str]:
     return {name: facts["sha256"] for name, facts in files.items() if name.endswith(".safetensors")}
 
 
-def _origin(folder: Path) -> dict[str, Any] | None:
+def _origin(folder: Path) -> dict[str, Any]:
+    """What an export was made from; nothing for any other folder."""
     try:
-        known: dict[str, Any] = json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return known
+        return declaration(folder, Kind.EXPORT) if kind_of(folder) is Kind.EXPORT else {}
+    except UserError:
+        return {}
 
 
 def _base(recipe: Recipe, run: Run) -> Path | None:

@@ -9,7 +9,7 @@ from openrs.config.load import diff
 from openrs.config.schema import Recipe
 from openrs.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, ExplainedError, Interrupted, UserError
 from openrs.run import manifest, signals
-from openrs.run.directory import Lock, Run
+from openrs.run.directory import Lock, Run, refuse_no_place_for_a_run
 from openrs.run.files import NO_ROOM, disk_full
 from openrs.run.libraries import quiet
 from openrs.run.progress import Progress
@@ -32,6 +32,7 @@ def attempt(
     run was made with another recipe (with `accept_changes` the manifest's attempt lists the changes instead), and
     RunFailure for a disk that got full.
     """
+    refuse_no_place_for_a_run(run)
     with Lock(run), signals.install_handlers():
         changes = changed_settings(recipe, run)
         if changes and not accept_changes:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from openrs.errors import UserError
+from openrs.folders import DECLARATION, Kind, kind_of
 from openrs.run.confined import make_folder, open_appending, refuse_links_out
 from openrs.run.files import now
 
@@ -28,7 +29,7 @@ class Run:
 
     @property
     def manifest(self) -> Path:
-        return self.path / "manifest.json"
+        return self.path / DECLARATION[Kind.RUN]
 
     @property
     def metrics(self) -> Path:
@@ -70,14 +71,25 @@ def run_at(name: str) -> Run:
 
 
 def existing_run(name: str) -> Run:
+    """The run called `name`, which is there. Raises UserError for a folder that does not declare to be a run."""
     run = run_at(name)
-    if not run.recipe.is_file():
+    kind = kind_of(run.path)
+    if kind is not Kind.RUN or not run.recipe.is_file():
+        lacking = run.manifest.name if kind is None else run.recipe.name
+        reason = f"it has no {lacking}" if kind in (None, Kind.RUN) else f"it has a {DECLARATION[kind]}: a model"
         raise UserError(
-            f"{run.path} is no run directory (it has no recipe.yaml)",
+            f"{run.path} is no run directory ({reason})",
             fix="give the name of a folder in runs/, or its path",
         )
     refuse_links_out(run.path)
     return run
+
+
+def refuse_no_place_for_a_run(run: Run) -> None:
+    """Raises UserError when the folder that a run is to be written into declares to be something else."""
+    kind = kind_of(run.path)
+    if kind not in (None, Kind.RUN):
+        raise UserError(f"{run.path} is no run: it has a {DECLARATION[kind]}", fix="give another --run")
 
 
 class Lock:
