@@ -28,6 +28,7 @@ def add(verbs: Verbs) -> None:
     sub.add_argument("run_name", metavar="RUN", help="the name of a folder in runs/, or its path")
     sub.add_argument("--step", type=int, metavar="N", help="default: the newest complete checkpoint")
     sub.add_argument("--to", type=Path, metavar="DIR", help="default: RUN/export/step-N")
+    sub.add_argument("--trust-remote-code", action="store_true", help="run Python code that comes with the model")
     sub.add_argument("--push", metavar="OWNER/NAME", help="and upload it to the hub, trying again while that fails")
     sub.add_argument("--public", action="store_true", help="create a missing repository as public, not private")
     sub.add_argument("--tries", type=int, default=20, metavar="N", help="before it gives up (default 20, over an hour)")
@@ -85,7 +86,7 @@ def export(args: argparse.Namespace) -> int:
     from openrs.run.directory import existing_run
 
     upload.check(args.push)
-    folder = write(existing_run(args.run_name), args.step, args.to)
+    folder = write(existing_run(args.run_name), args.step, args.to, trust_remote_code=args.trust_remote_code)
     print(f"model: {folder}", flush=True)
     if args.push is not None:
         print(f"pushed: {upload.push(folder, args.push, private=not args.public, say=print, tries=args.tries)}")

@@ -26,16 +26,21 @@ from openrs.run.libraries import quiet
 from openrs.run.progress import Progress
 
 
-def targets_of_run(run: Run, recipe: Recipe) -> list[Target]:
-    """The run's base as step 0 and its checkpoints by the rule that the recipe fixed before training: last, or all."""
+def targets_of_run(run: Run, recipe: Recipe, *, trust_remote_code: bool) -> list[Target]:
+    """The run's base as step 0 and its checkpoints by the rule that the recipe fixed before training: last, or all.
+
+    `trust_remote_code` is never the recipe's own when that was found in a folder: only whoever gives the command may
+    let a model's code run.
+    """
     base = str(run.path / "base") if recipe.model.made is not None else recipe.model.name
-    dtype, code = recipe.model.dtype, recipe.model.trust_remote_code
-    found = [Target(name_of(0), base, recipe.model.revision, 0, dtype, code)]
+    dtype, trust = recipe.model.dtype, trust_remote_code
+    found = [Target(name_of(0), base, recipe.model.revision, 0, dtype, trust)]
     folders = checkpoints.list_complete(run.checkpoints)
     every = int(grpo_value(recipe, "save_steps"))
     kept = folders[-1:] if recipe.evaluation.checkpoints == "last" else checkpoints.scheduled(folders, every)
     return found + [
-        Target(f.name, str(adapters.plain(run, recipe, f)), None, checkpoints.step_of(f), dtype, code) for f in kept
+        Target(f.name, str(adapters.plain(run, recipe, f, trust)), None, checkpoints.step_of(f), dtype, trust)
+        for f in kept
     ]
 
 
@@ -108,7 +113,9 @@ def resolved(
         run = owner or existing_run(f"{folder}/")
         recipe = manifest.recipe_of(run)
         assert recipe is not None  # existing_run looked
-        return run, recipe, targets_of_run(run, recipe) if owner is None else [one_checkpoint(run, folder, recipe)]
+        if owner is None:
+            return run, recipe, targets_of_run(run, recipe, trust_remote_code=trust_remote_code)
+        return run, recipe, [one_checkpoint(run, folder, recipe, trust_remote_code=trust_remote_code)]
     if folder.parts[:1] == ("runs",) and not folder.exists():
         raise UserError(f"there is no run {model}", fix="give the name of a folder in runs/, or its path")
     if kind is Kind.CHECKPOINT:
@@ -141,14 +148,15 @@ def dtype_of(folder: Path, kind: Kind | None) -> str:
     return str(declared) if declared in known else "bfloat16"
 
 
-def one_checkpoint(run: Run, folder: Path, recipe: Recipe) -> Target:
+def one_checkpoint(run: Run, folder: Path, recipe: Recipe, *, trust_remote_code: bool) -> Target:
     """A checkpoint of a run by its path. Raises UserError when it is not there, or not complete."""
     if not folder.is_dir():
         there = ", ".join(path.name for path in checkpoints.list_complete(folder.parent)) or "none"
         raise UserError(f"there is no checkpoint {folder}", f"complete ones: {there}", "name one of them")
     refuse_damaged(folder)
-    step, dtype, code = checkpoints.step_of(folder), recipe.model.dtype, recipe.model.trust_remote_code
-    return Target(folder.name, str(adapters.plain(run, recipe, folder)), None, step, dtype, code)
+    model = adapters.plain(run, recipe, folder, trust_remote_code)
+    step, dtype = checkpoints.step_of(folder), recipe.model.dtype
+    return Target(folder.name, str(model), None, step, dtype, trust_remote_code)
 
 
 def refuse_damaged(checkpoint: Path) -> None:

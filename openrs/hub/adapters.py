@@ -3,6 +3,8 @@
 from pathlib import Path
 
 from openrs.config.schema import Recipe
+from openrs.data.loading import load_model
+from openrs.data.tokenizer import load_tokenizer
 from openrs.folders import ADAPTER
 from openrs.hub.models import local_model
 from openrs.run.confined import make_folder, sync_folder
@@ -13,7 +15,7 @@ def is_adapter(folder: Path) -> bool:
     return (folder / ADAPTER).is_file()
 
 
-def plain(run: Run, recipe: Recipe, checkpoint: Path) -> Path:
+def plain(run: Run, recipe: Recipe, checkpoint: Path, trust_remote_code: bool) -> Path:
     """A folder with the whole model of a checkpoint: itself, or base and adapter merged into RUN/merged, once."""
     if not is_adapter(checkpoint):
         return checkpoint
@@ -21,26 +23,26 @@ def plain(run: Run, recipe: Recipe, checkpoint: Path) -> Path:
     base = run.path / "base" if made else local_model(recipe.model.name, recipe.model.revision)
     folder = run.path / "merged" / checkpoint.name
     make_folder(folder.parent)
-    return merge(base, checkpoint, folder)
+    return merge(base, checkpoint, folder, trust_remote_code=trust_remote_code)
 
 
-def merge(base: Path, adapter: Path, folder: Path) -> Path:
+def merge(base: Path, adapter: Path, folder: Path, *, trust_remote_code: bool) -> Path:
     """Write base + adapter as one plain model into `folder`, whole or not at all; returns it.
 
     The weights keep the base's dtype; the sum W + alpha / rank * B A is taken in float32.
     """
     import torch
     from peft import PeftModel
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig
 
     if (folder / "config.json").is_file():
         return folder
-    dtype = AutoConfig.from_pretrained(base).dtype or torch.float32
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, use_safetensors=True)
+    model = load_model(base, trust_remote_code=trust_remote_code, dtype=torch.float32)
+    dtype = AutoConfig.from_pretrained(base, trust_remote_code=trust_remote_code).dtype or torch.float32
     merged = PeftModel.from_pretrained(model, adapter).merge_and_unload().to(dtype)
     beside = folder.with_name(f"{folder.name}.part")
     merged.save_pretrained(beside)
-    AutoTokenizer.from_pretrained(adapter).save_pretrained(beside)
+    load_tokenizer(adapter, trust_remote_code=trust_remote_code).save_pretrained(beside)
     beside.rename(folder)
     sync_folder(folder.parent)
     return folder

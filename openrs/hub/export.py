@@ -19,7 +19,7 @@ from openrs.run.files import sha256, write_json, write_text
 ORIGIN = DECLARATION[Kind.EXPORT]  # what an export was made from, so that the same command finds it done
 
 
-def export(run: Run, step: int | None = None, to: Path | None = None) -> Path:
+def export(run: Run, step: int | None = None, to: Path | None = None, *, trust_remote_code: bool = False) -> Path:
     """Write the checkpoint of `step` (default: the newest) into the folder `to` (default: RUN/export/step-NNNNNN).
 
     The folder appears whole or not at all. Returns it. Raises UserError for a step without a complete checkpoint, a
@@ -46,7 +46,7 @@ def export(run: Run, step: int | None = None, to: Path | None = None) -> Path:
     beside = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
-    _copy(source, _base(recipe, run), beside)
+    _copy(source, _base(recipe, run), beside, trust_remote_code=trust_remote_code)
     _make_usable(beside)
     shutil.copyfile(run.recipe, beside / "recipe.yaml")
     write_json(beside / ORIGIN, origin)
@@ -90,13 +90,13 @@ def _base(recipe: Recipe, run: Run) -> Path | None:
     return run.path / "base" if recipe.model.made is not None else local_model(recipe.model.name, recipe.model.revision)
 
 
-def _copy(source: Path, base: Path | None, folder: Path) -> None:
+def _copy(source: Path, base: Path | None, folder: Path, *, trust_remote_code: bool) -> None:
     """The model's own files, checked once more on the far side; an adapter is merged into its base."""
     if base is not None:
         from openrs.hub.adapters import merge
 
         folder.rmdir()
-        merge(base, source, folder)
+        merge(base, source, folder, trust_remote_code=trust_remote_code)
         return
     listed = checkpoints.read_manifest(source)["files"]
     for name, facts in listed.items():

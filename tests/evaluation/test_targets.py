@@ -46,11 +46,11 @@ def write_recipe(run, *overrides):
 
 
 def test_a_run_gives_its_base_and_its_checkpoints_by_the_recipes_rule(run):
-    last = targets_of_run(run, write_recipe(run, "checkpoints=last"))
+    last = targets_of_run(run, write_recipe(run, "checkpoints=last"), trust_remote_code=False)
     assert [(t.label, t.step, t.path) for t in last] == [
         ("step-000000", 0, "runs/mine/base"), ("step-000006", 6, "runs/mine/checkpoints/step-000006")
     ]  # fmt: skip
-    every = targets_of_run(run, write_recipe(run, "checkpoints=all"))
+    every = targets_of_run(run, write_recipe(run, "checkpoints=all"), trust_remote_code=False)
     assert [t.step for t in every] == [0, 2, 4, 6]
     assert {t.dtype for t in every} == {"float32"}
 
@@ -100,7 +100,7 @@ def test_an_export_is_its_checkpoint_and_not_its_base(run, sums, made_model):
     )
     assert main(["export", "mine", "--step", "6"]) == 0
     options = {"benchmarks": [str(sums / "sums.yaml")], "data": str(sums), "max_tokens": 8, "temperature": 0.7,
-               "engine": "transformers", "processes": 1}  # fmt: skip
+               "top_p": 0.95, "engine": "transformers", "processes": 1}  # fmt: skip
     found = {}
     for path, kept in (
         ("mine", "runs/mine/eval/step-000000"),
