@@ -9,6 +9,7 @@ from openrs.folders import ADAPTER
 from openrs.hub.models import local_model
 from openrs.run.confined import make_folder, sync_folder
 from openrs.run.directory import Run
+from openrs.training.lora import _adapted
 
 
 def is_adapter(folder: Path) -> bool:
@@ -29,17 +30,17 @@ def plain(run: Run, recipe: Recipe, checkpoint: Path, trust_remote_code: bool) -
 def merge(base: Path, adapter: Path, folder: Path, *, trust_remote_code: bool) -> Path:
     """Write base + adapter as one plain model into `folder`, whole or not at all; returns it.
 
-    The weights keep the base's dtype; the sum W + alpha / rank * B A is taken in float32.
+    The weights keep the base's dtype; the sum W + alpha / rank * B A is taken in float32. Raises Refusal when base or
+    adapter lack a tensor, or have another one.
     """
     import torch
-    from peft import PeftModel
     from transformers import AutoConfig
 
     if (folder / "config.json").is_file():
         return folder
     model = load_model(base, trust_remote_code=trust_remote_code, dtype=torch.float32)
     dtype = AutoConfig.from_pretrained(base, trust_remote_code=trust_remote_code).dtype or torch.float32
-    merged = PeftModel.from_pretrained(model, adapter).merge_and_unload().to(dtype)
+    merged = _adapted(model, adapter).merge_and_unload().to(dtype)
     beside = folder.with_name(f"{folder.name}.part")
     merged.save_pretrained(beside)
     load_tokenizer(adapter, trust_remote_code=trust_remote_code).save_pretrained(beside)

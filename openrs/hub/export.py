@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from openrs.config.schema import Recipe
+from openrs.data.loading import check_weights
 from openrs.errors import UserError
 from openrs.folders import DECLARATION, Kind, declaration, kind_of
 from openrs.hub.model_card import card
@@ -23,7 +24,7 @@ def export(run: Run, step: int | None = None, to: Path | None = None, *, trust_r
     """Write the checkpoint of `step` (default: the newest) into the folder `to` (default: RUN/export/step-NNNNNN).
 
     The folder appears whole or not at all. Returns it. Raises UserError for a step without a complete checkpoint, a
-    damaged one, and a folder that holds something else.
+    damaged one, one that lacks weights, and a folder that holds something else.
     """
     recipe = manifest.recipe_of(run)
     assert recipe is not None  # existing_run looked
@@ -43,10 +44,13 @@ def export(run: Run, step: int | None = None, to: Path | None = None, *, trust_r
     reason = checkpoints.find_corruption(source)
     if reason is not None:
         raise UserError(f"{source} is damaged: {reason}", fix="give another --step")
+    base = _base(recipe, run)
+    if base is None:
+        check_weights(source, trust_remote_code=trust_remote_code)  # of an adapter and its base, the merge does
     beside = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
-    _copy(source, _base(recipe, run), beside, trust_remote_code=trust_remote_code)
+    _copy(source, base, beside, trust_remote_code=trust_remote_code)
     _make_usable(beside)
     shutil.copyfile(run.recipe, beside / "recipe.yaml")
     write_json(beside / ORIGIN, origin)
