@@ -9,11 +9,11 @@ import pytest
 from openrs.cli.main import main
 from openrs.config.load import load, to_yaml
 from openrs.errors import UserError
-from openrs.folders import ADAPTER, DECLARATION, Kind, kind_of
 from openrs.hub.models import local_model, weight_files, weights
 from openrs.run.attempt import attempt
 from openrs.run.directory import Run, existing_run
 from openrs.run.files import sha256, write_json
+from openrs.run.folders import ADAPTER, DECLARATION, Kind, kind_of
 
 OTHERS = ("recipe.yaml", "README.md", "metrics.jsonl")  # they declare nothing, wherever they are
 CONTENT = dict.fromkeys((*DECLARATION.values(), ADAPTER, *OTHERS), "{}") | {"manifest.json": '{"attempts": []}'}
@@ -53,7 +53,7 @@ def test_a_folder_is_what_it_declares(tmp_path: Path, names: frozenset[str], kin
 @pytest.mark.parametrize("names", MIXED, ids=lambda names: "+".join(sorted(names)))
 def test_contradictory_declarations_are_refused(tmp_path: Path, names: set[str]) -> None:
     folder = folder_of(tmp_path / "mixed", names | set(OTHERS))
-    with pytest.raises(UserError, match=r"mixed has [a-z_.]+ and (.|\n)*mend: take away"):
+    with pytest.raises(UserError, match=r"mixed has [a-z_.]+ and (.|\n)*fix: take away"):
         kind_of(folder)
     if "config.json" in names:
         with pytest.raises(UserError, match="mixed has"):

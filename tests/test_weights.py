@@ -15,11 +15,12 @@ from safetensors.torch import load_file, save_file
 
 from openrs.cli.main import main
 from openrs.config.load import load, to_yaml
-from openrs.data.loading import check_weights
 from openrs.errors import UserError
 from openrs.evaluation.engines import load as load_engine
 from openrs.evaluation.sampling import EngineSettings
+from openrs.hub import adapters
 from openrs.hub.export import export
+from openrs.hub.loading import check_weights
 from openrs.run import checkpoints
 from openrs.run.directory import Run
 from openrs.run.files import write_json
@@ -194,7 +195,7 @@ def adapter(made_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_whole_adapter_is_merged(made_model: Path, adapter: Path, tmp_path: Path) -> None:
-    folder = lora.merge(made_model, adapter, tmp_path / "merged", trust_remote_code=False)
+    folder = adapters.merge(made_model, adapter, tmp_path / "merged", trust_remote_code=False)
     check_weights(folder, trust_remote_code=False)
 
 
@@ -216,11 +217,11 @@ def test_an_adapter_with_other_tensors_is_refused(
     made_model: Path, adapter: Path, tmp_path: Path, fault: Callable[[Tensors], Any]
 ) -> None:
     folder = shutil.copytree(adapter, tmp_path / "adapter")
-    weights = load_file(folder / lora.WEIGHTS)
+    weights = load_file(folder / adapters.ADAPTER_WEIGHTS)
     fault(weights)
-    save_file(weights, folder / lora.WEIGHTS, metadata={"format": "pt"})
+    save_file(weights, folder / adapters.ADAPTER_WEIGHTS, metadata={"format": "pt"})
     with pytest.raises(UserError, match=r"are not those of its model|cannot be loaded: Error\(s\) in loading"):
-        lora.merge(made_model, folder, tmp_path / "merged", trust_remote_code=False)
+        adapters.merge(made_model, folder, tmp_path / "merged", trust_remote_code=False)
     assert not (tmp_path / "merged").exists()
 
 
@@ -229,7 +230,7 @@ def test_a_base_that_lacks_a_tensor_is_refused_when_it_is_merged(
 ) -> None:
     base = changed(made_model, tmp_path / "base", renamed)
     with pytest.raises(UserError, match="base are not those of its model"):
-        lora.merge(base, adapter, tmp_path / "merged", trust_remote_code=False)
+        adapters.merge(base, adapter, tmp_path / "merged", trust_remote_code=False)
 
 
 def test_the_command_says_it(made_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

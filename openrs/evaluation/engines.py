@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from openrs.config.schema import Evaluation
-from openrs.data.loading import check_weights
 from openrs.data.tokenizer import ChatEncoder
 from openrs.errors import UserError
 from openrs.evaluation.sampling import Engine, EngineSettings
+from openrs.hub.loading import check_weights
 
 
 @dataclass(frozen=True, slots=True)

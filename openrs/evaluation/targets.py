@@ -14,7 +14,6 @@ from openrs.evaluation.protocols import chosen
 from openrs.evaluation.run import JUDGE_SECONDS, evaluate
 from openrs.evaluation.scores import format_score
 from openrs.evaluation.shards import shard_from
-from openrs.folders import Kind, declaration, kind_of
 from openrs.hub import adapters, pins
 from openrs.hub.models import local_model
 from openrs.rewards.grading import Judge, processors
@@ -22,6 +21,7 @@ from openrs.run import checkpoints, manifest, signals
 from openrs.run.confined import refuse_links_out
 from openrs.run.directory import Run, existing_run, refuse_no_place_for_a_run, run_at
 from openrs.run.files import disk_full_said
+from openrs.run.folders import Kind, declaration, kind_of
 from openrs.run.libraries import quiet
 from openrs.run.progress import Progress
 
@@ -97,7 +97,7 @@ def resolved(
 ) -> tuple[Run, Recipe | None, list[Target]]:
     """The run that keeps the evaluation, its recipe where `model` is or belongs to it, and the models to evaluate.
 
-    What a folder is, it declares itself (openrs/folders.py). Raises UserError.
+    What a folder is, it declares itself (openrs/run/folders.py). Raises UserError.
     """
     references = pins.target(model)
     if references is not None:

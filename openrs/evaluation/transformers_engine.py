@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from openrs.data.loading import load_model
 from openrs.data.tokenizer import ChatEncoder
 from openrs.evaluation.sampling import Batch, EngineSettings, NextBatch, Request, Sample, batch_seed, finished
+from openrs.hub.loading import load_model
 from openrs.run.libraries import importing
 
 LIKELIEST = 256  # tokens that are looked at before all are sorted

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from openrs.config.schema import Recipe
-from openrs.data.loading import check_weights
 from openrs.errors import UserError
-from openrs.folders import DECLARATION, Kind, declaration, kind_of
+from openrs.hub.loading import check_weights
 from openrs.hub.model_card import card
 from openrs.hub.models import local_model
 from openrs.run import checkpoints, manifest
 from openrs.run.confined import sync_folder
 from openrs.run.directory import Run
 from openrs.run.files import sha256, write_json, write_text
+from openrs.run.folders import DECLARATION, Kind, declaration, kind_of
 
 ORIGIN = DECLARATION[Kind.EXPORT]  # what an export was made from, so that the same command finds it done
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from openrs.config.names import is_hub_name
 from openrs.errors import UserError
-from openrs.folders import Kind, declaration, kind_of
 from openrs.run.files import sha256
+from openrs.run.folders import Kind, declaration, kind_of
 
 WEIGHTS = "model.safetensors"
 
@@ -61,7 +61,7 @@ def commit_of(folder: Path) -> str | None:
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a model that a loader reads: model.safetensors, or those that its index names.
 
-    Raises UserError when there are none, and when it would hang on the loader which ones they are.
+    Raises UserError when there are none, and when it would depend on the loader which ones they are.
     """
     there = {path.name for path in folder.glob("*.safetensors")}
     if not there:
@@ -97,9 +97,10 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def weights(folder: Path) -> dict[str, str]:
-    """SHA-256 of the weight files that are loaded. Raises UserError as weight_files, and when an export declares others.
+    """SHA-256 of the weight files that are loaded.
 
-    The files of an export are those of its checkpoint; but not after an adapter was merged into its base.
+    Raises UserError as weight_files does, and when an export declares others. The files of an export are those of its
+    checkpoint, except where an adapter was merged into its base.
     """
     hashes = {path.name: sha256(path) for path in weight_files(folder)}
     declared = declaration(folder, Kind.EXPORT).get("weights") if kind_of(folder) is Kind.EXPORT else None

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from openrs.errors import RunFailure
-from openrs.folders import DECLARATION, Kind
 from openrs.run.confined import empty_folder, make_folder, sync_folder
 from openrs.run.files import sha256, write_json
+from openrs.run.folders import DECLARATION, Kind
 from openrs.run.weights import nonfinite
 
 MANIFEST = DECLARATION[Kind.CHECKPOINT]

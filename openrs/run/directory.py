@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Self
 
 from openrs.errors import UserError
-from openrs.folders import DECLARATION, Kind, kind_of
 from openrs.run.confined import make_folder, open_appending, refuse_links_out
 from openrs.run.files import now
+from openrs.run.folders import DECLARATION, Kind, kind_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,7 +102,7 @@ def loaded(folder: Path, sums: Path, *, trust_remote_code: bool) -> None:
 
 @pytest.mark.parametrize("place", FOLDERS)
 def test_no_file_in_a_folder_lets_code_run(own: Path, canary: Path, sums: Path, place: Callable[[Path], Path]) -> None:
-    with pytest.raises(UserError, match=r"custom code(.|\n)*mend: --trust-remote-code"):
+    with pytest.raises(UserError, match=r"custom code(.|\n)*fix: --trust-remote-code"):
         loaded(place(own), sums, trust_remote_code=False)
     assert not canary.exists()
 

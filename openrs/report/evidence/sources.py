@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from openrs.errors import UserError
-from openrs.folders import DECLARATION, Kind, kind_of
 from openrs.report.evidence import reference
 from openrs.report.evidence.collect import RunData, collect
 from openrs.report.evidence.evaluations import MOST, Evaluated
@@ -14,6 +13,7 @@ from openrs.report.evidence.lighteval_logs import Reading, Result, read
 from openrs.report.evidence.values import number
 from openrs.run.confined import refuse_links_out
 from openrs.run.directory import Run, run_at
+from openrs.run.folders import DECLARATION, Kind, kind_of
 
 # The paper's sampling (lighteval, one sample a problem). The seed is free.
 PAPER_SAMPLING = {"temperature": 0.6, "top_p": 0.95, "max_tokens": 32768}

@@ -11,7 +11,7 @@ from openrs.run.libraries import importing
 def load_model(folder: Path, *, trust_remote_code: bool, pickle_weights: bool = False, **settings: Any) -> Any:
     """The causal language model in `folder`. `settings` go to from_pretrained.
 
-    Raises UserError when it has no weights, damaged ones, other ones than its configuration asks for, or code of its own
+    Raises UserError when it has no weights, damaged ones, other ones than its configuration needs, or code of its own
     that was not allowed.
     """
     with importing():
@@ -49,10 +49,10 @@ def refuse_other_tensors(
 ) -> None:
     """Raises UserError when a folder's tensors are not those of its model. Tied weights are not missing."""
     kinds = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
-    found = [f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds.items() if names]
-    if found:
+    faults = [f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds.items() if names]
+    if faults:
         raise UserError(
-            f"the weights in {folder} are not those of its model: {', '.join(found)}",
+            f"the weights in {folder} are not those of its model: {', '.join(faults)}",
             "a tensor that is missing would be drawn at random",
             "fetch or copy the model anew",
         )
