@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("torch", reason="torch is not installed")
+
+import torch
+from safetensors.torch import save_file
+
 from openrs.cli.main import main
 from openrs.config.load import load, to_yaml
 from openrs.config.schema import Evaluation
@@ -85,7 +90,7 @@ def an_adapter(own: Path) -> Path:
     staging = run.checkpoints / "staging"
     staging.mkdir(parents=True)
     write_json(staging / "adapter_config.json", {"peft_type": "LORA", "base_model_name_or_path": str(own)})
-    (staging / "adapter_model.safetensors").write_bytes(b"")
+    save_file({"lora": torch.zeros(1)}, staging / "adapter_model.safetensors")
     return checkpoints.finish(staging, run.checkpoints, 5)
 
 
