@@ -4,12 +4,14 @@ import argparse
 import gc
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from openrs import __version__
 from openrs.cli import cluster, curate, evaluate, plan, recipe, train
 from openrs.cli.options import Verb
 from openrs.errors import EXIT_INTERRUPTED, ExplainedError, Interrupted, not_installed
+from openrs.run.disk_faults import explained
 from openrs.run.terminal import say, show_traceback
 
 
@@ -39,6 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         say(f"openrs {args.verb}: {missing}", error=True)
         return missing.exit_code
+    except OSError as error:
+        failure = explained(error, Path(error.filename or ".").parent, "starts over or resumes")
+        if failure is None:
+            raise
+        say(f"openrs {args.verb}: {failure}", error=True)
+        return failure.exit_code
     except Interrupted as interrupted:
         say(f"openrs {args.verb}: {interrupted}", error=True)
         return EXIT_INTERRUPTED

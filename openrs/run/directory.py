@@ -13,6 +13,7 @@ from typing import Self
 
 from openrs.errors import UserError
 from openrs.run.confined import make_folder, open_appending, refuse_links_out
+from openrs.run.disk_faults import explained
 from openrs.run.files import now
 
 
@@ -91,6 +92,9 @@ class Lock:
             run.path.mkdir(parents=True, exist_ok=True)
             self._file = os.fdopen(open_appending(run.path / ".lock"), "a+")
         except OSError as error:
+            failure = explained(error, run.path, "starts or resumes")
+            if failure is not None:
+                raise failure from None
             raise UserError(
                 f"{run.path} cannot be written: {error.strerror}",
                 fix="choose another --run, or mend the folder's owner",
