@@ -11,6 +11,7 @@ from openrs import __version__
 from openrs.cli import cluster, curate, evaluate, plan, recipe, train
 from openrs.cli.options import Verb
 from openrs.errors import EXIT_INTERRUPTED, ExplainedError, Interrupted, not_installed
+from openrs.run.confined import limit_permissions
 from openrs.run.disk_faults import explained
 from openrs.run.terminal import say, show_traceback
 
@@ -30,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb. Returns 0 done, 2 bad configuration or data, 75 interrupted, resumable; 1 has a trace."""
     args = parser().parse_args(argv)
     try:
+        if args.verb != "fetch":  # a cache may be shared by a group
+            limit_permissions()
         function: Verb = args.function
         return function(args)
     except ExplainedError as error:

@@ -22,6 +22,7 @@ from openrs.doctor import nccl
 from openrs.errors import EXIT_DONE, EXIT_FAILED, ExplainedError, UserError
 from openrs.run import processes, signals
 from openrs.run.attempt import attempt
+from openrs.run.confined import limit_permissions
 from openrs.run.directory import Run, run_at
 from openrs.run.libraries import quiet
 from openrs.run.progress import Progress
@@ -43,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     processes.die_with_parent()
     number = processes.rank()
     try:
+        limit_permissions()
         recipe = load(args.recipe, args.overrides)
         run = run_at(args.run or Path(args.recipe).stem)
         refuse_mismatch(recipe)
