@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from openrs.cli.options import Verbs, add_recipe, add_verb, numbers
 from openrs.errors import EXIT_DONE
+from openrs.run.terminal import say
 
 if TYPE_CHECKING:
     from openrs.config.schema import Recipe
@@ -53,7 +54,7 @@ def train(args: argparse.Namespace) -> int:
 
     if args.dry_run:
         asked = launch.runs(args.recipe, args.overrides, args.run, args.seeds, args.until)
-        print("\n".join(launch.describe(recipe, run) for recipe, run in asked), end="")
+        say("\n".join(launch.describe(recipe, run) for recipe, run in asked), end="")
         return EXIT_DONE
     return _attempts(args, lambda recipe, run, progress: progress.say(f"done: {launch.train(recipe, run, progress)}"))
 
@@ -87,9 +88,9 @@ def export(args: argparse.Namespace) -> int:
 
     upload.check(args.push)
     folder = write(existing_run(args.run_name), args.step, args.to, trust_remote_code=args.trust_remote_code)
-    print(f"model: {folder}", flush=True)
+    say(f"model: {folder}")
     if args.push is not None:
-        print(f"pushed: {upload.push(folder, args.push, private=not args.public, say=print, tries=args.tries)}")
+        say(f"pushed: {upload.push(folder, args.push, private=not args.public, say=say, tries=args.tries)}")
     return EXIT_DONE
 
 
@@ -97,5 +98,5 @@ def track(args: argparse.Namespace) -> int:
     from openrs.run.directory import existing_run
     from openrs.training.tracking import rebuild
 
-    print(f"{args.to}: {rebuild(existing_run(args.run_name), args.to)} steps")
+    say(f"{args.to}: {rebuild(existing_run(args.run_name), args.to)} steps")
     return EXIT_DONE

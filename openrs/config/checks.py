@@ -54,7 +54,7 @@ OWNED_ELSEWHERE = {
 }
 # Options of grpo with a range that needs no other setting: the least, whether it is allowed itself, and the most.
 _RANGES: dict[str, tuple[float, bool, float]] = {
-    "learning_rate": (0, False, math.inf),
+    "learning_rate": (0, False, 1000),
     "weight_decay": (0, True, math.inf),
     "adam_beta1": (0, True, 1),
     "adam_beta2": (0, True, 1),

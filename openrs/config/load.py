@@ -11,11 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from openrs.config.schema import Evaluation, Recipe
-from openrs.config.yaml_lines import Key, Lines, override, place_of, read_yaml, text_of
+from openrs.config.yaml_lines import Key, Lines, dump_yaml, override, place_of, read_yaml, text_of
 from openrs.errors import UserError
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -63,7 +62,7 @@ def with_changes(settings: Evaluation, changes: Mapping[str, Any]) -> Evaluation
 
 
 def to_yaml(recipe: Recipe) -> str:
-    return yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True, width=1000)
+    return dump_yaml(recipe.model_dump())
 
 
 def to_json(recipe: Recipe) -> str:

@@ -20,7 +20,7 @@ from openrs.rewards.grading import Judge, processors
 from openrs.run import checkpoints, manifest, signals
 from openrs.run.confined import refuse_links_out
 from openrs.run.directory import Run, existing_run, refuse_no_place_for_a_run, run_at
-from openrs.run.files import disk_full_said
+from openrs.run.disk_faults import faults_explained
 from openrs.run.folders import Kind, declaration, kind_of
 from openrs.run.libraries import quiet
 from openrs.run.progress import Progress
@@ -77,7 +77,7 @@ def evaluate_model(
     with signals.install_handlers(), Judge(judges(), timeout=JUDGE_SECONDS) as judge:
         for target in targets:
             folder = keep.evaluation(target.label)
-            with disk_full_said(folder, "draws only what is missing"):
+            with faults_explained(folder, "draws only what is missing"):
                 scores = evaluate(target, settings, folder, progress, judge, shard=cut, apart=apart)
             if scores is not None:
                 found.append(scores)

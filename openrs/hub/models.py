@@ -8,6 +8,7 @@ from openrs.config.names import is_hub_name
 from openrs.errors import UserError
 from openrs.run.files import sha256
 from openrs.run.folders import Kind, declaration, kind_of
+from openrs.run.terminal import say
 
 WEIGHTS = "model.safetensors"
 
@@ -41,7 +42,7 @@ def _of_hub(name: str, revision: str | None) -> Path:
     ref = reference("model", name, "model", revision, allow_unpinned=True)
     folder = cache.snapshot(ref)
     if folder is None or (cache.problems(ref, hashes=False) and not (cache.offline() and _whole(folder))):
-        fetch.fetch([ref], hub.Hub(hub_cache(), say=lambda line: print(line, flush=True)))  # noqa: T201 - minutes pass
+        fetch.fetch([ref], hub.Hub(hub_cache(), say=say))
         folder = cache.snapshot(ref)
     assert folder is not None
     kind_of(folder)
