@@ -18,7 +18,6 @@ def openrs(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[
         text=True,
         cwd=cwd,
         env=ENVIRONMENT,
-        timeout=240,
         check=False,
     )
 
