@@ -22,7 +22,7 @@ from openrs.evaluation.engine_process import unit_line
 from openrs.evaluation.engines import Layout
 from openrs.evaluation.sampling import EngineSettings, Sample, Take
 from openrs.run.confined import make_folder, open_appending
-from openrs.training.processes import tail
+from openrs.run.processes import tail
 
 
 class EngineProcess:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from openrs.errors import Refusal
-from openrs.rundir import Journal, read_jsonl
+from openrs.run.files import Journal, read_jsonl
 
 Key = tuple[str, str, int]
 

@@ -11,7 +11,7 @@ from typing import Self
 from openrs.evaluation.plan import Plan
 from openrs.evaluation.sampling import Sample, Samples
 from openrs.rewards.grading import Item, Judge, Rule
-from openrs.training.progress import Progress
+from openrs.run.progress import Progress
 
 AT_ONCE = 64  # completions judged between two looks at whether to stop
 

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from openrs.config.schema import MadeModel, Prompt
 from openrs.data import prompts
 from openrs.data.arithmetic import demonstration
 from openrs.run.confined import sync_folder
-from openrs.rundir import write_json
-from openrs.settings import MadeModel, Prompt
+from openrs.run.files import write_json
 
 BOS, EOS, USER, ASSISTANT = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>"
 CHAT_TEMPLATE = (

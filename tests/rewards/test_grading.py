@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from openrs import cli
+from openrs.cli import main as cli
 from openrs.errors import Refusal
 from openrs.rewards.grading import Item, Judge, Rule, Verdict, grade_file, printable
 

@@ -13,8 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from openrs.errors import Failure
-from openrs.run import weights
-from openrs.training import checkpoints
+from openrs.run import checkpoints, weights
 
 FILES = ["model.safetensors", "optimizer.pt", "trainer_state.json", "config.json", "global_step7/rank0.pt"]
 

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import runs
 
-from openrs.cli import main
+from openrs.cli.main import main
 from openrs.errors import Refusal
-from openrs.rundir import Journal, Lock, Run, write_text
-from openrs.training import checkpoints
+from openrs.run import checkpoints
+from openrs.run.directory import Lock, Run
+from openrs.run.files import Journal, write_text
 
 STEPS = ["--set", "grpo.max_steps=4", "--set", "grpo.save_steps=2"]
 
@@ -255,7 +256,7 @@ def test_nothing_is_opened_through_a_link(
     name: str, plant: Plant, outside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is refused with its name, or what was planted is replaced by a file of our own."""
-    from openrs import rundir
+    from openrs.run import directory as rundir
 
     monkeypatch.setattr(rundir, "refuse_links_out", lambda _: None)
     before, place = state(outside), tmp_path / "run" / name
