@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from openrs.evaluation.plan import Plan
+from openrs.evaluation.plan import EvalPlan
 from openrs.evaluation.sampling import Sample, Samples
 from openrs.rewards.grading import Item, Judge, Rule
 from openrs.run.progress import Progress
@@ -23,7 +23,7 @@ class Scoring:
     What goes wrong in the thread (a full disk) is raised by the next `give`, or at the end.
     """
 
-    def __init__(self, plan: Plan, samples: Samples, judge: Judge, progress: Progress) -> None:
+    def __init__(self, plan: EvalPlan, samples: Samples, judge: Judge, progress: Progress) -> None:
         self._label, self._samples, self._judge, self._progress = plan.target.label, samples, judge, progress
         self._rules = {one.name: Rule(one.rule) for one in plan.benchmarks}
         self._golds = {(name, one.id): one.gold for name, rows in plan.problems.items() for one in rows}

@@ -19,8 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from openrs.errors import Refusal
-from openrs.rewards.pool import LOST, Worker, wait
+from openrs.errors import UserError
+from openrs.rewards.pool import WORKER_DIED, Worker, wait
 
 logger = logging.getLogger(__name__)
 
@@ -81,22 +81,22 @@ class Judge:
         memory_bytes: address space of a worker (RLIMIT_AS; not enforced on macOS).
 
     Raises:
-        Refusal: a limit that makes no sense; when first used: math-verify or lighteval is not installed.
+        UserError: a limit that makes no sense; when first used: math-verify or lighteval is not installed.
     """
 
     def __init__(self, workers: int | None = None, timeout: float = 5.0, memory_bytes: int = 2 * 2**30) -> None:
         if workers is not None and workers < 1:
-            raise Refusal(f"a judge with {workers} workers", mend="use at least one worker")
+            raise UserError(f"a judge with {workers} workers", fix="use at least one worker")
         if not 0 < timeout < float("inf"):
-            raise Refusal(f"a judge with a time limit of {timeout} s", mend="use a limit above 0, for example 5")
+            raise UserError(f"a judge with a time limit of {timeout} s", fix="use a limit above 0, for example 5")
         if memory_bytes < 256 * 2**20:
-            raise Refusal(
+            raise UserError(
                 f"a judge with {memory_bytes} bytes of memory", "a worker needs about 100 MB only to start", "use 2 GiB"
             )
         self.workers = workers if workers is not None else min(4, processors())
         self.timeout = timeout
         self.memory_bytes = memory_bytes
-        self._adopt()
+        self._reset_after_fork()
 
     def __enter__(self) -> Self:
         return self
@@ -121,7 +121,7 @@ class Judge:
         """Judge every item; the grades come in the order of the items. Never raises for what is in an item, and never
         hangs."""
         if os.getpid() != self._owner:  # we are in a forked child: the workers and the lock belong to the parent
-            self._adopt()
+            self._reset_after_fork()
         with self._lock:
             try:
                 return self._grade(items)
@@ -130,7 +130,7 @@ class Judge:
                 self.close()
                 raise
 
-    def _adopt(self) -> None:
+    def _reset_after_fork(self) -> None:
         self._owner = os.getpid()
         self._lock = threading.Lock()
         self._pool: list[Worker] = []
@@ -146,24 +146,24 @@ class Judge:
         while len(grades) < len(items):
             if self._closed != closed:
                 raise RuntimeError("the judge was closed while it judged")
-            self._employ(waiting, items)
+            self._dispatch(waiting, items)
             wait(self._pool)
             for worker in list(self._pool):
                 number, reply = worker.item, worker.reply()
                 if worker.gone:
-                    self._bury(worker)
+                    self._remove_dead(worker)
                     # what it held and had not begun
                     waiting.extendleft(n for n in (worker.queued, worker.item) if n is not None and n != number)
                 if reply is None or number is None:
                     continue
-                if reply["verdict"] == LOST and number not in tried_twice:
+                if reply["verdict"] == WORKER_DIED and number not in tried_twice:
                     tried_twice.add(number)
                     waiting.appendleft(number)
                 else:
                     grades[number] = _grade_of(reply)
         return [grades[number] for number in range(len(items))]
 
-    def _employ(self, waiting: deque[int], items: Sequence[Item]) -> None:
+    def _dispatch(self, waiting: deque[int], items: Sequence[Item]) -> None:
         """Give every idle worker an item, and busy ones the next; start workers while there are fewer than allowed and
         more items than workers starting."""
         for worker in list(self._pool):
@@ -183,7 +183,7 @@ class Judge:
         item = items[number := waiting.popleft()]
         worker.give(number, {"gold": item.gold, "completion": item.completion, "rule": item.rule})
 
-    def _bury(self, worker: Worker) -> None:
+    def _remove_dead(self, worker: Worker) -> None:
         self._pool.remove(worker)
         self._failed_starts = 0 if worker.ready else self._failed_starts + 1
         if self._failed_starts == 3:
@@ -198,7 +198,7 @@ def processors() -> int:
 
 
 def _grade_of(reply: dict[str, Any]) -> Grade:
-    verdict = Verdict.CRASH if reply["verdict"] == LOST else Verdict(reply["verdict"])
+    verdict = Verdict.CRASH if reply["verdict"] == WORKER_DIED else Verdict(reply["verdict"])
     if reply.get("error"):
         logger.warning("the judge could not finish an item: %s", printable(reply["error"]))
     return Grade(verdict, reply["gold"], reply["answer"], reply["seconds"])
@@ -225,7 +225,7 @@ def read_items(path: Path, rule: str) -> Iterator[tuple[int, Item]]:
     numbers.
 
     Raises:
-        Refusal: no such file, or a line that is no such object; it names the line.
+        UserError: no such file, or a line that is no such object; it names the line.
     """
     number = 0
     try:
@@ -234,12 +234,12 @@ def read_items(path: Path, rule: str) -> Iterator[tuple[int, Item]]:
                 if line.strip():
                     yield number, _item({"rule": rule, **_fields(line)})
     except OSError as error:
-        raise Refusal(f"{path}: {error.strerror}", mend="give a JSONL file: a JSON object a line") from None
+        raise UserError(f"{path}: {error.strerror}", fix="give a JSONL file: a JSON object a line") from None
     except UnicodeDecodeError as error:
-        raise Refusal(f"{path}, after line {number}: not UTF-8 ({error.reason})") from None
+        raise UserError(f"{path}, after line {number}: not UTF-8 ({error.reason})") from None
     except (ValueError, RecursionError) as error:
-        mend = 'a line is like {"gold": "$4$", "completion": "..."}'
-        raise Refusal(f"{path}, line {number}: {error}", mend=mend) from None
+        fix = 'a line is like {"gold": "$4$", "completion": "..."}'
+        raise UserError(f"{path}, line {number}: {error}", fix=fix) from None
 
 
 def _fields(line: str) -> dict[str, Any]:
@@ -265,10 +265,10 @@ def grade_file(path: Path, judge: Judge, rule: str, write: Callable[[str], None]
     extracted; then a summary. Returns the verdicts' counts.
 
     Raises:
-        Refusal: as read_items does, after the lines before the bad one have been judged and written.
+        UserError: as read_items does, after the lines before the bad one have been judged and written.
     """
     if rule not in list(Rule):
-        raise Refusal(f"unknown rule {rule!r}", mend=f"use one of {', '.join(Rule)}")
+        raise UserError(f"unknown rule {rule!r}", fix=f"use one of {', '.join(Rule)}")
     counts: Counter[Verdict] = Counter()
     batch: list[tuple[int, Item]] = []
 
@@ -285,7 +285,7 @@ def grade_file(path: Path, judge: Judge, rule: str, write: Callable[[str], None]
             batch.append(entry)
             if len(batch) == 4 * judge.workers:  # few, so that lines come while slow items are judged
                 flush()
-    except Refusal:
+    except UserError:
         flush()
         raise
     flush()

@@ -13,7 +13,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from openrs.errors import Failure
+from openrs.errors import RunFailure
 from openrs.run.confined import empty_folder, make_folder, sync_folder
 from openrs.run.files import sha256, write_json
 from openrs.run.weights import nonfinite
@@ -39,7 +39,7 @@ def step_of(folder: Path) -> int:
 def finish(staging: Path, checkpoints: Path, step: int) -> Path:
     """Turn a folder that has been written beside into the complete checkpoint of `step`; returns its place.
 
-    Raises OSError (a full disk) and Failure (weights that are NaN or Inf: `staging` is deleted), and then leaves every
+    Raises OSError (a full disk) and RunFailure (weights that are NaN or Inf: `staging` is deleted), and then leaves every
     earlier checkpoint as it was.
     """
     refuse_nonfinite(staging, checkpoints, step)
@@ -50,22 +50,24 @@ def finish(staging: Path, checkpoints: Path, step: int) -> Path:
     write_json(staging / MANIFEST, {"step": step, "finite": True, "files": listed})  # fsyncs `staging` as well
     place = folder_of(checkpoints, step)
     if place.exists():  # never seen: the folder of a step that is done again was set aside at the start
-        _aside(place, "replaced")
+        _quarantine(place, "replaced")
     staging.rename(place)
     sync_folder(checkpoints)
     return place
 
 
 def refuse_nonfinite(staging: Path, checkpoints: Path, step: int) -> None:
-    """Raises Failure when a weight in the folder is NaN or Inf, and deletes the folder: such a model is of no use."""
+    """Raises RunFailure when a weight in the folder is NaN or Inf, and deletes the folder: such a model is of no use."""
     try:
         found = _nonfinite_in(staging)
     except ValueError as error:
         what = f"step {step}: the weights that were just written cannot be read: {error}"
-        raise Failure(what, mend="look at the disk, and give the same command again") from None
+        raise RunFailure(what, fix="look at the disk, and give the same command again") from None
     if found:
         shutil.rmtree(staging)
-        raise nonfinite_weights(step, f"{sum(found.values()):,} weights are", next(iter(found)), complete(checkpoints))
+        raise nonfinite_weights(
+            step, f"{sum(found.values()):,} weights are", next(iter(found)), list_complete(checkpoints)
+        )
 
 
 def _nonfinite_in(folder: Path) -> dict[str, int]:
@@ -75,10 +77,10 @@ def _nonfinite_in(folder: Path) -> dict[str, int]:
         return {name: count for bad in found for name, count in bad.items()}
 
 
-def nonfinite_weights(step: int, what: str, tensor: str, there: list[Path]) -> Failure:
+def nonfinite_weights(step: int, what: str, tensor: str, there: list[Path]) -> RunFailure:
     """What a run is told whose weights are no numbers any more. there: its complete checkpoints, oldest first."""
     kept = f"{there[-1].name} is complete and sound" if there else "no checkpoint was complete before it"
-    return Failure(
+    return RunFailure(
         f"step {step}: {what} NaN or Inf, first in {tensor}",
         f"no checkpoint of them is kept; {kept}",
         "start a new --run with a smaller grpo.learning_rate (--set grpo.learning_rate=...), or model.dtype float32",
@@ -114,7 +116,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return {"step": step, "finite": finite, "files": listed}
 
 
-def damage(folder: Path, *, hashes: bool = True) -> str | None:
+def find_corruption(folder: Path, *, hashes: bool = True) -> str | None:
     """What is wrong with a checkpoint, in words, or None when it is complete. `hashes=False` compares sizes only."""
     try:
         manifest = read_manifest(folder)
@@ -151,13 +153,13 @@ def resumable(folder: Path) -> bool:
     return "trainer_state.json" in read_manifest(folder)["files"]
 
 
-def complete(checkpoints: Path) -> list[Path]:
+def list_complete(checkpoints: Path) -> list[Path]:
     """Folders of all checkpoints with a manifest whose sizes match, oldest first."""
     folders = [path for path in checkpoints.glob(PLACE) if path.is_dir()]
-    return sorted((path for path in folders if damage(path, hashes=False) is None), key=step_of)
+    return sorted((path for path in folders if find_corruption(path, hashes=False) is None), key=step_of)
 
 
-def planned(folders: list[Path], every: int) -> list[Path]:
+def scheduled(folders: list[Path], every: int) -> list[Path]:
     """Of complete checkpoints, oldest first, those that an uninterrupted run would have: every `every` steps, and the
     last. A signal adds others, and what is evaluated must not hang on when somebody sent one."""
     return [folder for folder in folders if step_of(folder) % every == 0 or folder == folders[-1]]
@@ -168,7 +170,7 @@ def bytes_of(folder: Path) -> int:
     return sum(facts["bytes"] for facts in read_manifest(folder)["files"].values())
 
 
-def newest(checkpoints: Path) -> tuple[Path | None, list[str]]:
+def latest_resumable(checkpoints: Path) -> tuple[Path | None, list[str]]:
     """The newest checkpoint that is complete to the last byte, and a line for each folder that is not.
 
     A damaged folder is renamed to step-NNNNNN.damaged: kept for whoever wants to look, never loaded. What a kill left
@@ -177,9 +179,9 @@ def newest(checkpoints: Path) -> tuple[Path | None, list[str]]:
     left = empty_folder(checkpoints / STAGING)
     said = [f"{name} was being written or deleted when the run was killed: removed" for name in left]
     for folder in sorted(checkpoints.glob(PLACE), key=step_of, reverse=True):
-        reason = damage(folder)
+        reason = find_corruption(folder)
         if reason is not None:
-            aside = _aside(folder, "damaged")
+            aside = _quarantine(folder, "damaged")
             said.append(f"{folder.name} is damaged ({reason}): set aside as {aside.name}, not loaded")
         elif not resumable(folder):
             said.append(f"{folder.name} has only its weights left (training.old_weights_only): no going on from it")
@@ -188,7 +190,7 @@ def newest(checkpoints: Path) -> tuple[Path | None, list[str]]:
     return None, said
 
 
-def _aside(folder: Path, word: str) -> Path:
+def _quarantine(folder: Path, word: str) -> Path:
     """Rename a folder so that nobody takes it for a checkpoint; nothing in it is touched."""
     place, number = folder.with_name(f"{folder.name}.{word}"), 2
     while os.path.lexists(place):
@@ -211,7 +213,7 @@ def prune(
     With `weights_only` those kept for other reasons than being new lose what only serves to go on. Returns what was
     deleted. A checkpoint leaves its place by one rename, so a kill in between leaves no torn one behind.
     """
-    folders, always = complete(checkpoints), set(needed)
+    folders, always = list_complete(checkpoints), set(needed)
     new, old = folders[-max(keep_last, 1) :], folders[: -max(keep_last, 1)]
     kept = [f for f in old if step_of(f) in always or (keep_every and step_of(f) % keep_every == 0)]
     gone = [folder for folder in old if folder not in kept]
@@ -220,11 +222,11 @@ def prune(
         shutil.rmtree(folder.rename(checkpoints / STAGING / f"deleted-{folder.name}"))
     if weights_only and new:
         for folder in kept:
-            _thin(folder)
+            _strip_to_weights(folder)
     return gone
 
 
-def _thin(folder: Path) -> None:
+def _strip_to_weights(folder: Path) -> None:
     """Take away all but the model. The manifest goes first: files that it does not list are nobody's business."""
     manifest = read_manifest(folder)
     listed = {n: facts for n, facts in manifest["files"].items() if any(fnmatch(n, p) for p in MODEL_FILES)}

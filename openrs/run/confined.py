@@ -14,14 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from openrs.errors import Refusal
+from openrs.errors import UserError
 
 FILE_MODE = 0o644
 APPENDING = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe must not block
 
 
 def refuse_links_out(root: Path) -> None:
-    """Raises Refusal naming the first entry below `root` that leads out of it, or is neither a file nor a folder.
+    """Raises UserError naming the first entry below `root` that leads out of it, or is neither a file nor a folder.
 
     `root` itself may be a link: the user named it. Links to another place in the run are left alone.
     """
@@ -51,7 +51,7 @@ def refuse_links_out(root: Path) -> None:
 def open_appending(path: Path) -> int:
     """A descriptor of the regular file `path`, made where it is missing, to read it and to append (a journal, a log).
 
-    Raises Refusal for a link, a pipe, a device, a folder, and a file that has a second name: writing would change that
+    Raises UserError for a link, a pipe, a device, a folder, and a file that has a second name: writing would change that
     one too.
     """
     try:
@@ -72,7 +72,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A new file that takes the place of `path` when the block is left, whole or not at all: written beside, fsynced,
     renamed, the folder fsynced. What was at `path`, a link as well, is replaced and never written through.
 
-    Raises Refusal when a folder is in its place.
+    Raises UserError when a folder is in its place.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     tmp_path = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -103,7 +103,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """The folder, made where it is missing. Raises Refusal for a link and for anything else in its place."""
+    """The folder, made where it is missing. Raises UserError for a link and for anything else in its place."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
@@ -115,7 +115,7 @@ def make_folder(folder: Path) -> None:
 def empty_folder(folder: Path) -> list[str]:
     """Delete what is in `folder`, without following a link; returns the names. A missing folder is empty.
 
-    Raises Refusal when `folder` is a link or no folder.
+    Raises UserError when `folder` is a link or no folder.
     """
     try:
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -149,8 +149,8 @@ def _kind(path: Path) -> str:
     return "neither a file nor a folder"
 
 
-def _refused(path: Path, what: str) -> Refusal:
-    return Refusal(
+def _refused(path: Path, what: str) -> UserError:
+    return UserError(
         f"{path} is {what}",
         "openrs writes only to a run's own files and folders: what lies elsewhere could be destroyed",
         "remove it, or give another --run (one on a larger disk by its path)",

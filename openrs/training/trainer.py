@@ -26,7 +26,7 @@ from transformers import PrinterCallback
 from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler, split_tensor_dict
 
-from openrs.errors import Failure
+from openrs.errors import RunFailure
 from openrs.rewards.functions import RewardStats
 from openrs.run import checkpoints
 from openrs.run.directory import Run
@@ -209,7 +209,7 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         return norm
 
     def _stop_unless_finite(self, what: str, value: Any, batch: dict[str, Any]) -> None:
-        """Raises Failure on every process when the value of one is no number; each leaves its batch in the run."""
+        """Raises RunFailure on every process when the value of one is no number; each leaves its batch in the run."""
         value = torch.as_tensor(value, dtype=torch.float64, device=self.accelerator.device)
         bad = self.accelerator.reduce((~torch.isfinite(value)).double(), reduction="sum")
         if not bad.item():
@@ -220,7 +220,7 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         rank = self.accelerator.process_index
         torch.save({"value": value.cpu(), "inputs": batch}, folder / f"batch-{rank}.pt")
         write_json(folder / f"completions-{rank}.json", self.completions())
-        raise Failure(
+        raise RunFailure(
             f"step {step}: the {what} is {value.item()}",
             "going on would make every weight NaN",
             f"look at the batch in {folder}; the last checkpoint is sound. A smaller learning rate, or float32 for the"
@@ -228,7 +228,7 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         )
 
     def _stop_unless_weights_are_finite(self) -> None:
-        """Raises Failure before anything is generated with weights that are NaN or Inf: after a learning rate that was
+        """Raises RunFailure before anything is generated with weights that are NaN or Inf: after a learning rate that was
         far too large, say. (The last step's weights are looked at when its checkpoint is written.)"""
         if self.state.global_step == 0:
             return
@@ -236,19 +236,19 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         ends = torch.stack([torch.stack(value.aminmax()).float() for _, value in trained])  # NaN goes through both
         bad = (~torch.isfinite(ends)).any(dim=1).nonzero().flatten().tolist()
         if bad:
-            there = checkpoints.complete(self._folder)
+            there = checkpoints.list_complete(self._folder)
             what = f"{len(bad)} of {len(trained)} weight tensors are"
             raise checkpoints.nonfinite_weights(self.state.global_step, what, trained[bad[0]][0], there)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Every process writes its part beside; when all have, the main one makes the checkpoint complete.
 
-        Raises Failure on every process when the disk is full; earlier checkpoints stay as they were.
+        Raises RunFailure on every process when the disk is full; earlier checkpoints stay as they were.
         """
         before = time.perf_counter()
         step = self.state.global_step
         staging = Path(self.args.output_dir) / f"checkpoint-{step}"
-        with self._timed("checkpoint"), disk.kept_free(staging, step):
+        with self._timed("checkpoint"), disk.cleanup_on_disk_full(staging, step):
             super()._save_checkpoint(model, trial)
             self._save_position(staging)
             self.accelerator.wait_for_everyone()

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from openrs.errors import Failure
+from openrs.errors import RunFailure
 from openrs.run import checkpoints, weights
 
 FILES = ["model.safetensors", "optimizer.pt", "trainer_state.json", "config.json", "global_step7/rank0.pt"]
@@ -47,7 +47,7 @@ def names(folder: Path) -> list[str]:
 
 
 def test_a_finished_one_is_complete(folder: Path) -> None:
-    newest, said = checkpoints.newest(folder)
+    newest, said = checkpoints.latest_resumable(folder)
     assert (newest, said) == (folder / "step-000015", [])
     manifest = json.loads((folder / "step-000015" / "checkpoint.json").read_text())
     assert manifest["step"] == 15
@@ -79,14 +79,14 @@ def test_any_damage_to_any_file_is_found_named_and_set_aside(folder: Path, name:
         if harm == "directory":
             path.mkdir()
     kept = sorted(p for p in (folder / "step-000015").rglob("*"))
-    newest, said = checkpoints.newest(folder)
+    newest, said = checkpoints.latest_resumable(folder)
     assert newest == folder / "step-000010"
     assert said == [
         f"step-000015 is damaged ({name} {words}): set aside as step-000015.damaged, not loaded",
     ]
     assert names(folder) == ["step-000005", "step-000010", "step-000015.damaged"]
     assert len(list((folder / "step-000015.damaged").rglob("*"))) == len(kept)  # nothing of it is deleted
-    assert checkpoints.newest(folder) == (newest, [])  # said once
+    assert checkpoints.latest_resumable(folder) == (newest, [])  # said once
 
 
 def test_every_single_bit_of_the_manifest_counts(folder: Path) -> None:
@@ -98,7 +98,7 @@ def test_every_single_bit_of_the_manifest_counts(folder: Path) -> None:
         broken = bytearray(sound)
         broken[bit // 8] ^= 1 << bit % 8
         path.write_bytes(broken)
-        if checkpoints.damage(folder / "step-000015") is None:
+        if checkpoints.find_corruption(folder / "step-000015") is None:
             # without the word that they were looked at, the weights are looked at again
             assert checkpoints.read_manifest(folder / "step-000015") | {"finite": True} == manifest
         else:
@@ -112,7 +112,7 @@ def test_broken_manifests(folder: Path, content: str | None) -> None:
     path.unlink()
     if content is not None:
         path.write_text(content, errors="surrogateescape")
-    newest, said = checkpoints.newest(folder)
+    newest, said = checkpoints.latest_resumable(folder)
     assert newest == folder / "step-000010"
     assert len(said) == 1
     assert "manifest" in said[0]
@@ -120,7 +120,7 @@ def test_broken_manifests(folder: Path, content: str | None) -> None:
 
 def test_a_checkpoint_under_another_ones_name_is_none(folder: Path) -> None:
     shutil.copytree(folder / "step-000005", folder / "step-000020")
-    newest, said = checkpoints.newest(folder)
+    newest, said = checkpoints.latest_resumable(folder)
     assert newest == folder / "step-000015"
     assert "of another checkpoint" in said[0]
 
@@ -128,7 +128,7 @@ def test_a_checkpoint_under_another_ones_name_is_none(folder: Path) -> None:
 def test_all_damaged_means_from_the_beginning(folder: Path) -> None:
     for step in (5, 10, 15):
         (folder / f"step-{step:06d}" / "optimizer.pt").write_bytes(b"")
-    newest, said = checkpoints.newest(folder)
+    newest, said = checkpoints.latest_resumable(folder)
     assert newest is None
     assert len(said) == 3
 
@@ -137,7 +137,7 @@ def test_what_a_kill_left_half_written_is_said_and_removed(folder: Path) -> None
     half = folder / checkpoints.STAGING / "checkpoint-20"
     half.mkdir()
     (half / "model.safetensors").write_bytes(b"half")
-    newest, said = checkpoints.newest(folder)
+    newest, said = checkpoints.latest_resumable(folder)
     assert newest == folder / "step-000015"
     assert said == ["checkpoint-20 was being written or deleted when the run was killed: removed"]
     assert not half.exists()
@@ -147,8 +147,8 @@ def test_what_people_leave_there_is_none_of_our_business(folder: Path) -> None:
     (folder / "step-backup").mkdir()
     (folder / "step-000015-copy").mkdir()
     (folder / "notes.txt").write_text("mine")
-    assert checkpoints.newest(folder) == (folder / "step-000015", [])
-    assert [path.name for path in checkpoints.complete(folder)] == ["step-000005", "step-000010", "step-000015"]
+    assert checkpoints.latest_resumable(folder) == (folder / "step-000015", [])
+    assert [path.name for path in checkpoints.list_complete(folder)] == ["step-000005", "step-000010", "step-000015"]
     assert {"step-backup", "step-000015-copy", "notes.txt"} <= set(names(folder))
 
 
@@ -156,7 +156,7 @@ def test_the_same_step_again_overwrites_nothing(folder: Path) -> None:
     before = (folder / "step-000015" / "optimizer.pt").read_bytes()
     make(folder, 15)
     assert (folder / "step-000015.replaced" / "optimizer.pt").read_bytes() == before
-    assert checkpoints.damage(folder / "step-000015") is None
+    assert checkpoints.find_corruption(folder / "step-000015") is None
 
 
 # --- retention --------------------------------------------------------------------------------------------------------
@@ -179,9 +179,9 @@ def test_what_is_needed_stays(folder: Path) -> None:
 def test_what_is_evaluated_does_not_hang_on_interruptions(folder: Path) -> None:
     make(folder, 12)
     make(folder, 17)
-    steps = [checkpoints.step_of(place) for place in checkpoints.planned(checkpoints.complete(folder), 5)]
+    steps = [checkpoints.step_of(place) for place in checkpoints.scheduled(checkpoints.list_complete(folder), 5)]
     assert steps == [5, 10, 15, 17]
-    assert checkpoints.planned([], 5) == []
+    assert checkpoints.scheduled([], 5) == []
 
 
 def test_the_last_complete_one_stays_although_newer_folders_are_there(folder: Path) -> None:
@@ -189,7 +189,7 @@ def test_the_last_complete_one_stays_although_newer_folders_are_there(folder: Pa
     for step in (10, 15):
         (folder / f"step-{step:06d}" / "optimizer.pt").write_bytes(b"")
     assert checkpoints.prune(folder, keep_last=1, keep_every=None) == []
-    assert checkpoints.newest(folder)[0] == folder / "step-000005"
+    assert checkpoints.latest_resumable(folder)[0] == folder / "step-000005"
 
 
 def test_old_ones_may_keep_their_weights_only(folder: Path) -> None:
@@ -199,10 +199,10 @@ def test_old_ones_may_keep_their_weights_only(folder: Path) -> None:
         "config.json",
         "model.safetensors",
     ]
-    assert checkpoints.damage(folder / "step-000005") is None
+    assert checkpoints.find_corruption(folder / "step-000005") is None
     assert len(list((folder / "step-000015").rglob("*"))) == 7  # five files, the manifest and a folder
     (folder / "step-000015" / "optimizer.pt").write_bytes(b"")
-    newest, said = checkpoints.newest(folder)
+    newest, said = checkpoints.latest_resumable(folder)
     assert newest is None
     assert "has only its weights left" in said[1]
     assert "step-000005" in names(folder)
@@ -214,7 +214,7 @@ def test_thinning_that_was_killed_is_done_next_time(folder: Path) -> None:
     manifest = json.loads(whole.read_text())
     manifest["files"] = {n: f for n, f in manifest["files"].items() if n in ("model.safetensors", "config.json")}
     whole.write_text(json.dumps(manifest))
-    assert checkpoints.damage(folder / "step-000005") is None
+    assert checkpoints.find_corruption(folder / "step-000005") is None
     checkpoints.prune(folder, keep_last=1, keep_every=5, weights_only=True)
     assert not (folder / "step-000005" / "optimizer.pt").exists()
 
@@ -282,10 +282,10 @@ def test_a_checkpoint_of_weights_that_are_not_finite_is_never_complete(folder: P
     staging = folder / checkpoints.STAGING / "checkpoint-20"
     staging.mkdir(parents=True)
     save_file({"a": torch.ones(3), "b": torch.tensor([1.0, math.inf, math.nan])}, staging / "model.safetensors")
-    with pytest.raises(Failure, match="step 20: 2 weights are NaN or Inf, first in b") as raised:
+    with pytest.raises(RunFailure, match="step 20: 2 weights are NaN or Inf, first in b") as raised:
         checkpoints.finish(staging, folder, 20)
     assert "step-000015 is complete and sound" in raised.value.why
-    assert "grpo.learning_rate" in raised.value.mend
+    assert "grpo.learning_rate" in raised.value.fix
     assert not staging.exists()
     assert names(folder) == ["step-000005", "step-000010", "step-000015"]
 
@@ -299,7 +299,7 @@ def test_a_checkpoint_that_does_not_say_it_is_finite_is_looked_at_again(folder: 
     content = (place / "model.safetensors").read_bytes()
     listed["model.safetensors"] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     (place / "checkpoint.json").write_text(json.dumps({"step": 15, "files": listed}))
-    newest, said = checkpoints.newest(folder)
+    newest, said = checkpoints.latest_resumable(folder)
     assert newest == folder / "step-000010"
     assert said == [
         "step-000015 is damaged (its weights are NaN or Inf, first in a): set aside as step-000015.damaged, not loaded"
@@ -324,8 +324,8 @@ def test_no_room_for_the_manifest(small_disk: Path) -> None:
     assert raised.value.errno == errno.ENOSPC
     with pytest.raises(OSError, match="No space left"):
         checkpoints.finish(staging, small_disk, 10)
-    newest, said = checkpoints.newest(small_disk)
+    newest, said = checkpoints.latest_resumable(small_disk)
     assert newest == small_disk / "step-000005"
     assert "removed" in said[0]
     make(small_disk, 10)  # there is room again
-    assert checkpoints.newest(small_disk)[0] == small_disk / "step-000010"
+    assert checkpoints.latest_resumable(small_disk)[0] == small_disk / "step-000010"

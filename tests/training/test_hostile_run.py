@@ -13,7 +13,7 @@ import pytest
 import runs
 
 from openrs.cli.main import main
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.run import checkpoints
 from openrs.run.directory import Lock, Run
 from openrs.run.files import Journal, write_text
@@ -144,7 +144,7 @@ def test_a_new_run_is_not_led_out(
         said = capsys.readouterr().err
         assert code == 2, (name, said)
         assert str(run / name) in said, name
-        assert "mend: remove it, or give another --run" in said
+        assert "fix: remove it, or give another --run" in said
         assert state(outside) == before, name
         assert name == "manifest.json" or not (run / "manifest.json").exists()  # refused before anything was written
 
@@ -227,7 +227,7 @@ def text(place: Path) -> None:
 
 
 def staging(place: Path) -> None:
-    checkpoints.newest(place.parent)
+    checkpoints.latest_resumable(place.parent)
 
 
 def completions(place: Path) -> None:
@@ -265,8 +265,8 @@ def test_nothing_is_opened_through_a_link(
     said = ""
     try:
         OPENED[name](place)
-    except Refusal as refusal:
-        said = refusal.what
+    except UserError as error:
+        said = error.what
     assert str(place) in said or (not place.is_symlink() and (place.is_file() or place.is_dir()))
     assert state(outside) == before
 
@@ -282,7 +282,7 @@ def test_links_inside_a_run_and_another_users_folders_are_let_be(tmp_path: Path)
     (run / "checkpoints" / "loop").symlink_to("loop")
     refuse_links_out(run)
     (run / "checkpoints" / "up").symlink_to("../..")
-    with pytest.raises(Refusal, match="checkpoints/up is a link out of the run, to"):
+    with pytest.raises(UserError, match="checkpoints/up is a link out of the run, to"):
         refuse_links_out(run)
 
 
@@ -293,7 +293,7 @@ def test_staging_is_emptied_of_whatever_is_in_it(tmp_path: Path, outside: Path) 
     (folder / "file").write_text("")
     (folder / "link").symlink_to(outside / "folder")
     os.mkfifo(folder / "pipe")
-    newest, said = checkpoints.newest(tmp_path)
+    newest, said = checkpoints.latest_resumable(tmp_path)
     assert newest is None
     assert [line.split()[0] for line in said] == ["checkpoint-5", "file", "link", "pipe"]
     assert list(folder.iterdir()) == []
