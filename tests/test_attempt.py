@@ -25,7 +25,7 @@ def last(run: Run) -> tuple[int, str]:
     ("error", "raised", "code", "reason"),
     [
         (None, None, 0, "done"),
-        (UserError("bad data", "why", "fix"), UserError, 2, "bad data\n  why:  why\n  fix:  mend"),
+        (UserError("bad data", "why", "fix"), UserError, 2, "bad data\n  why: why\n  fix: fix"),
         (RunFailure("the server is gone"), RunFailure, 1, "the server is gone"),
         (Interrupted("at step 5"), Interrupted, 75, "at step 5"),
         (KeyboardInterrupt(), KeyboardInterrupt, 75, "Ctrl-C"),

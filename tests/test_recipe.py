@@ -240,7 +240,7 @@ def test_each_recipe_opens_with_its_departures(name: str) -> None:
 
 def test_recipes_and_help_never_import_torch() -> None:
     code = (
-        "import sys, openrs.config.load, openrs.config.checks, openrs.cli;"
+        "import sys, openrs.config.load, openrs.config.checks, openrs.cli.main;"
         "openrs.config.load.load('exp3'); openrs.cli.main.parser().format_help();"
         "print(sorted(m for m in ('torch', 'transformers', 'trl', 'numpy', 'datasets') if m in sys.modules))"
     )

@@ -21,7 +21,7 @@ from openrs.run.files import Journal, read_jsonl, redact, write_json, write_text
 WRITER = """
 import sys
 from pathlib import Path
-from openrs.run.directory import Journal
+from openrs.run.files import Journal
 with Journal(Path(sys.argv[1])) as journal:
     print("open", flush=True)
     number = 0
@@ -127,7 +127,7 @@ def test_a_full_disk_keeps_the_old_file(small_disk: Path) -> None:
 REWRITER = """
 import sys
 from pathlib import Path
-from openrs.run.directory import write_text
+from openrs.run.files import write_text
 number = 0
 while True:
     write_text(Path(sys.argv[1]), str(number % 10) * 50_000)

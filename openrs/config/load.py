@@ -18,7 +18,7 @@ from openrs.config.schema import Evaluation, Recipe
 from openrs.config.yaml_lines import Key, Lines, override, place_of, read_yaml, text_of
 from openrs.errors import UserError
 
-RECIPES = Path(__file__).parent / "recipes"
+RECIPES = Path(__file__).parents[1] / "recipes"
 
 
 def packaged() -> dict[str, str]:

@@ -62,8 +62,8 @@ class Chain:
 def curate(recipe: Curation, out: Path, workers: int, shard: Shard | None = None) -> Path | None:
     """Run the chain into the folder `out`; returns the dataset's path, None for a shard (which ends with its samples).
 
-    Raises UserError for sources, benchmarks and models that cannot be used, Interrupted for Ctrl-C and SIGTERM, Failure
-    for a full disk; the same command goes on from what is done.
+    Raises UserError for sources, benchmarks and models that cannot be used, Interrupted for Ctrl-C and SIGTERM,
+    RunFailure for a full disk; the same command goes on from what is done.
     """
     from openrs.curation.card import write_output
     from openrs.run.libraries import quiet

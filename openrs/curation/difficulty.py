@@ -188,7 +188,7 @@ def _take(tally: Tally, path: Path) -> None:
 
 
 def plan_of(problems: Sequence[EvalProblem], settings: Sampling, rule: str | None, seed: int) -> EvalPlan:
-    """The evaluator's plan for these problems. Raises Refusal for a model or an engine that cannot be used."""
+    """The evaluator's plan for these problems. Raises UserError for a model or an engine that cannot be used."""
     given = settings.model_dump(include={"samples", "temperature", "top_p", "max_tokens", "engine", "processes"})
     given |= settings.model_dump(include={"gpu_memory", "batch_size"}) | {"seed": seed}
     evaluation = Evaluation.model_validate(given)

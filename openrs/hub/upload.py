@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from openrs.errors import EXIT_DONE, EXIT_FAILED, RunFailure, UserError
+from openrs.errors import EXIT_DONE, EXIT_FAILED, ExplainedError, RunFailure, UserError
 from openrs.hub.cache import offline
 from openrs.hub.export import export
 from openrs.run import checkpoints
@@ -241,7 +241,7 @@ def main(path: str, starter: int) -> int:
 
     try:
         work(run, wanted["repo"], private=wanted["private"], ended=ended, say=say)
-    except UserError as error:
+    except ExplainedError as error:
         say(str(error))
         return EXIT_FAILED
     return EXIT_DONE

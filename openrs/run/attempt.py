@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from openrs.config.load import diff
 from openrs.config.schema import Recipe
-from openrs.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Interrupted, UserError
+from openrs.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, ExplainedError, Interrupted, UserError
 from openrs.run import manifest, signals
 from openrs.run.directory import Lock, Run
 from openrs.run.files import NO_ROOM, disk_full
@@ -28,9 +28,9 @@ def attempt(
 ) -> Iterator[Progress]:
     """Hold the run while the block works in it; the manifest then says with which exit code and why it ended.
 
-    SIGTERM and Ctrl-C end the block as Interrupted. Raises UserError when another process holds the run, or when the run
-    was made with another recipe (with `accept_changes` the manifest's attempt lists the changes instead), and Failure
-    for a disk that got full.
+    SIGTERM and Ctrl-C end the block as Interrupted. Raises UserError when another process holds the run, or when the
+    run was made with another recipe (with `accept_changes` the manifest's attempt lists the changes instead), and
+    RunFailure for a disk that got full.
     """
     with Lock(run), signals.install_handlers():
         changes = changed_settings(recipe, run)
@@ -47,7 +47,7 @@ def attempt(
         try:
             yield progress
             code, reason = EXIT_DONE, "done"
-        except UserError as error:
+        except ExplainedError as error:
             code, reason = error.exit_code, str(error)
             raise
         except (Interrupted, KeyboardInterrupt) as interrupted:

@@ -39,8 +39,8 @@ def step_of(folder: Path) -> int:
 def finish(staging: Path, checkpoints: Path, step: int) -> Path:
     """Turn a folder that has been written beside into the complete checkpoint of `step`; returns its place.
 
-    Raises OSError (a full disk) and RunFailure (weights that are NaN or Inf: `staging` is deleted), and then leaves every
-    earlier checkpoint as it was.
+    Raises OSError (a full disk) and RunFailure (weights that are NaN or Inf: `staging` is deleted), and then leaves
+    every earlier checkpoint as it was.
     """
     refuse_nonfinite(staging, checkpoints, step)
     paths = sorted(path for path in staging.rglob("*") if path.name != MANIFEST)
@@ -57,7 +57,8 @@ def finish(staging: Path, checkpoints: Path, step: int) -> Path:
 
 
 def refuse_nonfinite(staging: Path, checkpoints: Path, step: int) -> None:
-    """Raises RunFailure when a weight in the folder is NaN or Inf, and deletes the folder: such a model is of no use."""
+    """Raises RunFailure when a weight in the folder is NaN or Inf, and deletes the folder: such a model is of no
+    use."""
     try:
         found = _nonfinite_in(staging)
     except ValueError as error:

@@ -51,8 +51,8 @@ def refuse_links_out(root: Path) -> None:
 def open_appending(path: Path) -> int:
     """A descriptor of the regular file `path`, made where it is missing, to read it and to append (a journal, a log).
 
-    Raises UserError for a link, a pipe, a device, a folder, and a file that has a second name: writing would change that
-    one too.
+    Raises UserError for a link, a pipe, a device, a folder, and a file that has a second name: writing would change
+    that one too.
     """
     try:
         handle = os.open(path, APPENDING, FILE_MODE)

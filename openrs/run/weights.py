@@ -49,11 +49,11 @@ def _tensors(file: Any, size: int) -> Iterator[tuple[str, str, int, int]]:
         raise ValueError("it is not a safetensors file")
     try:
         header = json.loads(file.read(length))
-        tensors = {
-            str(name): (str(entry["dtype"]), *(8 + length + int(place) for place in entry["data_offsets"]))
-            for name, entry in header.items()
-            if name != "__metadata__"
-        }
+        tensors: dict[str, tuple[str, int, int]] = {}
+        for name, entry in header.items():
+            if name != "__metadata__":
+                begin, end = (8 + length + int(place) for place in entry["data_offsets"])
+                tensors[str(name)] = str(entry["dtype"]), begin, end
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError("its header is not that of a safetensors file") from None
     for name, (dtype, begin, end) in tensors.items():

@@ -39,7 +39,8 @@ def refuse_small_disk(recipe: Recipe, run: Run) -> None:
 
 @contextmanager
 def cleanup_on_disk_full(staging: Path, step: int) -> Iterator[None]:
-    """Turn a full disk in the block, which writes a checkpoint into `staging`, into RunFailure, and give its room back."""
+    """Turn a full disk in the block, which writes a checkpoint into `staging`, into RunFailure, and give its room
+    back."""
     try:
         yield
     except Exception as error:

@@ -200,8 +200,8 @@ def _indented(text: str) -> str:
 def train(recipe: Recipe, run: Run, progress: Progress) -> Path:
     """Train in as many processes as the recipe wants; returns the last checkpoint.
 
-    The caller holds the run's lock and an attempt. What ends a training process ends the call in the same way: UserError,
-    Interrupted, Failure.
+    The caller holds the run's lock and an attempt. What ends a training process ends the call in the same way:
+    UserError, Interrupted, RunFailure.
     """
     if in_one_process(recipe):
         return grpo.train(recipe, run, progress)

@@ -19,7 +19,7 @@ from typing import Any
 from openrs.config.load import load
 from openrs.config.schema import Recipe
 from openrs.doctor import nccl
-from openrs.errors import EXIT_DONE, EXIT_FAILED, UserError
+from openrs.errors import EXIT_DONE, EXIT_FAILED, ExplainedError, UserError
 from openrs.run import processes, signals
 from openrs.run.attempt import attempt
 from openrs.run.directory import Run, run_at
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _first(recipe, run) if number == 0 else _other(recipe, run)
     except BaseException as error:  # noqa: BLE001 - the end of this process: it is told, whatever it is
         outcome = processes.outcome_of(error)
-        said = str(error) if isinstance(error, UserError) else redact(traceback.format_exc())
+        said = str(error) if isinstance(error, ExplainedError) else redact(traceback.format_exc())
         sys.stderr.write(f"training process {number}: {said}\n")
         return outcome.code
 

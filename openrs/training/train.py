@@ -61,7 +61,7 @@ def train_from(recipe: Recipe, run: Run, progress: Progress, start: Path | None,
 
     `server` is the vLLM server of the split layout. The process of rank 0 writes the records. Returns the last
     checkpoint.
-    Raises UserError when a stop rule of the recipe ended the run (after a checkpoint), Failure when the canary did.
+    Raises UserError when a stop rule of the recipe ended the run (after a checkpoint), RunFailure when the canary did.
     """
     with importing():
         from datasets import Dataset

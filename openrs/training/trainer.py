@@ -228,8 +228,8 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         )
 
     def _stop_unless_weights_are_finite(self) -> None:
-        """Raises RunFailure before anything is generated with weights that are NaN or Inf: after a learning rate that was
-        far too large, say. (The last step's weights are looked at when its checkpoint is written.)"""
+        """Raises RunFailure before anything is generated with weights that are NaN or Inf: after a learning rate that
+        was far too large, say. (The last step's weights are looked at when its checkpoint is written.)"""
         if self.state.global_step == 0:
             return
         trained = [(name, value.detach()) for name, value in self.model.named_parameters() if value.requires_grad]

@@ -204,7 +204,7 @@ def test_the_help_needs_neither_the_client_nor_torch() -> None:
 
 
 def test_no_room_of_the_cluster_imports_torch() -> None:
-    program = "import sys, openrs.cli.cluster; print('torch' in sys.modules)"
+    program = "import sys, openrs.cli.main; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

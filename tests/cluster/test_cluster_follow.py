@@ -108,7 +108,7 @@ def test_a_whole_job_in_plain_words(job: Emulated, cluster: Cluster) -> None:
 
 def test_a_refused_run_ends_with_exit_code_2_and_its_last_words(job: Emulated, cluster: Cluster) -> None:
     found = Followed(cluster)
-    words = "openrs reproduce: there is no recipe called exp9\n  fix:  did you mean exp3?"
+    words = "openrs reproduce: there is no recipe called exp9\n  fix: did you mean exp3?"
     state = {"terminated": {"exitCode": 2, "reason": "Error", "message": words}}
     job.pod(POD, NAME, "Failed", {"fetch": DONE, "nccl": DONE, "train": state}, node="gpu-1")
     job.job_status(NAME, "Failed", "PodFailurePolicy", "Container train for pod openrs/x failed with exit code 2")

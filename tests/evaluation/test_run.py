@@ -398,12 +398,12 @@ def test_packages_that_are_not_installed_are_named_with_their_extra(monkeypatch,
         def fail(*_, error=error):
             raise error
 
-        monkeypatch.setattr("openrs.cli.main.inputs", fail)
+        monkeypatch.setattr("openrs.cli.evaluate.inputs", fail)
         assert main(["inputs"]) == 2
         err = capsys.readouterr().err
         assert f"the package {package} is not installed" in err
         assert f"pip install 'openrs[{extra}]'" in err
-    monkeypatch.setattr("openrs.cli.main.inputs", lambda _: __import__("nothing_of_ours"))
+    monkeypatch.setattr("openrs.cli.evaluate.inputs", lambda _: __import__("nothing_of_ours"))
     with pytest.raises(ModuleNotFoundError):
         main(["inputs"])
 

@@ -152,7 +152,7 @@ def nobody_waits_long_for_a_hub() -> None:
     from openrs.hub import upload as uploads
 
     program = (
-        "import sys; from openrs import uploads as u; u.POLL = 0.1; sys.exit(u.main(sys.argv[1], int(sys.argv[2])))"
+        "import sys; from openrs.hub import upload as u; u.POLL = 0.1; sys.exit(u.main(sys.argv[1], int(sys.argv[2])))"
     )
     uploads.PROCESS = (sys.executable, "-c", program)  # type: ignore[assignment]
     uploads.POLL, uploads.PATIENCE = 0.1, 9.0

@@ -31,7 +31,7 @@ SPLIT = ["hardware.layout=split", "grpo.gradient_accumulation_steps=4"]
 
 def test_dry_run_of_exp3_on_a_laptop_imports_no_torch_and_writes_nothing(tmp_path: Path) -> None:
     code = (
-        "import sys; from openrs import cli; code = cli.main(['train', 'exp3', '--dry-run']);"
+        "import sys; from openrs.cli import main as cli; code = cli.main(['train', 'exp3', '--dry-run']);"
         " sys.exit(code or ('torch' in sys.modules) * 99)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -291,7 +291,8 @@ def test_nothing_outlives_a_killed_parent(attempt: Path, tmp_path: Path) -> None
     )
     parent = (
         "import sys; from pathlib import Path; from openrs.training import launch\n"
-        f"launch.follow(launch.LaunchPlan([sys.executable, '-c', {torchrun!r}], {{}}, None, {{}}), Path({str(attempt)!r}))"
+        f"plan = launch.LaunchPlan([sys.executable, '-c', {torchrun!r}], {{}}, None, {{}})\n"
+        f"launch.follow(plan, Path({str(attempt)!r}))"
     )
     names = ("torchrun", "helper", "worker")
     process = subprocess.Popen([sys.executable, "-c", parent])

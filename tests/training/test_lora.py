@@ -13,6 +13,7 @@ from openrs.hub import adapters
 from openrs.run.attempt import attempt
 from openrs.run.directory import Run
 from openrs.run.files import read_jsonl
+from openrs.training import lora
 
 
 @pytest.fixture(scope="module")

@@ -33,8 +33,8 @@ class Measured:
     """One model's score on one benchmark, from one source, as evidence on the paper's claims.
 
     name: as the source has it. model: the reference's name (base, Open-RS1 ... 3), None for another. rows: problem -> k
-    zeros and ones; empty when only the mean is known. tokens: lighteval's hash over everything generated. excluded_reason: why it
-    can't count, or "".
+    zeros and ones; empty when only the mean is known. tokens: lighteval's hash over everything generated.
+    excluded_reason: why it can't count, or "".
     """
 
     source: str

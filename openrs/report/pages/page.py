@@ -154,7 +154,7 @@ def _groups(tree: dict[str, Any]) -> list[tuple[str, Sequence[dict[str, Any]]]]:
 def _environment() -> Environment:
     """Everything put into the page is escaped, unless it is our own SVG, style or script."""
     environment = Environment(
-        loader=PackageLoader("openrs.report", "."),
+        loader=PackageLoader("openrs.report.pages", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
