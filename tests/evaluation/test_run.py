@@ -16,6 +16,7 @@ from waiting import gone, until
 
 from openrs.cli.main import main
 from openrs.errors import RunFailure, UserError
+from openrs.evaluation import engine_pool
 from openrs.evaluation.plan import Target
 from openrs.evaluation.run import evaluate
 from openrs.evaluation.sampling import EngineSettings
@@ -151,6 +152,7 @@ def test_what_is_refused_leaves_no_engine_and_no_folder(target, settings, tmp_pa
 
 
 def test_an_engine_that_lacks_its_library_says_so(target, settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(engine_pool, "subprocess", subprocess)
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(UserError, match="the package torch is not installed"):
@@ -169,8 +171,6 @@ def test_two_engines_side_by_side_give_the_same(undisturbed, target, tmp_path):
 
 def test_an_engine_that_dies_is_said_with_its_last_words(target, settings, tmp_path, monkeypatch):
     """One of two engines is killed from outside; what was finished stays, and the next attempt draws the rest."""
-    from openrs.evaluation import engine_pool
-
     usual = engine_pool.EngineProcess.hear
     heard = []
 

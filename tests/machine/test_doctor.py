@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 
 from openrs.config.load import load
@@ -400,13 +401,14 @@ def test_requiring_gpus_is_one_line() -> None:
 
 def openrs(*words: str, **settings: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "openrs.cli", "doctor", *words]
-    here = {**os.environ, "OMP_NUM_THREADS": "1", **settings}
-    return subprocess.run(command, env=here, capture_output=True, text=True, check=False)
+    return forked.run(command, env={**os.environ, "OMP_NUM_THREADS": "1", **settings})
 
 
 def test_quick_on_this_machine() -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = openrs("--quick", "--json")
+    command = [sys.executable, "-m", "openrs.cli", "doctor", "--quick", "--json"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode in {EXIT_DONE, EXIT_REFUSED}, done.stderr
     answer = json.loads(done.stdout)
