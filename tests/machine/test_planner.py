@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import yaml
 
@@ -401,7 +402,7 @@ def test_a_cpu_run_says_nothing_of_a_gpu_but_its_lengths(tmp_path: Path) -> None
 
 
 def openrs(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "openrs.cli", *words], capture_output=True, text=True, check=False)
+    return forked.run([sys.executable, "-m", "openrs.cli", *words])
 
 
 def test_plan_as_a_person_calls_it() -> None:
