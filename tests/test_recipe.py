@@ -83,11 +83,40 @@ def test_extends_merges_key_by_key(own: Path) -> None:
     assert recipe.title == "mine"
 
 
-def test_only_one_level_of_extends(own: Path, tmp_path: Path) -> None:
-    path = tmp_path / "second.yaml"
-    path.write_text("extends: own\n", encoding="utf-8")
-    message = refused(path)
-    assert message.startswith("second.yaml:1: own itself extends demo")
+@pytest.mark.parametrize("parent", ["own", "own.yaml", "./own.yaml", "../here/own.yaml"])
+def test_extends_goes_as_deep_as_needed_and_takes_names_and_files(own: Path, parent: str) -> None:
+    folder = own.parent / "here"
+    folder.mkdir()
+    own = own.rename(folder / "own.yaml")
+    (folder / "second.yaml").write_text(f"extends: {parent}\ngrpo: {{seed: 7}}\n", encoding="utf-8")
+    (folder / "third.yaml").write_text("extends: second\ngrpo: {save_steps: 5}\n", encoding="utf-8")
+    recipe, demo = load(str(folder / "third.yaml")), load("demo")
+    assert recipe.title == "mine"
+    assert (recipe.grpo["max_steps"], recipe.grpo["seed"], recipe.grpo["save_steps"]) == (5, 7, 5)
+    assert recipe.grpo["learning_rate"] == demo.grpo["learning_rate"]
+
+
+def test_every_experiment_can_be_extended(tmp_path: Path) -> None:
+    """README's line: a YAML file of your own that begins with `extends: exp3`."""
+    for name in ("exp1", "exp2", "exp3", "exp2-lora", "exp3-plus", "demo"):
+        path = tmp_path / f"{name}.yaml"  # called like the packaged one: it is not its own parent
+        path.write_text(f"extends: {name}\ntitle: mine\n", encoding="utf-8")
+        assert load(str(path)).model_copy(update={"title": ""}) == load(name).model_copy(update={"title": ""})
+
+
+@pytest.mark.parametrize("length", [1, 2, 5])
+def test_recipes_that_extend_each_other_in_a_circle_are_refused(tmp_path: Path, length: int) -> None:
+    for n in range(length):
+        (tmp_path / f"r{n}.yaml").write_text(f"extends: r{(n + 1) % length}\n", encoding="utf-8")
+    circle = " -> ".join(f"r{n % length}.yaml" for n in range(length + 1))
+    assert f"the recipes extend each other in a circle: {circle}" in refused(tmp_path / "r0.yaml")
+
+
+def test_a_fault_in_a_recipe_far_below_is_named_with_its_file_and_line(own: Path, tmp_path: Path) -> None:
+    own.write_text("extends: demo\ntitle: a\ngrpo:\n  learnin_rate: 1\n", encoding="utf-8")
+    (tmp_path / "second.yaml").write_text("extends: own\n", encoding="utf-8")
+    (tmp_path / "third.yaml").write_text("extends: second.yaml\n", encoding="utf-8")
+    assert "own.yaml:4: TRL's GRPOConfig has no option learnin_rate" in refused(tmp_path / "third.yaml")
 
 
 @pytest.mark.parametrize(
