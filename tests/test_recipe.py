@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from openrs.config.checks import prompts_per_step
 from openrs.config.load import diff, load, packaged, to_json, to_yaml
@@ -150,6 +151,16 @@ def test_a_wrong_key_or_type_is_named_with_its_line(own: Path, line: str, expect
         ("grpo.num_generations=1", "an advantage compares at least 2 completions"),
         ("prompt.max_tokens=4060", "prompts of 4060 and completions of 40 tokens do not fit into model.context = 4096"),
         ("prompt.user=hello", "prompt.user must contain {problem}"),
+        ("grpo.adam_beta1=1", "grpo.adam_beta1 = 1 must be at least 0 and below 1"),
+        ("grpo.top_k=-3", "grpo.top_k = -3 must be at least 0"),
+        ("grpo.loss_type=bnop", "grpo.loss_type = 'bnop' is unknown; did you mean bnpo"),
+        ("grpo.scale_rewards=foo", "grpo.scale_rewards = 'foo' is unknown; take one of group, batch, none"),
+        ("grpo.optim=adamw_toch", "grpo.optim = 'adamw_toch' is unknown; did you mean adamw_torch"),
+        ("grpo.generation_kwargs={temperature: 0}", "grpo.generation_kwargs.temperature = 0 must be a number above 0"),
+        (
+            "grpo.generation_kwargs={temperature: .nan}",
+            "grpo.generation_kwargs.temperature = nan is not a finite number",
+        ),
         ("grpo.max_steps=0", "grpo.max_steps must be set"),
         ("grpo.save_steps=2.5", "grpo.save_steps = 2.5 must be a whole number"),
         ("training.stop_after=1000", "training.stop_after = 1000 lies behind grpo.max_steps = 200"),
@@ -275,3 +286,22 @@ def test_recipes_and_help_never_import_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_another_temperature_in_sampling_than_in_the_loss_must_be_meant_where_trl_would_correct_for_it(
+    tmp_path: Path,
+) -> None:
+    """`extends: demo` with use_vllm took TRL's default: sampled at 0.7, weighted at 1.0, a fifth of the gradient."""
+    path = tmp_path / "own.yaml"
+    sampled = "grpo: {use_vllm: true, temperature: 1.0, generation_kwargs: {temperature: %s}%s}\n"
+    silent = load("demo").grpo
+    assert silent["vllm_importance_sampling_correction"] is False
+    silent.pop("vllm_importance_sampling_correction")
+    base = yaml.safe_dump(load("demo").model_dump() | {"grpo": silent})
+    (tmp_path / "silent.yaml").write_text(base, encoding="utf-8")
+    path.write_text("extends: silent\n" + sampled % (0.7, ""), encoding="utf-8")
+    assert "sampled at temperature 0.7 and weighted at 1: by TRL's default" in refused(path)
+    for temperature, said in ((1.0, ""), (0.7, ", vllm_importance_sampling_correction: true"),
+                              (0.7, ", vllm_importance_sampling_correction: false")):  # fmt: skip
+        path.write_text("extends: silent\n" + sampled % (temperature, said), encoding="utf-8")
+        assert load(str(path)).grpo["use_vllm"] is True
