@@ -228,7 +228,7 @@ def _sampling(recipe: Recipe) -> list[tuple[tuple[str, ...], str]]:
     if grpo_value(recipe, "use_vllm") and sampled != in_loss and correction not in recipe.grpo:
         text = (
             f"completions are sampled at temperature {sampled:g} and weighted at {in_loss:g}: by TRL's default each"
-            f" token's gradient would be scaled by the ratio. Write grpo.{correction}: false (the paper's recipes) or true"
+            f" token's gradient would be scaled by the ratio. Write grpo.{correction}: false (as the paper) or true"
         )
         return [(key, text)]
     return []
