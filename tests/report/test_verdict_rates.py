@@ -39,7 +39,7 @@ def test_the_rules_find_what_is_there(small):
     equal = of(small, "scores", "equal")["words"]
     assert equal["Open-RS3 scores 46.7 on AIME24, above o1-preview's 44.6"]["not reproduced"] > 0.9
     trained = of(small, "training", "paper", 0)["words"]
-    assert trained["AMC23 rises within the first 50 to 100 steps"]["reproduced"] > 0.5
+    assert trained["Scores fall again after 150 to 200 steps"]["reproduced"] > 0.7
     assert trained["KL grows unstable late in training"]["reproduced"] > 0.9
 
 
