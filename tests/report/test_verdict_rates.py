@@ -55,7 +55,7 @@ def test_a_rule_that_takes_the_trainings_for_all_there_are_is_seen(monkeypatch):
 
 def test_the_table_says_everything_that_was_counted(small):
     page = "\n".join(verdict_rates.page(small))
-    assert page.count("\n| Are the printed scores what the released models give? |") == 3
-    assert page.count("\n| Do scores rise and fall in training? |") == 2
+    assert page.count("\n| Are the printed scores what the released models give? |") == 1 + 3
+    assert page.count("\n| Do scores rise and fall in training? |") == 1 + 2
     assert "| any claim |" in page
     assert "24 evidence sets" in page
