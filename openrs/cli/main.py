@@ -5,6 +5,7 @@ import gc
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import NoReturn
 
 from openrs import __version__
@@ -59,9 +60,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def program() -> NoReturn:
-    """The command itself. At the end its memory goes back to the kernel: to search it for garbage first, as Python
-    does, takes two seconds when torch is loaded."""
-    sys.excepthook = show_traceback
+    """The command itself. At the end, an uncaught exception's too, its memory goes back to the kernel: to search it for
+    garbage first, as Python does, takes two seconds of a processor when torch is loaded, and many on a busy machine."""
+    sys.excepthook = _uncaught
     code = main()
     gc.freeze()
     sys.exit(code)
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    show_traceback(kind, error, trace)
+    gc.freeze()
