@@ -336,7 +336,7 @@ def run_with(
     (folder / "metrics.jsonl").write_text(
         "".join(json.dumps({"step": n + 1, **row}) + "\n" for n, row in enumerate(rows))
     )
-    (folder / "manifest.json").write_text(json.dumps({"machine": {"gpus": [gpu] if gpu else []}}))
+    (folder / "manifest.json").write_text(json.dumps({"attempts": [], "machine": {"gpus": [gpu] if gpu else []}}))
     return f"{folder}/"
 
 
