@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Callable, Generator, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import forked
@@ -94,11 +94,21 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]
 
 
 @pytest.fixture
-def forked_engines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes of engines are forks of this one: their imports would be most of what they do for a tiny model."""
+def fork_python_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType], None]:
+    """Python programs that a module of openrs starts are forks from here on (forked.py)."""
+
+    def patch(module: ModuleType) -> None:
+        monkeypatch.setattr(module, "subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": forked.Popen}))
+
+    return patch
+
+
+@pytest.fixture
+def forked_engines(fork_python_of: Callable[[ModuleType], None]) -> None:
+    """Engines are forks: their imports would be most of what they do for a tiny model."""
     from openrs.evaluation import engine_pool
 
-    monkeypatch.setattr(engine_pool, "subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": forked.Popen}))
+    fork_python_of(engine_pool)
 
 
 @pytest.fixture(scope="session")
