@@ -6,9 +6,10 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import forked
@@ -16,7 +17,7 @@ import pytest
 
 from openrs.config.load import load
 from openrs.config.schema import Recipe
-from openrs.doctor import checks_cache, checks_gpu, checks_system, doctor, nvidia
+from openrs.doctor import checks_cache, checks_gpu, checks_system, doctor, nvidia, probe
 from openrs.doctor.doctor import code, examine, render, verdict
 from openrs.doctor.finding import Finding
 from openrs.doctor.probe import CommandResult, Probe
@@ -343,8 +344,9 @@ def test_the_hub_answers_and_tells_the_time(monkeypatch: pytest.MonkeyPatch) -> 
     assert checks_cache.hub_line()[0].state == "fail"
 
 
-def test_the_tokenizer_of_a_model_folder(shared_data: Path) -> None:
-    """Really loaded, in a child process, by the guard that training uses."""
+def test_the_tokenizer_of_a_model_folder(shared_data: Path, fork_python_of: Callable[[ModuleType], None]) -> None:
+    """Really loaded, in a child process, by the check that training uses."""
+    fork_python_of(probe)
     line = checks_cache.tokenizer_line(Probe(120.0), shared_data / "tokenizer")
     assert line.state == "ok", line
     assert "round trip, 1 BOS" in line.found
