@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from openrs.config.schema import Recipe
 from openrs.errors import UserError
-from openrs.planner.memory import GIB
 from openrs.planner.plan import ResourcePlan, plan
+from openrs.run.units import GIB
 
 CPUS_PER_GPU = 4  # a trainer, a judge, and their loaders
 SHM_PER_GPU = 4  # GiB of /dev/shm: NCCL's buffers, and vLLM's

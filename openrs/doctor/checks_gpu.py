@@ -8,8 +8,9 @@ from openrs.doctor.finding import Finding, State, judged
 from openrs.doctor.nvidia import GpuInfo, Nvidia, driver_version
 from openrs.doctor.probe import Probe
 from openrs.planner import gpus as known_gpus
-from openrs.planner.memory import GIB, peak
+from openrs.planner.memory import peak
 from openrs.planner.plan import ResourcePlan
+from openrs.run.units import GIB
 
 DRIVER = (580,)  # torch 2.13.0 from PyPI is built for CUDA 13.0 (docs/stack.md)
 WIDTH = 16  # lanes of PCIe that every GPU in the planner's table has

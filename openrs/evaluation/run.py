@@ -28,7 +28,8 @@ from openrs.evaluation.shards import Shard, finish_shard, requests_of_shard
 from openrs.rewards.grading import Judge
 from openrs.run.directory import Lock, Run
 from openrs.run.files import write_json
-from openrs.run.progress import Progress, duration
+from openrs.run.progress import Progress
+from openrs.run.units import format_duration
 
 # lighteval gives each reading and each comparison 5 s. The judge's own limit is over all of them, so it must be well
 # above their sum for a slow answer to get lighteval's verdict; judging goes on beside the engines.
@@ -179,7 +180,7 @@ def sample(
         beside.join()  # a program that ends in the middle of an import does not end well
     seconds = {"load": loaded - began, "generate": generated - loaded, "score": time.monotonic() - generated}
     drawn = len(samples.rows) - before
-    told = ", ".join(f"{name} {duration(value)}" for name, value in seconds.items())
+    told = ", ".join(f"{name} {format_duration(value)}" for name, value in seconds.items())
     progress.say(f"{drawn} samples drawn and judged ({told})")
     return seconds, drawn
 

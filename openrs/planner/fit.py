@@ -4,8 +4,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from openrs.planner.memory import COLOCATED_TOKENS, GIB, SERVER_TOKENS, engine, fits
+from openrs.planner.memory import COLOCATED_TOKENS, SERVER_TOKENS, engine, fits
 from openrs.planner.workload import ALONE, Workload
+from openrs.run.units import GIB
 
 # Losses that do not divide by the tokens of a micro-batch: a smaller one gives the same gradient.
 MICRO_FREE = ("grpo", "dr_grpo", "dapo")

@@ -6,8 +6,8 @@ from typing import Literal
 
 from openrs.planner.shapes import Shape
 from openrs.planner.workload import Workload
+from openrs.run.units import GIB
 
-GIB = 2**30
 CONTEXT = 1.0 * GIB  # CUDA context, kernels, cuBLAS workspaces, NCCL buffers: 0.5 to 1.2 GiB on Ampere
 BUCKET = 500_000_000  # elements: DeepSpeed's default reduce_bucket_size
 SLACK = 0.1  # of what comes and goes: what the caching allocator loses to fragments

@@ -9,7 +9,6 @@ from openrs.errors import UserError
 from openrs.planner import gpus as known_gpus
 from openrs.planner.fit import fit
 from openrs.planner.memory import (
-    GIB,
     Disk,
     Part,
     disk,
@@ -23,6 +22,7 @@ from openrs.planner.memory import (
 )
 from openrs.planner.times import ASSUMED, Assumptions, step_seconds, tokens_of, useful_flops
 from openrs.planner.workload import Workload, as_the_authors_ran, job_of
+from openrs.run.units import GIB
 
 
 @dataclass(frozen=True, slots=True)

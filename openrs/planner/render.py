@@ -9,9 +9,10 @@ from openrs.planner.calibrate import calibrate, summary
 from openrs.planner.fit import Fit
 from openrs.planner.fit import fit as find_fit
 from openrs.planner.gpus import find
-from openrs.planner.memory import GIB, peak
+from openrs.planner.memory import peak
 from openrs.planner.plan import ResourcePlan, enough, other_gpus, other_layouts, parse_assumptions, plan, plan_job
 from openrs.planner.times import ASSUMED, PARTS, described, tokens_of
+from openrs.run.units import GIB, format_bytes, format_duration
 
 WIDTH = 100
 
@@ -100,15 +101,15 @@ def memory(plan: ResourcePlan) -> str:
     lines = [f"memory of {'a training GPU' if job.gpus else 'a process'}, at the longest prompt and completion"]
     phases = {"always": "", "update": "while updating", "generation": "while generating"}
     lines += [
-        f"  {part.name:26s} {amount(part.bytes):>10s}  {phases[part.phase]}".rstrip()
+        f"  {part.name:26s} {format_bytes(part.bytes):>10s}  {phases[part.phase]}".rstrip()
         for part in plan.trainer
         if part.bytes
     ]
     room = f" of {job.gpu.memory:.1f} GiB" if job.gpu.memory is not None else ""
-    lines.append(f"  {'at most':26s} {amount(peak(plan.trainer)):>10s}{room}")
+    lines.append(f"  {'at most':26s} {format_bytes(peak(plan.trainer)):>10s}{room}")
     if plan.generator:
-        parts = ", ".join(f"{part.name.removeprefix('vLLM ')} {amount(part.bytes)}" for part in plan.generator)
-        lines.append(f"  the generating GPU: {amount(peak(plan.generator))}{room} ({parts})")
+        parts = ", ".join(f"{part.name.removeprefix('vLLM ')} {format_bytes(part.bytes)}" for part in plan.generator)
+        lines.append(f"  the generating GPU: {format_bytes(peak(plan.generator))}{room} ({parts})")
     if plan.fits is not None:
         lines.append("  it fits" if plan.fits else "  IT DOES NOT FIT: see --fit")
     if plan.largest is not None:
@@ -127,14 +128,16 @@ def time(plan: ResourcePlan) -> str:
     lines += [f"  {part:26s} {plan.seconds[part]:8.1f} s" for part in PARTS]
     lines.append(f"  {'together':26s} {plan.step:8.1f} s")
     money = f", ${plan.dollars:.2f} at ${plan.price:g} per GPU-hour" if plan.dollars else ""
-    lines.append(f"  {plan.job.steps} steps: {hours(plan.hours)}{money}")
+    lines.append(f"  {plan.job.steps} steps: {format_duration(3600 * plan.hours)}{money}")
     return "\n".join(lines)
 
 
 def storage(plan: ResourcePlan) -> str:
     return (
-        f"disk: {amount(plan.disk.run)} for the run at its fullest (a checkpoint is {amount(plan.disk.checkpoint)}),"
-        f" {amount(plan.disk.cache)} of cache for the model\nRAM of the node: up to {amount(plan.host)}"
+        f"disk: {format_bytes(plan.disk.run)} for the run at its fullest"
+        f" (a checkpoint is {format_bytes(plan.disk.checkpoint)}),"
+        f" {format_bytes(plan.disk.cache)} of cache for the model"
+        f"\nRAM of the node: up to {format_bytes(plan.host)}"
     )
 
 
@@ -174,10 +177,11 @@ def fitted(found: Fit, before: ResourcePlan, after: ResourcePlan, more: int | No
     if found.found:
         lines.append("it fits with these settings; the completions of a step and the gradient stay:")
         lines += [wrapped(f"  --set {c.setting}={c.value}  # {c.why}", "      ") for c in found.changes]
-        lines.append(f"  then at most {amount(peak(after.trainer))} of {after.job.gpu.memory:.1f} GiB")
+        lines.append(f"  then at most {format_bytes(peak(after.trainer))} of {after.job.gpu.memory:.1f} GiB")
         if after.step is not None and after.hours is not None:
             money = f", ${after.dollars:.2f}" if after.dollars else ""
-            lines.append(f"  a step takes {after.step:.1f} s, {after.job.steps} steps {hours(after.hours)}{money}")
+            whole = format_duration(3600 * after.hours)
+            lines.append(f"  a step takes {after.step:.1f} s, {after.job.steps} steps {whole}{money}")
     else:
         lines.append("no settings were found under which it fits and the gradient stays")
         if more is not None:
@@ -190,18 +194,6 @@ def fitted(found: Fit, before: ResourcePlan, after: ResourcePlan, more: int | No
 
 def wrapped(text: str, indent: str) -> str:
     return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-
-
-def amount(size: float) -> str:
-    """Bytes in the unit that suits: 23.4 GiB, 1.2 MiB."""
-    for unit, name in ((GIB, "GiB"), (2**20, "MiB")):
-        if size >= unit / 10:
-            return f"{size / unit:.1f} {name}"
-    return f"{size / 1024:.1f} KiB"
-
-
-def hours(value: float) -> str:
-    return f"{value:.1f} h" if value >= 1 else f"{value * 60:.0f} min"
 
 
 def _cell(value: float | None, width: int, digits: int) -> str:

@@ -10,6 +10,7 @@ from openrs.errors import RunFailure, UserError
 from openrs.run import checkpoints
 from openrs.run.directory import Run
 from openrs.run.files import NO_ROOM
+from openrs.run.units import format_bytes
 
 # What safetensors (Rust), torch's zip writer and tokenizers say when a write fails for want of room.
 WORDS = ("No space left on device", "os error 28", "Disk quota exceeded", "file write failed", "unexpected pos")
@@ -31,8 +32,8 @@ def refuse_small_disk(recipe: Recipe, run: Run) -> None:
     missing, free = plan.run - there, shutil.disk_usage(run.path).free
     if missing > free:
         raise UserError(
-            f"the disk of {run.path} has {size(free)} free; the run needs {size(missing)} more",
-            f"a checkpoint is {size(plan.checkpoint)}, and the recipe keeps several",
+            f"the disk of {run.path} has {format_bytes(free)} free; the run needs {format_bytes(missing)} more",
+            f"a checkpoint is {format_bytes(plan.checkpoint)}, and the recipe keeps several",
             "make room, give a --run on a larger disk, or keep fewer (training.keep_last, training.keep_every)",
         )
 
@@ -53,7 +54,8 @@ def cleanup_on_disk_full(staging: Path, step: int) -> Iterator[None]:
         needed = max([written, *(checkpoints.bytes_of(place) for place in there)])
         free = shutil.disk_usage(folder).free
         raise RunFailure(
-            f"the disk is full: the checkpoint of step {step} needs about {size(needed)}, {size(free)} are free",
+            f"the disk is full: the checkpoint of step {step} needs about {format_bytes(needed)},"
+            f" {format_bytes(free)} are free",
             f"{there[-1].name} is complete and untouched" if there else "no checkpoint was complete before it",
             "make room and give the same command again",
         ) from error
@@ -67,11 +69,3 @@ def _full(error: BaseException) -> bool:
             return True
         seen = seen.__cause__ or seen.__context__
     return False
-
-
-def size(count: float) -> str:
-    """'3.1 GB', '840 MB', '12 kB'."""
-    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if count >= scale:
-            return f"{count / scale:.1f} {unit}" if count < 100 * scale else f"{count / scale:.0f} {unit}"
-    return f"{max(0.0, count) / 1e3:.0f} kB"

@@ -22,7 +22,8 @@ from openrs.doctor import nccl
 from openrs.errors import EXIT_DONE, EXIT_INTERRUPTED, Interrupted, UserError
 from openrs.run import processes, signals
 from openrs.run.directory import Run, run_at
-from openrs.run.progress import Progress, duration
+from openrs.run.progress import Progress
+from openrs.run.units import format_duration
 from openrs.training import train as grpo
 from openrs.training import vllm_server as generator
 from openrs.training.vllm_server import Address, Server
@@ -221,7 +222,7 @@ def train(recipe: Recipe, run: Run, progress: Progress) -> Path:
             progress.say("starting the vLLM server")
             server = Server(asked.server, asked.server_environment, address, attempt / "server.log")
             took = server.wait_healthy(grpo_value(recipe, "vllm_server_timeout"))
-            progress.say(f"the vLLM server answers after {duration(took)}")
+            progress.say(f"the vLLM server answers after {format_duration(took)}")
         progress.say(f"training in {recipe.hardware.world_size} processes")
         follow(asked, attempt, server)
     finally:

@@ -17,7 +17,6 @@ from openrs.planner.calibrate import calibrate
 from openrs.planner.fit import fit
 from openrs.planner.gpus import CPU, find, known
 from openrs.planner.memory import (
-    GIB,
     disk,
     engine,
     engine_of,
@@ -32,6 +31,7 @@ from openrs.planner.plan import enough, other_gpus, other_layouts, parse_assumpt
 from openrs.planner.shapes import shape_of
 from openrs.planner.times import ASSUMED, REASONS, generation_seconds, step_seconds, tokens_of, useful_flops
 from openrs.planner.workload import Workload, as_the_authors_ran, job_of
+from openrs.run.units import GIB
 
 SKETCH = Path(__file__).with_name("exp3_sketch.yaml")
 A40 = find("A40")

@@ -88,8 +88,8 @@ def test_a_disk_that_is_too_small_is_refused_before_the_start(small_disk: Path, 
     fill(small_disk, leave=1_500_000)
     code, said = runs.openrs(["train", runs.recipe_in(tmp_path), "--run", small_disk / "run"])
     assert code == 2, said
-    assert f"the disk of {small_disk / 'run'} has 1.5 MB free; the run needs 2.0 MB more" in said
-    assert re.search(r"a checkpoint is 2\d\d kB, and the recipe keeps several", said), said
+    assert f"the disk of {small_disk / 'run'} has 1.4 MiB free; the run needs 1.9 MiB more" in said
+    assert re.search(r"a checkpoint is 0\.\d MiB, and the recipe keeps several", said), said
     assert not (small_disk / "run" / "base").exists()
 
 
