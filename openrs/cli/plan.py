@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 from openrs.cli.options import Verbs, add_overrides, add_recipe, add_verb
+from openrs.config.names import Layout
 from openrs.errors import EXIT_DONE, UserError
 
 
@@ -17,7 +18,7 @@ def add(verbs: Verbs) -> None:
         "--gpu", metavar="NAME", help="A40, A6000, L40S, A100-80, H100, RTX-4090 ... (default: the recipe's)"
     )
     sub.add_argument("--gpus", type=int, metavar="N", help="how many (default: the recipe's)")
-    sub.add_argument("--layout", choices=["single", "colocate", "split"], help="default: the recipe's")
+    sub.add_argument("--layout", choices=list(Layout), type=Layout, help="default: the recipe's")
     sub.add_argument("--price", type=float, metavar="USD", help="of one GPU for an hour")
     sub.add_argument("--node-memory", type=float, metavar="GIB", help="RAM of the node, to compare with")
     sub.add_argument("--assume", action="append", default=[], metavar="NAME=NUMBER", help="change an assumption")

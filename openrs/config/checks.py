@@ -1,6 +1,5 @@
 """What pydantic's types cannot see: TRL's own options, and settings that do not go together. Never imports torch."""
 
-import difflib
 import json
 import math
 from collections.abc import Iterator
@@ -9,9 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from openrs.config.names import is_hub_name
+from openrs.config.faults import did_you_mean
+from openrs.config.names import Layout, is_hub_name
 from openrs.config.schema import Recipe
-from openrs.config.yaml_lines import Lines
+from openrs.config.yaml_lines import Lines, place_of
 from openrs.errors import UserError
 
 GRPO_OPTIONS = Path(__file__).parent / "grpo_options.json"
@@ -100,26 +100,21 @@ def check(recipe: Recipe, lines: Lines) -> None:
     """Raises UserError naming file and line for every setting that cannot work; all of them in one message."""
     problems = [*_options(recipe, lines), *_numbers(recipe, lines)]
     if not problems:  # the sums below need options of the right type
-        problems = [f"{_where(lines, *key)}: {text}" for key, text in _combinations(recipe)]
+        problems = [f"{place_of(key, lines)}: {text}" for key, text in _combinations(recipe)]
     if problems:
         raise UserError("\n".join(problems))
-
-
-def _where(lines: Lines, *key: str) -> str:
-    return next((lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in lines), "the recipe")
 
 
 def _options(recipe: Recipe, lines: Lines) -> list[str]:
     problems = []
     for name, value in recipe.grpo.items():
-        where = _where(lines, "grpo", name)
+        where = place_of(("grpo", name), lines)
         option = grpo_options().get(name)
         if name in OWNED_ELSEWHERE:
             problems.append(f"{where}: grpo.{name} is not set here: {OWNED_ELSEWHERE[name]}")
         elif option is None:
-            near = difflib.get_close_matches(name, grpo_options(), n=1)
-            hint = f"; did you mean grpo.{near[0]}?" if near else ""
-            problems.append(f"{where}: TRL's GRPOConfig has no option {name}{hint}")
+            hint = did_you_mean(name, grpo_options(), "grpo.")
+            problems.append(f"{where}: TRL's GRPOConfig has no option {name}" + (f"; {hint}" if hint else ""))
         elif not _fits(value, option["types"]):
             wanted = " or ".join(option["types"])
             problems.append(f"{where}: grpo.{name} = {value!r} is a {type(value).__name__}, TRL wants {wanted}")
@@ -137,7 +132,7 @@ def _numbers(recipe: Recipe, lines: Lines) -> list[str]:
             upper = "" if math.isinf(most) else f" and at most {most:g}"
             wrong["grpo", name] = f"must be {'at least' if inclusive else 'more than'} {least:g}{upper}"
     values = dict(_leaves(recipe.model_dump()))
-    return [f"{_where(lines, *key)}: {'.'.join(key)} = {values[key]!r} {text}" for key, text in wrong.items()]
+    return [f"{place_of(key, lines)}: {'.'.join(key)} = {values[key]!r} {text}" for key, text in wrong.items()]
 
 
 def _leaves(tree: Any, key: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -286,14 +281,14 @@ def _sources(recipe: Recipe) -> list[tuple[tuple[str, ...], str]]:
 def _machine(recipe: Recipe) -> list[tuple[tuple[str, ...], str]]:
     hardware = recipe.hardware
     found: list[tuple[str, str]] = []
-    if hardware.layout == "split" and hardware.gpus < 2:
+    if hardware.layout is Layout.SPLIT and hardware.gpus < 2:
         text = f"layout split needs a GPU that generates beside those that train: hardware.gpus = {hardware.gpus}"
         found.append(("layout", text))
-    elif hardware.layout == "split" and not grpo_value(recipe, "use_vllm"):
+    elif hardware.layout is Layout.SPLIT and not grpo_value(recipe, "use_vllm"):
         found.append(("layout", "layout split generates on its last GPU with vLLM: set grpo.use_vllm: true"))
-    if hardware.layout == "colocate" and hardware.world_size < 1:
+    if hardware.layout is Layout.COLOCATE and hardware.world_size < 1:
         found.append(("layout", "layout colocate needs hardware.gpus of at least 1"))
-    if hardware.layout == "single" and hardware.gpus > 1:
+    if hardware.layout is Layout.SINGLE and hardware.gpus > 1:
         text = f"layout single uses one GPU, hardware.gpus = {hardware.gpus}: take colocate or split"
         found.append(("layout", text))
     if hardware.processes is not None and hardware.gpus:

@@ -8,7 +8,9 @@ import json
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_serializer
+
+from openrs.config.names import Layout
 
 
 class Settings(BaseModel):
@@ -179,7 +181,7 @@ class Evaluation(Settings):
 class Hardware(Settings):
     gpu: str = Field("none", description="e.g. A40; none for a CPU")
     gpus: int = Field(0, ge=0)
-    layout: Literal["single", "colocate", "split"] = Field("single", description="split: the last GPU only generates")
+    layout: Layout = Field(Layout.SINGLE, description="split: the last GPU only generates")
     price_per_gpu_hour: float | None = Field(None, ge=0, description="US dollars")
     processes: int | None = Field(
         None, ge=1, description="training processes, where the layout does not say it (CPU tests)"
@@ -189,7 +191,12 @@ class Hardware(Settings):
     @property
     def world_size(self) -> int:
         """Training processes: as set, or all GPUs, or all but the generating one."""
-        return self.processes or {"single": 1, "colocate": self.gpus, "split": self.gpus - 1}[self.layout]
+        return self.processes or self.layout.trainers(self.gpus)
+
+    @field_serializer("layout")
+    def _plain_layout(self, layout: Layout) -> str:
+        """A plain text, which YAML can write."""
+        return layout.value
 
 
 class Paper(Settings):

@@ -23,11 +23,11 @@ from openrs.data.tokenizer import ChatEncoder
 from openrs.evaluation.benchmarks import Benchmark, EvalProblem
 from openrs.evaluation.engines import layout_of
 from openrs.evaluation.inputs import InputsReport
-from openrs.evaluation.plan import EvalPlan, Target, keep_record, protocol_of, refuse_long, requests_for, weights
+from openrs.evaluation.plan import EvalPlan, Target, keep_record, record_of, refuse_long, requests_for
 from openrs.evaluation.run import sample
 from openrs.evaluation.sampling import Sample, Samples, key_of
 from openrs.evaluation.shards import Shard
-from openrs.hub.models import commit_of, context_of, local_model
+from openrs.hub.models import context_of, local_model
 from openrs.rewards.grading import Grade, Item, Judge, Rule, Verdict
 from openrs.run.directory import Lock, Run
 from openrs.run.files import read_jsonl
@@ -204,16 +204,8 @@ def plan_of(problems: Sequence[EvalProblem], settings: Sampling, rule: str | Non
     samples = {ASKED: settings.samples}
     requests = requests_for({ASKED: problems}, {ASKED: ids}, samples, evaluation)
     refuse_long(requests, evaluation, context_of(folder))
-    record = {
-        "schema": 1,
-        "called": settings.model,
-        "model": {"name": settings.model, "revision": commit_of(folder) or settings.revision, "step": None,
-                  "sha256": weights(folder)},
-        "protocol": protocol_of(evaluation, layout.engine, encoder.leading_bos(list(ids[0])), settings.dtype),
-        "benchmarks": {},
-        "inputs": {},
-        "evaluation": evaluation.model_dump(),
-    }  # fmt: skip
+    bos = encoder.leading_bos(list(ids[0]))
+    record = record_of(target, evaluation, folder, engine=layout.engine, bos=bos, benchmarks={}, inputs={})
     inputs = InputsReport((), (), (), None)
     return EvalPlan(
         target, evaluation, folder, [benchmark], {ASKED: problems}, samples, requests, inputs, layout, record

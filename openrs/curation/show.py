@@ -17,7 +17,7 @@ from openrs.curation.draw import place
 from openrs.curation.pool import Pool
 from openrs.curation.references import Golds, gold_of
 from openrs.curation.rows import PART_ROWS, Out, Row, read_rows, write_rows
-from openrs.curation.settings import BENCHMARKS, Curation, Decontaminate, Duplicates, Source, Verify
+from openrs.curation.settings import Curation, Decontaminate, Duplicates, Source, Verify, open_benchmarks
 from openrs.errors import UserError
 from openrs.run.progress import Progress
 
@@ -77,7 +77,7 @@ def look(
         progress.say(f"{shown.rows:,} rows read, looking for copies")
         if shown.readable:
             _copies(parts, folder, shown, pool)
-            settings = Decontaminate(benchmarks=list(benchmarks or BENCHMARKS), data=data)
+            settings = Decontaminate(benchmarks=list(benchmarks or open_benchmarks()), data=data)
             _overlap(parts, folder, shown, settings, pool=pool, progress=progress)
             _golds(parts, shown, golds, workers, progress)
     return shown

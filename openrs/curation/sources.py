@@ -15,9 +15,8 @@ from openrs.curation.rows import Row
 from openrs.curation.settings import Curation, Source
 from openrs.data.rows import MISSING, cell, column_names, hub_rows
 from openrs.errors import UserError
-from openrs.run.files import sha256
+from openrs.run.files import json_lines, sha256
 
-LONGEST_LINE = 32 * 2**20
 SHOWN = 2_000  # characters of a broken row that removed.parquet keeps
 
 
@@ -127,36 +126,8 @@ def _raw(source: Source) -> Iterator[Raw]:
 
 
 def _jsonl(path: Path, _: Source) -> Iterator[Raw]:
-    with path.open("rb") as file:
-        number = 0
-        while line := file.readline(LONGEST_LINE + 1):
-            number += 1
-            place = f"{path.name}:{number}"
-            if len(line) > LONGEST_LINE:
-                while not line.endswith(b"\n") and (line := file.readline(LONGEST_LINE)):
-                    pass
-                yield Raw(place, None, "not readable", f"a line of more than {LONGEST_LINE // 2**20} MB")
-                continue
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
-            if line.strip():
-                yield _of_line(place, line)
-
-
-def _of_line(place: str, line: bytes) -> Raw:
-    try:
-        text = line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return Raw(place, None, "not readable", f"invalid UTF-8 at byte {error.start}: {_shown(line[:80])}")
-    if "\0" in text:
-        return Raw(place, None, "not readable", f"a NUL byte: {_shown(text[:80])}")
-    try:
-        row = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        return Raw(place, None, "not readable", f"not JSON: {error}"[:200])
-    if not isinstance(row, dict):
-        return Raw(place, None, "not readable", f"a {type(row).__name__}, not an object")
-    return Raw(place, row)
+    for line in json_lines(path):
+        yield Raw(f"{path.name}:{line.number}", line.row, "" if line.row is not None else "not readable", line.fault)
 
 
 def _parquet(path: Path, source: Source) -> Iterator[Raw]:
@@ -288,6 +259,5 @@ def _safe(text: str) -> str:
     return text[:SHOWN].replace("\0", "\N{SYMBOL FOR NULL}").encode("utf-8", "replace").decode("utf-8")
 
 
-def _shown(value: bytes | str) -> str:
-    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+def _shown(text: str) -> str:
     return _safe("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text))

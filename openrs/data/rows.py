@@ -1,12 +1,12 @@
 """Rows of a data file or data set, one at a time: JSONL, parquet, the hub. What cannot be read is refused by line."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from openrs.errors import UserError
 from openrs.hub import cache
+from openrs.run.files import json_lines
 
 Row = Mapping[str, Any]
 MISSING: Any = object()
@@ -14,17 +14,10 @@ MISSING: Any = object()
 
 def jsonl_rows(path: Path) -> Iterator[Row]:
     """Rows of a JSONL file; blank lines are passed over. Raises UserError with the line's number."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise UserError(f"{path}:{number}: not JSON: {error}", fix="one object a line, UTF-8") from None
-            if not isinstance(row, dict):
-                raise UserError(f"{path}:{number}: a {type(row).__name__}, not an object", fix="one object a line")
-            yield row
+    for line in json_lines(path):
+        if line.row is None:
+            raise UserError(f"{path}:{line.number}: {line.fault}", fix="one object a line, UTF-8")
+        yield line.row
 
 
 def parquet_rows(path: Path) -> Iterator[Row]:

@@ -10,6 +10,7 @@ from openrs.doctor.probe import Probe
 from openrs.planner import gpus as known_gpus
 from openrs.planner.memory import peak
 from openrs.planner.plan import ResourcePlan
+from openrs.run.gpus import cuda_visible_devices
 from openrs.run.units import GIB
 
 DRIVER = (580,)  # torch 2.13.0 from PyPI is built for CUDA 13.0 (docs/stack.md)
@@ -34,14 +35,11 @@ def lines(probe: Probe, nvidia: Nvidia, plan: ResourcePlan | None, *, quick: boo
 
 def visible(cards: Sequence[GpuInfo]) -> list[GpuInfo]:
     """The GPUs that CUDA_VISIBLE_DEVICES leaves; all of them where it is unset or cannot be understood."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is None:
-        return list(cards)
-    words = [word.strip() for word in chosen.split(",") if word.strip()]
-    if words in ([], ["-1"], ["NoDevFiles"]):
-        return []
+    chosen = cuda_visible_devices()
+    if not chosen:
+        return list(cards) if chosen is None else []
     taken = []
-    for word in words:
+    for word in chosen:
         by_number = [cards[int(word)]] if word.isdigit() and int(word) < len(cards) else []
         taken += by_number or [card for card in cards if card.uuid and card.uuid.startswith(word)]
     return taken or list(cards)

@@ -8,13 +8,14 @@ except for a benchmark whose prompt is one of lighteval's own functions (gpqa_di
 import functools
 import importlib
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from openrs.config.faults import setting_faults
 from openrs.config.yaml_lines import read_yaml
 from openrs.data.rows import Row, hub_rows, jsonl_rows, parquet_rows
 from openrs.errors import UserError
@@ -141,14 +142,9 @@ def read_definitions(path: Path) -> dict[str, Benchmark]:
         try:
             found[name] = Benchmark.model_validate(settings)
         except ValidationError as error:
-            faults = [_fault(name, item["loc"], item["msg"], lines) for item in error.errors()]
-            raise UserError("\n".join(faults), fix=f"see the head of {DEFINITIONS}") from None
+            faults = "\n".join(setting_faults(error, Benchmark, lines, (name,)))
+            raise UserError(faults, fix=f"see the head of {DEFINITIONS}") from None
     return found
-
-
-def _fault(name: str, loc: tuple[str | int, ...], message: str, lines: Mapping[tuple[str | int, ...], str]) -> str:
-    key = next((key for key in ((name, *loc[:n]) for n in range(len(loc), -1, -1)) if key in lines), (name,))
-    return f"{lines[key]}: {'.'.join(map(str, (name, *loc)))}: {message.removeprefix('Value error, ')}"
 
 
 def _read_prompt(name: str, folder: Path, where: str) -> str:

@@ -4,11 +4,9 @@ It imports what its engine needs. Then lines of JSON come in: its log and settin
 out: {"ready": true} or {"refused": [what, why, mend]}, then {"samples": [...]}. It ends when its input ends.
 """
 
-import ctypes
 import json
 import os
 import queue
-import signal
 import sys
 import threading
 import traceback
@@ -19,11 +17,12 @@ from typing import Any
 from openrs.errors import EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, UserError, not_installed
 from openrs.evaluation.sampling import Batch, EngineSettings, Request
 from openrs.run.confined import open_appending
+from openrs.run.processes import die_with_parent
 
 
 def main(parent: int, engine: str) -> None:
     """Never returns: the process ends here, at once, whatever threads may still hold."""
-    die_with(parent)
+    die_with_parent(parent)
     code = EXIT_FAILED
     try:
         code = serve(engine)
@@ -85,16 +84,6 @@ def log_to(path: str) -> None:
     log = open_appending(Path(path))
     for output in (1, 2):
         os.dup2(log, output)
-
-
-def die_with(parent: int) -> None:
-    """End when the process that started this one ends, also by SIGKILL. On Linux the kernel sees to it; elsewhere the
-    end of the input is heard."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1  # linux/prctl.h
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it was gone before we asked
-        os._exit(EXIT_FAILED)
 
 
 def unit_line(unit: Batch) -> bytes:

@@ -3,9 +3,6 @@
 import contextlib
 import importlib.util
 import json
-import os
-import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +10,7 @@ from openrs.config.schema import Evaluation
 from openrs.data.tokenizer import ChatEncoder
 from openrs.errors import UserError
 from openrs.evaluation.sampling import Engine, EngineSettings
+from openrs.run.gpus import visible_gpus
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +43,6 @@ def layout_of(settings: Evaluation) -> EngineLayout:
             f"set --processes to at most {len(gpus)}",
         )
     return EngineLayout(engine, tuple(gpus[number % len(gpus)] if gpus else None for number in range(count)))
-
-
-def visible_gpus() -> list[str]:
-    """GPUs as CUDA_VISIBLE_DEVICES names them. Asks no library, so that no process but an engine touches a GPU."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        return [name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1")]
-    if shutil.which("nvidia-smi") is None:
-        return []
-    try:
-        said = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    lines = [line for line in said.stdout.splitlines() if line.startswith("GPU ")] if said.returncode == 0 else []
-    return [str(number) for number in range(len(lines))]
 
 
 def warm(engine: str) -> None:

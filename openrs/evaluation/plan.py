@@ -104,26 +104,46 @@ def prepare(target: Target, settings: Evaluation, layout: EngineLayout | None = 
     ids = {name: [e.double if settings.double_bos else e.ids for e in some] for name, some in encoded.items()}
     requests = requests_for(problems, ids, samples, settings)
     refuse_long(requests, settings, context_of(folder))
-    model = {
-        "name": target.name,
-        "revision": commit_of(folder) or target.revision,
-        "step": target.step,
-        "sha256": weights(folder),
-    }
-    bos = max(encoder.leading_bos(rows[0]) for rows in ids.values())
-    record = {
-        "schema": 1,
-        "called": target.label,
-        "model": model,
-        "protocol": protocol_of(settings, layout.engine, bos, target.dtype),
-        "benchmarks": {
+    record = record_of(
+        target,
+        settings,
+        folder,
+        engine=layout.engine,
+        bos=max(encoder.leading_bos(rows[0]) for rows in ids.values()),
+        benchmarks={
             name: {"n": len(rows), "k": samples[name], **hashes_of(rows, encoded[name], ids[name])}
             for name, rows in problems.items()
         },
-        "inputs": inputs.as_json(),
+        inputs=inputs.as_json(),
+    )
+    return EvalPlan(target, settings, folder, chosen, problems, samples, requests, inputs, layout, record)
+
+
+def record_of(
+    target: Target,
+    settings: Evaluation,
+    folder: Path,
+    *,
+    engine: str,
+    bos: int,
+    benchmarks: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What settings.json holds. folder: the model's. bos: BOS tokens in front. benchmarks: name -> n, k, hashes."""
+    return {
+        "schema": 1,
+        "called": target.label,
+        "model": {
+            "name": target.name,
+            "revision": commit_of(folder) or target.revision,
+            "step": target.step,
+            "sha256": weights(folder),
+        },
+        "protocol": protocol_of(settings, engine, bos, target.dtype),
+        "benchmarks": benchmarks,
+        "inputs": inputs,
         "evaluation": settings.model_dump(),
     }
-    return EvalPlan(target, settings, folder, chosen, problems, samples, requests, inputs, layout, record)
 
 
 def requests_for(

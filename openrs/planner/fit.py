@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from openrs.config.names import Layout
 from openrs.planner.memory import COLOCATED_TOKENS, SERVER_TOKENS, engine, fits
 from openrs.planner.workload import ALONE, Workload
 from openrs.run.units import GIB
@@ -82,7 +83,7 @@ def _utilisation(job: Workload) -> tuple[Workload, list[Change]] | None:
     """The smallest share of the GPU, in steps of 0.05, whose cache holds the generation batch, or a sequence."""
     if not job.vllm or job.gpu.memory is None:
         return None
-    tokens = SERVER_TOKENS if job.layout == "split" else COLOCATED_TOKENS
+    tokens = SERVER_TOKENS if job.layout is Layout.SPLIT else COLOCATED_TOKENS
     rest = -engine(job.shape, 0.0, 0.0, tokens, job.element).kv  # of vLLM's share, what is not cache
     token = job.shape.kv_bytes(job.element)
     batch = math.ceil(job.completions / job.calls / job.generators) * (job.prompt_cap + job.completion_cap)
@@ -102,7 +103,7 @@ def _checkpointing(job: Workload) -> tuple[Workload, list[Change]] | None:
 
 
 def _sleep(job: Workload) -> tuple[Workload, list[Change]] | None:
-    if not job.vllm or job.layout == "split" or job.sleep:
+    if not job.vllm or job.layout is Layout.SPLIT or job.sleep:
         return None
     why = "vLLM gives its weights and cache back while the weights are updated: a few seconds a step"
     return replace(job, sleep=True), [Change("grpo.vllm_enable_sleep_mode", "true", why)]
@@ -133,12 +134,14 @@ def _micro(job: Workload) -> tuple[Workload, list[Change]] | None:
 
 def _split(job: Workload) -> tuple[Workload, list[Change]] | None:
     """vLLM on a GPU of its own, the others train."""
-    trainers = job.gpus - 1
-    if not job.vllm or job.layout != "colocate" or trainers < 1 or job.completions % (job.micro * trainers):
+    trainers = Layout.SPLIT.trainers(job.gpus)
+    if not job.vllm or job.layout is not Layout.COLOCATE or trainers < 1 or job.completions % (job.micro * trainers):
         return None
     accumulation = job.completions // (job.micro * trainers)
-    other = replace(job, layout="split", trainers=trainers, accumulation=accumulation, sleep=False, utilisation=ALONE)
+    other = replace(
+        job, layout=Layout.SPLIT, trainers=trainers, accumulation=accumulation, sleep=False, utilisation=ALONE
+    )
     return other, [
-        Change("hardware.layout", "split", "vLLM gets a GPU of its own"),
+        Change("hardware.layout", Layout.SPLIT, "vLLM gets a GPU of its own"),
         Change("grpo.gradient_accumulation_steps", str(accumulation), "keeps the completions of a step"),
     ]

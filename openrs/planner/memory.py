@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from openrs.config.names import Layout
 from openrs.planner.shapes import Shape
 from openrs.planner.workload import Workload
 from openrs.run.units import GIB
@@ -61,7 +62,7 @@ def engine_of(job: Workload) -> Engine | None:
     """The job's vLLM on its own GPU, or None where transformers generates or the GPU's memory is unknown."""
     if not job.vllm or job.gpu.memory is None:
         return None
-    tokens = max(SERVER_TOKENS, 0) if job.layout == "split" else COLOCATED_TOKENS
+    tokens = SERVER_TOKENS if job.layout is Layout.SPLIT else COLOCATED_TOKENS
     return engine(job.shape, job.gpu.memory, job.utilisation, tokens, job.element)
 
 
@@ -87,14 +88,14 @@ def trainer_parts(job: Workload) -> list[Part]:
     if not job.vllm:
         rows = job.micro * job.accumulation // job.calls
         return [*parts, Part("KV cache (transformers)", float(rows * length * shape.kv_bytes(element)), "generation")]
-    if job.layout == "split":
+    if job.layout is Layout.SPLIT:
         return parts
     return [*parts, *_engine_parts(job, "generation" if job.sleep else "always")]
 
 
 def generator_parts(job: Workload) -> list[Part]:
     """Memory of the split layout's generating GPU; empty in other layouts."""
-    return _engine_parts(job, "always") if job.layout == "split" and job.vllm else []
+    return _engine_parts(job, "always") if job.layout is Layout.SPLIT and job.vllm else []
 
 
 def _engine_parts(job: Workload, phase: Phase) -> list[Part]:
@@ -205,7 +206,7 @@ def disk(job: Workload) -> Disk:
 def host_bytes(job: Workload) -> float:
     """RAM of the node: each process about 6 GiB of libraries and pinned buffers and once the weights while loading; the
     server likewise; the judges at their limit; 4 GiB for the data and the launcher."""
-    processes = job.trainers + (1 if job.layout == "split" else 0)
+    processes = job.trainers + (job.layout is Layout.SPLIT)
     each = 6 * GIB if job.gpu.memory is not None else 1 * GIB  # without CUDA's libraries
     weights = job.shape.parameters * job.element
     return processes * (each + weights) + job.judges * job.judge_gib * GIB + (4 if job.gpu.memory else 1) * GIB

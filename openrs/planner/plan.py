@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from openrs.config.names import Layout
 from openrs.config.schema import Recipe
 from openrs.errors import UserError
 from openrs.planner import gpus as known_gpus
@@ -95,7 +96,7 @@ def plan(
     *,
     gpu: str | None = None,
     gpus: int | None = None,
-    layout: str | None = None,
+    layout: Layout | None = None,
     price: float | None = None,
     node_memory: float | None = None,
     assumed: Assumptions = ASSUMED,
@@ -197,11 +198,11 @@ def other_layouts(recipe: Recipe, mine: ResourcePlan) -> list[tuple[str, Resourc
     Last the authors' own way: one GPU generates, in as many calls as there are micro-steps, while the others wait.
     """
     job = mine.job
-    layouts = [("colocate", job.gpus), ("split", job.gpus)]
-    layouts += [("colocate", n) for n in (1, 2, 3, 4, 6, 8, 12) if n != job.gpus]
+    layouts = [(Layout.COLOCATE, job.gpus), (Layout.SPLIT, job.gpus)]
+    layouts += [(Layout.COLOCATE, n) for n in (1, 2, 3, 4, 6, 8, 12) if n != job.gpus]
     rows: list[tuple[str, ResourcePlan]] = []
 
-    def add(name: str, layout: str, gpus: int, *, authors: bool = False) -> None:
+    def add(name: str, layout: Layout, gpus: int, *, authors: bool = False) -> None:
         try:
             other = job_of(recipe, job.gpu, gpus, layout)
         except UserError:
@@ -211,11 +212,11 @@ def other_layouts(recipe: Recipe, mine: ResourcePlan) -> list[tuple[str, Resourc
         rows.append((name, plan_job(mine.title, other, mine.price, None, mine.assumed)))
 
     for layout, gpus in layouts:
-        if gpus >= (2 if layout == "split" else 1):
-            calls = "" if layout == "colocate" else f" ({gpus - 1} train, 1 generates)"
+        if layout.trainers(gpus) >= 1:
+            calls = f" ({layout.trainers(gpus)} train, 1 generates)" if layout is Layout.SPLIT else ""
             add(f"{layout} on {gpus}{calls}", layout, gpus)
     if job.gpus > 1:
-        add(f"split on {job.gpus}, as the authors ran it", "split", job.gpus, authors=True)
+        add(f"split on {job.gpus}, as the authors ran it", Layout.SPLIT, job.gpus, authors=True)
     return rows
 
 

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Sequence
 from json import dumps
 
+from openrs.config.names import Layout
 from openrs.config.schema import Recipe
 from openrs.planner.calibrate import calibrate, summary
 from openrs.planner.fit import Fit
@@ -22,7 +23,7 @@ def answer(
     *,
     gpu: str | None,
     gpus: int | None,
-    layout: str | None,
+    layout: Layout | None,
     price: float | None,
     node_memory: float | None,
     assume: Sequence[str],

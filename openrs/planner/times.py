@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, fields
 
+from openrs.config.names import Layout
 from openrs.planner.memory import disk, engine_of
 from openrs.planner.workload import Workload
 
@@ -80,7 +81,7 @@ def step_seconds(job: Workload, assumed: Assumptions = ASSUMED) -> dict[str, flo
     link = gpu.link * 1e9 * assumed.link
     if not job.vllm:
         sync = 0.0
-    elif job.layout == "split":
+    elif job.layout is Layout.SPLIT:
         sync = weights / link
     else:  # read and written once more inside the GPU
         sync = 2 * weights / (gpu.bandwidth * 1e9 * assumed.decode_bandwidth)

@@ -16,12 +16,13 @@ import yaml
 
 from openrs.config.checks import grpo_value, prompts_per_step
 from openrs.config.load import load, to_yaml
-from openrs.config.names import is_hub_name
+from openrs.config.names import Layout, is_hub_name
 from openrs.config.schema import Recipe
 from openrs.doctor import nccl
 from openrs.errors import EXIT_DONE, EXIT_INTERRUPTED, Interrupted, UserError
 from openrs.run import processes, signals
 from openrs.run.directory import Run, run_at
+from openrs.run.gpus import cuda_visible_devices
 from openrs.run.progress import Progress
 from openrs.run.units import format_duration
 from openrs.training import train as grpo
@@ -107,7 +108,7 @@ def plan(
     recipe: Recipe, run: Run, attempt: Path, model: str, *, start: Path | None, ports: Sequence[int | str]
 ) -> LaunchPlan:
     """What training in several processes starts. `ports`: of the vLLM server, and for the weights."""
-    split = recipe.hardware.layout == "split"
+    split = recipe.hardware.layout is Layout.SPLIT
     devices = _devices(recipe)
     words = [str(run.path), "--attempt", str(attempt)]
     if start is not None:
@@ -127,9 +128,7 @@ def plan(
 
 def _devices(recipe: Recipe) -> list[str]:
     """The GPUs to use, as CUDA_VISIBLE_DEVICES names them: the first of those that we were given."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    words = [word.strip() for word in given.split(",") if word.strip()] if given else []
-    here = words or [str(number) for number in range(recipe.hardware.gpus)]
+    here = cuda_visible_devices() or [str(number) for number in range(recipe.hardware.gpus)]
     return here[: recipe.hardware.gpus]
 
 
@@ -175,7 +174,7 @@ def describe(recipe: Recipe, run: Run) -> str:
         asked = plan(recipe, run, attempt, model, start=None, ports=["<free port>", "<free port>"])
         if asked.server is not None:
             parts.append(_command("generation: a vLLM server on the last GPU", asked.server, asked.server_environment))
-        where = {"colocate": ", vLLM inside each", "split": "", "single": ""}[hardware.layout]
+        where = ", vLLM inside each" if hardware.layout is Layout.COLOCATE else ""
         zero = f", ZeRO-{hardware.zero_stage}" if hardware.zero_stage else ""
         title = f"training: {hardware.world_size} processes (layout {hardware.layout}){where}{zero}"
         parts.append(_command(title, asked.trainers, asked.environment))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from openrs.config.checks import grpo_value, prompts_per_step
+from openrs.config.names import Layout
 from openrs.config.schema import Recipe
 from openrs.data import prompts
 from openrs.data.problems import Problems, load_problems
@@ -217,7 +218,7 @@ def grpo_settings(recipe: Recipe, staging: Path, weights: list[float], server: A
     if recipe.hardware.zero_stage:
         settings["deepspeed"] = deepspeed_config(recipe)
     if recipe.grpo.get("use_vllm"):
-        settings["vllm_mode"] = "server" if recipe.hardware.layout == "split" else "colocate"
+        settings["vllm_mode"] = "server" if recipe.hardware.layout is Layout.SPLIT else "colocate"
     if server is not None:
         settings |= {"vllm_server_base_url": server.url, "vllm_group_port": server.group_port}
     return settings
