@@ -96,6 +96,6 @@ def taught_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from openrs.training.demo_model import make
 
     quiet()
-    made = load("demo").model.made
+    made = load("demo").model.toy
     assert made is not None
     return make(made, tmp_path_factory.mktemp("taught") / "model")

@@ -34,7 +34,7 @@ def own(tmp_path: Path) -> Path:
     "key",
     [
         "grpo.learning_rate", "grpo.beta", "grpo.temperature", "grpo.adam_epsilon", "grpo.lr_scheduler_kwargs.min_lr",
-        "grpo.vllm_server_timeout", "model.made.learning_rate", "rewards.timeout_seconds", "rewards.functions.0.weight",
+        "grpo.vllm_server_timeout", "model.toy.learning_rate", "rewards.timeout_seconds", "rewards.functions.0.weight",
         "training.max_hours", "monitors.kl.above", "evaluation.temperature", "hardware.price_per_gpu_hour",
     ],
 )  # fmt: skip
@@ -93,14 +93,14 @@ def test_only_one_level_of_extends(own: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("modle: {name: made}", "own.yaml:5: there is no setting modle; did you mean model?"),
+        ("modle: {name: toy}", "own.yaml:5: there is no setting modle; did you mean model?"),
         ("prompt: {max_token: 3}", "own.yaml:5: there is no setting prompt.max_token; did you mean prompt.max_tokens?"),
         ("training: {keep_last: two}", "own.yaml:5: training.keep_last = 'two': input should be a valid integer"),
         ("evaluation: {samples: 0}", "own.yaml:5: evaluation.samples = 0: input should be greater than or equal to 1"),
         ("hardware: {layout: spilt}", "own.yaml:5: hardware.layout = 'spilt'"),
         (
-            "model: {made: {layer: 2}}",
-            "own.yaml:5: there is no setting model.made.layer; did you mean model.made.layers?",
+            "model: {toy: {layer: 2}}",
+            "own.yaml:5: there is no setting model.toy.layer; did you mean model.toy.layers?",
         ),
     ],
 )
@@ -131,7 +131,7 @@ def test_a_wrong_key_or_type_is_named_with_its_line(own: Path, line: str, expect
         ("hardware.layout=split", "layout split needs a GPU that generates"),
         ("hardware.gpus=2", "layout single uses one GPU, hardware.gpus = 2"),
         ("evaluation.max_tokens=5000", "evaluation.max_tokens = 5000 does not fit into model.context = 4096"),
-        ("model.made.heads=5", "model.made.hidden = 96 cannot be cut into 5 heads"),
+        ("model.toy.heads=5", "model.toy.hidden = 96 cannot be cut into 5 heads"),
         ("rewards.functions=[{name: format}, {name: format}]", "reward format is listed twice"),
         ("rewards.functions=[{name: x, wieght: 1}]", "did you mean rewards.functions.0.weight?"),
         ("gropo.beta=1", "--set gropo.beta: there is no setting gropo; did you mean grpo?"),

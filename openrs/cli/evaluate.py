@@ -11,8 +11,8 @@ from openrs.cli.options import Verbs, add_verb, names
 from openrs.errors import EXIT_DONE, EXIT_REFUSED, UserError
 
 EVALUATION_OPTIONS = (
-    "benchmarks", "data", "samples", "temperature", "top_p", "max_tokens", "window", "seed", "engine", "processes",
-    "gpu_memory", "batch_size",
+    "benchmarks", "data", "samples", "temperature", "top_p", "max_tokens", "max_model_len", "seed", "engine",
+    "processes", "gpu_memory", "batch_size",
 )  # fmt: skip
 
 
@@ -81,7 +81,7 @@ def _add_evaluate(verbs: Verbs) -> None:
     how.add_argument("--temperature", type=float, metavar="T")
     how.add_argument("--top-p", type=float, metavar="P")
     how.add_argument("--max-tokens", type=int, metavar="N", help="longest completion")
-    how.add_argument("--window", type=int, metavar="N", help="longest prompt and completion together")
+    how.add_argument("--max-model-len", type=int, metavar="N", help="longest prompt and completion together")
     how.add_argument("--seed", type=int, metavar="N")
     where = sub.add_argument_group("where it runs")
     where.add_argument("--engine", choices=["vllm", "transformers"], help="default: vllm where it and a GPU are there")

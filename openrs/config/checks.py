@@ -246,13 +246,13 @@ def _lengths(recipe: Recipe) -> list[tuple[tuple[str, ...], str]]:
 def _sources(recipe: Recipe) -> list[tuple[tuple[str, ...], str]]:
     found: list[tuple[tuple[str, ...], str]] = []
     model, data = recipe.model, recipe.data
-    if (model.name == "made") != (model.made is not None):
-        found.append((("model", "name"), "model.name: made and the section model.made go together"))
-    if model.made is not None and model.made.hidden % model.made.heads:
+    if (model.name == "toy") != (model.toy is not None):
+        found.append((("model", "name"), "model.name: toy and the section model.toy go together"))
+    if model.toy is not None and model.toy.hidden % model.toy.heads:
         found.append(
             (
-                ("model", "made", "hidden"),
-                f"model.made.hidden = {model.made.hidden} cannot be cut into {model.made.heads} heads",
+                ("model", "toy", "hidden"),
+                f"model.toy.hidden = {model.toy.hidden} cannot be cut into {model.toy.heads} heads",
             )
         )
     if is_hub_name(model.name) and model.revision is None and not model.allow_unpinned:

@@ -39,7 +39,7 @@ class Lora(Settings):
 
 
 class Model(Settings):
-    name: str = Field(description="a folder, a hub repository, or `made` for the demo's model")
+    name: str = Field(description="a folder, a hub repository, or `toy` for the demo's model")
     revision: str | None = Field(None, description="a hub commit; required for a hub repository")
     allow_unpinned: bool = Field(False, description="take whatever the hub serves today")
     dtype: Literal["bfloat16", "float32", "float16"] = "bfloat16"
@@ -47,7 +47,7 @@ class Model(Settings):
     context: int | None = Field(None, ge=8, description="tokens that fit into the model's window, when known")
     trust_remote_code: bool = Field(False, description="run Python code that comes with the model")
     allow_pickle_weights: bool = Field(False, description="load .bin weights, which can run code when loaded")
-    made: ToyModel | None = None
+    toy: ToyModel | None = None
     lora: Lora | None = None
 
 
@@ -64,7 +64,7 @@ class Prompt(Settings):
 
 class Data(Settings):
     source: str = Field(
-        description="a JSONL or parquet file, a folder of them, a hub data set, or `made` for the demo's sums"
+        description="a JSONL or parquet file, a folder of them, a hub data set, or `toy-sums` for the demo's problems"
     )
     revision: str | None = Field(None, description="a hub commit; required for a hub data set")
     allow_unpinned: bool = Field(False, description="take whatever the hub serves today")
@@ -148,7 +148,7 @@ class MonitorsConfig(Settings):
     kl_max: Watch = Watch(above=100.0)
     length: Watch = Watch()
     non_latin: Watch = Watch(above=0.05)
-    unparseable_golds: Watch = Watch(above=0.02)
+    unparseable_references: Watch = Watch(above=0.02)
     cosine_wraps: Watch = Watch(above=0.0)
     gap: Watch = Watch(above=0.05, steps=1)
     generation_seconds: Watch = Watch()
@@ -166,7 +166,7 @@ class Evaluation(Settings):
     temperature: float = Field(0.6, ge=0)
     top_p: float = Field(0.95, gt=0, le=1)
     max_tokens: int = Field(32768, ge=1)
-    window: int | None = Field(None, ge=2, description="prompt and completion together end after so many tokens")
+    max_model_len: int | None = Field(None, ge=2, description="tokens of prompt and completion together, at most")
     double_bos: bool = Field(False, description="a second BOS in front, as the authors' evaluation had it")
     seed: int = 1234
     engine: Literal["auto", "vllm", "transformers"] = "auto"

@@ -1,4 +1,4 @@
-"""Training problems from anywhere: JSONL, parquet, folders of them, the hub, nested schemas like verl's, or made."""
+"""Training problems: from JSONL, parquet, folders of them, the hub, nested schemas like verl's, or the demo's sums."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ def load_problems(data: "Data") -> Problems:
     Raises UserError for a missing file, a missing column (listing those there are), an empty data set, rows without an
     answer (unless `data.missing_answer: drop`), and a hub that cannot be reached.
     """
-    if data.source == "made":
+    if data.source == "toy-sums":
         from openrs.data.arithmetic import train_problems
 
         rows = train_problems()[: data.limit]
@@ -100,7 +100,7 @@ def _files(data: "Data") -> list[Path] | None:
         return files
     if not path.is_file():
         raise UserError(
-            f"there is no file {path}", fix="give data.source as a path, a hub data set (owner/name), or `made`"
+            f"there is no file {path}", fix="give data.source as a path, a hub data set (owner/name), or `toy-sums`"
         )
     if path.suffix not in {".jsonl", ".parquet"}:
         raise UserError(f"{path} is neither .jsonl nor .parquet", fix="convert it to one of the two")

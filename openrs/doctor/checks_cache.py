@@ -110,7 +110,7 @@ def hub_line() -> tuple[Finding, float | None]:
 
 def model_folder(recipe: Recipe, refs: Sequence[Reference]) -> Path | None:
     """Where the recipe's model lies on this disk, or None when it is not here (or is made on the spot)."""
-    if recipe.model.made is not None:
+    if recipe.model.toy is not None:
         return None
     folder = Path(recipe.model.name)
     if folder.is_dir():

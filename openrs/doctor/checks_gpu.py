@@ -19,7 +19,7 @@ WIDTH = 16  # lanes of PCIe that every GPU in the planner's table has
 
 def lines(probe: Probe, nvidia: Nvidia, plan: ResourcePlan | None, *, quick: bool) -> list[Finding]:
     """All lines on GPUs. plan: of the recipe that is to run here, or None when no recipe was named."""
-    wanted = plan.job.gpus if plan is not None else 0
+    wanted = plan.workload.gpus if plan is not None else 0
     cards = visible(nvidia.cards)
     if not nvidia.cards:
         return [_none(nvidia, wanted, plan)]
@@ -54,7 +54,7 @@ def _none(nvidia: Nvidia, wanted: int, plan: ResourcePlan | None) -> Finding:
         fix = "install the NVIDIA container toolkit and a driver >= 580 on the host"
     if not wanted or plan is None:
         return Finding("GPUs", "info", f"none ({why})", "none for what runs on a CPU")
-    return Finding("GPUs", "fail", f"none ({why})", f"{wanted} x {plan.job.gpu.name}", fix)
+    return Finding("GPUs", "fail", f"none ({why})", f"{wanted} x {plan.workload.gpu.name}", fix)
 
 
 def _driver(nvidia: Nvidia) -> Finding:
@@ -84,14 +84,14 @@ def _model(cards: Sequence[GpuInfo], plan: ResourcePlan | None) -> list[Finding]
                 "GPU model", "warn", text, "one kind: the slowest sets the pace", "choose with CUDA_VISIBLE_DEVICES"
             )
         )
-    elif plan is not None and plan.job.gpus and cards:
+    elif plan is not None and plan.workload.gpus and cards:
         here = known_gpus.find(cards[0].name or "unknown")
         if here.memory is None:
             state: State = "unknown"
         else:
-            state = "ok" if here == plan.job.gpu else "info"
+            state = "ok" if here == plan.workload.gpu else "info"
         fix = "" if state == "ok" else f"openrs plan RECIPE --gpu {here.name!r} says what changes"
-        found.append(Finding("GPU model", state, here.name, plan.job.gpu.name, fix))
+        found.append(Finding("GPU model", state, here.name, plan.workload.gpu.name, fix))
     return found
 
 
@@ -101,7 +101,7 @@ def _memory(cards: Sequence[GpuInfo], plan: ResourcePlan | None) -> Finding:
     if not known or len(known) < len(free):
         return Finding("GPU memory", "unknown", "nvidia-smi does not say", fix="look with nvidia-smi")
     text = f"{min(known) / 1024:.1f} GiB free on the fullest"
-    if plan is None or not plan.job.gpus:
+    if plan is None or not plan.workload.gpus:
         return Finding("GPU memory", "ok", text)
     need = max(peak(plan.trainer), peak(plan.generator)) / GIB
     fix = "end what else runs there, or: openrs plan --fit"

@@ -127,9 +127,9 @@ def processors(probe: Probe, plan: ResourcePlan | None) -> Finding:
         quota = int(share[0]) / int(share[1])
         if quota < cores:
             cores, text = quota, f"{text}, of which the container may use {quota:.1f}"
-    if plan is None or not plan.job.gpus:
+    if plan is None or not plan.workload.gpus:
         return Finding("CPU", "ok", text)
-    need = 2 * plan.job.trainers + plan.job.judges
+    need = 2 * plan.workload.trainers + plan.workload.judges
     fix = "fewer judges (rewards.workers), or a larger node: generation waits for slow cores"
     return judged("CPU", cores >= need, text, f"{need}: two a process, one a judge", fix, bad="warn")
 
@@ -173,7 +173,7 @@ def standing(path: Path) -> Path:
 def volumes(plan: ResourcePlan | None, runs: Path) -> list[Finding]:
     """Free disk on each volume against what is planned there; two plans on one disk are added."""
     wants: list[tuple[str, Path, float]] = [("runs", runs, plan.disk.run if plan else 0.0)]
-    cached = plan is None or plan.job.gpu.measured_only
+    cached = plan is None or plan.workload.gpu.measured_only
     wants.append(("cache", hub_cache(), 0.0 if cached or plan is None else plan.disk.cache))
     disks: dict[int, list[tuple[str, Path, float]]] = {}
     for name, path, need in wants:

@@ -25,7 +25,7 @@ ANYWHERE = "reproduce demo, report, curate, inputs, results, grade, plan, recipe
 def examine(recipe: Recipe | None, runs: Path, probe: Probe, *, quick: bool) -> list[Finding]:
     """All lines. recipe None: the machine alone. quick: only what answers at once, for health checks."""
     mine, found = _plan(recipe)
-    gpus = mine.job.gpus if mine is not None else 0
+    gpus = mine.workload.gpus if mine is not None else 0
     cards = nvidia.look(probe)
     found = [checks_system.python(), checks_system.packages(), *found]
     found += checks_gpu.lines(probe, cards, mine, quick=quick)

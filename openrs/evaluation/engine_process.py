@@ -1,6 +1,6 @@
 """An engine in a process of its own: `python -m openrs.evaluation.engine_process`, started by engine_pool.py.
 
-It imports what its engine needs. Then lines of JSON come in: its log and settings, then units of work; lines of JSON go
+It imports what its engine needs. Then lines of JSON come in: its log and settings, then batches; lines of JSON go
 out: {"ready": true} or {"refused": [what, why, mend]}, then {"samples": [...]}. It ends when its input ends.
 """
 
@@ -58,24 +58,24 @@ def serve(name: str) -> int:
         send({"refused": [refusal.what, refusal.why, refusal.fix]})
         return EXIT_REFUSED
     send({"ready": True})
-    units: queue.SimpleQueue[Batch] = queue.SimpleQueue()
+    batches: queue.SimpleQueue[Batch] = queue.SimpleQueue()
 
     def read() -> None:
         for line in inbox:
-            units.put(unit_from(json.loads(line)))
+            batches.put(batch_from(json.loads(line)))
         os._exit(EXIT_DONE)  # whoever asked is gone or has all answers: nothing here is worth finishing
 
     threading.Thread(target=read, daemon=True).start()
     while True:
-        ahead = [units.get()]
+        ahead = [batches.get()]
 
-        def take(ahead: list[Batch] = ahead) -> Batch | None:
+        def next_batch(ahead: list[Batch] = ahead) -> Batch | None:
             try:
-                return ahead.pop() if ahead else units.get_nowait()
+                return ahead.pop() if ahead else batches.get_nowait()
             except queue.Empty:
                 return None
 
-        for samples in engine.generate(take):
+        for samples in engine.generate(next_batch):
             send({"samples": [asdict(sample) for sample in samples]})
 
 
@@ -86,12 +86,12 @@ def log_to(path: str) -> None:
         os.dup2(log, output)
 
 
-def unit_line(unit: Batch) -> bytes:
-    rows = [[r.benchmark, r.problem, r.sample, r.seed, r.limit, list(r.ids)] for r in unit]
+def batch_line(batch: Batch) -> bytes:
+    rows = [[r.benchmark, r.problem, r.sample, r.seed, r.max_new_tokens, list(r.ids)] for r in batch]
     return json.dumps(rows).encode("ascii") + b"\n"
 
 
-def unit_from(rows: list[list[Any]]) -> Batch:
+def batch_from(rows: list[list[Any]]) -> Batch:
     return [Request(name, problem, n, seed, limit, tuple(ids)) for name, problem, n, seed, limit, ids in rows]
 
 

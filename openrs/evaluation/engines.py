@@ -69,21 +69,21 @@ def load(settings: EngineSettings) -> Engine:
     if settings.engine == "vllm":
         from openrs.evaluation.vllm_engine import VllmEngine
 
-        return VllmEngine(settings, encoder, stop_ids(encoder, folder))
+        return VllmEngine(settings, encoder, stop_token_ids(encoder, folder))
     from openrs.evaluation.transformers_engine import TransformersEngine
 
-    return TransformersEngine(settings, encoder, stop_ids(encoder, folder))
+    return TransformersEngine(settings, encoder, stop_token_ids(encoder, folder))
 
 
-def stop_ids(encoder: ChatEncoder, folder: Path) -> frozenset[int]:
+def stop_token_ids(encoder: ChatEncoder, folder: Path) -> frozenset[int]:
     """Tokens that end a completion: the tokenizer's EOS, and those of generation_config.json (chat models have two), or
     of config.json where that names none."""
-    named = _named_stops(folder / "generation_config.json") or _named_stops(folder / "config.json")
+    named = _configured_stop_ids(folder / "generation_config.json") or _configured_stop_ids(folder / "config.json")
     eos = encoder.token_id("eos_token")
     return frozenset(named if eos is None else [eos, *named])
 
 
-def _named_stops(file: Path) -> list[int]:
+def _configured_stop_ids(file: Path) -> list[int]:
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

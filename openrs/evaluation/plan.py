@@ -60,7 +60,7 @@ class EvalPlan:
     layout: EngineLayout
     record: dict[str, Any]
 
-    def units(self) -> list[list[Request]]:
+    def batches(self) -> list[list[Request]]:
         """The work, long completions first."""
         size = self.settings.batch_size if self.layout.engine == "transformers" else 1
         return make_batches(self.requests, size, {one.name: one.tokens for one in self.benchmarks})
@@ -72,7 +72,7 @@ class EvalPlan:
             dtype=self.target.dtype,
             temperature=self.settings.temperature,
             top_p=self.settings.top_p,
-            window=max(len(request.ids) + request.limit for request in self.requests),
+            max_model_len=max(len(request.ids) + request.max_new_tokens for request in self.requests),
             gpu_memory=self.settings.gpu_memory,
             trust_remote_code=self.target.trust_remote_code,
         )
@@ -159,7 +159,9 @@ def requests_for(
             problem=problem.id,
             sample=sample,
             seed=seed_of(settings.seed, name, problem.id, sample),
-            limit=min(settings.max_tokens, (settings.window or len(prompt) + settings.max_tokens) - len(prompt)),
+            max_new_tokens=min(
+                settings.max_tokens, (settings.max_model_len or len(prompt) + settings.max_tokens) - len(prompt)
+            ),
             ids=tuple(prompt),
         )
         for name, rows in problems.items()
@@ -188,7 +190,7 @@ def problems_digest(rows: Sequence[EvalProblem]) -> str:
 
 def protocol_of(settings: Evaluation, engine: str, bos: int, dtype: str) -> dict[str, Any]:
     drawn = settings.model_dump(
-        include={"samples", "samples_small", "temperature", "top_p", "max_tokens", "window", "seed"}
+        include={"samples", "samples_small", "temperature", "top_p", "max_tokens", "max_model_len", "seed"}
     )
     batch = {"batch_size": settings.batch_size} if engine == "transformers" else {}
     return {"name": name_of(settings), **drawn, "engine": engine, "bos": bos, "dtype": dtype, **batch}
@@ -221,13 +223,13 @@ def refuse_changed_questions(inputs: InputsReport) -> None:
 
 
 def refuse_long(requests: Sequence[Request], settings: Evaluation, context: int | None) -> None:
-    short = min(requests, key=lambda request: request.limit)
-    if short.limit < 1:
+    short = min(requests, key=lambda request: request.max_new_tokens)
+    if short.max_new_tokens < 1:
         raise UserError(
-            f"the prompt of {short.problem} has {len(short.ids)} tokens, the window {settings.window}",
-            fix="set a larger window",
+            f"the prompt of {short.problem} has {len(short.ids)} tokens, max_model_len is {settings.max_model_len}",
+            fix="set a larger evaluation.max_model_len",
         )
-    longest = max(len(request.ids) + request.limit for request in requests)
+    longest = max(len(request.ids) + request.max_new_tokens for request in requests)
     if context is not None and longest > context:
         prompt = max(len(request.ids) for request in requests)
         fits = context - prompt

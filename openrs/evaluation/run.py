@@ -38,7 +38,7 @@ PIECES = ("scipy.stats", "torch", "pandas", "datasets", "transformers", "inspect
 MAX_IN_FLIGHT = {
     "vllm": 288,
     "transformers": 2,
-}  # units that an engine has at the same time (vllm_engine: AT_ONCE + AHEAD)
+}  # batches that an engine has at the same time (vllm_engine: AT_ONCE + PREFETCH)
 
 
 def evaluate(
@@ -144,13 +144,13 @@ def sample(
     Judging goes on beside the generation; `score` is how much longer it took. `pool`: engines that wait already.
     `meanwhile` is done beside engines that run in processes of their own; beside one here it would only slow it down.
     """
-    missing = samples.missing(plan.units())
+    missing = samples.missing(plan.batches())
     if not missing:
         return dict.fromkeys(("load", "generate", "score"), 0.0), 0
     before = len(samples.rows)
     began = time.monotonic()
     count = len(plan.layout.devices)
-    of = f"{len(missing)} units of work" if before else f"{len(plan.requests)} completions"
+    of = f"{len(missing)} batches" if before else f"{len(plan.requests)} completions"
     progress.say(f"loading {plan.target.label}: {of}, {count} {plan.layout.engine} engine{'s' if count > 1 else ''}")
     judge.start()
     if pool is None and not plan.layout.here:

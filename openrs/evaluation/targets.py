@@ -27,7 +27,7 @@ from openrs.run.progress import Progress
 
 def targets_of_run(run: Run, recipe: Recipe) -> list[Target]:
     """The run's base as step 0 and its checkpoints by the rule that the recipe fixed before training: last, or all."""
-    base = str(run.path / "base") if recipe.model.made is not None else recipe.model.name
+    base = str(run.path / "base") if recipe.model.toy is not None else recipe.model.name
     dtype, code = recipe.model.dtype, recipe.model.trust_remote_code
     found = [Target(name_of(0), base, recipe.model.revision, 0, dtype, code)]
     folders = checkpoints.list_complete(run.checkpoints)

@@ -84,7 +84,7 @@ def _base(recipe: Recipe, run: Run) -> Path | None:
     """The model under an adapter; None for a run that trained all weights."""
     if recipe.model.lora is None:
         return None
-    return run.path / "base" if recipe.model.made is not None else local_model(recipe.model.name, recipe.model.revision)
+    return run.path / "base" if recipe.model.toy is not None else local_model(recipe.model.name, recipe.model.revision)
 
 
 def _copy(source: Path, base: Path | None, folder: Path) -> None:

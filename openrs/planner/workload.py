@@ -69,9 +69,9 @@ class Workload:
         return self.trained == self.shape.parameters
 
 
-def job_of(recipe: Recipe, gpu: Gpu, gpus: int | None = None, layout: Layout | None = None) -> Workload:
-    """The recipe's job on `gpus` x `gpu` in `layout`; where these differ from the recipe, accumulation changes so that
-    the completions of a step and the micro-batch (so the bnpo denominators, so the gradient) stay.
+def workload_of(recipe: Recipe, gpu: Gpu, gpus: int | None = None, layout: Layout | None = None) -> Workload:
+    """The workload on `gpus` x `gpu` in `layout`; where these differ from the recipe, accumulation changes so that the
+    completions of a step and the micro-batch (so the bnpo denominators, so the gradient) stay.
 
     Raises UserError when the completions of a step cannot be shared out so.
     """
@@ -142,7 +142,7 @@ def job_of(recipe: Recipe, gpu: Gpu, gpus: int | None = None, layout: Layout | N
     )
 
 
-def as_the_authors_ran(job: Workload) -> Workload:
+def as_the_authors_ran(workload: Workload) -> Workload:
     """The same recipe through the authors' trainer: a generation call per micro-step, and all logits held."""
-    utilisation = 0.7 if job.layout is Layout.SPLIT else job.utilisation  # their recipe's
-    return replace(job, calls=job.accumulation, fused_head=False, utilisation=utilisation)
+    utilisation = 0.7 if workload.layout is Layout.SPLIT else workload.utilisation  # their recipe's
+    return replace(workload, calls=workload.accumulation, fused_head=False, utilisation=utilisation)

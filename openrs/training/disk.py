@@ -22,10 +22,10 @@ def refuse_small_disk(recipe: Recipe, run: Run) -> None:
     A model whose sizes the planner cannot tell is let through: then the first checkpoint shows it.
     """
     from openrs.planner import gpus, memory
-    from openrs.planner.workload import job_of
+    from openrs.planner.workload import workload_of
 
     try:
-        plan = memory.disk(job_of(recipe, gpus.find(recipe.hardware.gpu)))
+        plan = memory.disk(workload_of(recipe, gpus.find(recipe.hardware.gpu)))
     except UserError:
         return
     there = sum(path.stat().st_size for path in run.checkpoints.rglob("*") if path.is_file())

@@ -161,7 +161,7 @@ def describe(recipe: Recipe, run: Run) -> str:
     hardware, number = recipe.hardware, len(run.attempts()) + 1
     attempt = run.path / "attempts" / f"{number:02d}"
     model = recipe.model.name
-    if recipe.model.made is not None:
+    if recipe.model.toy is not None:
         model = str(run.path / "base")
     elif is_hub_name(model):
         model = f"<folder of {model} at {recipe.model.revision}>"

@@ -120,13 +120,13 @@ def base_model(recipe: Recipe, run: Run, progress: Progress) -> Path:
     Everything downstream (policy, reference, vLLM, tokenizer) loads from this one folder, so none of them can end up
     with another revision. Raises UserError when there is no such model.
     """
-    if recipe.model.made is None:
+    if recipe.model.toy is None:
         return local_model(recipe.model.name, recipe.model.revision)
     folder = run.path / "base"
-    if not (folder / "made.json").is_file():
+    if not (folder / "toy.json").is_file():
         progress.say("making the demo's model: supervised training on corrupted sums")
         progress.start()
-    return demo_model.make(recipe.model.made, folder, lambda n, of, loss: progress.step("teach", n, of, {"loss": loss}))
+    return demo_model.make(recipe.model.toy, folder, lambda n, of, loss: progress.step("teach", n, of, {"loss": loss}))
 
 
 def record_provenance(

@@ -353,7 +353,7 @@ def rewrite_template(model):
     ("words", "said"),
     [
         (("--max-tokens", "100000"), "do not fit into the model's window"),
-        (("--window", "5"), "the window 5"),
+        (("--max-model-len", "5"), "max_model_len is 5"),
         (("--temperature", "0", "--samples", "4"), "4 samples at temperature 0 are 4 copies of one"),
         (("--samples", "0"), "--samples"),
         (("--shard", "3/2"), "there is no shard 3/2"),
