@@ -45,7 +45,7 @@ def add(verbs: Verbs) -> None:
 
     judge = add_verb(verbs, "grade", grade, "ask the judge about answers: a verdict a line, and what was extracted")
     judge.add_argument(
-        "file", type=Path, help="JSONL with the fields gold and completion, and rule where a line wants its own"
+        "file", type=Path, help="JSONL with the fields gold and completion, and rule where a line needs its own"
     )
     judge.add_argument(
         "--rule",

@@ -27,7 +27,7 @@ def add(verbs: Verbs) -> None:
     sub.add_argument("--json", action="store_true")
 
     sub = add_verb(
-        verbs, "doctor", doctor, "what this machine has, what a recipe needs, and how to mend what is missing"
+        verbs, "doctor", doctor, "what this machine has, what a recipe needs, and how to fix what is missing"
     )
     sub.add_argument("what", nargs="*", metavar="[nccl] [RECIPE]", help="nccl measures the links between the GPUs")
     add_overrides(sub)

@@ -117,7 +117,7 @@ def _options(recipe: Recipe, lines: Lines) -> list[str]:
             problems.append(f"{where}: TRL's GRPOConfig has no option {name}" + (f"; {hint}" if hint else ""))
         elif not _fits(value, option["types"]):
             wanted = " or ".join(option["types"])
-            problems.append(f"{where}: grpo.{name} = {value!r} is a {type(value).__name__}, TRL wants {wanted}")
+            problems.append(f"{where}: grpo.{name} = {value!r} is a {type(value).__name__}, TRL needs {wanted}")
     return problems
 
 
@@ -169,7 +169,7 @@ def _steps(recipe: Recipe) -> list[tuple[tuple[str, ...], str]]:
     found: list[tuple[tuple[str, ...], str]] = []
     steps, save = grpo_value(recipe, "max_steps"), grpo_value(recipe, "save_steps")
     if steps < 1:
-        found.append((("grpo", "max_steps"), "grpo.max_steps must be set: the schedule and the cost hang on it"))
+        found.append((("grpo", "max_steps"), "grpo.max_steps must be set: the schedule and the cost depend on it"))
     if save < 1 or save != int(save):
         found.append((("grpo", "save_steps"), f"grpo.save_steps = {save} must be a whole number of steps"))
     stop, every = recipe.training.stop_after, recipe.training.keep_every
@@ -179,7 +179,7 @@ def _steps(recipe: Recipe) -> list[tuple[tuple[str, ...], str]]:
         found.append(
             (
                 ("training", "keep_every"),
-                f"training.keep_every = {every} is no multiple of grpo.save_steps = {save}: none is ever made",
+                f"training.keep_every = {every} is not a multiple of grpo.save_steps = {save}: none is ever made",
             )
         )
     if grpo_value(recipe, "bf16") and grpo_value(recipe, "fp16"):
@@ -189,7 +189,7 @@ def _steps(recipe: Recipe) -> list[tuple[tuple[str, ...], str]]:
         datetime.fromisoformat(by or "2026-01-01")
     except ValueError:
         found.append(
-            (("training", "must_save_by"), f"training.must_save_by = {by!r} is no moment like 2026-11-22T08:00:00Z")
+            (("training", "must_save_by"), f"training.must_save_by = {by!r} is not a moment like 2026-11-22T08:00:00Z")
         )
     return found
 
@@ -268,7 +268,7 @@ def _sources(recipe: Recipe) -> list[tuple[tuple[str, ...], str]]:
         )
     if "{answer}" not in data.answer_template:
         found.append(
-            (("data", "answer_template"), "data.answer_template must contain {answer}, or every gold is the same")
+            (("data", "answer_template"), "data.answer_template must contain {answer}, or all answers are the same")
         )
     names = [reward.name for reward in recipe.rewards.functions]
     found += [

@@ -118,7 +118,7 @@ def _extended(path: Path) -> tuple[dict[str, Any], Lines]:
     if "extends" in base_tree:
         raise UserError(
             f"{where}: {parent} itself extends {base_tree['extends']}",
-            "only one level is allowed, so that two files tell all",
+            "only one level is allowed, so that two files hold everything",
             f"extend {base_tree['extends']} and write the differences here",
         )
     _inline_files(base_tree, base.parent, base_lines)

@@ -25,7 +25,7 @@ class ToyModel(Settings):
     seed: int = 0
     layers: int = Field(2, ge=1)
     hidden: int = Field(96, ge=32)
-    heads: int = Field(3, ge=1, description="hidden / heads is the head size; vLLM on a CPU wants 32, 64, 80 ...")
+    heads: int = Field(3, ge=1, description="hidden / heads is the head size; vLLM on a CPU needs 32, 64, 80 ...")
     steps: int = Field(350, ge=1, description="supervised steps of 64 demonstrations")
     learning_rate: float = Field(6e-3, gt=0)
 
@@ -71,10 +71,10 @@ class Data(Settings):
     subset: str | None = None
     split: str = "train"
     problem_column: str = Field("problem", description="dots go into nested rows: prompt.0.content")
-    answer_column: str = Field("answer", description="the gold; dots go into nested rows: reward_model.ground_truth")
+    answer_column: str = Field("answer", description="the reference answer; dots go into nested rows")
     strip_suffix: str = Field("", description="an instruction at the end of each problem that is taken away")
     answer_template: str = Field(
-        "{answer}", description="how the gold is handed to the judge; bare LaTeX wants ${answer}$"
+        "{answer}", description="how the reference answer is given to the judge; bare LaTeX needs ${answer}$"
     )
     missing_answer: Literal["refuse", "drop"] = "refuse"
     limit: int | None = Field(None, ge=1, description="take only the first rows")
@@ -87,7 +87,7 @@ class Reward(Settings):
 
 
 class Rewards(Settings):
-    mode: Literal["paper", "corrected"] = Field(description="paper: as published, defects included; corrected: mended")
+    mode: Literal["paper", "corrected"] = Field(description="paper: as published, defects included; corrected: fixed")
     functions: list[Reward] = Field(min_length=1)
     timeout_seconds: float = Field(5.0, gt=0, description="wall clock for judging one completion")
     memory_gib: float = Field(2.0, gt=0, description="memory of one judging process")

@@ -1,7 +1,7 @@
 """`openrs curate`: sources -> stages, one after another -> train.parquet, removed.parquet, the card, the manifest.
 
 Rows stream through in parts, so memory does not grow with the source; what a stage has finished is on disk, so a killed
-chain goes on where it was. The same input, recipe and seed give the same bytes.
+chain resumes where it was. The same input, recipe and seed give the same bytes.
 """
 
 import time
@@ -63,7 +63,7 @@ def curate(recipe: Curation, out: Path, workers: int, shard: Shard | None = None
     """Run the chain into the folder `out`; returns the dataset's path, None for a shard (which ends with its samples).
 
     Raises UserError for sources, benchmarks and models that cannot be used, Interrupted for Ctrl-C and SIGTERM,
-    RunFailure for a full disk; the same command goes on from what is done.
+    RunFailure for a full disk; the same command resumes from what is done.
     """
     from openrs.curation.card import write_output
     from openrs.run.libraries import quiet
@@ -85,7 +85,7 @@ def curate(recipe: Curation, out: Path, workers: int, shard: Shard | None = None
 
 @contextmanager
 def _launched(out: Path, *, wait: bool) -> Iterator[tuple[Lock, Progress]]:
-    said = disk_full_said(out, "goes on from what is complete")
+    said = disk_full_said(out, "resumes from what is complete")
     with said, signals.install_handlers(), _locked(out, wait=wait) as lock:
         (out / "work").mkdir(exist_ok=True)
         with closing(Progress(out / "work" / "log")) as progress:
@@ -156,7 +156,7 @@ def _read(chain: Chain, identities: dict[str, Any]) -> Step:
 
 
 def _stage(chain: Chain, index: int, name: str, settings: Settings, before: Step) -> Step | None:
-    """Run one stage, or take it as it is where it is finished. None: a shard's samples are drawn, and that was all."""
+    """Run one stage, or take it as it is where it is finished. None: only a shard's samples were generated."""
     facts: dict[str, Any] = {"name": name, "settings": dict(plain(settings))}
     if isinstance(settings, Draw | Difficulty | Form):
         facts["seed"] = chain.recipe.seed

@@ -1,8 +1,8 @@
 """Rows shown to a model: its pass rate on them, or its opinion. Through the evaluator's engines, journal and judge.
 
-Samples are kept in work/samples/<what was asked of whom>/, by the digest of a problem and its gold: another stage
-before this one may change what is asked, and only what was never asked is drawn. So may a kill, and shards on several
-machines: each writes samples-I-of-N/ of its own, and whoever goes on reads all of them.
+Samples are kept in work/samples/<what was asked of whom>/, by the digest of a problem and its reference answer: another
+stage before this one may change what is asked, and only what was never asked is generated. So may a kill, and shards on
+several machines: each writes samples-I-of-N/ of its own, and whoever goes on reads all of them.
 """
 
 import re
@@ -39,7 +39,7 @@ Decide = Callable[[Row], Row | Out]
 
 
 class RowBenchmark(Benchmark):
-    """The rows as a benchmark; their golds are read as in training."""
+    """The rows as a benchmark; their reference answers are read as in training."""
 
     as_in_training: str = "corrected"
 
@@ -95,7 +95,7 @@ def ask(
     seed: int,
 ) -> tuple[Decide, dict[str, Any]] | None:
     """The stage `difficulty`, or `form` with a model: what becomes of a row, and facts about the whole. None when only
-    a shard's samples were drawn."""
+    a shard's samples were generated."""
     rows = list(before.kept())  # a model's time is worth more than this memory: 1 KB a row and 7 KB a prompt
     if isinstance(settings, Form):
         assert settings.llm is not None

@@ -43,7 +43,7 @@ class Pool:
             raise RunFailure(
                 "a working process was ended from outside",
                 "out of memory, perhaps",
-                "the same command goes on from what is done; --workers 1 takes least memory",
+                "the same command resumes from what is done; --workers 1 takes least memory",
             ) from None
 
     def _first(self, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> set[Future[Any]]:

@@ -1,6 +1,6 @@
-"""The judge asked about golds alone: can it read them, and is an answer that repeats them right?
+"""The judge asked about reference answers alone: can it read them, and is an answer that repeats them right?
 
-A gold that fails here pays nothing to a right answer in training, or (published rewards) pays everybody.
+A reference answer that fails here pays nothing to a right answer in training, or (published rewards) pays everybody.
 """
 
 import re
@@ -12,24 +12,24 @@ from openrs.curation.rows import Out, Row
 from openrs.curation.settings import Verify
 from openrs.rewards.grading import Grade, Item, Judge, Rule, Verdict
 
-TEXT = "(not read as mathematics)"  # how the judge marks a gold that it compares letter by letter
+TEXT = "(not read as mathematics)"  # how the judge marks a reference answer that it compares letter by letter
 REMEMBERED = 300_000  # verdicts; answers repeat themselves (11,921 different ones in 40,315 rows)
 _WHY = {
-    Verdict.UNPARSEABLE_GOLD: "the gold cannot be read",
-    Verdict.INCORRECT: "the gold does not verify against itself",
-    Verdict.NO_ANSWER: "the gold does not verify against itself",
-    Verdict.TIMEOUT: "the judge found no end with the gold",
-    Verdict.CRASH: "the judge broke over the gold",
+    Verdict.UNPARSEABLE_GOLD: "the reference answer cannot be read",
+    Verdict.INCORRECT: "the reference answer does not verify against itself",
+    Verdict.NO_ANSWER: "the reference answer does not verify against itself",
+    Verdict.TIMEOUT: "the judge timed out on the reference answer",
+    Verdict.CRASH: "the judge crashed on the reference answer",
 }
 
 
 def gold_of(row: Row) -> str:
-    """The text that training reads the gold from: the solution, or the answer between dollars."""
+    """The text that training reads the reference answer from: the solution, or the answer between dollars."""
     return row.solution if row.solution is not None else f"${row.answer}$"
 
 
 class Golds:
-    """Asks the judge, of so many workers, once for each different gold. A context: leaving it ends the workers."""
+    """Asks a judge of so many workers once for each reference answer. Leaving the context ends the workers."""
 
     def __init__(self, settings: Verify, workers: int) -> None:
         self._rule, self._mend = Rule(settings.rule), settings.fix
@@ -55,7 +55,7 @@ class Golds:
             if again == Verdict.CORRECT:
                 results.append(other)
             elif verdict is None:
-                results.append(Out("the gold is read as text only", row.answer[:150]))
+                results.append(Out("the reference answer is read as text only", row.answer[:150]))
             else:
                 results.append(Out(_WHY[verdict], f"{row.answer[:150]} ({verdict.replace('_', ' ')})"))
         return results

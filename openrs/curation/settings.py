@@ -74,11 +74,11 @@ class Boxed(Settings):
 
 
 class Verify(Settings):
-    """The gold can be read, and an answer that repeats it is judged right: what the reward has to do in training."""
+    """The judge can read the reference answer and finds an answer that repeats it right, as it has to in training."""
 
     rule: Literal["corrected", "paper", "paper-cosine"] = "corrected"
     fix: bool = Field(True, description="\\frac12 becomes \\frac{1}{2} where only then it verifies; counted")
-    text: Literal["drop", "keep"] = Field("drop", description="golds that are no mathematics to the judge")
+    text: Literal["drop", "keep"] = Field("drop", description="reference answers that are not mathematics to the judge")
     timeout_seconds: float = Field(5.0, gt=0)
 
 
@@ -88,7 +88,9 @@ class Sampling(Settings):
     model: str = Field(description="a folder, or a hub repository")
     revision: str | None = Field(None, description="hub commit; as pinned, or the newest, when absent")
     dtype: Literal["bfloat16", "float32", "float16"] = "bfloat16"
-    prompt: str = Field(description="the user message; {problem} stands for the problem, {answer} for the gold")
+    prompt: str = Field(
+        description="the user message, with {problem} and {answer} for the problem and its reference answer"
+    )
     samples: int = Field(1, ge=1, description="completions per problem")
     temperature: float = Field(0.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
@@ -125,7 +127,7 @@ class Duplicates(Settings):
     ngram: int = Field(3, ge=1)
     permutations: int = Field(128, ge=16, le=1024)
     conflicts: Literal["drop", "keep_first"] = Field(
-        "drop", description="the same question with different answers: all go (one gold is wrong), or the first stays"
+        "drop", description="the same question with different answers: all go (one answer is wrong), or the first stays"
     )
 
 
@@ -154,7 +156,7 @@ class Difficulty(Sampling):
 
 
 class Language(Settings):
-    """English in Latin script; LaTeX is no language."""
+    """English in Latin script; LaTeX is not a language."""
 
     max_foreign: float = Field(0.1, ge=0, le=1, description="share of letters of another script")
     english: bool = Field(
@@ -274,7 +276,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> Curation:
 def _stages(given: Any, lines: Lines, faults: list[str], folder: Path) -> dict[str, Any]:
     stages: dict[str, Any] = {}
     if not isinstance(given, dict):
-        faults.append(f"{lines.get(('stages',), 'the recipe')}: stages is no `name: settings` list")
+        faults.append(f"{lines.get(('stages',), 'the recipe')}: stages is not a `name: settings` list")
         return stages
     for name, value in given.items():
         if value is False:

@@ -1,7 +1,7 @@
 """`openrs data show`: what one wants to see of a dataset before training on it. Nothing is changed and nothing removed.
 
-Every row is looked at for lengths, levels, copies and benchmark questions; golds are judged on a sample, because that
-takes milliseconds each.
+Every row is looked at for lengths, levels, copies and benchmark questions; reference answers are judged on a sample,
+because that takes milliseconds each.
 """
 
 import heapq
@@ -68,7 +68,7 @@ def look(
 ) -> Shown:
     """Look through a dataset. golds: how many different rows the judge is asked about, drawn by digest.
 
-    Raises UserError for a dataset that cannot be read at all. Benchmarks that cannot be had are said in `unchecked`.
+    Raises UserError for a dataset that cannot be read at all. Benchmarks that cannot be loaded are said in `unchecked`.
     """
     shown = Shown(str(source.path))
     with tempfile.TemporaryDirectory(prefix="openrs-show-") as scratch, Pool(workers) as pool:
@@ -213,7 +213,7 @@ def _golds(parts: Sequence[Path], shown: Shown, wanted: int, workers: int, progr
         return
     every = ((place(0, row), row) for part in parts for row in read_rows(part))
     rows = [row for _, row in heapq.nsmallest(wanted, every, key=lambda one: one[0])]
-    progress.say(f"judging {len(rows):,} golds")
+    progress.say(f"judging {len(rows):,} reference answers")
     with Golds(Verify(fix=False), workers) as asked:
         for row, out in zip(rows, asked.check(rows), strict=True):
             if isinstance(out, Out):

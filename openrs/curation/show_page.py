@@ -44,7 +44,7 @@ def sections(shown: Shown) -> list[tuple[str, Sequence[tuple[str, Finding]]]]:
     parts = [
         ("rows that cannot be used", shown.unreadable),
         ("copies", shown.copies),
-        (f"bad golds among {shown.judged:,} judged" if shown.judged else "", shown.golds),
+        (f"bad reference answers among {shown.judged:,} judged" if shown.judged else "", shown.golds),
         (compared, shown.overlap),
     ]
     return [(title, sorted(f.items(), key=lambda one: -one[1].count)) for title, f in parts if title]

@@ -55,8 +55,8 @@ def load_problems(data: "Data") -> Problems:
         shown = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "") + " (counted from 0)"
         raise UserError(
             f"{data.source}: {len(missing)} of {read} rows have no problem or answer: row {shown}",
-            "a reward cannot be computed without a gold",
-            "mend the rows, or set data.missing_answer: drop",
+            "a reward cannot be computed without a reference answer",
+            "fix the rows, or set data.missing_answer: drop",
         )
     if not problems:
         raise UserError(

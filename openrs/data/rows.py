@@ -37,7 +37,7 @@ def hub_rows(repo: str, revision: str | None, subset: str | None, split: str, fi
     """Rows of a hub data set: from the folder that `openrs fetch` brought, or from the hub.
 
     datasets does not find a fetched snapshot by the set's name when offline, but loads its folder. Raises UserError,
-    with `mend` for what else can be done, when it cannot be had.
+    with `fix` for what else can be done, when it cannot be loaded.
     """
     import datasets
 
@@ -49,7 +49,7 @@ def hub_rows(repo: str, revision: str | None, subset: str | None, split: str, fi
             rows = datasets.load_dataset(repo, name=subset, split=split, revision=revision)
     except Exception as error:  # noqa: BLE001 - the hub is a named fault boundary: it fails in dozens of ways
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"data set {repo} at {revision or 'main'} cannot be had: {reason}", fix=fix) from None
+        raise UserError(f"data set {repo} at {revision or 'main'} cannot be loaded: {reason}", fix=fix) from None
     yield from rows
 
 

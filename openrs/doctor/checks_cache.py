@@ -119,7 +119,7 @@ def model_folder(recipe: Recipe, refs: Sequence[Reference]) -> Path | None:
 
 
 def tokenizer_line(probe: Probe, folder: Path) -> Finding:
-    """The loaded tokenizer against tokenizer.json, by the guard that training uses, in a child process."""
+    """The loaded tokenizer against tokenizer.json, by the check that training uses, in a child process."""
     said = probe.run(sys.executable, "-P", "-m", "openrs.doctor.tokenizer_facts", str(folder))
     text = next((line for line in said.text.splitlines() if line.startswith("openrs:")), None)
     if text is None:

@@ -208,7 +208,7 @@ def writing(runs: Path, checkpoint: float) -> Finding:
                 os.fsync(file.fileno())
             pause = (time.perf_counter() - begin) / 8
     except OSError as error:
-        fix = "mend its owner or its space, or choose another place with --run"
+        fix = "change its owner, free some space, or choose another place with --run"
         return Finding("writing", "fail", f"{folder} cannot be written: {error.strerror}", "a volume for runs/", fix)
     finally:
         path.unlink(missing_ok=True)

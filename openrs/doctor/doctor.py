@@ -1,4 +1,4 @@
-"""`openrs doctor [RECIPE]`: what this machine has, what the recipe needs, and how to mend what is missing.
+"""`openrs doctor [RECIPE]`: what this machine has, what the recipe needs, and how to fix what is missing.
 
 Never imports torch: what needs it runs in child processes with a time limit. Exit 0, or 2 when a line failed.
 """
@@ -53,11 +53,11 @@ def code(lines: Sequence[Finding]) -> int:
 
 
 def render(lines: Sequence[Finding], name: str | None) -> str:
-    """The lines as a person reads them, what is to be mended below, and what runs here last."""
+    """The lines as a person reads them, what must be fixed below, and what runs here last."""
     width = max(len(line.name) for line in lines) + 2
     text = [wrapped(f"{MARKS[line.state]}  {line.name:{width}s}{line.found}", " " * (width + 6)) for line in lines]
     for state, head in (
-        ("fail", "to be mended:"),
+        ("fail", "to be fixed:"),
         ("warn", "slower or risky:"),
         ("unknown", "could not be found out:"),
     ):
@@ -66,7 +66,7 @@ def render(lines: Sequence[Finding], name: str | None) -> str:
             text += ["", head]
         for line in those:
             needed = f" needed: {line.needed}." if line.needed else ""
-            fix = f" mend: {line.fix}" if line.fix else ""
+            fix = f" fix: {line.fix}" if line.fix else ""
             text.append(wrapped(f"  {line.name}: {line.found}.{needed}{fix}", "    "))
     return "\n".join([*text, "", verdict(lines, name)]) + "\n"
 
@@ -84,7 +84,7 @@ def verdict(lines: Sequence[Finding], name: str | None) -> str:
             return f"{here} {name} does not: it needs {next(line.needed for line in lines if line.name == 'GPUs')}."
     subject = name or "this machine"
     if failed:
-        return f"{subject}: not yet; {', '.join(failed)} must be mended first"
+        return f"{subject}: not yet; {', '.join(failed)} must be fixed first"
     return f"{subject}: ready"
 
 

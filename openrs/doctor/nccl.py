@@ -54,7 +54,7 @@ def mode_of(environ: Mapping[str, str]) -> Mode:
     word = environ.get("OPENRS_NCCL", "").strip().lower() or "auto"
     if word not in MODES:
         raise UserError(
-            f"OPENRS_NCCL={word} is no mode", fix="auto (measured), safe (no P2P), or off (NCCL's own defaults)"
+            f"OPENRS_NCCL={word} is not a mode", fix="auto (measured), safe (no P2P), or off (NCCL's own defaults)"
         )
     return word
 

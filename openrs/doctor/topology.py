@@ -45,7 +45,7 @@ class Topology:
 
 
 def parse_matrix(text: str) -> Topology | None:
-    """`nvidia-smi topo -m` as data; None when there is no matrix in it. A cell that is no known link is `unknown`."""
+    """`nvidia-smi topo -m` as data; None when it has no matrix. A cell that is not a known link is `unknown`."""
     devices: list[str] = []
     rows: dict[int, list[str]] = {}
     for line in text.splitlines():

@@ -62,7 +62,7 @@ class EngineProcess:
             raise RunFailure(
                 f"{self.name} ended with status {status}{said}",
                 "it ran out of memory, perhaps, or the GPU failed",
-                f"the same command draws only what is missing; all that it said: {self.log}",
+                f"the same command generates only what is missing; all that it said: {self.log}",
             )
         message: dict[str, Any] = json.loads(line)
         if "refused" in message:

@@ -1,7 +1,7 @@
 """An engine in a process of its own: `python -m openrs.evaluation.engine_process`, started by engine_pool.py.
 
 It imports what its engine needs. Then lines of JSON come in: its log and settings, then batches; lines of JSON go
-out: {"ready": true} or {"refused": [what, why, mend]}, then {"samples": [...]}. It ends when its input ends.
+out: {"ready": true} or {"refused": [what, why, fix]}, then {"samples": [...]}. It ends when its input ends.
 """
 
 import json

@@ -66,7 +66,7 @@ def evaluations_in(path: Path) -> list[Path]:
     """Folders with shards: `path` itself, or those in its eval/. Raises UserError when there is none."""
     found = [path] if (path / "shards").is_dir() else sorted(p.parent for p in path.glob("eval/*/shards") if p.is_dir())
     if not found:
-        what = "has no shards" if path.is_dir() else "is no folder"
+        what = "has no shards" if path.is_dir() else "is not a folder"
         raise UserError(f"{path} {what}", fix="give an evaluation's folder (runs/NAME/eval/MODEL), or a run")
     return found
 
@@ -75,7 +75,7 @@ def part_at(path: Path) -> Part:
     record = read_record(path)
     cut = record.get("shard") if record is not None else None
     if record is None or not isinstance(cut, dict):
-        raise UserError(f"{path} is no shard of an evaluation", fix="take it away, or give the shards' folders")
+        raise UserError(f"{path} is not a shard of an evaluation", fix="take it away, or give the shards' folders")
     shard = Shard(cut["number"], cut["of"])
     try:
         done = json.loads((path / DONE).read_text(encoding="utf-8"))

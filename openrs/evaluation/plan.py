@@ -171,7 +171,7 @@ def requests_for(
 
 
 def hashes_of(rows: Sequence[EvalProblem], encoded: Sequence[Encoded], ids: Sequence[Sequence[int]]) -> dict[str, str]:
-    """What was asked, as lighteval 0.13 hashes it (`hash_full_prompts` as up to 0.12), and `problems` with the golds.
+    """What was asked, as lighteval 0.13 hashes it (`hash_full_prompts` as up to 0.12); `problems` has answers too.
 
     The token ids are those that the model gets: one BOS or two.
     """
@@ -184,7 +184,7 @@ def hashes_of(rows: Sequence[EvalProblem], encoded: Sequence[Encoded], ids: Sequ
 
 
 def problems_digest(rows: Sequence[EvalProblem]) -> str:
-    """Changes with every id, every prompt and every gold."""
+    """Changes with every id, every prompt and every reference answer."""
     return digest(json.dumps([[row.id, row.prompt, row.gold] for row in rows]))
 
 

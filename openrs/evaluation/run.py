@@ -53,7 +53,7 @@ def evaluate(
 ) -> dict[str, Any] | None:
     """Draw the samples that are missing, judge them, and write scores.json; returns its content.
 
-    With a shard only its samples are drawn, into shards/ of the folder, and nothing is scored: returns None. Engines in
+    With a shard only its samples are generated, into shards/ of the folder, and nothing is scored: None. Engines in
     processes of their own start at once and import while this one plans; `apart`: so does one that could run here.
     Raises UserError for unusable models, benchmarks and settings, and when `folder` holds an evaluation made otherwise;
     RunFailure when an engine dies.

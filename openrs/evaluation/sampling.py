@@ -135,7 +135,7 @@ class Samples:
 
 
 def key_of(row: Mapping[str, Any], path: Path) -> Key:
-    """Benchmark, problem and sample of a line of samples.jsonl. Raises UserError for one that is no finished sample."""
+    """Benchmark, problem and sample of a line of samples.jsonl. Raises UserError where it is not a finished sample."""
     kinds = {
         "benchmark": str, "problem": str, "sample": int, "tokens": int, "tokens_hash": str, "finish": str,
         "text": str, "verdict": str, "answer": str,
@@ -144,7 +144,7 @@ def key_of(row: Mapping[str, Any], path: Path) -> Key:
     if wrong:
         raise UserError(
             f"{path} has a line without {' and '.join(wrong)}",
-            "it is no journal of an evaluation, or was changed by hand",
+            "it is not a journal of an evaluation, or was changed by hand",
             "move the file away to sample anew",
         )
     return row["benchmark"], row["problem"], row["sample"]

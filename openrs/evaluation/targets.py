@@ -70,13 +70,13 @@ def evaluate_model(
     with signals.install_handlers(), Judge(judges(), timeout=JUDGE_SECONDS) as judge:
         for target in targets:
             folder = keep.evaluation(target.label)
-            with disk_full_said(folder, "draws only what is missing"):
+            with disk_full_said(folder, "generates only what is missing"):
                 scores = evaluate(target, settings, folder, progress, judge, shard=cut, apart=apart)
             if scores is not None:
                 found.append(scores)
                 print_scores(progress, target.label, scores, folder)
             elif cut is not None:
-                progress.say(f"shard {shard} is drawn; openrs evaluate --merge {folder} puts all of them together")
+                progress.say(f"shard {shard} is generated; openrs evaluate --merge {folder} puts all of them together")
     return found
 
 

@@ -35,7 +35,7 @@ def export(run: Run, step: int | None = None, to: Path | None = None) -> Path:
             write_text(folder / "README.md", card(run, recipe, number))  # results may be new
             return folder
         if not folder.is_dir() or any(folder.iterdir()):
-            raise UserError(f"{folder} is there and is no export of this checkpoint", fix="give another --to")
+            raise UserError(f"{folder} is there and is not an export of this checkpoint", fix="give another --to")
         folder.rmdir()
     reason = checkpoints.find_corruption(source)
     if reason is not None:

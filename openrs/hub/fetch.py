@@ -1,6 +1,6 @@
 """`openrs fetch`: everything a recipe needs from the hub, at pinned commits, whole and checked; afterwards no network.
 
-Exit 0: all there and checked. 2: it cannot be had so. 75: the hub stays away or Ctrl-C; the same command goes on.
+Exit 0: all there and checked. 2: it cannot be fetched. 75: the hub stays away, or Ctrl-C; the same command resumes.
 """
 
 import contextlib

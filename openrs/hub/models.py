@@ -12,7 +12,7 @@ def local_model(name: str, revision: str | None = None) -> Path:
     """The folder of a model: `name` itself, or the hub's files at `revision`, from the cache or fetched and checked.
 
     A hub name without a revision is taken as it is pinned (openrs/hub/pins.yaml), else as the hub has it today.
-    Raises UserError for a folder that is not there or is no model, and when the hub cannot give it.
+    Raises UserError for a folder that is not there or is not a model, and when the hub cannot give it.
     """
     if is_hub_name(name):
         return _of_hub(name, revision)
@@ -22,7 +22,7 @@ def local_model(name: str, revision: str | None = None) -> Path:
             f"there is no model folder {name}", fix="give a folder, a hub repository (owner/name), or a run's name"
         )
     if not (folder / "config.json").is_file():
-        raise UserError(f"{name} is no model folder: it has no config.json", fix="give the folder that has it")
+        raise UserError(f"{name} is not a model folder: it has no config.json", fix="give the folder that has it")
     return folder
 
 
@@ -58,7 +58,7 @@ def config_of(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"{folder / 'config.json'} cannot be read: {error}") from None
     if not isinstance(config, dict):
-        raise UserError(f"{folder / 'config.json'} is no JSON object")
+        raise UserError(f"{folder / 'config.json'} is not a JSON object")
     return config
 
 

@@ -100,7 +100,7 @@ def reference(kind: Kind, repo: str, purpose: str, revision: str | None = None, 
     moves = COMMIT.fullmatch(chosen) is None and BEGINNING.fullmatch(chosen) is None
     if moves and revision is not None and not allow_unpinned:
         raise UserError(
-            f"{purpose}: revision {revision} of {kind} {repo} is no commit",
+            f"{purpose}: revision {revision} of {kind} {repo} is not a commit",
             "a branch or a tag can move",
             "give the commit's 40 hexadecimal digits (or its first 7 or more)",
         )

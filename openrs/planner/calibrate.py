@@ -133,7 +133,7 @@ def _scaled(assumed: Assumptions, factors: Mapping[str, float]) -> Assumptions:
 def summary(calibration: Calibration, gpu: Gpu, data: str) -> list[str]:
     """What `openrs plan --from` says above the plan, for a plan on `gpu` with the problems of `data`."""
     lines = [
-        f"learned from {calibration.steps} steps on {calibration.gpu.name}:",
+        f"calibrated on {calibration.steps} steps on {calibration.gpu.name}:",
         *(f"  {line}" for line in calibration.lines),
     ]
     if calibration.gpu.measured_only != gpu.measured_only:

@@ -75,7 +75,7 @@ def _window(workload: Workload) -> tuple[Workload, list[Change]] | None:
     longest = workload.prompt_cap + workload.completion_cap
     if not workload.vllm or workload.window <= longest:
         return None
-    why = "vLLM wants room in its cache for one sequence of this length; none is longer than prompt and completion"
+    why = "vLLM needs room in its cache for one sequence of this length; none is longer than prompt and completion"
     return replace(workload, window=longest), [Change("grpo.vllm_max_model_length", str(longest), why)]
 
 

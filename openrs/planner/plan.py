@@ -169,7 +169,7 @@ def _notes(workload: Workload, price: float | None, node_memory: float | None, a
             )
             if engine.kv_tokens < needed:
                 notes.append(
-                    f"vLLM's cache holds {engine.kv_tokens:,} tokens, the batch wants about {needed:,}:"
+                    f"vLLM's cache holds {engine.kv_tokens:,} tokens, the batch needs about {needed:,}:"
                     " it generates in waves, which costs time"
                 )
     need = host_bytes(workload)
@@ -245,7 +245,7 @@ def parse_assumptions(given: Sequence[str], base: Assumptions = ASSUMED) -> Assu
         try:
             values[name] = float(number)
         except ValueError:
-            raise UserError(f"--assume {text}: {number!r} is no number", fix="e.g. --assume train_flops=0.4") from None
+            raise UserError(f"--assume {text}: {number!r} is not a number", fix="e.g. --assume link=0.4") from None
         if not 0 < values[name] < float("inf"):
             raise UserError(f"--assume {text}: must be above 0")
     return replace(base, **values)

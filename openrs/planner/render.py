@@ -64,7 +64,7 @@ def render(
     layouts: Sequence[tuple[str, ResourcePlan]],
     lines: Sequence[str],
 ) -> str:
-    """The whole answer of `openrs plan`. lines: what was learned from a run, if one was named."""
+    """The whole answer of `openrs plan`. lines: what was calibrated on a run, if one was named."""
     blocks = [
         "\n".join([*head(mine), *lines]),
         memory(mine),
@@ -166,7 +166,7 @@ def table(title: str, rows: Sequence[tuple[str, ResourcePlan]]) -> str:
 
 
 def assumptions(plan: ResourcePlan) -> str:
-    lines = ["assumed (change with --assume NAME=NUMBER, or learn from a run with --from RUN)"]
+    lines = ["assumed (change with --assume NAME=NUMBER, or calibrate on a run with --from RUN)"]
     for name, value, reason in described(plan.assumed):
         usual = getattr(ASSUMED, name)
         given = f"{value:.3g}" if value == usual else f"{value:.3g} instead of {usual:.3g}"

@@ -172,7 +172,7 @@ def _json_object(line: bytes) -> tuple[dict[str, Any] | None, str]:
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """Rows of a journal that may be in use: a torn last line is left out. A missing file has no rows.
 
-    Raises UserError naming the line when any other line is no JSON object.
+    Raises UserError naming the line when any other line is not a JSON object.
     """
     for line in json_lines(path) if path.is_file() else ():
         if not line.ended:

@@ -102,7 +102,7 @@ def test_a_users_own_prompt(tmp_path):
     ("text", "said"),
     [
         ("", "no benchmark in it"),
-        ("mine: 3\n", "mine.yaml:1: mine is no"),
+        ("mine: 3\n", "mine.yaml:1: mine is not a"),
         ("mine:\n  question: q\n", "mine.rows: Field required"),
         (MINE + "  glod: x\n", "mine.yaml:6: there is no setting mine.glod; did you mean mine.gold?"),
         (MINE.replace("expr", "word"), "mine.yaml:5: mine.gold_kind"),
@@ -118,7 +118,7 @@ def test_faults_in_a_definition_are_named(tmp_path, text, said):
 
 @pytest.mark.parametrize(
     ("prompt", "said"),
-    [("no question", "has no {Question}"), ("{Question} {answer}", "no template"), ("{Question", "no template")],
+    [("no question", "has no {Question}"), ("{Question} {answer}", "not a template"), ("{Question", "not a template")],
 )
 def test_a_prompt_that_asks_nothing_is_refused(tmp_path, prompt, said):
     (tmp_path / "p.txt").write_text(prompt)

@@ -242,7 +242,7 @@ def test_temperature_zero_is_greedy(made_model, encoded):
     [
         (lambda folder: (folder / "model.safetensors").write_bytes(b"no"), "cannot be loaded"),
         (lambda folder: (folder / "model.safetensors").unlink(), "cannot be loaded"),
-        (lambda folder: (folder / "tokenizer.json").write_text("{}"), "no tokenizer|cannot be loaded"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{}"), "not a tokenizer|cannot be loaded"),
     ],
 )
 def test_a_model_that_cannot_be_loaded_is_refused(made_model, tmp_path, break_it, said):

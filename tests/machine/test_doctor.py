@@ -341,7 +341,7 @@ def test_the_hub_answers_and_tells_the_time(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_tokenizer_of_a_model_folder(shared_data: Path) -> None:
-    """Really loaded, in a child process, by the guard that training uses."""
+    """Really loaded, in a child process, by the check that training uses."""
     line = checks_cache.tokenizer_line(Probe(120.0), shared_data / "tokenizer")
     assert line.state == "ok", line
     assert "round trip, 1 BOS" in line.found

@@ -319,7 +319,7 @@ def test_no_gpu_is_a_cpu() -> None:
 def test_assumptions_have_reasons_and_can_be_changed() -> None:
     assert set(REASONS) == set(type(ASSUMED).__slots__)
     assert parse_assumptions(["train_flops=0.7"]).train_flops == 0.7
-    for bad, said in (("speed=1", "no assumption speed"), ("link=fast", "no number"), ("link=0", "above 0")):
+    for bad, said in (("speed=1", "no assumption speed"), ("link=fast", "not a number"), ("link=0", "above 0")):
         with pytest.raises(UserError, match=said):
             parse_assumptions([bad])
 

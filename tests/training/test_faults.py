@@ -166,7 +166,7 @@ def test_a_hub_that_never_answers_does_not_hold_a_run_that_is_done(tmp_path: Pat
         code, said = runs.openrs(command, nobody_waits_long_for_a_hub, **hub.environment)
     assert code == 0, said
     assert "pushing 1 checkpoints to me/tiny (Ctrl-C, or 0.15 minutes without one that gets there: for later)" in said
-    assert "1 checkpoints are not pushed, for 0.15 minutes none got to me/tiny; the same command goes on" in said
+    assert "1 checkpoints are not pushed, for 0.15 minutes none got to me/tiny; the same command resumes" in said
     assert [path.name for path in (run / "uploads").iterdir()] == ["step-000005"]
     with PushHub() as hub:
         code, said = runs.openrs(command, uploads_in_a_hurry, **hub.environment)
