@@ -13,7 +13,7 @@ from typing import Any
 
 from openrs.curation.rows import Row
 from openrs.curation.settings import Curation, Source
-from openrs.data.rows import MISSING, cell, column_names, hub_rows
+from openrs.data.rows import MISSING, cell, column_names, data_files, hub_rows
 from openrs.errors import UserError
 from openrs.run.files import json_lines, sha256
 
@@ -76,20 +76,7 @@ def files_of(source: Source) -> list[Path] | None:
     """The files of a source, None for a hub data set. Raises UserError when there is none."""
     if source.hub is not None:
         return None
-    return [file for path in _list(source.path) for file in _files_at(Path(path).expanduser())]
-
-
-def _files_at(path: Path) -> list[Path]:
-    if path.is_dir():
-        found = sorted(p for p in path.iterdir() if p.suffix in {".jsonl", ".parquet"})
-        if found:
-            return found
-        raise UserError(f"{path} has no .jsonl or .parquet file in it", fix="give a folder with raw problems in it")
-    if not path.is_file():
-        raise UserError(f"there is no file {path}", fix="give a path, a folder, or a hub data set (owner/name)")
-    if path.suffix not in {".jsonl", ".parquet"}:
-        raise UserError(f"{path} is neither .jsonl nor .parquet", fix="convert it to one of the two")
-    return [path]
+    return [file for path in _list(source.path) for file in data_files(Path(path).expanduser())]
 
 
 def identity(source: Source) -> Mapping[str, Any]:

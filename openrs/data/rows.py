@@ -12,6 +12,20 @@ Row = Mapping[str, Any]
 MISSING: Any = object()
 
 
+def data_files(path: Path) -> list[Path]:
+    """The JSONL and parquet files at a path: itself, or those in a folder. Raises UserError when there is none."""
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix in {".jsonl", ".parquet"})
+        if not files:
+            raise UserError(f"{path} has no .jsonl or .parquet file in it", fix="give a folder with such files in it")
+        return files
+    if not path.is_file():
+        raise UserError(f"there is no file {path}", fix="give a file, a folder, or a hub data set (owner/name)")
+    if path.suffix not in {".jsonl", ".parquet"}:
+        raise UserError(f"{path} is neither .jsonl nor .parquet", fix="convert it to one of the two")
+    return [path]
+
+
 def jsonl_rows(path: Path) -> Iterator[Row]:
     """Rows of a JSONL file; blank lines are passed over. Raises UserError with the line's number."""
     for line in json_lines(path):
