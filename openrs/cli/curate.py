@@ -67,7 +67,7 @@ def show(args: argparse.Namespace) -> int:
     columns = {name: column for name in ("problem", "answer") if (column := getattr(args, name)) is not None}
     source = Source.model_validate({"path": args.path, "revision": args.revision, "allow_unpinned": True, **columns})
     shown = dataset.look(
-        source, benchmarks=args.benchmarks, data=args.data, golds=args.references, workers=_workers(args.workers),
+        source, benchmarks=args.benchmarks, data=args.data, references=args.references, workers=_workers(args.workers),
         progress=Progress(stream=sys.stderr),
     )  # fmt: skip
     if args.html is not None:

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from openrs.curation.picture import funnel
-from openrs.curation.references import gold_of
+from openrs.curation.references import reference_answer
 from openrs.curation.rows import Gone, Row, read_gone, read_rows
 from openrs.curation.settings import Curation, Decontaminate
 from openrs.curation.steps import Step
@@ -99,8 +99,8 @@ def _bars(stages: Sequence[Stage]) -> list[tuple[str, int, int]]:
 def _kept(row: Row) -> dict[str, Any]:
     rate = row.right / row.samples if row.samples and row.right is not None else None
     return {
-        "id": row.id, "source": row.source, "problem": row.problem, "solution": gold_of(row), "answer": row.answer,
-        "level": row.level, "tokens": row.tokens, "pass_rate": rate, "samples": row.samples,
+        "id": row.id, "source": row.source, "problem": row.problem, "solution": reference_answer(row),
+        "answer": row.answer, "level": row.level, "tokens": row.tokens, "pass_rate": rate, "samples": row.samples,
     }  # fmt: skip
 
 

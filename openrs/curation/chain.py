@@ -14,7 +14,7 @@ from typing import Any
 from openrs.config.schema import Evaluation, Settings
 from openrs.curation import decontaminate, draw, duplicates, sources
 from openrs.curation.pool import Pool
-from openrs.curation.references import Golds
+from openrs.curation.references import ReferenceJudge
 from openrs.curation.rows import PART_BYTES, PART_ROWS, Out, Row, read_rows
 from openrs.curation.settings import (
     Curation,
@@ -207,8 +207,8 @@ def _row_task(settings: Settings, step: Step, before: Step, index: int, question
 
 
 def _verify(chain: Chain, settings: Verify, step: Step, before: Step) -> dict[str, Any]:
-    with Golds(settings, chain.pool.workers) as golds:
-        _here(chain, step, before, golds.check)
+    with ReferenceJudge(settings, chain.pool.workers) as references:
+        _here(chain, step, before, references.check)
     before_, after = (dict(_answers(one)) for one in (before, step))
     return {"answers rewritten": sum(before_[number] != answer for number, answer in after.items())}
 
@@ -224,8 +224,8 @@ def _duplicates(chain: Chain, settings: Duplicates, step: Step, before: Step) ->
     keys = [step.path / f"keys-{index:05d}" for index in range(len(before.parts()))]
     tasks = [(settings, before, n, key) for n, key in enumerate(keys) if not key.with_suffix(".npz").is_file()]
     _each(chain, step.name, _keys_task, tasks, before)
-    with Golds(Verify(), chain.pool.workers) as golds:
-        found = duplicates.find(before.parts(), keys, settings, golds.same)
+    with ReferenceJudge(Verify(), chain.pool.workers) as references:
+        found = duplicates.find(before.parts(), keys, settings, references.same)
     _put_all(step, before, lambda row: found.gone.get(row.number, row))
     for key in keys:
         key.with_suffix(".npz").unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from openrs.config.schema import Evaluation
-from openrs.curation.references import gold_of
+from openrs.curation.references import reference_answer
 from openrs.curation.rows import Out, Row
 from openrs.curation.settings import Difficulty, Form, Sampling
 from openrs.curation.stages import form
@@ -134,7 +134,7 @@ def _opinion(row: Row | Out, verdicts: Mapping[str, Counter[str]]) -> Row | Out:
 
 
 def _digest(row: Row) -> str:
-    return fingerprint(row.problem, gold_of(row))
+    return fingerprint(row.problem, reference_answer(row))
 
 
 def _verdicts(
@@ -152,7 +152,7 @@ def _verdicts(
         _digest(row): EvalProblem(
             _digest(row),
             row.problem,
-            gold_of(row),
+            reference_answer(row),
             settings.prompt.replace("{problem}", row.problem).replace("{answer}", row.answer),
         )
         for row in rows

@@ -19,7 +19,7 @@ from openrs.curation.text import digest, shingles, signature, tokens
 
 MOST_COMPARED = 20  # earlier rows of a bucket that a row is compared with
 Same = Callable[[Sequence[tuple[str, str]]], list[bool]]
-"""Whether pairs of answers are the same (golds.py asks the judge)."""
+"""Whether pairs of answers are the same (references.py asks the judge)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,7 @@ def test_a_users_own_prompt(tmp_path):
     [
         ("", "no benchmark in it"),
         ("mine: 3\n", "mine.yaml:1: mine is not a"),
-        ("mine:\n  question: q\n", "mine.rows: Field required"),
+        ("mine:\n  question: q\n", "mine.rows is missing"),
         (MINE + "  glod: x\n", "mine.yaml:6: there is no setting mine.glod; did you mean mine.gold?"),
         (MINE.replace("expr", "word"), "mine.yaml:5: mine.gold_kind"),
         (MINE.replace("rows: 2", "rows: 0"), "mine.yaml:2: mine.rows"),

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from openrs.config.load import load, to_yaml
+from openrs.config.names import Layout
 from openrs.config.schema import Recipe
 from openrs.errors import EXIT_DONE, EXIT_REFUSED, UserError
 from openrs.planner.calibrate import calibrate
@@ -108,7 +109,7 @@ def test_decoding_against_the_authors_logs_on_an_a40(problems: int, tokens: int,
 def test_other_layouts_keep_completions_and_micro_batch(
     gpus: int, layout: str, trainers: int, accumulation: int
 ) -> None:
-    other = job(gpus=gpus, layout=layout)
+    other = job(gpus=gpus, layout=Layout(layout))
     assert (other.trainers, other.accumulation, other.micro, other.completions) == (trainers, accumulation, 6, 72)
     assert other.calls == 1
 
@@ -117,7 +118,7 @@ def test_gpus_that_would_change_the_gradient_are_refused() -> None:
     with pytest.raises(UserError, match="72 completions a step cannot be shared by 5 trainers"):
         plan(sketch(), gpus=5)
     with pytest.raises(UserError, match="1, 2, 3, 4, 6, 12 GPUs, and one more that generates"):
-        plan(sketch(), gpus=1, layout="split")
+        plan(sketch(), gpus=1, layout=Layout.SPLIT)
 
 
 def test_lora_trains_adapters_and_holds_no_reference() -> None:
