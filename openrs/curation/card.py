@@ -81,8 +81,8 @@ def write_output(
         path.relative_to(out).as_posix(): sha256(path) for path in (data, removed, out / "card.svg", out / "README.md")
     }
     write_json(out / "manifest.json", _manifest(recipe, tree, identities, stages, files))
-    told = ", ".join(f"{stage.name} {stage.kept:,}" for stage in stages)
-    progress.say(f"{told}\n{rows:,} rows: {data}  (card: {out / 'README.md'}, removed rows: {removed})")
+    counts = ", ".join(f"{stage.name} {stage.kept:,}" for stage in stages)
+    progress.say(f"{counts}\n{rows:,} rows: {data}  (card: {out / 'README.md'}, removed rows: {removed})")
     return data
 
 
@@ -182,9 +182,11 @@ def markdown(
     lines += [f"| {code(one.name)} | {one.rows:,} | {one.rows - one.kept:,} | {one.kept:,} |" for one in stages]
     lines += ["", "## Sources", ""]
     for name, facts in identities.items():
-        told = ", ".join(f"{code(file)} (SHA-256 `{digest[:16]}…`)" for file, digest in facts.get("files", {}).items())
-        told = told or f"{code(str(facts.get('hub')))} at {code(str(facts.get('commit') or facts.get('revision')))}"
-        lines.append(f"- {code(name)}: {stages[0].facts['sources'][name]:,} rows from {told}")
+        origin = ", ".join(
+            f"{code(file)} (SHA-256 `{digest[:16]}…`)" for file, digest in facts.get("files", {}).items()
+        )
+        origin = origin or f"{code(str(facts.get('hub')))} at {code(str(facts.get('commit') or facts.get('revision')))}"
+        lines.append(f"- {code(name)}: {stages[0].facts['sources'][name]:,} rows from {origin}")
     lines += ["", "## What was taken out, and why", ""]
     for one in stages:
         if one.reasons or one.facts:

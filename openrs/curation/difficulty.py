@@ -79,10 +79,10 @@ class Opinions(Judge):
 
     @staticmethod
     def _opinion(text: str) -> Grade:
-        said = re.findall(r"\b(KEEP|REMOVE)\b", text)
-        if not said:
+        words = re.findall(r"\b(KEEP|REMOVE)\b", text)
+        if not words:
             return Grade(Verdict.NO_ANSWER, "", "", 0.0)
-        return Grade(Verdict.CORRECT if said[-1] == "KEEP" else Verdict.INCORRECT, "", said[-1], 0.0)
+        return Grade(Verdict.CORRECT if words[-1] == "KEEP" else Verdict.INCORRECT, "", words[-1], 0.0)
 
 
 def ask(
@@ -128,9 +128,9 @@ def _by_rate(row: Row, verdicts: Counter[str], settings: Difficulty) -> Row | Ou
 def _opinion(row: Row | Out, verdicts: Mapping[str, Counter[str]]) -> Row | Out:
     if isinstance(row, Out):
         return row
-    said = verdicts[_digest(row)]
-    removes = said["incorrect"]
-    return Out("the model would remove it", f"{removes} of {said.total()}") if removes > said["correct"] else row
+    counts = verdicts[_digest(row)]
+    removes = counts["incorrect"]
+    return Out("the model would remove it", f"{removes} of {counts.total()}") if removes > counts["correct"] else row
 
 
 def _digest(row: Row) -> str:

@@ -157,8 +157,8 @@ def _exact(table: _Keys, same_text: Sequence[Any], parts: Sequence[Path], settin
         if first in conflicting and settings.conflicts == "drop":
             answers = " | ".join(dict.fromkeys(known[int(p)][1][:60] for p in group))
             for index, position in enumerate(group):
-                told = f"first of {len(group)}: {answers}" if index == 0 else answers
-                gone[int(position)] = Out("same question, different answers", told, known[first][0])
+                detail = f"first of {len(group)}: {answers}" if index == 0 else answers
+                gone[int(position)] = Out("same question, different answers", detail, known[first][0])
             continue
         seen = {int(table.exact[first])}
         for position in group[1:]:

@@ -228,16 +228,16 @@ def _references(parts: Sequence[Path], shown: Shown, wanted: int, workers: int, 
 
 
 def as_json(shown: Shown) -> dict[str, Any]:
-    def told(findings: dict[str, Finding]) -> dict[str, int]:
+    def counts(findings: dict[str, Finding]) -> dict[str, int]:
         return {reason: finding.count for reason, finding in findings.items()}
 
     return {
         "path": shown.path, "rows": shown.rows, "readable": shown.readable, "unique_prompts": shown.unique,
-        "unreadable": told(shown.unreadable), "levels": dict(shown.levels), "sources": dict(shown.sources),
+        "unreadable": counts(shown.unreadable), "levels": dict(shown.levels), "sources": dict(shown.sources),
         "answers": dict(shown.answers), "characters": shown.length_quantiles, "pass_rates": dict(shown.rates),
-        "copies": told(shown.copies), "facts": shown.facts,
-        "references": {"judged": shown.judged, "bad": told(shown.references)},
-        "benchmarks": {"compared": shown.benchmarks, "found": told(shown.overlap), "unchecked": shown.unchecked},
+        "copies": counts(shown.copies), "facts": shown.facts,
+        "references": {"judged": shown.judged, "bad": counts(shown.references)},
+        "benchmarks": {"compared": shown.benchmarks, "found": counts(shown.overlap), "unchecked": shown.unchecked},
         "examples": [{"place": r.place, "problem": r.problem, "reference": reference_answer(r)}
                      for r in shown.examples],
     }  # fmt: skip

@@ -183,8 +183,8 @@ def _text(value: Any, part: str, longest: int) -> tuple[str, str]:
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str | int | float):
         value = value[0]  # OlympiadBench's final_answer
     if part == "problem" and isinstance(value, list):
-        said = [m.get("content") for m in value if isinstance(m, Mapping) and m.get("role", "user") == "user"]
-        value = said[-1] if said else value
+        messages = [m.get("content") for m in value if isinstance(m, Mapping) and m.get("role", "user") == "user"]
+        value = messages[-1] if messages else value
     if value is MISSING or value is None:
         return "", ""
     if part == "answer" and isinstance(value, int | float) and not isinstance(value, bool):

@@ -29,7 +29,7 @@ def lines(probe: Probe, recipe: Recipe | None, nvidia: Nvidia, *, quick: bool) -
     found: list[Finding] = []
     hub_time = None
     if not quick:
-        found.append(torch_line(probe, len(nvidia.cards)))
+        found.append(torch_line(probe, len(nvidia.gpus)))
     if recipe is None:
         return found, hub_time
     try:
@@ -50,14 +50,14 @@ def lines(probe: Probe, recipe: Recipe | None, nvidia: Nvidia, *, quick: bool) -
 
 def torch_line(probe: Probe, gpus: int) -> Finding:
     """torch as a child process sees it: its version, CUDA, and a product on every GPU."""
-    said = probe.run(sys.executable, "-P", "-m", "openrs.doctor.torch_facts")
-    text = next((line for line in said.text.splitlines() if line.startswith("openrs:")), None)
+    result = probe.run(sys.executable, "-P", "-m", "openrs.doctor.torch_facts")
+    text = next((line for line in result.text.splitlines() if line.startswith("openrs:")), None)
     fix = "scripts/setup installs it; with GPUs the CUDA lock, and a driver >= 580"
     if text is None:
-        last = next((line for line in reversed(said.text.splitlines()) if line.strip()), said.why)
+        last = next((line for line in reversed(result.text.splitlines()) if line.strip()), result.why)
         if "No module named 'torch'" in last:
             return Finding("torch", "warn", "not installed", "only needed to train and to evaluate", fix)
-        return Finding("torch", "fail" if said.code is not None else "unknown", last[:200], "torch that works", fix)
+        return Finding("torch", "fail" if result.code is not None else "unknown", last[:200], "torch that works", fix)
     facts = json.loads(text.removeprefix("openrs:"))
     found = f"{facts['version']}, " + (
         f"CUDA {facts['cuda']}, NCCL {facts['nccl']}, a product right on each of {facts['gpus']} GPUs"
@@ -120,10 +120,10 @@ def model_folder(recipe: Recipe, refs: Sequence[Reference]) -> Path | None:
 
 def tokenizer_line(probe: Probe, folder: Path) -> Finding:
     """The loaded tokenizer against tokenizer.json, by the check that training uses, in a child process."""
-    said = probe.run(sys.executable, "-P", "-m", "openrs.doctor.tokenizer_facts", str(folder))
-    text = next((line for line in said.text.splitlines() if line.startswith("openrs:")), None)
+    result = probe.run(sys.executable, "-P", "-m", "openrs.doctor.tokenizer_facts", str(folder))
+    text = next((line for line in result.text.splitlines() if line.startswith("openrs:")), None)
     if text is None:
-        last = next((line for line in reversed(said.text.splitlines()) if line.strip()), said.why)
+        last = next((line for line in reversed(result.text.splitlines()) if line.strip()), result.why)
         return Finding("tokenizer", "unknown", last[:200], "the ids of tokenizer.json", "scripts/setup")
     fix = "fetch the model again; a folder of your own: save it with the class that transformers loads"
-    return judged("tokenizer", said.code == 0, text.removeprefix("openrs:"), "the ids of tokenizer.json", fix)
+    return judged("tokenizer", result.code == 0, text.removeprefix("openrs:"), "the ids of tokenizer.json", fix)

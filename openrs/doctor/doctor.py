@@ -26,14 +26,14 @@ def examine(recipe: Recipe | None, runs: Path, probe: Probe, *, quick: bool) -> 
     """All lines. recipe None: the machine alone. quick: only what answers at once, for health checks."""
     mine, found = _plan(recipe)
     gpus = mine.workload.gpus if mine is not None else 0
-    cards = nvidia.look(probe)
+    devices = nvidia.look(probe)
     found = [checks_system.python(), checks_system.packages(), *found]
-    found += checks_gpu.lines(probe, cards, mine, quick=quick)
-    there = gpus or len(checks_gpu.visible(cards.cards))
+    found += checks_gpu.lines(probe, devices, mine, quick=quick)
+    there = gpus or len(checks_gpu.visible(devices.gpus))
     found += checks_system.limits(there)
     found += [checks_system.processors(probe, mine), checks_system.memory(probe, mine)]
     found += checks_system.volumes(mine, runs)
-    cached, hub_time = checks_cache.lines(replace(probe, limit=SLOW_LIMIT), recipe, cards, quick=quick)
+    cached, hub_time = checks_cache.lines(replace(probe, limit=SLOW_LIMIT), recipe, devices, quick=quick)
     if not quick:
         found.append(checks_system.writing(runs, mine.disk.checkpoint if mine is not None else 0.0))
     return [*found, checks_system.clock(hub_time), *cached, checks_system.container(probe)]
@@ -102,10 +102,10 @@ def require_gpus(recipe: Recipe, name: str) -> None:
     wanted = recipe.hardware.gpus
     if not wanted:
         return
-    cards = nvidia.look(Probe())
-    here = len(checks_gpu.visible(cards.cards))
+    devices = nvidia.look(Probe())
+    here = len(checks_gpu.visible(devices.gpus))
     if here < wanted:
-        have = f"{here} GPU{'s' if here > 1 else ''}" if here else f"none ({cards.why})"
+        have = f"{here} GPU{'s' if here > 1 else ''}" if here else f"none ({devices.why})"
         raise UserError(
             f"{name} needs {wanted} x {recipe.hardware.gpu}, this machine has {have}; here run:"
             f" openrs train {name} --dry-run, openrs doctor {name}, openrs reproduce demo"
@@ -114,4 +114,4 @@ def require_gpus(recipe: Recipe, name: str) -> None:
 
 def measure_nccl(recipe: Recipe | None, run_dir: Path, say: Callable[[str], None]) -> None:
     """`openrs doctor nccl`: see openrs.doctor.nccl."""
-    nccl.run(recipe, run_dir, len(checks_gpu.visible(nvidia.look(Probe()).cards)), say)
+    nccl.run(recipe, run_dir, len(checks_gpu.visible(nvidia.look(Probe()).gpus)), say)

@@ -58,9 +58,9 @@ class EngineProcess:
         line = self._answer.readline()
         if not line:
             status = self._process.wait()
-            said = "".join(f"\n  | {line}" for line in tail(self.log).splitlines())
+            last_lines = "".join(f"\n  | {line}" for line in tail(self.log).splitlines())
             raise RunFailure(
-                f"{self.name} ended with status {status}{said}",
+                f"{self.name} ended with status {status}{last_lines}",
                 "it ran out of memory, perhaps, or the GPU failed",
                 f"the same command generates only what is missing; all that it said: {self.log}",
             )

@@ -116,16 +116,16 @@ class InputsReport:
 
     def verdict(self) -> str:
         """One line."""
-        said = f"L0: {self.equal} of {len(self.checks)} hashes equal those in the authors' logs"
+        head = f"L0: {self.equal} of {len(self.checks)} hashes equal those in the authors' logs"
         if self.proven:
-            return f"{said}: the same inputs, proven ({self.bos} BOS in front)"
+            return f"{head}: the same inputs, proven ({self.bos} BOS in front)"
         if self.differs:
-            return f"{said}, {len(self.differs)} differ: these are not the paper's inputs"
+            return f"{head}, {len(self.differs)} differ: these are not the paper's inputs"
         if self.changes:
-            return f"{said}, but answers were changed: scores would not be the paper's"
+            return f"{head}, but answers were changed: scores would not be the paper's"
         if not self.checks:
             return "L0: none of these benchmarks has published hashes"
-        return f"{said}; the other {len(self.checks) - self.equal} are over token ids and need --tokenizer"
+        return f"{head}; the other {len(self.checks) - self.equal} are over token ids and need --tokenizer"
 
 
 @functools.cache

@@ -180,8 +180,8 @@ def sample(
         beside.join()  # a program that ends in the middle of an import does not end well
     seconds = {"load": loaded - began, "generate": generated - loaded, "score": time.monotonic() - generated}
     drawn = len(samples.rows) - before
-    told = ", ".join(f"{name} {format_duration(value)}" for name, value in seconds.items())
-    progress.say(f"{drawn} samples drawn and judged ({told})")
+    phases = ", ".join(f"{name} {format_duration(value)}" for name, value in seconds.items())
+    progress.say(f"{drawn} samples generated and judged ({phases})")
     return seconds, drawn
 
 

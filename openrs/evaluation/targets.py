@@ -150,6 +150,6 @@ def print_scores(progress: Progress, name: str, scores: Mapping[str, Any], folde
         progress.say(f"{name}, {benchmark}: {format_score(score)}")
     answers = [change for change in scores["inputs"]["changes"] if change["what"] == "answer"]
     if answers:
-        said = f"{len(answers)} answers are not the recorded ones, e.g. of {answers[0]['id']}"
-        progress.say(f"{said}: the questions are the paper's, the score may not be")
+        text = f"{len(answers)} answers are not the recorded ones, e.g. of {answers[0]['id']}"
+        progress.say(f"{text}: the questions are the paper's, the score may not be")
     progress.say(f"samples and scores: {folder}")
