@@ -37,8 +37,8 @@ class Pool:
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 for _, task in zip(done, waiting, strict=False):
                     running.add(self._submit(function, task))
-                for one in done:
-                    yield one.result()
+                for future in done:
+                    yield future.result()
         except BrokenProcessPool:
             raise RunFailure(
                 "a working process was ended from outside",

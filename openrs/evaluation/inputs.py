@@ -187,7 +187,9 @@ def check_inputs(benchmarks: Sequence[Benchmark], data_dir: Path | None, tokeniz
     """
     published = [benchmark for benchmark in benchmarks if benchmark.hashes]
     encoder = ChatEncoder.from_folder(tokenizer) if tokenizer and published else None
-    return check_encoded(benchmarks, {one.name: encode_benchmark(one, data_dir, encoder) for one in published}, encoder)
+    return check_encoded(
+        benchmarks, {benchmark.name: encode_benchmark(benchmark, data_dir, encoder) for benchmark in published}, encoder
+    )
 
 
 def check_encoded(
@@ -198,7 +200,7 @@ def check_encoded(
     checks: list[HashCheck] = []
     changes: list[RowChange] = []
     bos: int | None = None
-    for benchmark in (one for one in benchmarks if one.hashes):
+    for benchmark in (benchmark for benchmark in benchmarks if benchmark.hashes):
         problems, encoded = questions[benchmark.name].problems, questions[benchmark.name].encoded
         rows = row_digests(problems, encoded)
         prompts = [e.text for e in encoded] if encoded else [PAPER_CHAT.format(prompt=p.prompt) for p in problems]

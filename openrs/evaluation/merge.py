@@ -144,7 +144,9 @@ def read_again(
     benchmarks: Sequence[Benchmark], record: Mapping[str, Any], data: str | None
 ) -> dict[str, Sequence[EvalProblem]]:
     folder = Path(data).expanduser() if data is not None else None
-    problems: dict[str, Sequence[EvalProblem]] = {one.name: bench.load_problems(one, folder) for one in benchmarks}
+    problems: dict[str, Sequence[EvalProblem]] = {
+        benchmark.name: bench.load_problems(benchmark, folder) for benchmark in benchmarks
+    }
     for name, rows in problems.items():
         if problems_digest(rows) != record["benchmarks"][name]["problems"]:
             raise UserError(f"the problems of {name} here are not those that the shards answered", fix="give --data")
@@ -154,7 +156,9 @@ def read_again(
 def shares_of(part: Part, problems: Mapping[str, Sequence[EvalProblem]]) -> dict[Key, int]:
     """Every sample of the whole, and the shard (from 1) that draws it."""
     pairs = assigned(pairs_of(part.record, part.record["shard"]["tokens"]), part.shard.of)
-    return {(name, one.id, sample): number for (name, sample), number in pairs.items() for one in problems[name]}
+    return {
+        (name, problem.id, sample): number for (name, sample), number in pairs.items() for problem in problems[name]
+    }
 
 
 def rows_of(part: Part, shares: Mapping[Key, int]) -> dict[Key, dict[str, Any]]:
