@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from openrs.cli.options import Verb, Verbs, add_overrides, add_verb
 from openrs.errors import EXIT_DONE, UserError
+from openrs.run.terminal import say
 
 if TYPE_CHECKING:
     from openrs.cluster.api import Cluster, Object
@@ -109,8 +110,9 @@ def submit(args: argparse.Namespace) -> int:
     made = make(asked)
     if args.dry_run:
         place(made, namespace_at_hand(args.context, args.namespace))
-        sys.stdout.write(to_text(made.objects))
-        sys.stderr.write("".join(f"note: {note}\n" for note in made.notes))
+        say(to_text(made.objects), end="")
+        for note in made.notes:
+            say(f"note: {note}", error=True)
         return EXIT_DONE
     cluster = connect(args.context, args.namespace)
     place(made, cluster.namespace)
@@ -142,8 +144,7 @@ def check(cluster: "Cluster", made: "JobManifests", *, force: bool) -> None:
     from openrs.cluster import preflight
 
     found = preflight.examine(cluster, made)
-    sys.stdout.write("".join(f"{rendered(line)}\n" for line in found))
-    sys.stdout.flush()
+    say("".join(f"{rendered(line)}\n" for line in found), end="")
     failed = [line for line in found if line.state == "fail"]
     if failed and not force:
         mends = "; ".join(line.fix for line in failed if line.fix)
@@ -167,7 +168,7 @@ def show(args: argparse.Namespace) -> int:
     from openrs.cluster.api import connect
 
     cluster = connect(args.context, args.namespace)
-    sys.stdout.write(status.of_run(cluster, args.run) if args.run else status.overview(cluster))
+    say(status.of_run(cluster, args.run) if args.run else status.overview(cluster), end="")
     return EXIT_DONE
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from openrs.cli.options import Verbs, add_overrides, add_recipe, add_verb
 from openrs.config.names import Layout
 from openrs.errors import EXIT_DONE, UserError
+from openrs.run.terminal import say
 
 
 def add(verbs: Verbs) -> None:
@@ -49,7 +50,7 @@ def plan(args: argparse.Namespace) -> int:
     options = ("gpu", "gpus", "price", "node_memory", "assume", "fit", "json")
     layout = Layout(args.layout) if args.layout is not None else None
     given = {name: getattr(args, name) for name in options}
-    print(answer(recipe, run=args.learn_from, layout=layout, **given), end="")
+    say(answer(recipe, run=args.learn_from, layout=layout, **given), end="")
     return EXIT_DONE
 
 
@@ -60,9 +61,9 @@ def fetch(args: argparse.Namespace) -> int:
 
     refs = target(args.recipe) or references(load(args.recipe, args.overrides))
     if args.list:
-        print(fetching.render(fetching.listed(refs)), end="")
+        say(fetching.render(fetching.listed(refs)), end="")
         return EXIT_DONE
-    fetching.fetch_all(refs, lambda line: print(line, flush=True), workers=args.workers)
+    fetching.fetch_all(refs, say, workers=args.workers)
     return EXIT_DONE
 
 
@@ -78,8 +79,8 @@ def doctor(args: argparse.Namespace) -> int:
     recipe = load(names[0], args.overrides) if names else None
     run = run_at(args.run or (Path(names[0]).stem if names else "doctor"))
     if measure:
-        doctors.measure_nccl(recipe, run.path, lambda line: print(line, flush=True))
+        doctors.measure_nccl(recipe, run.path, say)
         return EXIT_DONE
     text, code = doctors.diagnose(recipe, names[0] if names else None, run.path, quick=args.quick, as_json=args.json)
-    print(text, end="")
+    say(text, end="")
     return code
