@@ -22,9 +22,9 @@ def add(verbs: Verbs) -> None:
     add_overrides(sub, "override any setting, e.g. stages.length.max_tokens=256, stages.form=false")
     sub.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: datasets/NAME)")
     sub.add_argument("--workers", type=int, metavar="N", help="processes (default: as many as processors)")
-    sub.add_argument("--shard", metavar="I/N", help="only draw part I of N of a model's samples, for a cluster")
+    sub.add_argument("--shard", metavar="I/N", help="only generate part I of N of a model's samples, for a cluster")
     inner = verbs.add_parser("data", help="look at a dataset").add_subparsers(required=True, metavar="show")
-    text = "counts, lengths, difficulty, copies, bad golds, benchmark questions, and some rows of any dataset"
+    text = "counts, lengths, difficulty, copies, bad reference answers, benchmark questions and rows of any dataset"
     look = add_verb(inner, "show", show, text)
     look.add_argument("path", help="a JSONL or parquet file, a folder of them, or a hub data set")
     look.add_argument("--html", type=Path, metavar="FILE", help="write a page too")
@@ -68,7 +68,7 @@ def show(args: argparse.Namespace) -> int:
     columns = {name: column for name in ("problem", "answer") if (column := getattr(args, name)) is not None}
     source = Source.model_validate({"path": args.path, "revision": args.revision, "allow_unpinned": True, **columns})
     shown = dataset.look(
-        source, benchmarks=args.benchmarks, data=args.data, golds=args.references, workers=_workers(args.workers),
+        source, benchmarks=args.benchmarks, data=args.data, references=args.references, workers=_workers(args.workers),
         progress=Progress(stream=sys.stderr),
     )  # fmt: skip
     if args.html is not None:

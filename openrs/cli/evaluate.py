@@ -12,8 +12,8 @@ from openrs.errors import EXIT_DONE, EXIT_REFUSED, UserError
 from openrs.run.terminal import say
 
 EVALUATION_OPTIONS = (
-    "benchmarks", "data", "samples", "temperature", "top_p", "max_tokens", "window", "seed", "engine", "processes",
-    "gpu_memory", "batch_size",
+    "benchmarks", "data", "samples", "temperature", "top_p", "max_tokens", "max_model_len", "seed", "engine",
+    "processes", "gpu_memory", "batch_size",
 )  # fmt: skip
 
 
@@ -46,7 +46,7 @@ def add(verbs: Verbs) -> None:
 
     judge = add_verb(verbs, "grade", grade, "ask the judge about answers: a verdict a line, and what was extracted")
     judge.add_argument(
-        "file", type=Path, help="JSONL with the fields gold and completion, and rule where a line wants its own"
+        "file", type=Path, help="JSONL with the fields gold and completion, and rule where a line needs its own"
     )
     judge.add_argument(
         "--rule",
@@ -82,7 +82,7 @@ def _add_evaluate(verbs: Verbs) -> None:
     how.add_argument("--temperature", type=float, metavar="T")
     how.add_argument("--top-p", type=float, metavar="P")
     how.add_argument("--max-tokens", type=int, metavar="N", help="longest completion")
-    how.add_argument("--window", type=int, metavar="N", help="longest prompt and completion together")
+    how.add_argument("--max-model-len", type=int, metavar="N", help="longest prompt and completion together")
     how.add_argument("--seed", type=int, metavar="N")
     where = sub.add_argument_group("where it runs")
     where.add_argument("--engine", choices=["vllm", "transformers"], help="default: vllm where it and a GPU are there")

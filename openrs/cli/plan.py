@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 from openrs.cli.options import Verbs, add_overrides, add_recipe, add_verb
+from openrs.config.names import Layout
 from openrs.errors import EXIT_DONE, UserError
 from openrs.run.terminal import say
 
@@ -18,7 +19,7 @@ def add(verbs: Verbs) -> None:
         "--gpu", metavar="NAME", help="A40, A6000, L40S, A100-80, H100, RTX-4090 ... (default: the recipe's)"
     )
     sub.add_argument("--gpus", type=int, metavar="N", help="how many (default: the recipe's)")
-    sub.add_argument("--layout", choices=["single", "colocate", "split"], help="default: the recipe's")
+    sub.add_argument("--layout", choices=[layout.value for layout in Layout], help="default: the recipe's")
     sub.add_argument("--price", type=float, metavar="USD", help="of one GPU for an hour")
     sub.add_argument("--node-memory", type=float, metavar="GIB", help="RAM of the node, to compare with")
     sub.add_argument("--assume", action="append", default=[], metavar="NAME=NUMBER", help="change an assumption")
@@ -27,7 +28,7 @@ def add(verbs: Verbs) -> None:
     sub.add_argument("--json", action="store_true")
 
     sub = add_verb(
-        verbs, "doctor", doctor, "what this machine has, what a recipe needs, and how to mend what is missing"
+        verbs, "doctor", doctor, "what this machine has, what a recipe needs, and how to fix what is missing"
     )
     sub.add_argument("what", nargs="*", metavar="[nccl] [RECIPE]", help="nccl measures the links between the GPUs")
     add_overrides(sub)
@@ -46,8 +47,10 @@ def plan(args: argparse.Namespace) -> int:
     from openrs.planner.render import answer
 
     recipe = load(args.recipe, args.overrides)
-    options = ("gpu", "gpus", "layout", "price", "node_memory", "assume", "fit", "json")
-    say(answer(recipe, run=args.learn_from, **{name: getattr(args, name) for name in options}), end="")
+    options = ("gpu", "gpus", "price", "node_memory", "assume", "fit", "json")
+    layout = Layout(args.layout) if args.layout is not None else None
+    given = {name: getattr(args, name) for name in options}
+    say(answer(recipe, run=args.learn_from, layout=layout, **given), end="")
     return EXIT_DONE
 
 

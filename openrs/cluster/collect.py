@@ -18,10 +18,10 @@ from openrs.cluster.jobs import DATA, job_name
 from openrs.cluster.pods_exec import SILENCE, output
 from openrs.cluster.reading import read_job
 from openrs.errors import RunFailure, UserError
-from openrs.planner.render import amount
 from openrs.run.confined import refuse_links_out
 from openrs.run.files import now, sha256, write_json
 from openrs.run.terminal import clean
+from openrs.run.units import format_bytes
 
 Kind = Literal["report", "all", "checkpoints"]
 
@@ -82,7 +82,7 @@ def collect(
             claim_folder(folder, cluster, run)
         missing = [file for file in found if not is_here(to / file.path, file)]
         size = sum(file.size for file in missing)
-        say(f"{len(found)} files, {len(found) - len(missing)} of them here already; {amount(size)} to copy")
+        say(f"{len(found)} files, {len(found) - len(missing)} of them here already; {format_bytes(size)} to copy")
         copy(source, missing, to, say)
     say(f"all of it is here, every file equal to its SHA-256: {', '.join(map(str, folders))}")
     return folders
@@ -150,7 +150,7 @@ def copy(source: Source, files: Sequence[File], to: Path, say: Say) -> None:
                 one.part.replace(to / file.path)
                 waiting.remove(file)
                 done += 1
-                say(f"{done}/{len(files)}  {file.path} ({amount(file.size)})")
+                say(f"{done}/{len(files)}  {file.path} ({format_bytes(file.size)})")
             elif here == file.size or (whole and here - one.offset < one.length):
                 one.part.unlink(missing_ok=True)
                 changed[file.path] += 1

@@ -14,7 +14,7 @@ from openrs.cluster.reading import pods, run_of
 from openrs.cluster.screen import Screen
 from openrs.cluster.watch import OutageNotifier, log_of, watched
 from openrs.errors import EXIT_REFUSED, Interrupted, RunFailure, UserError
-from openrs.run.progress import duration
+from openrs.run.units import format_duration
 
 DRAIN = 20.0  # seconds for the last lines of the logs after the Job has ended
 TAIL_LINES = 20  # lines of log to begin with, when a Job has run before we came
@@ -187,7 +187,7 @@ class _Follower:
         self._job, self._there = job, True
         state, run = words.job_state(job), run_of(job)
         took = words.seconds_of(job)
-        after = f" after {duration(took)}" if took is not None else ""
+        after = f" after {format_duration(took)}" if took is not None else ""
         if state == "complete":
             return End("complete", f"Job {self._name} is done{after}. openrs cluster collect {run} brings its results")
         if state == "failed":

@@ -148,9 +148,9 @@ def _check_names(asked: JobRequest) -> None:
 def _local_files(recipe: Recipe) -> list[str]:
     """Refuse what is only on this machine; say what has to be in the image."""
     wrong = []
-    if recipe.model.made is None:
+    if recipe.model.toy is None:
         wrong += [("model.name", recipe.model.name)]
-    if recipe.data.source != "made":
+    if recipe.data.source != "toy-sums":
         wrong += [("data.source", recipe.data.source)]
     if recipe.evaluation.data is not None:
         wrong += [("evaluation.data", recipe.evaluation.data)]

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from openrs.config.schema import Recipe
 from openrs.errors import UserError
-from openrs.planner.memory import GIB
 from openrs.planner.plan import ResourcePlan, plan
+from openrs.run.units import GIB
 
 CPUS_PER_GPU = 4  # a trainer, a judge, and their loaders
 SHM_PER_GPU = 4  # GiB of /dev/shm: NCCL's buffers, and vLLM's
@@ -57,13 +57,13 @@ def sizes_of(recipe: Recipe) -> Sizes:
 def _memory(planned: ResourcePlan, shm: int) -> int:
     """GiB. /dev/shm counts, and so do pages that a checkpoint leaves behind: they can be dropped, but only in time."""
     host = planned.host / GIB
-    return _up(1.4 * (host + shm), 8) if planned.job.gpus else _up(1.1 * host, 2)
+    return _up(1.4 * (host + shm), 8) if planned.workload.gpus else _up(1.1 * host, 2)
 
 
 def _storage(planned: ResourcePlan) -> int:
     """GiB for the run at its fullest, what is fetched, and a third for evaluations and for what was not foreseen."""
     whole = 1.35 * (planned.disk.run + planned.disk.cache) / GIB
-    return _up(whole, 50) if planned.job.gpus else _up(whole, 1)
+    return _up(whole, 50) if planned.workload.gpus else _up(whole, 1)
 
 
 def _deadline(planned: ResourcePlan) -> int | None:
@@ -73,7 +73,7 @@ def _deadline(planned: ResourcePlan) -> int | None:
 
 def _grace(planned: ResourcePlan) -> int:
     """Seconds to end a step and to write a checkpoint to a slow disk, and half as much again, in minutes."""
-    step = max(planned.step or 0.0, LONGEST_STEP if planned.job.gpus else 0.0)
+    step = max(planned.step or 0.0, LONGEST_STEP if planned.workload.gpus else 0.0)
     return _up(1.2 * (step + planned.disk.checkpoint / SLOWEST_DISK), 60)
 
 

@@ -4,7 +4,7 @@ from openrs.cluster import words
 from openrs.cluster.api import Cluster, Object, ask
 from openrs.cluster.reading import claim_of, jobs, need_job, pods, run_of
 from openrs.errors import UserError
-from openrs.run.progress import duration
+from openrs.run.units import format_duration
 
 
 def overview(cluster: Cluster) -> str:
@@ -37,7 +37,9 @@ def _state(job: Object) -> str:
     state, took = words.job_state(job), words.seconds_of(job)
     told = [state]
     if took is not None and state != "stopped":
-        told.append(f"for {duration(took)}" if state in {"running", "waiting"} else f"after {duration(took)}")
+        told.append(
+            f"for {format_duration(took)}" if state in {"running", "waiting"} else f"after {format_duration(took)}"
+        )
     if state == "failed":
         told.append(f"- {words.why_failed(job)}")
     if state == "queued":

@@ -151,7 +151,7 @@ def test_one_gpu_measures_no_links_and_no_hub_needs_no_fetch() -> None:
     one = ["hardware.gpus=1", "hardware.layout=single", "hardware.zero_stage=0", "grpo.gradient_accumulation_steps=12"]
     assert list(containers(make(JobRequest(load("exp3", one), "exp3")))) == ["fetch", "train"]
     assert list(containers(make(JobRequest(load("demo"), "demo")))) == ["train"]
-    hub = ["model.name=owner/small", f"model.revision={40 * 'a'}", "model.made=null"]
+    hub = ["model.name=owner/small", f"model.revision={40 * 'a'}", "model.toy=null"]
     assert list(containers(make(JobRequest(load("demo", hub), "demo")))) == ["fetch", "train"]
 
 

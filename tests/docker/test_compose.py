@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.limits(silence=1800)]
 # Ten steps of the demo's training, on a model that nobody taught: seconds each.
 SHORT = """\
 extends: demo
-model: {made: {steps: 10}}
+model: {toy: {steps: 10}}
 grpo: {max_steps: 10, save_steps: 100, max_completion_length: 8}
 """
 
