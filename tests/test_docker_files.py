@@ -182,7 +182,7 @@ def test_a_stop_in_the_pause_ends_it() -> None:
         env={**os.environ, "OPENRS_RESTART_PAUSE": "60"},
     )  # fmt: skip
     assert process.stderr is not None
-    assert "going on in 60 s" in process.stderr.readline()
+    assert "resuming in 60 s" in process.stderr.readline()
     time.sleep(0.2)
     process.terminate()
     assert process.wait(timeout=10) == 75
