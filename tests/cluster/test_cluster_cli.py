@@ -105,8 +105,8 @@ def test_what_is_missing_stops_a_submit_before_anything_is_made(
         (["status", "exp3"], "namespace openrs has no Job openrs-exp3"),
         (["logs", "exp3"], "namespace openrs has no Job openrs-exp3"),
         (["stop", "exp3", "-n", "elsewhere"], "namespace elsewhere has no Job openrs-exp3"),
-        (["delete", "exp3"], "nobody is here to ask"),
-        (["delete", "exp3", "--claim"], "its volume claim with everything in it"),
+        (["delete", "exp3"], "needs confirmation, and there is no terminal"),
+        (["delete", "exp3", "--claim"], "its volume claim with all data in it"),
     ],
 )
 def test_mistakes_end_in_one_message_and_exit_code_2(

@@ -346,7 +346,7 @@ def test_ctrl_c_leaves_the_job_and_says_so(job: Emulated, cluster: Cluster, monk
     monkeypatch.setattr(module._Follower, "_see", pressed)
     with pytest.raises(Interrupted) as left:
         follow(cluster, need_job(cluster, "exp3"), Screen(io.StringIO()))
-    assert "goes on without us" in str(left.value)
+    assert "keeps running" in str(left.value)
     assert "openrs cluster stop exp3" in str(left.value)
     there = job.get("Job", NAME)
     assert there is not None

@@ -109,7 +109,7 @@ def test_other_gpus_are_named_with_the_option_that_takes_them(server: Emulated, 
     server.node("gpu-1", product="NVIDIA-L40S")
     line = lines(cluster, made())["nodes"]
     assert line.state == "fail"
-    assert "the cluster's GPUs are NVIDIA-L40S: --gpu-product" in line.fix
+    assert "choose one of the cluster's GPUs with --gpu-product: NVIDIA-L40S" in line.fix
     assert lines(cluster, made(products=["NVIDIA-L40S"]))["nodes"].state == "ok"
 
 

@@ -171,7 +171,7 @@ def test_retry_after_is_kept(server: Emulated, cluster: Cluster, monkeypatch: py
 @pytest.mark.parametrize(
     ("code", "message", "words"),
     [
-        (401, "Unauthorized", r"does not know us \(401\): the token has expired"),
+        (401, "Unauthorized", r"rejects the credentials \(401\): the token has expired"),
         (
             403,
             (
@@ -186,9 +186,13 @@ def test_retry_after_is_kept(server: Emulated, cluster: Cluster, monkeypatch: py
             'pods "x" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true',
             "PodSecurity level",
         ),
-        (422, 'Job.batch "x" is invalid: spec.template: Invalid value', "the API server refuses to create Job"),
+        (
+            422,
+            'Job.batch "x" is invalid: spec.template: Invalid value',
+            "the API server rejected the request to create Job",
+        ),
         (400, 'strict decoding error: unknown field "spec.backofLimit"', 'unknown field "spec.backofLimit"'),
-        (418, "teapot", "answers 418"),
+        (418, "teapot", "returned 418"),
     ],
 )
 def test_a_no_is_one_clear_line(server: Emulated, cluster: Cluster, code: int, message: str, words: str) -> None:
