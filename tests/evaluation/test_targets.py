@@ -18,7 +18,7 @@ from openrs.hub import download as hubs
 from openrs.run import checkpoints
 from openrs.run.directory import Run
 
-spec = importlib.util.spec_from_file_location("fake_hub", Path(__file__).parents[1] / "machine" / "fake_hub.py")
+spec = importlib.util.spec_from_file_location("fake_hub", Path(__file__).parents[1] / "hub" / "fake_hub.py")
 fake_hub = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(fake_hub)
 

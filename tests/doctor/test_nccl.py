@@ -16,7 +16,7 @@ from openrs.doctor.allreduce import Try, attempt
 from openrs.doctor.nccl import choose, environment, gradient_sizes, measure, mode_of, read
 from openrs.errors import UserError
 
-SKETCH = str(Path(__file__).with_name("exp3_sketch.yaml"))
+SKETCH = str(Path(__file__).parents[1] / "exp3_sketch.yaml")
 SIZES = (1024, 400_000)
 
 
@@ -32,7 +32,7 @@ def ranks_that(folder: Path, fault: str) -> list[str]:
     script.write_text(
         "import os, sys, time\n"
         "import torch.distributed as dist\n"
-        "from openrs.machine import nccl_rank\n"
+        "from openrs.doctor import nccl_rank\n"
         "rank = int(sys.argv[3])\n"
         f"open(os.path.join({str(folder)!r}, f'pid-{{rank}}-{{os.getpid()}}'), 'w').close()\n"
         f"{fault}\n"

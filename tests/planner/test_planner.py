@@ -33,7 +33,7 @@ from openrs.planner.shapes import shape_of
 from openrs.planner.times import ASSUMED, REASONS, generation_seconds, step_seconds, tokens_of, useful_flops
 from openrs.planner.workload import Workload, as_the_authors_ran, job_of
 
-SKETCH = Path(__file__).with_name("exp3_sketch.yaml")
+SKETCH = Path(__file__).parents[1] / "exp3_sketch.yaml"
 A40 = find("A40")
 
 
