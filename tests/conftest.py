@@ -6,7 +6,9 @@ import signal
 import subprocess
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import forked
 import hang_limits
 import pytest
 
@@ -73,6 +75,14 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]
         pytest.skip("mounting a small disk wants root, and a kernel that lets it")
     yield place
     subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.fixture
+def forked_engines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes of engines are forks of this one: their imports would be most of what they do for a tiny model."""
+    from openrs.evaluation import engine_pool
+
+    monkeypatch.setattr(engine_pool, "subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": forked.Popen}))
 
 
 @pytest.fixture(scope="session")

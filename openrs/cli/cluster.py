@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from openrs.cli.options import Verb, Verbs, add_overrides, add_verb
 from openrs.errors import EXIT_DONE, UserError
+from openrs.run.terminal import say
 
 if TYPE_CHECKING:
     from openrs.cluster.api import Cluster, Object
@@ -108,8 +109,9 @@ def submit(args: argparse.Namespace) -> int:
     manifests = build_manifests(request)
     if args.dry_run:
         place(manifests, default_namespace(args.context, args.namespace))
-        sys.stdout.write(to_text(manifests.objects))
-        sys.stderr.write("".join(f"note: {note}\n" for note in manifests.notes))
+        say(to_text(manifests.objects), end="")
+        for note in manifests.notes:
+            say(f"note: {note}", error=True)
         return EXIT_DONE
     cluster = connect(args.context, args.namespace)
     place(manifests, cluster.namespace)
@@ -141,8 +143,7 @@ def check(cluster: "Cluster", manifests: "JobManifests", *, force: bool) -> None
     from openrs.cluster import preflight
 
     findings = preflight.examine(cluster, manifests)
-    sys.stdout.write("".join(f"{rendered(line)}\n" for line in findings))
-    sys.stdout.flush()
+    say("".join(f"{rendered(line)}\n" for line in findings), end="")
     failed = [line for line in findings if line.state == "fail"]
     if failed and not force:
         fixes = "; ".join(line.fix for line in failed if line.fix)
@@ -166,7 +167,7 @@ def show(args: argparse.Namespace) -> int:
     from openrs.cluster.api import connect
 
     cluster = connect(args.context, args.namespace)
-    sys.stdout.write(status.of_run(cluster, args.run) if args.run else status.overview(cluster))
+    say(status.of_run(cluster, args.run) if args.run else status.overview(cluster), end="")
     return EXIT_DONE
 
 

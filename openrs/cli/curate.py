@@ -10,6 +10,7 @@ from pathlib import Path
 
 from openrs.cli.options import Verbs, add_overrides, add_verb, names
 from openrs.errors import EXIT_DONE, UserError
+from openrs.run.terminal import say
 
 
 def add(verbs: Verbs) -> None:
@@ -73,7 +74,7 @@ def show(args: argparse.Namespace) -> int:
     if args.html is not None:
         write_page(shown, args.html)
     text = json.dumps(dataset.as_json(shown), indent=2, ensure_ascii=True) if args.json else "\n".join(lines(shown))
-    print(text if args.html is None or args.json else f"{text}\npage: {args.html}")
+    say(text if args.html is None or args.json else f"{text}\npage: {args.html}")
     return EXIT_DONE
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from openrs.cli.options import Verbs, add_verb, names
 from openrs.errors import EXIT_DONE, EXIT_REFUSED, UserError
+from openrs.run.terminal import say
 
 EVALUATION_OPTIONS = (
     "benchmarks", "data", "samples", "temperature", "top_p", "max_tokens", "window", "seed", "engine", "processes",
@@ -126,7 +127,7 @@ def inputs(args: argparse.Namespace) -> int:
     names = [name for some in args.benchmarks or () for name in some]
     chosen = resolve(names) if names else [b for b in known().values() if b.hashes]
     report = check_inputs(chosen, args.data, args.tokenizer)
-    print(json.dumps(report.as_json(), indent=2, ensure_ascii=False) if args.json else "\n".join(report.lines()))
+    say(json.dumps(report.as_json(), indent=2, ensure_ascii=False) if args.json else "\n".join(report.lines()))
     return EXIT_DONE if report.proven else EXIT_REFUSED
 
 
@@ -134,14 +135,14 @@ def results(args: argparse.Namespace) -> int:
     from openrs.report.evidence.lighteval_logs import lines, read
 
     reading = read(args.paths)
-    print(json.dumps(reading.as_json(), indent=2, ensure_ascii=False) if args.json else "\n".join(lines(reading)))
+    say(json.dumps(reading.as_json(), indent=2, ensure_ascii=False) if args.json else "\n".join(lines(reading)))
     return EXIT_DONE if reading.results else EXIT_REFUSED
 
 
 def report(args: argparse.Namespace) -> int:
     from openrs.report.pages.page import report_on
 
-    print(f"report: {report_on(args.runs, args.out, args.price)}")
+    say(f"report: {report_on(args.runs, args.out, args.price)}")
     return EXIT_DONE
 
 

@@ -4,13 +4,16 @@ import argparse
 import gc
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from openrs import __version__
 from openrs.cli import cluster, curate, evaluate, plan, recipe, train
 from openrs.cli.options import Verb
 from openrs.errors import EXIT_INTERRUPTED, ExplainedError, Interrupted, not_installed
-from openrs.run.files import redact
+from openrs.run.confined import limit_permissions
+from openrs.run.disk_faults import explained
+from openrs.run.terminal import say, show_traceback
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,27 +33,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     An unexpected exception propagates: Python prints the traceback and exits with 1."""
     args = parser().parse_args(argv)
     try:
+        if args.verb != "fetch":  # a cache may be shared by a group
+            limit_permissions()
         function: Verb = args.function
         return function(args)
     except ExplainedError as error:
-        print(redact(f"openrs {args.verb}: {error}"), file=sys.stderr)
+        say(f"openrs {args.verb}: {error}", error=True)
         return error.exit_code
     except ModuleNotFoundError as error:
         missing = not_installed(error)
         if missing is None:
             raise
-        print(f"openrs {args.verb}: {missing}", file=sys.stderr)
+        say(f"openrs {args.verb}: {missing}", error=True)
         return missing.exit_code
+    except OSError as error:
+        failure = explained(error, Path(error.filename or ".").parent, "starts over or resumes")
+        if failure is None:
+            raise
+        say(f"openrs {args.verb}: {failure}", error=True)
+        return failure.exit_code
     except Interrupted as interrupted:
-        print(redact(f"openrs {args.verb}: {interrupted}"), file=sys.stderr)
+        say(f"openrs {args.verb}: {interrupted}", error=True)
         return EXIT_INTERRUPTED
     except KeyboardInterrupt:
-        print(f"openrs {args.verb}: stopped by Ctrl-C", file=sys.stderr)
+        say(f"openrs {args.verb}: stopped by Ctrl-C", error=True)
         return EXIT_INTERRUPTED
 
 
 def program() -> NoReturn:
     """Entry point of `openrs`. Skips the final garbage collection, which takes two seconds when torch is loaded."""
+    sys.excepthook = show_traceback
     code = main()
     gc.freeze()
     sys.exit(code)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from openrs.cli.options import Verbs, add_overrides, add_recipe, add_verb
 from openrs.errors import EXIT_DONE, UserError
+from openrs.run.terminal import say
 
 
 def add(verbs: Verbs) -> None:
@@ -46,7 +47,7 @@ def plan(args: argparse.Namespace) -> int:
 
     recipe = load(args.recipe, args.overrides)
     options = ("gpu", "gpus", "layout", "price", "node_memory", "assume", "fit", "json")
-    print(answer(recipe, run=args.learn_from, **{name: getattr(args, name) for name in options}), end="")
+    say(answer(recipe, run=args.learn_from, **{name: getattr(args, name) for name in options}), end="")
     return EXIT_DONE
 
 
@@ -57,9 +58,9 @@ def fetch(args: argparse.Namespace) -> int:
 
     refs = target(args.recipe) or references(load(args.recipe, args.overrides))
     if args.list:
-        print(fetching.render(fetching.listed(refs)), end="")
+        say(fetching.render(fetching.listed(refs)), end="")
         return EXIT_DONE
-    fetching.fetch_all(refs, lambda line: print(line, flush=True), workers=args.workers)
+    fetching.fetch_all(refs, say, workers=args.workers)
     return EXIT_DONE
 
 
@@ -75,8 +76,8 @@ def doctor(args: argparse.Namespace) -> int:
     recipe = load(names[0], args.overrides) if names else None
     run = run_at(args.run or (Path(names[0]).stem if names else "doctor"))
     if measure:
-        doctors.measure_nccl(recipe, run.path, lambda line: print(line, flush=True))
+        doctors.measure_nccl(recipe, run.path, say)
         return EXIT_DONE
     text, code = doctors.diagnose(recipe, names[0] if names else None, run.path, quick=args.quick, as_json=args.json)
-    print(text, end="")
+    say(text, end="")
     return code

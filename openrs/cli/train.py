@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from openrs.cli.options import Verbs, add_recipe, add_verb, numbers
 from openrs.errors import EXIT_DONE
+from openrs.run.terminal import say
 
 if TYPE_CHECKING:
     from openrs.config.schema import Recipe
@@ -28,6 +29,7 @@ def add(verbs: Verbs) -> None:
     sub.add_argument("run_name", metavar="RUN", help="the name of a folder in runs/, or its path")
     sub.add_argument("--step", type=int, metavar="N", help="default: the latest complete checkpoint")
     sub.add_argument("--to", type=Path, metavar="DIR", help="default: RUN/export/step-N")
+    sub.add_argument("--trust-remote-code", action="store_true", help="run Python code that comes with the model")
     sub.add_argument("--push", metavar="OWNER/NAME", help="also upload it to the hub, with retries")
     sub.add_argument("--public", action="store_true", help="create a missing repository as public, not private")
     sub.add_argument("--tries", type=int, default=20, metavar="N", help="upload attempts (default 20, over an hour)")
@@ -58,7 +60,7 @@ def train(args: argparse.Namespace) -> int:
 
     if args.dry_run:
         requested = launch.runs(args.recipe, args.overrides, args.run, args.seeds, args.until)
-        print("\n".join(launch.describe(recipe, run) for recipe, run in requested), end="")
+        say("\n".join(launch.describe(recipe, run) for recipe, run in requested), end="")
         return EXIT_DONE
     return _attempts(args, lambda recipe, run, progress: progress.say(f"done: {launch.train(recipe, run, progress)}"))
 
@@ -91,10 +93,10 @@ def export(args: argparse.Namespace) -> int:
     from openrs.run.directory import existing_run
 
     upload.check(args.push)
-    folder = write(existing_run(args.run_name), args.step, args.to)
-    print(f"model: {folder}", flush=True)
+    folder = write(existing_run(args.run_name), args.step, args.to, trust_remote_code=args.trust_remote_code)
+    say(f"model: {folder}")
     if args.push is not None:
-        print(f"pushed: {upload.push(folder, args.push, private=not args.public, say=print, tries=args.tries)}")
+        say(f"pushed: {upload.push(folder, args.push, private=not args.public, say=say, tries=args.tries)}")
     return EXIT_DONE
 
 
@@ -102,5 +104,5 @@ def track(args: argparse.Namespace) -> int:
     from openrs.run.directory import existing_run
     from openrs.training.tracking import rebuild
 
-    print(f"{args.to}: {rebuild(existing_run(args.run_name), args.to)} steps")
+    say(f"{args.to}: {rebuild(existing_run(args.run_name), args.to)} steps")
     return EXIT_DONE

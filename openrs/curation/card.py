@@ -12,8 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from openrs.config.yaml_lines import dump_yaml
 from openrs.curation.picture import funnel
 from openrs.curation.references import gold_of
 from openrs.curation.rows import Gone, Row, read_gone, read_rows
@@ -230,7 +229,7 @@ def _contamination(recipe: Curation, stages: Sequence[Stage]) -> list[str]:
 
 
 def _settings(tree: Mapping[str, Any]) -> str:
-    text: str = yaml.safe_dump(dict(tree), sort_keys=False, allow_unicode=True, width=110)
+    text = dump_yaml(dict(tree), width=110)
     return text.replace("```", "'''").rstrip()
 
 

@@ -39,7 +39,8 @@ from openrs.evaluation.shards import Shard
 from openrs.hub.models import local_model
 from openrs.run import signals
 from openrs.run.directory import Lock, Run
-from openrs.run.files import disk_full_said, write_text
+from openrs.run.disk_faults import faults_explained
+from openrs.run.files import write_text
 from openrs.run.progress import Progress
 
 
@@ -85,7 +86,7 @@ def curate(recipe: Curation, out: Path, workers: int, shard: Shard | None = None
 
 @contextmanager
 def _launched(out: Path, *, wait: bool) -> Iterator[tuple[Lock, Progress]]:
-    said = disk_full_said(out, "goes on from what is complete")
+    said = faults_explained(out, "goes on from what is complete")
     with said, signals.install_handlers(), _locked(out, wait=wait) as lock:
         (out / "work").mkdir(exist_ok=True)
         with closing(Progress(out / "work" / "log")) as progress:

@@ -23,11 +23,11 @@ from openrs.data.tokenizer import ChatEncoder
 from openrs.evaluation.benchmarks import Benchmark, EvalProblem
 from openrs.evaluation.engines import layout_of
 from openrs.evaluation.inputs import InputsReport
-from openrs.evaluation.plan import EvalPlan, Target, keep_record, protocol_of, refuse_long, requests_for, weights
+from openrs.evaluation.plan import EvalPlan, Target, keep_record, protocol_of, refuse_long, requests_for
 from openrs.evaluation.run import sample
 from openrs.evaluation.sampling import Sample, Samples, key_of
 from openrs.evaluation.shards import Shard
-from openrs.hub.models import commit_of, context_of, local_model
+from openrs.hub.models import commit_of, context_of, local_model, weights
 from openrs.rewards.grading import Grade, Item, Judge, Rule, Verdict
 from openrs.run.directory import Lock, Run
 from openrs.run.files import read_jsonl

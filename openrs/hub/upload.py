@@ -20,7 +20,7 @@ from typing import Any
 from openrs.errors import EXIT_DONE, EXIT_FAILED, ExplainedError, RunFailure, UserError
 from openrs.hub.cache import offline
 from openrs.hub.export import export
-from openrs.run import checkpoints
+from openrs.run import checkpoints, terminal
 from openrs.run.confined import open_appending
 from openrs.run.directory import Run
 from openrs.run.files import Journal, now, read_jsonl, redact, write_json
@@ -237,7 +237,7 @@ def main(path: str, starter: int) -> int:
         return closed
 
     def say(text: str) -> None:
-        print(f"{now()} {text}", flush=True)  # noqa: T201 - its stdout is the log
+        terminal.say(f"{now()} {text}")  # its stdout is the log
 
     try:
         work(run, wanted["repo"], private=wanted["private"], ended=ended, say=say)

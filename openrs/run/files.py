@@ -6,12 +6,11 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from openrs.errors import RunFailure, UserError
+from openrs.errors import UserError
 from openrs.run.confined import open_appending, replacing
 
 _SECRET = re.compile(
@@ -22,28 +21,6 @@ _SECRET = re.compile(
 _SECRET_NAME = re.compile(
     r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|(API|ACCESS|PRIVATE|SECRET)_?KEY)($|_)", re.IGNORECASE
 )
-
-
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-
-
-def disk_full(folder: Path, error: OSError, done: str) -> RunFailure:
-    """A disk that got full is no fault of the program. done: what the same command does with what is there."""
-    return RunFailure(
-        f"the disk of {folder} is full: {error.filename or error}",
-        fix=f"make room and give the same command again: it {done}",
-    )
-
-
-@contextmanager
-def disk_full_said(folder: Path, done: str) -> Iterator[None]:
-    """Raises `disk_full` for a disk that gets full in the block."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
-        raise disk_full(folder, error, done) from None
 
 
 def redact(text: str) -> str:

@@ -53,7 +53,7 @@ def runs(
     changes = list(overrides)
     if until is not None:
         changes.append(f"training.stop_after={_step(load(name, overrides), name, until)}")
-    called = run or Path(name).stem
+    called = Path(name).stem if run is None else run
     if not seeds:
         return [(load(name, changes), run_at(called))]
     if len(set(seeds)) < len(seeds):

@@ -1,6 +1,7 @@
 """Following a Job: phases, reasons, logs and the end, over dropped watches, new Pods and a server that goes away."""
 
 import io
+import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 from emulator import IMAGE, Emulated
+from waiting import until
 
 from openrs.cluster import follow as module
 from openrs.cluster.api import Cluster
@@ -29,7 +31,7 @@ DONE: dict[str, Any] = {"terminated": {"exitCode": 0}}
 class Followed:
     """A follow in a thread of its own, and what it has said so far."""
 
-    def __init__(self, cluster: Cluster, retry_s: float = 30.0, tail: int | None = None) -> None:
+    def __init__(self, cluster: Cluster, retry_s: float = 1e6, tail: int | None = None) -> None:
         self._stream = io.StringIO()
         self.error: BaseException | None = None
         self.end: End | None = None
@@ -48,14 +50,12 @@ class Followed:
     def text(self) -> str:
         return self._stream.getvalue()
 
-    def until(self, server: Emulated, words: str) -> None:
-        try:
-            server.wait(lambda: words in self.text)
-        except AssertionError:
-            raise AssertionError(f"never printed {words!r}, but:\n{self.text}\n{self.error!r}") from None
+    def until(self, words: str) -> None:
+        until(lambda: words in self.text or not self._thread.is_alive())
+        assert words in self.text, f"never printed {words!r}, but:\n{self.text}\n{self.error!r}"
 
     def finish(self) -> End:
-        self._thread.join(30)
+        self._thread.join()
         assert self.end is not None, f"{self.error!r}\n{self.text}"
         return self.end
 
@@ -73,7 +73,7 @@ def running(server: Emulated, cluster: Cluster, **how: Any) -> Iterator[Followed
     server.pod(POD, NAME, "Running", {"fetch": DONE, "nccl": DONE, "train": RUNNING}, node="gpu-1")
     server.job_status(NAME, active=1, ready=1)
     followed = Followed(cluster, **how)
-    followed.until(server, "train runs on gpu-1")
+    followed.until("train runs on gpu-1")
     yield followed
 
 
@@ -85,18 +85,18 @@ def complete(server: Emulated, pod: str = POD) -> None:
 def test_a_whole_job_in_plain_words(job: Emulated, cluster: Cluster) -> None:
     followed = Followed(cluster)
     job.pod(POD, NAME)
-    followed.until(job, f"Pod {POD} waits for a node")
+    followed.until(f"Pod {POD} waits for a node")
     job.event(POD, "Pod", "FailedScheduling", "0/3 nodes are available: 3 Insufficient nvidia.com/gpu. preemption: x.")
-    followed.until(job, "0 of 3 nodes can take the Pod: 3 with too few free GPUs")
+    followed.until("0 of 3 nodes can take the Pod: 3 with too few free GPUs")
     job.event("somebody-else", "Pod", "FailedScheduling", "0/3 nodes are available: 3 Insufficient cpu.")
     job.pod(POD, NAME, node="gpu-1")
-    followed.until(job, "is scheduled on gpu-1")
+    followed.until("is scheduled on gpu-1")
     job.log(POD, "fetch", "all of it is in /data/cache")
     job.pod(POD, NAME, "Pending", {"fetch": RUNNING}, node="gpu-1")
-    followed.until(job, "fetch runs on gpu-1")
+    followed.until("fetch runs on gpu-1")
     job.pod(POD, NAME, "Running", {"fetch": DONE, "nccl": DONE, "train": RUNNING}, node="gpu-1")
     job.log(POD, "train", "step 1/500  reward 0.1  60.0 s each, 8 h 19 min left")
-    followed.until(job, "step 1/500")
+    followed.until("step 1/500")
     job.log(POD, "train", "report: runs/exp3/report.html")
     complete(job)
     assert followed.finish().state == "complete"
@@ -150,7 +150,7 @@ def test_a_stopped_and_a_deleted_job_are_said_to_be_so(job: Emulated, cluster: C
     stopped["spec"]["suspend"] = False
     job.put(stopped)
     followed = Followed(cluster)
-    job.wait(lambda: [params for params in job.asked("GET", "/jobs") if "watch" in params][1:])
+    until(lambda: [params for params in job.asked("GET", "/jobs") if "watch" in params][1:])
     job.gone("Job", NAME)
     assert "its claim still exists" in followed.finish().text
 
@@ -168,7 +168,7 @@ def test_a_job_in_kueues_queue_is_waited_for(job: Emulated, cluster: Cluster) ->
     queued["spec"]["suspend"] = True
     job.put(queued)
     followed = Followed(cluster)
-    followed.until(job, "waits in Kueue's queue gpus")
+    followed.until("waits in Kueue's queue gpus")
     queued["spec"]["suspend"] = False
     job.put(queued)
     complete(job)
@@ -178,16 +178,16 @@ def test_a_job_in_kueues_queue_is_waited_for(job: Emulated, cluster: Cluster) ->
 def test_a_replaced_pod_goes_on_in_the_same_log(job: Emulated, cluster: Cluster) -> None:
     with running(job, cluster) as followed:
         job.log(POD, "train", "step 50/500", "SIGTERM: finishing this step")
-        followed.until(job, "SIGTERM: finishing")
+        followed.until("SIGTERM: finishing")
         evicted = {"terminated": {"exitCode": 75}}
         conditions = [{"type": "DisruptionTarget", "status": "True"}]
         job.pod(POD, NAME, "Failed", {"train": evicted}, node="gpu-1", conditions=conditions)
-        followed.until(job, "exit code 75: interrupted with a checkpoint")
+        followed.until("exit code 75: interrupted with a checkpoint")
         assert "drained, preempted or evicted" in followed.text
         job.gone("Pod", POD)
         job.pod("openrs-exp3-fghij", NAME, "Running", {"fetch": DONE, "nccl": DONE, "train": RUNNING}, node="gpu-2")
         job.log("openrs-exp3-fghij", "train", "going on from the checkpoint of step 50", "step 51/500")
-        followed.until(job, "step 51/500")
+        followed.until("step 51/500")
         complete(job, "openrs-exp3-fghij")
         assert followed.finish().state == "complete"
 
@@ -201,9 +201,9 @@ def test_every_line_comes_once_over_many_broken_connections(job: Emulated, clust
         for number in range(40):
             job.log(POD, "train", f"line-{number:02d}!")
             if number % 3 == 0:
-                followed.until(job, f"line-{number:02d}!")
+                followed.until(f"line-{number:02d}!")
                 job.cut()
-        followed.until(job, "line-39!")
+        followed.until("line-39!")
         complete(job)
         followed.finish()
     seen = [word for word in followed.text.split() if word.startswith("line-")]
@@ -224,7 +224,7 @@ def test_410_gone_lists_again_and_tells_what_changed_meanwhile(job: Emulated, cl
         listed = len(job.asked("GET", "/pods"))
         job.gone("Pod", POD)
         job.forget()  # versions so far are too old, and open watches break
-        followed.until(job, f"Pod {POD} is deleted")
+        followed.until(f"Pod {POD} is deleted")
         assert len(job.asked("GET", "/pods")) > listed
         job.job_status(NAME, "Complete")
         assert followed.finish().state == "complete"
@@ -235,11 +235,11 @@ def test_a_watch_goes_on_at_the_last_version(job: Emulated, cluster: Cluster) ->
         return [params for params in job.asked("GET", "/jobs") if "watch" in params]
 
     with running(job, cluster) as followed:
-        job.wait(watched)
+        until(watched)
         job.cut()
-        job.wait(lambda: len(watched()) >= 2)
+        until(lambda: len(watched()) >= 2)
         job.pod(POD, NAME, "Running", {"train": RUNNING}, node="gpu-7")
-        followed.until(job, "gpu-7")
+        followed.until("gpu-7")
         complete(job)
         followed.finish()
     watches = watched()
@@ -256,12 +256,13 @@ def test_a_server_that_vanishes_is_waited_for_and_said_once(
 
     monkeypatch.setattr(watch, "WORRY", 0.2)
     with running(job, cluster) as followed:
-        job.fault(None, seconds=1.5)
+        away = job.fault(None, math.inf)
         job.cut()
         job.log(POD, "train", "printed while the server was away")
-        followed.until(job, "does not respond")
-        followed.until(job, "responds again")
-        followed.until(job, "printed while the server was away")
+        followed.until("does not respond")
+        away.end()
+        followed.until("responds again")
+        followed.until("printed while the server was away")
         complete(job)
         assert followed.finish().state == "complete"
     assert followed.text.count("the API server does not respond") == 1
@@ -270,9 +271,9 @@ def test_a_server_that_vanishes_is_waited_for_and_said_once(
 
 def test_patience_has_an_end_and_the_job_is_left_alone(job: Emulated, cluster: Cluster) -> None:
     with running(job, cluster, retry_s=0.5) as followed:
-        job.fault(None, seconds=60)
+        job.fault(None, math.inf)
         job.cut()
-        job.wait(lambda: followed.error)
+        until(lambda: followed.error)
     assert isinstance(followed.error, RunFailure)
     assert "did not respond for" in str(followed.error)
     assert "a running Job is not affected" in str(followed.error)
@@ -282,7 +283,7 @@ def test_a_token_that_expires_in_the_middle_ends_with_one_line(job: Emulated, cl
     with running(job, cluster) as followed:
         job.fault(401, 99)
         job.cut()
-        job.wait(lambda: followed.error)
+        until(lambda: followed.error)
     assert isinstance(followed.error, UserError)
     assert "log in again" in str(followed.error)
 
@@ -292,8 +293,8 @@ def test_events_and_logs_that_we_may_not_read_are_done_without(job: Emulated, cl
     job.fault(403, 99, path="/events", message=message)
     job.fault(403, 99, path="/log", message='pods/log is forbidden: User "someone" cannot get resource "pods/log"')
     with running(job, cluster) as followed:
-        followed.until(job, "not allowed to list events")
-        followed.until(job, 'cannot get resource "pods/log"')
+        followed.until("not allowed to list events")
+        followed.until('cannot get resource "pods/log"')
         complete(job)
         assert followed.finish().state == "complete"
 

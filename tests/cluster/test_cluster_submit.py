@@ -1,10 +1,12 @@
 """Making, finding again, stopping, going on, deleting: one Job a run, whatever the server does in between."""
 
 import logging
+import math
 from typing import Any
 
 import pytest
 from emulator import IMAGE, Emulated
+from waiting import until
 
 from openrs.cluster.api import Cluster, call_api, connect
 from openrs.cluster.control import delete, stop
@@ -89,7 +91,7 @@ def test_stop_suspends_waits_for_the_checkpoint_and_submit_goes_on(server: Emula
     server.pod("openrs-exp3-abc", "openrs-exp3", "Running", {"train": {"running": {}}}, node="gpu-1")
 
     def kubelet() -> None:
-        server.wait(lambda: (server.get("Job", "openrs-exp3") or {})["spec"].get("suspend"))
+        until(lambda: (server.get("Job", "openrs-exp3") or {})["spec"].get("suspend"))
         server.pod(
             "openrs-exp3-abc", "openrs-exp3", "Failed", {"train": {"terminated": {"exitCode": 75}}}, node="gpu-1"
         )
@@ -152,7 +154,7 @@ def test_a_server_that_stays_away_leaves_no_doubt_about_what_to_do(
     from openrs.cluster import submit as module
 
     monkeypatch.setattr(module.create, "__defaults__", (0.3,))
-    server.fault(None, method="POST", path="/jobs", seconds=30)
+    server.fault(None, math.inf, method="POST", path="/jobs")
     with pytest.raises(RunFailure, match="it is unknown whether Job openrs-exp3 was created") as error:
         submit(cluster, made(), print)
     assert "never a second one" in str(error.value)

@@ -42,12 +42,10 @@ def test_a_stopped_training_goes_on_with_the_next_up_and_by_itself_after_75(
     run = clone.runs / "short"
     started = clone.sh("docker compose up -d train", RECIPE=recipe)
     assert started.code == 0, started.output
-    deadline = time.monotonic() + 600
     while len(steps(run)) < 2:
         state = clone.container("train")["State"]
         said = clone.sh("docker compose logs train", RECIPE=recipe).output
         assert state["Running"], said
-        assert time.monotonic() < deadline, said
         time.sleep(0.3)
     begin = time.monotonic()
     assert clone.sh("docker compose stop train", RECIPE=recipe).code == 0  # SIGTERM

@@ -269,6 +269,7 @@ def test_every_number_of_eight_bits(tmp_path: Path, dtype: torch.dtype) -> None:
         safetensors(b"0" * 50, 200).replace(b'"U8"', b'"U9"'),
         safetensors(b"0" * 50, 200).replace(b"[0, 50]", b"[0,990]"),
         safetensors(b"0" * 50, 200).replace(b"[0, 50]", b"[-9,5]"),
+        safetensors(b"0" * 50, 200).replace(b"[0, 50]", b"[0, 1e400]"),
         (80_000).to_bytes(8, "little") + b'{"a":' + b"[" * 79_995,
     ],
 )  # fmt: skip
