@@ -1,6 +1,6 @@
 """What a decoder's sizes mean: parameters, KV bytes, FLOPs, activation bytes. Pure arithmetic, without torch.
 
-Everything here is checked against torch's own counters on small models (tests/machine/test_shapes.py) and against the
+Everything here is checked against torch's own counters on small models (tests/planner/test_shapes.py) and against the
 paper's figures (paper section 2, docs/planning.md): 1,777,088,000 parameters and 28,672 bytes of KV a token.
 """
 

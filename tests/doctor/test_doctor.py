@@ -25,7 +25,7 @@ from openrs.errors import EXIT_DONE, EXIT_REFUSED, UserError
 from openrs.planner.plan import plan
 
 RECORDED = Path(__file__).parent / "recorded"
-SKETCH = str(Path(__file__).with_name("exp3_sketch.yaml"))
+SKETCH = str(Path(__file__).parents[1] / "exp3_sketch.yaml")
 MISSING = CommandResult(None, "", "it is not installed")
 TORCH = 'openrs:{"version": "2.13.0", "cuda": "13.0", "gpus": 4, "bf16": true, "nccl": "2.29.7"}'
 

@@ -35,7 +35,7 @@ from openrs.planner.times import ASSUMED, REASONS, generation_seconds, step_seco
 from openrs.planner.workload import Workload, as_the_authors_ran, workload_of
 from openrs.run.units import GIB
 
-SKETCH = Path(__file__).with_name("exp3_sketch.yaml")
+SKETCH = Path(__file__).parents[1] / "exp3_sketch.yaml"
 A40 = find("A40")
 
 

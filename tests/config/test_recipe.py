@@ -271,7 +271,7 @@ def test_every_default_that_changed_is_written_out() -> None:
 
 @pytest.mark.parametrize("name", ["exp1", "exp2", "exp3", "demo", "exp2-lora", "exp3-plus"])
 def test_each_recipe_opens_with_its_departures(name: str) -> None:
-    text = (Path(__file__).parents[1] / "openrs" / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "openrs" / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
     head = text.partition("\ntitle:")[0]
     numbers = [line[1:].strip()[0] for line in head.splitlines() if line[1:].strip()[:1].isdigit()]
     assert numbers == [str(n + 1) for n in range(len(numbers))]

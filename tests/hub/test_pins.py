@@ -9,7 +9,7 @@ from openrs.errors import UserError
 from openrs.hub import pins
 from openrs.hub.pins import checkpoint, pinned, reference, references, target
 
-SKETCH = str(Path(__file__).with_name("exp3_sketch.yaml"))
+SKETCH = str(Path(__file__).parents[1] / "exp3_sketch.yaml")
 
 
 def test_every_pin_is_a_commit_a_beginning_or_left_to_the_first_fetch() -> None:

@@ -18,7 +18,7 @@ from openrs.doctor.allreduce import Try, attempt
 from openrs.doctor.nccl import choose, environment, gradient_sizes, measure, mode_of, read
 from openrs.errors import UserError
 
-SKETCH = str(Path(__file__).with_name("exp3_sketch.yaml"))
+SKETCH = str(Path(__file__).parents[1] / "exp3_sketch.yaml")
 SIZES = (1024, 400_000)
 
 

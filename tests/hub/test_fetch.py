@@ -274,7 +274,7 @@ def test_offline_only_checks(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.M
 def test_list_needs_no_network(tmp_path: Path) -> None:
     from openrs.config.load import load
 
-    rows = listed(references(load(str(Path(__file__).with_name("exp3_sketch.yaml")))), tmp_path)
+    rows = listed(references(load(str(Path(__file__).parents[1] / "exp3_sketch.yaml"))), tmp_path)
     text = render(rows, tmp_path)
     assert "DeepSeek-R1-Distill-Qwen-1.5B @ ad9f0ae: size unknown; not fetched yet" in text
     assert "knoveleng/AMC-23 @ the newest, then locked: size unknown" in text
