@@ -199,7 +199,7 @@ def fake(script: str, attempt: Path) -> LaunchPlan:
         "import json, os, signal, subprocess, sys, time\n"
         f"attempt = {str(attempt)!r}\n"
         "def told(rank, code, what='', why='', fix=''):\n"
-        "    row = dict(rank=rank, code=code, what=what, why=why, fix=mend, time=time.time())\n"
+        "    row = dict(rank=rank, code=code, what=what, why=why, fix=fix, time=time.time())\n"
         "    path = f'{attempt}/outcome-{rank}.json'\n"
         "    open(path + '.part', 'w').write(json.dumps(row)); os.replace(path + '.part', path)\n"
     )
@@ -217,7 +217,7 @@ def test_a_good_end(attempt: Path) -> None:
 def test_a_refusal_in_a_worker_becomes_ours(attempt: Path) -> None:
     """torchrun itself ends with 1, whatever its workers ended with."""
     with pytest.raises(UserError) as caught:
-        launch.follow(fake("told(1, 2, 'too few rows', 'why', 'mend'); sys.exit(1)", attempt), attempt)
+        launch.follow(fake("told(1, 2, 'too few rows', 'why', 'fix'); sys.exit(1)", attempt), attempt)
     assert not isinstance(caught.value, RunFailure)
     assert (caught.value.what, caught.value.why, caught.value.fix) == ("too few rows", "why", "fix")
 
