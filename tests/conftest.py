@@ -168,6 +168,6 @@ def taught_model(toy_model: Callable[..., Path]) -> Path:
     """The demo's own base model (about 40 s on a quiet core): right in 35 to 40 of 100 sums at temperature 0.7."""
     from openrs.config.load import load
 
-    made = load("demo").model.made
-    assert made is not None
-    return toy_model(made)
+    toy = load("demo").model.toy
+    assert toy is not None
+    return toy_model(toy)

@@ -32,7 +32,7 @@ def targets_of_run(run: Run, recipe: Recipe, *, trust_remote_code: bool) -> list
     `trust_remote_code` is never the recipe's own when that was found in a folder: only whoever gives the command may
     let a model's code run.
     """
-    base = str(run.path / "base") if recipe.model.made is not None else recipe.model.name
+    base = str(run.path / "base") if recipe.model.toy is not None else recipe.model.name
     dtype, trust = recipe.model.dtype, trust_remote_code
     found = [Target(name_of(0), base, recipe.model.revision, 0, dtype, trust)]
     folders = checkpoints.list_complete(run.checkpoints)
@@ -77,13 +77,13 @@ def evaluate_model(
     with signals.install_handlers(), Judge(judges(), timeout=JUDGE_SECONDS) as judge:
         for target in targets:
             folder = keep.evaluation(target.label)
-            with faults_explained(folder, "draws only what is missing"):
+            with faults_explained(folder, "generates only what is missing"):
                 scores = evaluate(target, settings, folder, progress, judge, shard=cut, apart=apart)
             if scores is not None:
                 found.append(scores)
                 print_scores(progress, target.label, scores, folder)
             elif cut is not None:
-                progress.say(f"shard {shard} is drawn; openrs evaluate --merge {folder} puts all of them together")
+                progress.say(f"shard {shard} is generated; openrs evaluate --merge {folder} puts all of them together")
     return found
 
 
@@ -185,6 +185,6 @@ def print_scores(progress: Progress, name: str, scores: Mapping[str, Any], folde
         progress.say(f"{name}, {benchmark}: {format_score(score)}")
     answers = [change for change in scores["inputs"]["changes"] if change["what"] == "answer"]
     if answers:
-        said = f"{len(answers)} answers are not the recorded ones, e.g. of {answers[0]['id']}"
-        progress.say(f"{said}: the questions are the paper's, the score may not be")
+        text = f"{len(answers)} answers are not the recorded ones, e.g. of {answers[0]['id']}"
+        progress.say(f"{text}: the questions are the paper's, the score may not be")
     progress.say(f"samples and scores: {folder}")

@@ -76,7 +76,7 @@ def _push_once(folder: Path, repo: str, *, private: bool) -> str:
     except Exception as error:  # noqa: BLE001 - named fault boundary: the hub
         response = getattr(error, "response", None)
         if isinstance(error, errors.HFValidationError):
-            raise UserError(f"{repo} is no name of a repository", fix="owner/name, as on the hub") from None
+            raise UserError(f"{repo} is not a name of a repository", fix="owner/name, as on the hub") from None
         if isinstance(error, errors.LocalTokenNotFoundError) or getattr(response, "status_code", 0) in (401, 403):
             raise UserError(
                 f"the hub does not let us write to {repo}", fix="set HF_TOKEN to a token that may"
@@ -169,10 +169,10 @@ def beside(run: Run, repo: str | None, say: Callable[[str], None], *, private: b
         if code is None:
             left = len(waiting(run, repo))
             say(
-                f"{left} checkpoints are not pushed, for {minutes} none got to {repo}; the same command goes on ({log})"
+                f"{left} checkpoints are not pushed, for {minutes} none got to {repo}; the same command resumes ({log})"
             )
         elif code != EXIT_DONE:
-            say(f"not everything is pushed, see {log}; the same command goes on")
+            say(f"not everything is pushed, see {log}; the same command resumes")
     finally:
         child.kill()
         child.wait()

@@ -10,16 +10,7 @@ from typing import Any, TextIO
 
 from openrs.run.confined import open_appending
 from openrs.run.terminal import clean
-
-
-def duration(seconds: float) -> str:
-    """'48 s', '3 min 05 s', '7 h 12 min'."""
-    seconds = max(0, round(seconds))
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60:02d} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+from openrs.run.units import format_duration
 
 
 class Progress:
@@ -68,7 +59,7 @@ class Progress:
         self._ends.append((now, done))
         pace = (now - since) / max(1, done - before)
         told = "  ".join(f"{name} {_number(value)}" for name, value in facts.items() if value is not None)
-        left = duration(pace * (total - done))
+        left = format_duration(pace * (total - done))
         line = clean(f"{label} {done:>{len(str(total))}}/{total}  {told}  {_pace(pace)} s each, {left} left")
         self.note(line)
         if self._live:

@@ -16,13 +16,15 @@ import yaml
 
 from openrs.config.checks import grpo_value, prompts_per_step
 from openrs.config.load import load, to_yaml
-from openrs.config.names import is_hub_name
+from openrs.config.names import Layout, is_hub_name
 from openrs.config.schema import Recipe
 from openrs.doctor import nccl
 from openrs.errors import EXIT_DONE, EXIT_INTERRUPTED, Interrupted, UserError
 from openrs.run import processes, signals
 from openrs.run.directory import Run, run_at
-from openrs.run.progress import Progress, duration
+from openrs.run.gpus import cuda_visible_devices
+from openrs.run.progress import Progress
+from openrs.run.units import format_duration
 from openrs.training import train as grpo
 from openrs.training import vllm_server as generator
 from openrs.training.vllm_server import Address, Server
@@ -106,7 +108,7 @@ def plan(
     recipe: Recipe, run: Run, attempt: Path, model: str, *, start: Path | None, ports: Sequence[int | str]
 ) -> LaunchPlan:
     """What training in several processes starts. `ports`: of the vLLM server, and for the weights."""
-    split = recipe.hardware.layout == "split"
+    split = recipe.hardware.layout is Layout.SPLIT
     devices = _devices(recipe)
     words = [str(run.path), "--attempt", str(attempt)]
     if start is not None:
@@ -126,9 +128,7 @@ def plan(
 
 def _devices(recipe: Recipe) -> list[str]:
     """The GPUs to use, as CUDA_VISIBLE_DEVICES names them: the first of those that we were given."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    words = [word.strip() for word in given.split(",") if word.strip()] if given else []
-    here = words or [str(number) for number in range(recipe.hardware.gpus)]
+    here = cuda_visible_devices() or [str(number) for number in range(recipe.hardware.gpus)]
     return here[: recipe.hardware.gpus]
 
 
@@ -161,7 +161,7 @@ def describe(recipe: Recipe, run: Run) -> str:
     hardware, number = recipe.hardware, len(run.attempts()) + 1
     attempt = run.path / "attempts" / f"{number:02d}"
     model = recipe.model.name
-    if recipe.model.made is not None:
+    if recipe.model.toy is not None:
         model = str(run.path / "base")
     elif is_hub_name(model):
         model = f"<folder of {model} at {recipe.model.revision}>"
@@ -174,7 +174,7 @@ def describe(recipe: Recipe, run: Run) -> str:
         asked = plan(recipe, run, attempt, model, start=None, ports=["<free port>", "<free port>"])
         if asked.server is not None:
             parts.append(_command("generation: a vLLM server on the last GPU", asked.server, asked.server_environment))
-        where = {"colocate": ", vLLM inside each", "split": "", "single": ""}[hardware.layout]
+        where = ", vLLM inside each" if hardware.layout is Layout.COLOCATE else ""
         zero = f", ZeRO-{hardware.zero_stage}" if hardware.zero_stage else ""
         title = f"training: {hardware.world_size} processes (layout {hardware.layout}){where}{zero}"
         parts.append(_command(title, asked.trainers, asked.environment))
@@ -221,7 +221,7 @@ def train(recipe: Recipe, run: Run, progress: Progress) -> Path:
             progress.say("starting the vLLM server")
             server = Server(asked.server, asked.server_environment, address, attempt / "server.log")
             took = server.wait_healthy(grpo_value(recipe, "vllm_server_timeout"))
-            progress.say(f"the vLLM server answers after {duration(took)}")
+            progress.say(f"the vLLM server answers after {format_duration(took)}")
         progress.say(f"training in {recipe.hardware.world_size} processes")
         follow(asked, attempt, server)
     finally:

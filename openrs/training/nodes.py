@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from openrs.config.load import load
+from openrs.config.names import Layout
 from openrs.config.schema import Recipe
 from openrs.doctor import nccl
 from openrs.errors import EXIT_DONE, EXIT_FAILED, ExplainedError, UserError
@@ -62,7 +63,7 @@ def refuse_mismatch(recipe: Recipe) -> None:
     started = int(os.environ.get("WORLD_SIZE", "0"))
     if not started:
         raise UserError("this is started by torchrun only", fix="on one node: openrs train")
-    if recipe.hardware.layout == "split":
+    if recipe.hardware.layout is Layout.SPLIT:
         raise UserError(
             "the split layout is for one node: its server answers only there",
             fix="--set hardware.layout=colocate, with vLLM in every training process",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from openrs.config.checks import grpo_value, prompts_per_step
+from openrs.config.names import Layout
 from openrs.config.schema import Recipe
 from openrs.data import prompts
 from openrs.data.problems import Problems, load_problems
@@ -125,13 +126,13 @@ def base_model(recipe: Recipe, run: Run, progress: Progress) -> Path:
     Everything downstream (policy, reference, vLLM, tokenizer) loads from this one folder, so none of them can end up
     with another revision. Raises UserError when there is no such model.
     """
-    if recipe.model.made is None:
+    if recipe.model.toy is None:
         return local_model(recipe.model.name, recipe.model.revision)
     folder = run.path / "base"
-    if not (folder / "made.json").is_file():
+    if not (folder / "toy.json").is_file():
         progress.say("making the demo's model: supervised training on corrupted sums")
         progress.start()
-    return demo_model.make(recipe.model.made, folder, lambda n, of, loss: progress.step("teach", n, of, {"loss": loss}))
+    return demo_model.make(recipe.model.toy, folder, lambda n, of, loss: progress.step("teach", n, of, {"loss": loss}))
 
 
 def record_provenance(
@@ -223,7 +224,7 @@ def grpo_settings(recipe: Recipe, staging: Path, weights: list[float], server: A
     if recipe.hardware.zero_stage:
         settings["deepspeed"] = deepspeed_config(recipe)
     if recipe.grpo.get("use_vllm"):
-        settings["vllm_mode"] = "server" if recipe.hardware.layout == "split" else "colocate"
+        settings["vllm_mode"] = "server" if recipe.hardware.layout is Layout.SPLIT else "colocate"
     if server is not None:
         settings |= {"vllm_server_base_url": server.url, "vllm_group_port": server.group_port}
     return settings

@@ -143,7 +143,7 @@ def test_until_released_keeps_the_schedule() -> None:
         (["--until", "soon"], "--until soon: neither a step nor `released`"),
         (["--until", "0"], "--until 0: neither"),
         (["--until", "released"], "demo has no paper.released_step"),
-        (["--until", "9999"], "training.stop_after = 9999 lies behind grpo.max_steps"),
+        (["--until", "9999"], "training.stop_after = 9999 is beyond grpo.max_steps"),
         (["--seeds", "1,2,1"], "--seeds names one seed twice"),
     ],
 )

@@ -215,7 +215,7 @@ def test_what_has_made_nothing_yet_may_change(tmp_path: Path) -> None:
     code, said = runs.openrs(["train", runs.recipe_in(tmp_path), "--run", base, "--until", 1])
     assert code == 0, said
     command = ["train", runs.recipe_in(tmp_path), "--run", run, "--until", 1]
-    own = ["--set", "model.name=" + str(base / "base"), "--set", "model.made=null", "--set"]
+    own = ["--set", "model.name=" + str(base / "base"), "--set", "model.toy=null", "--set"]
     code, said = runs.openrs([*command, *own, f"data.source={data}"])
     assert code == 2
     assert "1 problems are fewer than the 2 of one step" in said

@@ -143,12 +143,13 @@ def _own_costs(tree: dict[str, Any]) -> list[tuple[str, float, float]]:
 
 def _matrix(tree: dict[str, Any]) -> list[tuple[str, Sequence[dict[str, Any]]]]:
     """The table's claims, model by model: five scores and the average."""
-    kinds = ("score", "average")
-    return [(m, [c for c in tree["claims"] if c["kind"] in kinds and c["model"] == m]) for m in reference.released()]
+    claims = [claim for claim in tree["claims"] if claim["kind"] in words.MATRIX]
+    return [(model, [c for c in claims if c["model"] == model]) for model in reference.released()]
 
 
 def _groups(tree: dict[str, Any]) -> list[tuple[str, Sequence[dict[str, Any]]]]:
-    return [(title, [c for c in tree["claims"] if c["kind"] in kinds]) for title, kinds in words.GROUPS.items()]
+    groups = words.claim_groups(claim["kind"] for claim in tree["claims"])
+    return [(title, [c for c in tree["claims"] if c["kind"] in kinds]) for title, kinds in groups.items()]
 
 
 def _environment() -> Environment:

@@ -25,7 +25,7 @@ from openrs.errors import EXIT_DONE, EXIT_REFUSED, UserError
 from openrs.planner.plan import plan
 
 RECORDED = Path(__file__).parent / "recorded"
-SKETCH = str(Path(__file__).with_name("exp3_sketch.yaml"))
+SKETCH = str(Path(__file__).parents[1] / "exp3_sketch.yaml")
 MISSING = CommandResult(None, "", "it is not installed")
 TORCH = 'openrs:{"version": "2.13.0", "cuda": "13.0", "gpus": 4, "bf16": true, "nccl": "2.29.7"}'
 
@@ -162,7 +162,7 @@ def test_other_gpus_than_the_recipes_are_named_not_refused() -> None:
 )
 def test_cuda_visible_devices(monkeypatch: pytest.MonkeyPatch, devices: str, there: int) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
-    assert len(checks_gpu.visible(nvidia.look(machine()).cards)) == there
+    assert len(checks_gpu.visible(nvidia.look(machine()).gpus)) == there
 
 
 @pytest.mark.parametrize(
@@ -392,7 +392,7 @@ def test_a_tool_that_hangs_is_left_behind(tmp_path: Path) -> None:
 
 def test_requiring_gpus_is_one_line() -> None:
     doctor.require_gpus(load("demo"), "demo")
-    if nvidia.look(Probe()).cards:
+    if nvidia.look(Probe()).gpus:
         pytest.skip("this machine has GPUs")
     with pytest.raises(UserError) as refused:
         doctor.require_gpus(load(SKETCH), "exp3")
@@ -427,7 +427,7 @@ def test_the_command_for_a_person() -> None:
     done = openrs("demo", "--quick")
     assert "Traceback" not in done.stderr
     assert "ok    Python" in done.stdout
-    if not nvidia.look(Probe()).cards:
+    if not nvidia.look(Probe()).gpus:
         assert "No GPU here. What runs: reproduce demo, report" in done.stdout
         needs = openrs(SKETCH, "--quick")
         assert needs.returncode == EXIT_REFUSED

@@ -18,7 +18,7 @@ from openrs.doctor.allreduce import Try, attempt
 from openrs.doctor.nccl import choose, environment, gradient_sizes, measure, mode_of, read
 from openrs.errors import UserError
 
-SKETCH = str(Path(__file__).with_name("exp3_sketch.yaml"))
+SKETCH = str(Path(__file__).parents[1] / "exp3_sketch.yaml")
 SIZES = (1024, 400_000)
 
 
@@ -193,7 +193,7 @@ def test_a_damaged_or_foreign_result_is_refused(tmp_path: Path, text: str) -> No
 def test_modes() -> None:
     assert mode_of({}) == "auto"
     assert mode_of({"OPENRS_NCCL": " Safe "}) == "safe"
-    with pytest.raises(UserError, match="OPENRS_NCCL=fast is no mode"):
+    with pytest.raises(UserError, match="OPENRS_NCCL=fast is not a mode"):
         mode_of({"OPENRS_NCCL": "fast"})
 
 
