@@ -364,7 +364,7 @@ def test_files_that_ci_runs_without_torch_are_there() -> None:
     [(["--lint", "-k", "x"], 2, "usage"), (["--lint"], 1, "FAILED"), (["--quick"], 1, "FAILED")],
 )
 def test_what_scripts_test_runs(project: Project, words: list[str], code: int, says: str) -> None:
-    """With stand-ins for the tools that say what they were called with, of which mypy fails: the others run all the same."""
+    """Stand-ins for the tools say what they were called with. Of them mypy fails: the others run all the same."""
     project.state.mkdir(parents=True)
     tools = project.root / ".venv" / "bin"
     tools.mkdir()
