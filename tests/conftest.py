@@ -66,6 +66,24 @@ pytest_runtest_call = pytest.hookimpl(wrapper=True, tryfirst=True)(_limited)
 pytest_runtest_teardown = pytest.hookimpl(wrapper=True, tryfirst=True)(_limited)
 
 
+# Who gets one of these waits for a training, or at least for torch.
+SLOW_FIXTURES = {"toy_model", "undisturbed", "reproduced"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="leave out what is marked slow, or uses a trained model")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
+    if config.getoption("quick"):
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     if WATCHER in config.stash:
         config.stash[WATCHER].stop()

@@ -1,6 +1,7 @@
 """scripts/setup, with two tiny packages in place of openrs's lock: no network, seconds instead of minutes."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -348,3 +349,37 @@ def test_loading_lighteval_tasks_asks_no_network() -> None:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     answer = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert (answer.returncode, answer.stdout.splitlines()[-1:]) == (0, ["1"]), answer.stderr[-2000:]
+
+
+def test_files_that_ci_runs_without_torch_are_there() -> None:
+    listed = re.search(r"(?m)^torch_free=\(\n(.*?)^\)", (ROOT / ".ci" / "run").read_text(), re.DOTALL)
+    assert listed
+    files = listed[1].split()
+    assert len(files) > 5
+    assert [name for name in files if not (ROOT / name).is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [(["--lint", "-k", "x"], 2, "usage"), (["--lint"], 1, "FAILED"), (["--quick"], 1, "FAILED")],
+)
+def test_what_scripts_test_runs(project: Project, words: list[str], code: int, says: str) -> None:
+    """Stand-ins for the tools say what they were called with. Of them mypy fails: the others run all the same."""
+    project.state.mkdir(parents=True)
+    tools = project.root / ".venv" / "bin"
+    tools.mkdir()
+    for name in ("ruff", "mypy", "shellcheck", "python"):
+        (tools / name).write_text(f'#!/bin/sh\necho "{name} $*"\n[ {name} != mypy ]\n')
+        (tools / name).chmod(0o755)
+    (project.root / "scripts" / "lib" / "setup.sh").write_text("set_up() { VENV=$ROOT/.venv; }\n")
+    process = project.start(*words, script="test")
+    output, _ = process.communicate()
+    assert process.returncode == code, output
+    assert says in output
+    assert ("pytest" in output) == (words == ["--quick"])
+    if code == 1:
+        assert "ruff check ." in output
+        assert "shellcheck -x" in output
+        assert output.splitlines()[-1].startswith("FAILED: mypy (in ")
+    if words == ["--quick"]:
+        assert "python -m pytest -n 2 --dist loadfile --quick\n" in output
