@@ -1,6 +1,7 @@
 """What a training run leaves behind: metrics.jsonl (one line a step, the source of truth) and completions."""
 
 import json
+import math
 from typing import Any
 
 from transformers import TrainerCallback
@@ -11,7 +12,7 @@ from openrs.run.directory import Run
 from openrs.run.files import Journal, write_text
 from openrs.run.progress import Progress
 from openrs.training.tracking import Mirrors
-from openrs.training.trainer import Trainer, finite
+from openrs.training.trainer import Trainer
 
 # TRL's names -> the words on the progress line.
 SHOWN = {"reward": "reward", "accuracy": "accuracy", "completions/mean_length": "length", "kl": "KL"}
@@ -64,6 +65,11 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             make_folder(self._run.completions)
             with replacing(self._run.completions / f"step-{step:06d}.parquet") as file:
                 pq.write_table(pa.table(columns), file)
+
+
+def finite(value: Any) -> Any:
+    """JSON has no NaN: NaN and Inf are recorded as null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def rewind(run: Run, step: int) -> None:

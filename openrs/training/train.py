@@ -95,12 +95,10 @@ def train_from(recipe: Recipe, run: Run, progress: Progress, start: Path | None,
                     "id": [problem.id for problem in prompted.problems],
                 }
             ),
-            reward_funcs=rewards.functions,
             peft_config=lora.peft_config(recipe.model.lora) if recipe.model.lora is not None else None,
             prompt_ids=dict(zip(prompted.prompts, prompted.ids, strict=True)),
             folder=run.checkpoints,
-            stats=rewards.stats,
-            ahead=rewards.ahead,
+            rewards=rewards,
             canary=Canary(prompted.ids, recipe.monitors.canary) if recipe.grpo.get("use_vllm") else None,
         )
         alarms, recorder = Alarms(recipe, run, progress), Recorder(trainer, recipe, run, progress)
