@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from openrs.config.schema import Recipe
-from openrs.data.problems import load_problems
 from openrs.evaluation.run import JUDGE_SECONDS, evaluate
 from openrs.evaluation.scores import format_score
 from openrs.evaluation.targets import targets_of_run
@@ -16,15 +15,14 @@ from openrs.rewards.grading import Judge
 from openrs.run.directory import Run
 from openrs.run.progress import Progress
 from openrs.training.launch import train
-from openrs.training.train import base_model
+from openrs.training.train import prepare
 
 
 def reproduce(recipe: Recipe, run: Run, progress: Progress) -> Path:
     """Do what is missing of a recipe's stages in `run`; returns the report. The caller holds the run's lock."""
-    load_problems(recipe.data)  # bad data is refused before a model is made, brought here or evaluated
-    base_model(recipe, run, progress)
+    prepared = prepare(recipe, run, progress)
     before = evaluate_stage(recipe, run, progress)[0]
-    train(recipe, run, progress)
+    train(recipe, run, progress, prepared)
     after = evaluate_stage(recipe, run, progress)[-1]
     report = write_report(run)
     for name, score in after["benchmarks"].items():

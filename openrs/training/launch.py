@@ -20,11 +20,12 @@ from openrs.config.names import is_hub_name
 from openrs.config.schema import Recipe
 from openrs.doctor import nccl
 from openrs.errors import EXIT_DONE, EXIT_INTERRUPTED, Interrupted, UserError
-from openrs.run import processes, signals
+from openrs.run import checkpoints, processes, signals
 from openrs.run.directory import Run, run_at
 from openrs.run.progress import Progress, duration
 from openrs.training import train as grpo
 from openrs.training import vllm_server as generator
+from openrs.training.train import Prepared
 from openrs.training.vllm_server import Address, Server
 
 WORKER = ("-m", "openrs.training.worker")
@@ -167,7 +168,7 @@ def describe(recipe: Recipe, run: Run) -> str:
         model = f"<folder of {model} at {recipe.model.revision}>"
     problems, group = prompts_per_step(recipe), grpo_value(recipe, "num_generations")
     head = f"{recipe.title}\nrun: {run.path}, attempt {number}; recipe sha256 {recipe.hash[:12]}\n"
-    parts = [head + f"a step: {problems} problems x {group} completions; {grpo.last_step(recipe)} steps\n"]
+    parts = [head + f"a step: {problems} problems x {group} completions; {recipe.last_step} steps\n"]
     if in_one_process(recipe):
         parts.append("training: in this process\n")
     else:
@@ -197,21 +198,22 @@ def _indented(text: str) -> str:
 # --- a run ------------------------------------------------------------------------------------------------------------
 
 
-def train(recipe: Recipe, run: Run, progress: Progress) -> Path:
-    """Train in as many processes as the recipe wants; returns the last checkpoint.
+def train(recipe: Recipe, run: Run, progress: Progress, prepared: Prepared | None = None) -> Path:
+    """Train in as many processes as the recipe needs; returns the last checkpoint. `prepared`: when the caller has it.
 
     The caller holds the run's lock and an attempt. What ends a training process ends the call in the same way:
     UserError, Interrupted, RunFailure.
     """
+    prepared = prepared or grpo.prepare(recipe, run, progress)
+    if prepared.done and prepared.start is not None:
+        progress.say(f"training is done: {prepared.start.name} is complete")
+        return prepared.start
     if in_one_process(recipe):
-        return grpo.train(recipe, run, progress)
-    start, done = grpo.prepare(recipe, run, progress)
-    if done is not None:
-        return done
-    model = grpo.base_model(recipe, run, progress)
+        return grpo.train_from(recipe, run, progress, prepared)
     attempt = run.attempts()[-1]
     address = Address(processes.free_port(), processes.free_port())
-    asked = plan(recipe, run, attempt, str(model), start=start, ports=[address.port, address.group_port])
+    ports = [address.port, address.group_port]
+    asked = plan(recipe, run, attempt, str(prepared.model), start=prepared.start, ports=ports)
     server = None
     chosen = _nccl(recipe, run)
     if chosen:
@@ -227,7 +229,7 @@ def train(recipe: Recipe, run: Run, progress: Progress) -> Path:
     finally:
         if server is not None:
             server.stop()
-    return run.checkpoints / f"step-{grpo.last_step(recipe):06d}"
+    return checkpoints.folder_of(run.checkpoints, recipe.last_step)
 
 
 def follow(asked: LaunchPlan, attempt: Path, server: Server | None = None) -> None:

@@ -47,7 +47,7 @@ class Guard(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, trainer: Trainer, recipe: Recipe, run: Run, progress: Progress) -> None:
         self._trainer, self._recipe, self._run, self._progress = trainer, recipe, run, progress
-        self._last = recipe.training.stop_after or recipe.grpo["max_steps"]
+        self._last = recipe.last_step
         self._deadline = Deadline(recipe.training.max_hours, recipe.training.must_save_by, manifest.started(run))
         self._step_began = time.monotonic()
         self._watchdog: Watchdog | None = None

@@ -88,16 +88,13 @@ def _first(recipe: Recipe, run: Run) -> int:
     store, told = _store(), False
     try:
         with attempt(recipe, run) as progress:
-            start, done = grpo.prepare(recipe, run, progress)
-            folder = run.attempts()[-1]
-            _tell(
-                store,
-                {"attempt": str(folder), "start": None if start is None else str(start), "done": done is not None},
-            )
+            prepared = grpo.prepare(recipe, run, progress)
+            folder, start = run.attempts()[-1], None if prepared.start is None else str(prepared.start)
+            _tell(store, {"attempt": str(folder), "start": start, "done": prepared.done})
             told = True
-            if done is None:
+            if not prepared.done:
                 progress.say(f"training in {recipe.hardware.world_size} processes")
-                grpo.train_from(recipe, run, progress, start)
+                grpo.train_from(recipe, run, progress, prepared)
             processes.write_outcome(folder, processes.Outcome(0, EXIT_DONE))
     except BaseException as error:
         outcome = processes.outcome_of(error)
@@ -120,8 +117,8 @@ def _other(recipe: Recipe, run: Run) -> int:
     quiet(folder / f"libraries-{number}.log")
     try:
         with signals.install_handlers(), Path(os.devnull).open("w") as nowhere:
-            start = None if told["start"] is None else Path(told["start"])
-            grpo.train_from(recipe, run, Progress(None, nowhere), start)
+            start, progress = None if told["start"] is None else Path(told["start"]), Progress(None, nowhere)
+            grpo.train_from(recipe, run, progress, grpo.prepare_worker(recipe, run, progress, start))
         processes.write_outcome(folder, processes.Outcome(number, EXIT_DONE))
     except BaseException as error:
         processes.write_outcome(folder, processes.outcome_of(error))

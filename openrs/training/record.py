@@ -23,7 +23,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, trainer: Trainer, recipe: Recipe, run: Run, progress: Progress) -> None:
         self._trainer, self._recipe, self._run, self._progress = trainer, recipe, run, progress
-        self._last = recipe.training.stop_after or recipe.grpo["max_steps"]
+        self._last = recipe.last_step
         self._journal: Journal | None = None
         self._mirrors: Mirrors | None = None
 

@@ -1,8 +1,9 @@
-"""The main loop: from a recipe to checkpoints. Assemble TRL's trainer, run it, record what it says."""
+"""From a recipe to checkpoints: prepare model and data, assemble the trainer (trainer.py), run it, record it."""
 
 import hashlib
 import json
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,44 +25,50 @@ from openrs.training.canary import Canary
 from openrs.training.vllm_server import Address
 
 
-def train(recipe: Recipe, run: Run, progress: Progress) -> Path:
-    """Train in this process until the recipe's last step; returns the last checkpoint. The caller holds the run's lock.
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What every stage of a run works with: resolved once a process, then handed on.
 
-    Raises UserError for data, models and prompts that cannot be used. launch.train does it in as many processes as the
-    recipe wants.
+    model: folder of the base model. Policy, reference, vLLM and tokenizer all load from it, so none can end up
+        with another revision.
+    problems: the recipe's, as they were read.
+    start: the checkpoint to resume from, None in a new run.
+    done: whether `start` is the run's last checkpoint.
     """
-    start, done = prepare(recipe, run, progress)
-    return done or train_from(recipe, run, progress, start)
+
+    model: Path
+    problems: Problems
+    start: Path | None
+    done: bool
 
 
-def prepare(recipe: Recipe, run: Run, progress: Progress) -> tuple[Path | None, Path | None]:
-    """What one process does before one or several train: look for checkpoints, set damaged ones aside, get the model.
+def prepare(recipe: Recipe, run: Run, progress: Progress) -> Prepared:
+    """Look for checkpoints, set damaged ones aside, read the data, get the model. The caller holds the run's lock.
 
-    Returns the newest complete checkpoint, None in a new run; and it again when it is the run's last, otherwise None.
+    Raises UserError for data, models, trackers and disks that cannot be used.
     """
-    start, said = checkpoints.latest_resumable(run.checkpoints)
-    for line in said:
+    start, lines = checkpoints.latest_resumable(run.checkpoints)
+    for line in lines:
         progress.say(line)
-    if start is not None and checkpoints.step_of(start) >= last_step(recipe):
-        progress.say(f"training is done: {start.name} is there")
-        return start, start
-    load_problems(recipe.data)  # bad data is refused before a model is made, brought here or loaded
-    tracking.require(recipe.training.trackers)
-    disk.refuse_small_disk(recipe, run)
-    base_model(recipe, run, progress)
-    return start, None
+    done = start is not None and checkpoints.step_of(start) >= recipe.last_step
+    problems = load_problems(recipe.data)  # bad data is refused before a model is made or downloaded
+    if not done:
+        tracking.require(recipe.training.trackers)
+        disk.refuse_small_disk(recipe, run)
+    return Prepared(base_model(recipe, run, progress), problems, start, done)
 
 
-def last_step(recipe: Recipe) -> int:
-    return int(recipe.training.stop_after or recipe.grpo["max_steps"])
+def prepare_worker(recipe: Recipe, run: Run, progress: Progress, start: Path | None) -> Prepared:
+    """The same in a process that another one has started, which has looked for checkpoints and refused what is bad."""
+    return Prepared(base_model(recipe, run, progress), load_problems(recipe.data), start, done=False)
 
 
-def train_from(recipe: Recipe, run: Run, progress: Progress, start: Path | None, server: Address | None = None) -> Path:
-    """Train from the checkpoint `start`, or from the base model: alone, or as one of the processes torchrun started.
+def train_from(recipe: Recipe, run: Run, progress: Progress, prepared: Prepared, server: Address | None = None) -> Path:
+    """Train in this process, alone or as one of those that torchrun started; returns the last checkpoint.
 
-    `server` is the vLLM server of the split layout. The process of rank 0 writes the records. Returns the last
-    checkpoint.
-    Raises UserError when a stop rule of the recipe ended the run (after a checkpoint), RunFailure when the canary did.
+    `server` is the vLLM server of the split layout. The process of rank 0 writes the records.
+    Raises UserError for prompts that cannot be used, and when a stop rule of the recipe ended the run (after a
+    checkpoint); RunFailure when the canary did.
     """
     with importing():
         from datasets import Dataset
@@ -72,10 +79,9 @@ def train_from(recipe: Recipe, run: Run, progress: Progress, start: Path | None,
         from openrs.training.lifecycle import run_with_lifecycle
         from openrs.training.record import Recorder
         from openrs.training.trainer import Trainer
-    model = base_model(recipe, run, progress)
+    model, problems, start = prepared.model, prepared.problems, prepared.start
     tokenizer = load_tokenizer(model, trust_remote_code=recipe.model.trust_remote_code)
     check_tokenizer(tokenizer, model)
-    problems = load_problems(recipe.data)
     prompted = prompts.tokenize_problems(tokenizer, recipe.prompt, problems.rows)
     log_dataset_summary(recipe, problems, prompted, progress)
     record_provenance(recipe, run, model, problems, prompted, goes_on=start is not None)
@@ -108,14 +114,13 @@ def train_from(recipe: Recipe, run: Run, progress: Progress, start: Path | None,
         with closing(recorder), run_with_lifecycle(trainer, recipe, run, progress):
             trainer.train(resume_from_checkpoint=str(start) if start is not None else None)
     alarms.refuse_if_stopped(trainer.state.global_step)
-    return checkpoints.folder_of(run.checkpoints, last_step(recipe))
+    return checkpoints.folder_of(run.checkpoints, recipe.last_step)
 
 
 def base_model(recipe: Recipe, run: Run, progress: Progress) -> Path:
-    """The folder of the model that training starts from: the demo's is made here, once; a hub model is on this disk.
+    """The folder of the model that training starts from: the demo's is made here, once; a hub model is downloaded.
 
-    Everything downstream (policy, reference, vLLM, tokenizer) loads from this one folder, so none of them can end up
-    with another revision. Raises UserError when there is no such model.
+    Raises UserError when there is no such model.
     """
     if recipe.model.made is None:
         return local_model(recipe.model.name, recipe.model.revision)

@@ -41,7 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_text(args.attempt / f"worker-{number}.pid", str(os.getpid()))  # now a signal may come
             from openrs.training import train as grpo
 
-            grpo.train_from(load_resolved(Run(args.run).recipe), Run(args.run), progress, args.from_checkpoint, server)
+            run = Run(args.run)
+            recipe = load_resolved(run.recipe)
+            prepared = grpo.prepare_worker(recipe, run, progress, args.from_checkpoint)
+            grpo.train_from(recipe, run, progress, prepared, server)
         outcome = processes.Outcome(number, EXIT_DONE)
     except BaseException as error:  # noqa: BLE001 - the end of this process: its outcome is told, whatever it is
         sys.stderr.write(redact(traceback.format_exc()))

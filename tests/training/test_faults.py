@@ -134,7 +134,7 @@ def test_a_hub_that_is_gone_then_busy_then_broken_then_silent(undisturbed: Path,
     with hub:
         code, said = runs.openrs(command, uploads_in_a_hurry, **hub.environment)
     assert code == 0, said
-    assert "training is done: step-000020 is there" in said
+    assert "training is done: step-000020 is complete" in said
     assert list(hub.commits) == [f"openrs: step-0000{step}" for step in ("05", "10", "15", "20")]
     assert hub.commits["openrs: step-000020"] == [
         "README.md", "chat_template.jinja", "config.json", "generation_config.json", "model.safetensors",
