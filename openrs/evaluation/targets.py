@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from openrs.config.checks import grpo_value
 from openrs.config.names import is_hub_name
 from openrs.config.schema import Evaluation, Recipe
 from openrs.errors import UserError
@@ -17,7 +16,7 @@ from openrs.evaluation.shards import shard_from
 from openrs.hub import adapters, pins
 from openrs.hub.models import local_model
 from openrs.rewards.grading import Judge, processors
-from openrs.run import checkpoints, manifest, signals
+from openrs.run import checkpoints, manifest, retention, signals
 from openrs.run.confined import refuse_links_out
 from openrs.run.directory import Run, run_at
 from openrs.run.files import disk_full_said
@@ -29,17 +28,12 @@ def targets_of_run(run: Run, recipe: Recipe) -> list[Target]:
     """The run's base as step 0 and its checkpoints by the rule that the recipe fixed before training: last, or all."""
     base = str(run.path / "base") if recipe.model.made is not None else recipe.model.name
     dtype, code = recipe.model.dtype, recipe.model.trust_remote_code
-    found = [Target(name_of(0), base, recipe.model.revision, 0, dtype, code)]
-    folders = checkpoints.list_complete(run.checkpoints)
-    every = int(grpo_value(recipe, "save_steps"))
-    kept = folders[-1:] if recipe.evaluation.checkpoints == "last" else checkpoints.scheduled(folders, every)
-    return found + [
-        Target(f.name, str(adapters.plain(run, recipe, f)), None, checkpoints.step_of(f), dtype, code) for f in kept
-    ]
-
-
-def name_of(step: int) -> str:
-    return f"step-{step:06d}"
+    found = [Target(checkpoints.step_name(0), base, recipe.model.revision, 0, dtype, code)]
+    folders = {checkpoints.step_of(folder): folder for folder in checkpoints.list_complete(run.checkpoints)}
+    for step in retention.evaluated(recipe, list(folders)):
+        model = str(adapters.plain(run, recipe, folders[step]))
+        found.append(Target(folders[step].name, model, None, step, dtype, code))
+    return found
 
 
 def evaluate_model(

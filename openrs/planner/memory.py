@@ -189,16 +189,13 @@ class Disk:
 def disk(job: Workload) -> Disk:
     """A ZeRO-2 checkpoint holds fp32 weights and moments (12), DeepSpeed's copy of the weights and the safetensors.
 
-    The fullest moment: those kept at the end, and one more that is being written before an old one goes. With
-    `training.old_weights_only` all but the newest `keep_last` of them are weights alone.
+    The fullest moment: those that are kept at the end (openrs.run.retention), and one more that is being written before
+    an old one goes. With `training.old_weights_only` the older of them are weights alone.
     """
     weights = job.trained * job.element
     checkpoint = float(job.trained * 12 + 2 * weights if job.zero == 2 else 3 * weights)
-    saved = {*range(job.save_steps, job.steps + 1, job.save_steps), job.steps}
-    newest = set(sorted(saved)[-job.keep_last :])
-    older = {step for step in saved - newest if job.keep_every and step % job.keep_every == 0}
     records = job.steps * 64e3  # metrics, and eight completions a step in parquet
-    whole = (len(newest) + 1) * checkpoint + len(older) * (weights if job.old_weights_only else checkpoint)
+    whole = (job.whole_checkpoints + 1) * checkpoint + job.weights_only_checkpoints * weights
     return Disk(checkpoint, whole + records, float(job.shape.parameters * job.element))
 
 

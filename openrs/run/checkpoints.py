@@ -7,13 +7,15 @@ parent fsynced. A folder whose manifest is missing or does not match does not ex
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from openrs.config.schema import Recipe
 from openrs.errors import RunFailure
+from openrs.run import retention
 from openrs.run.confined import empty_folder, make_folder, sync_folder
 from openrs.run.files import sha256, write_json
 from openrs.run.weights import nonfinite
@@ -28,11 +30,17 @@ MODEL_FILES = (
 )  # fmt: skip
 
 
+def step_name(step: int) -> str:
+    """What a checkpoint's folder is called, and all else that belongs to a step."""
+    return f"step-{step:06d}"
+
+
 def folder_of(checkpoints: Path, step: int) -> Path:
-    return checkpoints / f"step-{step:06d}"
+    return checkpoints / step_name(step)
 
 
 def step_of(folder: Path) -> int:
+    """The inverse of step_name."""
     return int(folder.name.removeprefix("step-"))
 
 
@@ -150,7 +158,7 @@ def find_corruption(folder: Path, *, hashes: bool = True) -> str | None:
 
 
 def resumable(folder: Path) -> bool:
-    """Whether a complete checkpoint still has all that training goes on from (see prune's `weights_only`)."""
+    """Whether a complete checkpoint still has all that a resume needs (see training.old_weights_only)."""
     return "trainer_state.json" in read_manifest(folder)["files"]
 
 
@@ -158,12 +166,6 @@ def list_complete(checkpoints: Path) -> list[Path]:
     """Folders of all checkpoints with a manifest whose sizes match, oldest first."""
     folders = [path for path in checkpoints.glob(PLACE) if path.is_dir()]
     return sorted((path for path in folders if find_corruption(path, hashes=False) is None), key=step_of)
-
-
-def scheduled(folders: list[Path], every: int) -> list[Path]:
-    """Of complete checkpoints, oldest first, those that an uninterrupted run would have: every `every` steps, and the
-    last. A signal adds others, and what is evaluated must not hang on when somebody sent one."""
-    return [folder for folder in folders if step_of(folder) % every == 0 or folder == folders[-1]]
 
 
 def bytes_of(folder: Path) -> int:
@@ -201,29 +203,21 @@ def _quarantine(folder: Path, word: str) -> Path:
     return place
 
 
-def prune(
-    checkpoints: Path,
-    keep_last: int,
-    keep_every: int | None,
-    needed: Iterable[int] = (),
-    *,
-    weights_only: bool = False,
-) -> list[Path]:
-    """Delete old complete checkpoints: not the newest `keep_last`, multiples of `keep_every`, or `needed` steps.
+def prune(checkpoints: Path, recipe: Recipe, scored: Collection[int] = ()) -> list[Path]:
+    """Delete the complete checkpoints that retention.kept does not name; returns their folders.
 
-    With `weights_only` those kept for other reasons than being new lose what only serves to go on. Returns what was
-    deleted. A checkpoint leaves its place by one rename, so a kill in between leaves no torn one behind.
+    With training.old_weights_only those that are kept without being among the newest lose what only serves to resume. A
+    checkpoint leaves its place by one rename, so a kill in between leaves no torn one behind.
     """
-    folders, always = list_complete(checkpoints), set(needed)
-    new, old = folders[-max(keep_last, 1) :], folders[: -max(keep_last, 1)]
-    kept = [f for f in old if step_of(f) in always or (keep_every and step_of(f) % keep_every == 0)]
-    gone = [folder for folder in old if folder not in kept]
+    folders = {step_of(folder): folder for folder in list_complete(checkpoints)}
+    kept = retention.kept(recipe, list(folders), scored)
+    gone = [folder for step, folder in folders.items() if step not in {*kept.newest, *kept.older}]
     for folder in gone:
         make_folder(checkpoints / STAGING)
         shutil.rmtree(folder.rename(checkpoints / STAGING / f"deleted-{folder.name}"))
-    if weights_only and new:
-        for folder in kept:
-            _strip_to_weights(folder)
+    if recipe.training.old_weights_only:
+        for step in kept.older:
+            _strip_to_weights(folders[step])
     return gone
 
 

@@ -4,16 +4,15 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import gather_object
 from transformers import TrainerCallback
 
-from openrs.config.checks import grpo_value
 from openrs.config.schema import Recipe
 from openrs.errors import EXIT_FAILED, Interrupted
-from openrs.hub import upload as uploads
 from openrs.run import checkpoints, manifest, processes, signals
 from openrs.run.directory import Run
 from openrs.run.processes import Outcome
@@ -102,28 +101,15 @@ class Guard(TrainerCallback):  # type: ignore[misc]
         if not state.is_world_process_zero:
             return
         self._progress.note(f"checkpoint of step {state.global_step} is complete, in {took}")
-        settings = self._recipe.training
-        for folder in checkpoints.prune(
-            self._run.checkpoints,
-            settings.keep_last,
-            settings.keep_every,
-            self._waiting(),
-            weights_only=settings.old_weights_only,
-        ):
+        scored = [step for step in self._complete() if (self._evaluation(step) / "scores.json").is_file()]
+        for folder in checkpoints.prune(self._run.checkpoints, self._recipe, scored):
             self._progress.note(f"{folder.name} deleted: newer ones are complete")
 
-    def _waiting(self) -> list[int]:
-        """Steps whose checkpoints are not to go yet: `openrs reproduce` has yet to evaluate them (by the rule `all`,
-        those at every grpo.save_steps), or they are to be uploaded."""
-        evaluation, every = self._recipe.evaluation, grpo_value(self._recipe, "save_steps")
-        if evaluation.checkpoints != "all" or not evaluation.benchmarks:
-            return uploads.held(self._run)
-        return uploads.held(self._run) + [
-            checkpoints.step_of(folder)
-            for folder in checkpoints.list_complete(self._run.checkpoints)
-            if checkpoints.step_of(folder) % every == 0
-            and not (self._run.evaluation(folder.name) / "scores.json").is_file()
-        ]
+    def _complete(self) -> list[int]:
+        return [checkpoints.step_of(folder) for folder in checkpoints.list_complete(self._run.checkpoints)]
+
+    def _evaluation(self, step: int) -> Path:
+        return self._run.evaluation(checkpoints.step_name(step))
 
     def _hangs(self, text: str) -> None:
         self._progress.say(text)

@@ -7,6 +7,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from openrs.config.schema import Recipe
+from openrs.run.checkpoints import step_name
 from openrs.run.confined import make_folder, replacing
 from openrs.run.directory import Run
 from openrs.run.files import Journal, write_text
@@ -63,7 +64,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         columns = {name: values[:kept] for name, values in self._trainer.completions().items()}
         if kept and columns["prompt"]:
             make_folder(self._run.completions)
-            with replacing(self._run.completions / f"step-{step:06d}.parquet") as file:
+            with replacing(self._run.completions / f"{step_name(step)}.parquet") as file:
                 pq.write_table(pa.table(columns), file)
 
 

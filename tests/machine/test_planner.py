@@ -159,6 +159,15 @@ def test_disk_at_its_fullest() -> None:
     assert disk(job("training.stop_after=50")).run == pytest.approx(2 * checkpoint, rel=0.01)
 
 
+def test_the_plan_of_the_disk_counts_checkpoints_that_wait_for_their_evaluation() -> None:
+    """exp3 evaluates all ten: without keep_every they stay all the same until they have their scores."""
+    gib = [
+        disk(job_of(load("exp3", ["training.keep_every=null", *more]), A40)).run / GIB
+        for more in ([], ["training.old_weights_only=false"], ["evaluation.checkpoints=last"])
+    ]
+    assert gib == pytest.approx([106, 291, 79.5], rel=0.01)
+
+
 # --- fit --------------------------------------------------------------------------------------------------------------
 
 

@@ -4,15 +4,12 @@ import json
 import os
 import re
 import signal
-import socket
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import runs
-from push_hub import PushHub
 
 from openrs.run import checkpoints
 from openrs.run.directory import Run
@@ -93,103 +90,7 @@ def test_a_disk_that_is_too_small_is_refused_before_the_start(small_disk: Path, 
     assert not (small_disk / "run" / "base").exists()
 
 
-# --- the hub ----------------------------------------------------------------------------------------------------------
-
-
-def uploads_in_a_hurry() -> None:
-    from openrs.hub import upload as uploads
-
-    uploads.PROCESS = (sys.executable, str(HERE / "uploads_in_a_hurry.py"))  # type: ignore[assignment]
-
-
-def nothing_here_may_use_the_network() -> None:
-    import socket
-    import traceback
-
-    def refuse(*_: object, **__: object) -> None:
-        traceback.print_stack()
-        os._exit(99)
-
-    uploads_in_a_hurry()  # in a process of its own, which may
-    socket.getaddrinfo = socket.socket.connect = refuse  # type: ignore[assignment, method-assign]
-
-
-def test_a_hub_that_is_gone_then_busy_then_broken_then_silent(undisturbed: Path, tmp_path: Path) -> None:
-    """Training does not notice; what could not be pushed waits in the queue, and the next launch pushes it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    hub, run = PushHub(port=port), tmp_path / "run"
-    command = ["train", runs.recipe_in(tmp_path), "--run", run, "--push", "me/tiny"]
-    launched = runs.start(command, nothing_here_may_use_the_network, **hub.environment)
-    launched.wait_for(lambda: "pushing 4 checkpoints to me/tiny" in launched.text)
-    assert runs.everything(run) == runs.everything(undisturbed)
-    log = run / "attempts/01/uploads.log"
-    launched.wait_for(lambda: "trying again in" in log.read_text())
-    os.kill(launched.process.pid or 0, signal.SIGTERM)
-    assert launched.wait() == 75
-    assert not (run / "uploads.jsonl").exists()
-
-    hub.faults += ["429", "500", "hang"]
-    with hub:
-        code, said = runs.openrs(command, uploads_in_a_hurry, **hub.environment)
-    assert code == 0, said
-    assert "training is done: step-000020 is complete" in said
-    assert list(hub.commits) == [f"openrs: step-0000{step}" for step in ("05", "10", "15", "20")]
-    assert hub.commits["openrs: step-000020"] == [
-        "README.md", "chat_template.jinja", "config.json", "generation_config.json", "model.safetensors",
-        "openrs.json", "recipe.yaml", "tokenizer.json", "tokenizer_config.json",
-    ]  # fmt: skip
-    assert hub.created[0]["visibility"] == "private"
-    assert runs.final_state(run)["model.safetensors"] in hub.objects
-    assert len([asked for asked in hub.asked if asked.startswith("PUT")]) == 4
-    assert [row["step"] for row in map(json.loads, (run / "uploads.jsonl").read_text().splitlines())] == [5, 10, 15, 20]
-    for path in run.rglob("*"):  # the token that it was given is nowhere
-        assert not path.is_file() or b"planted0secret" not in path.read_bytes(), path
-
-
-def nobody_waits_long_for_a_hub() -> None:
-    from openrs.hub import upload as uploads
-
-    program = (
-        "import sys; from openrs.hub import upload as u; u.POLL = 0.1; sys.exit(u.main(sys.argv[1], int(sys.argv[2])))"
-    )
-    uploads.PROCESS = (sys.executable, "-c", program)  # type: ignore[assignment]
-    uploads.POLL, uploads.PATIENCE = 0.1, 9.0
-
-
-def test_a_hub_that_never_answers_does_not_hold_a_run_that_is_done(tmp_path: Path) -> None:
-    """It takes the connection and is silent. Training ends all the same, and the next launch pushes what waits."""
-    run = tmp_path / "run"
-    command = ["train", runs.recipe_in(tmp_path), "--run", run, "--until", 5, "--push", "me/tiny"]
-    with PushHub(faults=["hang"] * 100) as hub:
-        code, said = runs.openrs(command, nobody_waits_long_for_a_hub, **hub.environment)
-    assert code == 0, said
-    assert "pushing 1 checkpoints to me/tiny (Ctrl-C, or 0.15 minutes without one that gets there: for later)" in said
-    assert "1 checkpoints are not pushed, for 0.15 minutes none got to me/tiny; the same command goes on" in said
-    assert [path.name for path in (run / "uploads").iterdir()] == ["step-000005"]
-    with PushHub() as hub:
-        code, said = runs.openrs(command, uploads_in_a_hurry, **hub.environment)
-    assert code == 0, said
-    assert list(hub.commits) == ["openrs: step-000005"]
-
-
-def uploads_that_never_begin() -> None:
-    from openrs.hub import upload as uploads
-
-    uploads.PROCESS = (sys.executable, "-c", "import time; time.sleep(600)")  # type: ignore[assignment]
-
-
-def test_retention_waits_for_uploads(tmp_path: Path) -> None:
-    """A checkpoint that is to be pushed is not deleted before its model is exported."""
-    run = tmp_path / "run"
-    command = ["train", runs.recipe_in(tmp_path), "--run", run, "--until", 3, "--set", "grpo.save_steps=1"]
-    keep = ["--set", "training.keep_last=1", "--push", "me/tiny"]
-    launched = runs.start([*command, *keep], uploads_that_never_begin, HF_TOKEN="hf_planted0secret0")
-    launched.wait_for(lambda: "pushing 3 checkpoints to me/tiny" in launched.text)
-    assert len(checkpoints.list_complete(run / "checkpoints")) == 3
-    os.kill(launched.process.pid or 0, signal.SIGTERM)
-    assert launched.wait() == 75
+# --- retention --------------------------------------------------------------------------------------------------------
 
 
 def test_retention_waits_for_evaluation(tmp_path: Path) -> None:
