@@ -1,8 +1,9 @@
 """The whole way in one command: base evaluation -> training -> evaluation of its checkpoints -> report.
 
-Every stage looks at what is there first, so the same command goes on where it was stopped.
+Every stage looks at what is there first, so the same command resumes where it was stopped.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +26,28 @@ def reproduce(recipe: Recipe, run: Run, progress: Progress) -> Path:
     train(recipe, run, progress, prepared)
     after = evaluate_stage(recipe, run, progress)[-1]
     report = write_report(run)
-    for name, score in after["benchmarks"].items():
-        first, last = before["benchmarks"][name], score
-        progress.say(f"{name}, base:    {format_score(first)}")
-        progress.say(f"{name}, step {after['model']['step']}: {format_score(last)}")
+    for line in compare(before, after):
+        progress.say(line)
     progress.say(f"report: {report}")
     return report
+
+
+def compare(base: Mapping[str, Any], last: Mapping[str, Any]) -> list[str]:
+    """Two scores.json as lines: base and last checkpoint of each benchmark. A checkpoint may have been evaluated on
+    more benchmarks than the base, by `openrs evaluate`."""
+    lines = []
+    for name, score in last["benchmarks"].items():
+        if name in base["benchmarks"]:
+            lines.append(f"{name}, base:    {format_score(base['benchmarks'][name])}")
+        lines.append(f"{name}, step {last['model']['step']}: {format_score(score)}")
+    return lines
 
 
 def evaluate_stage(recipe: Recipe, run: Run, progress: Progress) -> list[dict[str, Any]]:
     """Evaluate the base (step 0) and the checkpoints that there are, by the recipe's rule."""
     with Judge(recipe.rewards.workers, JUDGE_SECONDS, int(recipe.rewards.memory_gib * 2**30)) as judge:
-        found = [
+        results = [
             evaluate(target, recipe.evaluation, run.evaluation(target.label), progress, judge)
             for target in targets_of_run(run, recipe)
         ]
-    return [scores for scores in found if scores is not None]
+    return [scores for scores in results if scores is not None]

@@ -29,12 +29,19 @@ ENVIRONMENT = (
 )  # fmt: skip
 
 
-def begin(recipe: Recipe, run: Run, command: Sequence[str], accepted: Sequence[dict[str, object]] | None = None) -> int:
+def begin(
+    recipe: Recipe,
+    run: Run,
+    command: Sequence[str],
+    accepted: Sequence[dict[str, object]] | None = None,
+    adjusted: Sequence[dict[str, object]] = (),
+) -> int:
     """Open a new attempt: attempts/NN, recipe.yaml, and the manifest with everything known before training.
 
     Args:
         accepted: changes against the run's earlier attempts that the user accepts beforehand, those of the recipe
             listed; None when there must be none (see `establish`).
+        adjusted: changes of settings that any attempt may change.
 
     Returns the attempt's number. The caller holds the run's lock and has checked that the recipe is the run's own.
     """
@@ -65,6 +72,7 @@ def begin(recipe: Recipe, run: Run, command: Sequence[str], accepted: Sequence[d
             "started": now(),
         }
         | ({} if accepted is None else {"accepted": list(accepted)})
+        | ({"adjusted": list(adjusted)} if adjusted else {})
     )
     write_json(run.manifest, known)
     return int(folder.name)

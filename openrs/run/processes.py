@@ -30,18 +30,23 @@ from openrs.run.confined import open_appending
 from openrs.run.files import redact, write_json
 
 _SET_PDEATHSIG = 1  # linux/prctl.h
+PARENT = "OPENRS_PARENT"
 
 
-def die_with_parent(starter: int | None = None) -> None:
+def die_with_parent() -> None:
     """Let the kernel kill this process when the one that started it is gone, SIGKILL included (Linux; else nothing).
 
-    A run's lock is free as soon as its holder is dead: nothing may then go on writing into the run. `starter` is that
-    process's number, for one that may itself be the first of a container.
+    A run's lock is free as soon as its holder is dead: nothing may then go on writing into the run. Who started this
+    process stands in OPENRS_PARENT (process_supervisor.py sets it); without it, it is whoever is the parent now, which
+    may well be process 1: torchrun is that in a container.
     """
     if sys.platform != "linux":
         return
+    parent = int(os.environ.get(PARENT) or os.getppid())
     ctypes.CDLL(None).prctl(_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() == 1 if starter is None else os.getppid() != starter:  # it was gone before we asked
+    if os.getppid() != parent:  # it was gone before we asked
+        sys.stderr.write(f"process {os.getpid()} ends: process {parent}, which started it, is gone\n")
+        sys.stderr.flush()
         os._exit(EXIT_FAILED)
 
 
@@ -49,7 +54,7 @@ class Child:
     """A command that runs beside us, with everything that it starts in its process group.
 
     It has a session of its own, so that Ctrl-C in a terminal reaches only us; and it ends when we do, however we do
-    (guardian.py).
+    (process_supervisor.py).
 
     Args:
         environment: on top of ours.
@@ -68,7 +73,7 @@ class Child:
     ) -> None:
         self._grace = grace
         with os.fdopen(open_appending(log), "ab") as file:
-            self._guardian = subprocess.Popen(
+            self._supervisor = subprocess.Popen(
                 [
                     sys.executable,
                     "-I",
@@ -87,15 +92,15 @@ class Child:
     def wait(self, seconds: float = 0.0) -> int | None:
         """Its exit code, 128 + N after a signal N; None when it still runs after `seconds`."""
         try:
-            return self._guardian.wait(timeout=seconds)
+            return self._supervisor.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
             return None
 
     def stop(self) -> None:
         """End it and its group; returns when they are gone."""
-        if self._guardian.stdin is not None:
-            self._guardian.stdin.close()
-        self._guardian.wait(timeout=self._grace + 30.0)
+        if self._supervisor.stdin is not None:
+            self._supervisor.stdin.close()
+        self._supervisor.wait(timeout=self._grace + 30.0)
 
 
 def free_port() -> int:
@@ -142,7 +147,7 @@ def rank() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one worker ended. `what`, `why` and `mend` as in ExplainedError; any other error has only `what`."""
+    """How one worker ended. `what`, `why` and `fix` as in ExplainedError; any other error has only `what`."""
 
     rank: int
     code: int

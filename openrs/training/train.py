@@ -75,8 +75,8 @@ def train_from(recipe: Recipe, run: Run, progress: Progress, prepared: Prepared,
 
         from openrs.rewards.functions import build_rewards
         from openrs.rewards.grading import Judge
-        from openrs.training.alarms import Alarms
         from openrs.training.lifecycle import run_with_lifecycle
+        from openrs.training.monitors import Alarms
         from openrs.training.record import Recorder
         from openrs.training.trainer import Trainer
     model, problems, start = prepared.model, prepared.problems, prepared.start

@@ -176,6 +176,8 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         self._measures.texts(completions)
         with self._timed("reward"):
             verdicts = self._rewards.judge(completions, golds)
+            if self._rewards.rules:
+                self._log_completion_extra("verdict", [str(row[self._rewards.rules[0]]) for row in verdicts])
             judged = [row | {"verdicts": verdict} for row, verdict in zip(inputs, verdicts, strict=True)]
             return super()._calculate_rewards(judged, prompts, completions, completion_ids_list)  # type: ignore[no-any-return]
 
@@ -284,7 +286,8 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         return taken
 
     def completions(self) -> dict[str, list[Any]]:
-        """The latest generation batch: prompt, completion, id, gold, one column per reward, advantage."""
+        """The latest generation batch: prompt, completion, id, gold, the judge's verdict where a reward asks for one,
+        one column per reward, advantage."""
         rewards = {f"reward/{name}": list(values) for name, values in self._logs["rewards"].items()}
         extra = {name: list(values) for name, values in self._logs["extra"].items()}
         return {

@@ -3,7 +3,7 @@
 Every process watches itself: a rank that waits in a collective for another hangs as well. No progress means no step
 for `factor` times the median step, and at least `least` seconds. The first to notice asks its siblings on this machine
 for their stacks (SIGUSR1), then leaves with exit code 1; a launcher ends the others. Where C code keeps the GIL and so
-this room's thread from running, faulthandler's own timer does the same a little later, without Python.
+this module's thread from running, faulthandler's own timer does the same a little later, without Python.
 """
 
 import contextlib
@@ -78,9 +78,10 @@ class Watchdog:
         self._stopped.set()
         faulthandler.cancel_dump_traceback_later()
         faulthandler.unregister(signal.SIGUSR1)
-        self._file.close()
-        if self.stacks.stat().st_size == 0:
-            self.stacks.unlink()
+        with contextlib.suppress(OSError):  # a file that somebody took away, a full disk: no reason to fail a run
+            self._file.close()
+            if self.stacks.stat().st_size == 0:
+                self.stacks.unlink()
 
     def _arm(self) -> None:
         faulthandler.dump_traceback_later(self.limit + LATER, file=self._file, exit=True)

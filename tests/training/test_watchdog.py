@@ -47,6 +47,19 @@ def test_a_rank_that_waits_alone_in_a_collective(tmp_path: Path) -> None:
     assert "something hangs" in runs.attempts(run)[-1]["reason"]
 
 
+@pytest.mark.parametrize("lost", ["file", "folder", "replaced by a folder"])
+def test_a_lost_file_of_stacks_does_not_fail_a_finished_run(tmp_path: Path, lost: str) -> None:
+    folder = tmp_path / "attempt"
+    folder.mkdir()
+    watchdog = Watchdog(folder, rank=0, siblings=[], factor=10, least=600, say=print)
+    watchdog.stacks.unlink()
+    if lost == "folder":
+        folder.rmdir()
+    elif lost == "replaced by a folder":
+        watchdog.stacks.mkdir()
+    watchdog.stop()
+
+
 HELD = """
 import ctypes, sys, time
 from pathlib import Path

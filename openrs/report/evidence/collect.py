@@ -172,14 +172,6 @@ def _training_text(step: str, row: Mapping[str, Any]) -> Text:
         gold=text(row.get("gold"), 300),
         prompt=text(row.get("prompt"), LONGEST_TEXT // 4),
         completion=text(row.get("completion"), LONGEST_TEXT),
-        verdict=_verdict(row, dict(rewards)),
+        verdict=text(row.get("verdict"), 40) or "not judged",
         facts=(*facts, *([("advantage", f"{advantage:+.3f}")] if advantage is not None else [])),
     )
-
-
-def _verdict(row: Mapping[str, Any], rewards: Mapping[str, float | None]) -> str:
-    """The judge's verdict, or what the reward that asks for a right answer says: both pay more than 0 only for one."""
-    if isinstance(row.get("verdict"), str):
-        return text(row["verdict"], 40)
-    paid = next((rewards[name] for name in ("accuracy", "cosine") if rewards.get(name) is not None), None)
-    return "not judged" if paid is None else "correct" if paid > 0 else "incorrect"
