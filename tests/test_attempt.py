@@ -65,7 +65,7 @@ def test_a_signal_ends_it_and_the_old_handlers_come_back(tmp_path: Path) -> None
     run, before = Run(tmp_path / "run"), signal.getsignal(signal.SIGTERM)
     with pytest.raises(Interrupted, match="stopped by SIGTERM"), attempt(load("demo"), run):
         os.kill(os.getpid(), signal.SIGTERM)
-    assert last(run) == (75, "stopped by SIGTERM; the same command goes on from what is done")
+    assert last(run) == (75, "stopped by SIGTERM; the same command resumes from what is done")
     assert signal.getsignal(signal.SIGTERM) == before
 
 

@@ -117,7 +117,7 @@ class RewardSet:
         began = time.perf_counter()
         grades = dict(zip(items, self.grader.grade(items), strict=True))
         self.stats.seconds += time.perf_counter() - began
-        verdicts = [{rule: grades[item].verdict for rule, item in row.items()} for row in rows]
+        verdicts: list[Verdicts] = [{rule: grades[item].verdict for rule, item in row.items()} for row in rows]
         for row in verdicts:
             self.stats.count(set(row.values()))
         return verdicts

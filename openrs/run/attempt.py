@@ -69,7 +69,7 @@ def attempt(
             if error.errno not in NO_ROOM:
                 code, reason = EXIT_FAILED, f"{type(error).__name__}: {error}"
                 raise
-            full = disk_full(run.path, error, "goes on from what is complete")
+            full = disk_full(run.path, error, "resumes from what is complete")
             code, reason = full.exit_code, str(full)
             raise full from None
         except BaseException as error:
@@ -101,7 +101,7 @@ def is_mutable(key: str) -> bool:
 
 
 def another_recipe(run: Run, changes: Sequence[dict[str, object]]) -> UserError:
-    """A run directory holds one experiment: going on with other settings would mix two."""
+    """A run directory holds one experiment: resuming with other settings would mix two."""
     listed = "\n".join(f"    {change['setting']}: {change['was']} -> {change['now']}" for change in changes)
     return UserError(
         f"{run.path} was made with another recipe:\n{listed}",

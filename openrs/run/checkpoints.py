@@ -1,7 +1,8 @@
 """Checkpoints that are complete or absent.
 
-A checkpoint is written beside, every file fsynced, given a manifest of sizes and SHA-256, renamed into place, and its
-parent fsynced. A folder whose manifest is missing or does not match does not exist for resume; it is set aside by name.
+A checkpoint is written to a staging folder, every file fsynced, given a manifest of sizes and SHA-256, renamed into
+place, and its parent fsynced. A folder whose manifest is missing or does not match does not exist for resume; it is
+renamed.
 """
 
 import json
@@ -23,7 +24,7 @@ from openrs.run.weights import nonfinite
 MANIFEST = "checkpoint.json"
 PLACE = "step-" + "[0-9]" * 6
 STAGING = ".staging"  # what is being written, or on its way out
-# A model as anybody loads it; the rest of a checkpoint (optimizer, RNG, position in the data) only serves to go on.
+# A model as anybody loads it; the rest of a checkpoint (optimizer, RNG, position in the data) only serves to resume.
 MODEL_FILES = (
     "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "adapter_config.json",
     "tokenizer*", "*.jinja", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json",
@@ -45,7 +46,7 @@ def step_of(folder: Path) -> int:
 
 
 def finish(staging: Path, checkpoints: Path, step: int) -> Path:
-    """Turn a folder that has been written beside into the complete checkpoint of `step`; returns its place.
+    """Turn a folder that has been written into the complete checkpoint of `step`; returns its place.
 
     Raises OSError (a full disk) and RunFailure (weights that are NaN or Inf: `staging` is deleted), and then leaves
     every earlier checkpoint as it was.
@@ -57,7 +58,7 @@ def finish(staging: Path, checkpoints: Path, step: int) -> Path:
         sync_folder(folder)
     write_json(staging / MANIFEST, {"step": step, "finite": True, "files": listed})  # fsyncs `staging` as well
     place = folder_of(checkpoints, step)
-    if place.exists():  # never seen: the folder of a step that is done again was set aside at the start
+    if place.exists():  # never seen: the folder of a step that is done again was renamed at the start
         _quarantine(place, "replaced")
     staging.rename(place)
     sync_folder(checkpoints)
@@ -68,26 +69,24 @@ def refuse_nonfinite(staging: Path, checkpoints: Path, step: int) -> None:
     """Raises RunFailure when a weight in the folder is NaN or Inf, and deletes the folder: such a model is of no
     use."""
     try:
-        found = _nonfinite_in(staging)
+        bad = _nonfinite_in(staging)
     except ValueError as error:
         what = f"step {step}: the weights that were just written cannot be read: {error}"
         raise RunFailure(what, fix="look at the disk, and give the same command again") from None
-    if found:
+    if bad:
         shutil.rmtree(staging)
-        raise nonfinite_weights(
-            step, f"{sum(found.values()):,} weights are", next(iter(found)), list_complete(checkpoints)
-        )
+        raise nonfinite_weights(step, f"{sum(bad.values()):,} weights are", next(iter(bad)), list_complete(checkpoints))
 
 
 def _nonfinite_in(folder: Path) -> dict[str, int]:
     """Tensors of a checkpoint with NaN or Inf in them, and in how many places. Raises ValueError for broken files."""
     with ThreadPoolExecutor(4) as pool:
-        found = pool.map(nonfinite, sorted(folder.glob("*.safetensors")))
-        return {name: count for bad in found for name, count in bad.items()}
+        results = pool.map(nonfinite, sorted(folder.glob("*.safetensors")))
+        return {name: count for bad in results for name, count in bad.items()}
 
 
 def nonfinite_weights(step: int, what: str, tensor: str, there: list[Path]) -> RunFailure:
-    """What a run is told whose weights are no numbers any more. there: its complete checkpoints, oldest first."""
+    """The error of a run whose weights are NaN or Inf. there: its complete checkpoints, oldest first."""
     kept = f"{there[-1].name} is complete and sound" if there else "no checkpoint was complete before it"
     return RunFailure(
         f"step {step}: {what} NaN or Inf, first in {tensor}",
@@ -180,17 +179,17 @@ def latest_resumable(checkpoints: Path) -> tuple[Path | None, list[str]]:
     half written or half deleted is removed. The caller holds the run's lock, or is its only process.
     """
     left = empty_folder(checkpoints / STAGING)
-    said = [f"{name} was being written or deleted when the run was killed: removed" for name in left]
+    lines = [f"{name} was being written or deleted when the run was killed: removed" for name in left]
     for folder in sorted(checkpoints.glob(PLACE), key=step_of, reverse=True):
         reason = find_corruption(folder)
         if reason is not None:
-            aside = _quarantine(folder, "damaged")
-            said.append(f"{folder.name} is damaged ({reason}): set aside as {aside.name}, not loaded")
+            place = _quarantine(folder, "damaged")
+            lines.append(f"{folder.name} is damaged ({reason}): renamed to {place.name}, not loaded")
         elif not resumable(folder):
-            said.append(f"{folder.name} has only its weights left (training.old_weights_only): no going on from it")
+            lines.append(f"{folder.name} has only its weights left (training.old_weights_only): not resumable")
         else:
-            return folder, said
-    return None, said
+            return folder, lines
+    return None, lines
 
 
 def _quarantine(folder: Path, word: str) -> Path:

@@ -73,7 +73,7 @@ def existing_run(name: str) -> Run:
     run = run_at(name)
     if not run.recipe.is_file():
         raise UserError(
-            f"{run.path} is no run directory (it has no recipe.yaml)",
+            f"{run.path} is not a run directory (it has no recipe.yaml)",
             fix="give the name of a folder in runs/, or its path",
         )
     refuse_links_out(run.path)
@@ -93,7 +93,7 @@ class Lock:
         except OSError as error:
             raise UserError(
                 f"{run.path} cannot be written: {error.strerror}",
-                fix="choose another --run, or mend the folder's owner",
+                fix="choose another --run, or change the folder's owner",
             ) from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)

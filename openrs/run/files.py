@@ -28,7 +28,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 def disk_full(folder: Path, error: OSError, done: str) -> RunFailure:
-    """A disk that got full is no fault of the program. done: what the same command does with what is there."""
+    """A full disk is not a fault of the program. done: what the same command does with what is there."""
     return RunFailure(
         f"the disk of {folder} is full: {error.filename or error}",
         fix=f"make room and give the same command again: it {done}",
@@ -126,7 +126,7 @@ class Journal:
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """Rows of a journal that may be in use: a torn last line is left out. A missing file has no rows.
 
-    Raises UserError naming the line when any other line is no JSON object.
+    Raises UserError naming the line when any other line is not a JSON object.
     """
     if not path.is_file():
         return

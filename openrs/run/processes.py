@@ -1,4 +1,4 @@
-"""Child processes that start, tell how they ended, and never outlive the run. Never imports torch.
+"""Child processes that start, record how they ended, and never outlive the run. Never imports torch.
 
 A worker's exit code does not survive torchrun (it turns every failure into 1), so each worker leaves its outcome as a
 file in the attempt's folder, and the parent makes it its own.
@@ -51,7 +51,7 @@ def die_with_parent() -> None:
 
 
 class Child:
-    """A command that runs beside us, with everything that it starts in its process group.
+    """A command that runs as our child, with everything that it starts in its process group.
 
     It has a session of its own, so that Ctrl-C in a terminal reaches only us; and it ends when we do, however we do
     (process_supervisor.py).
@@ -110,15 +110,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def signal_workers(attempt: Path, number: int, told: Collection[int] = ()) -> set[int]:
-    """Send a signal to the training processes of an attempt, but for those `told` already; returns whom it reached.
+def signal_workers(attempt: Path, number: int, signalled: Collection[int] = ()) -> set[int]:
+    """Send a signal to the training processes of an attempt, but those `signalled` already; returns those it reached.
 
     Not to torchrun: it would kill them after 30 s, in the middle of a step.
     """
     reached = set()
     for path in attempt.glob("worker-*.pid"):
         pid = int(path.read_text())
-        if pid not in told:
+        if pid not in signalled:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
             reached.add(pid)
@@ -178,23 +178,23 @@ def write_outcome(attempt: Path, outcome: Outcome) -> None:
 
 def outcomes(attempt: Path) -> list[Outcome]:
     """Of the workers that have ended, the earliest first. One that was killed leaves none."""
-    found = [Outcome(**json.loads(path.read_text(encoding="utf-8"))) for path in attempt.glob("outcome-*.json")]
-    return sorted(found, key=lambda outcome: outcome.time)
+    ended = [Outcome(**json.loads(path.read_text(encoding="utf-8"))) for path in attempt.glob("outcome-*.json")]
+    return sorted(ended, key=lambda outcome: outcome.time)
 
 
 def raise_first(attempt: Path, code: int, log: Path) -> None:
     """Raise what ended the workers of an attempt as if it had happened here. `code` is torchrun's own.
 
-    The earliest tells: what ended the others followed from it.
+    The earliest counts: what ended the others followed from it.
     """
     first = next((outcome for outcome in outcomes(attempt) if outcome.code), None)
     if first is None and code:
         stacks = [path for path in attempt.glob("stacks-*") if path.stat().st_size]
-        said = "".join(f"\n  | {line}" for line in tail(log).splitlines())
+        output = "".join(f"\n  | {line}" for line in tail(log).splitlines())
         raise RunFailure(
-            f"the training processes ended with exit code {code}, and none told why{said}",
+            f"the training processes ended with exit code {code}, and none recorded why{output}",
             f"something hung: {stacks[0]} shows where" if stacks else "something killed them: for memory, perhaps",
-            f"all that they said: {log}",
+            f"their output: {log}",
         )
     if first is None:
         return
@@ -203,4 +203,4 @@ def raise_first(attempt: Path, code: int, log: Path) -> None:
     if first.code == EXIT_REFUSED:
         raise UserError(first.what, first.why, first.fix)
     where = f"training process {first.rank}: {first.what}"
-    raise RunFailure(where, first.why, first.fix or f"all that the processes said: {log}")
+    raise RunFailure(where, first.why, first.fix or f"the output of all processes: {log}")

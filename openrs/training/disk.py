@@ -1,4 +1,4 @@
-"""Room on the disk: planned before the first step, and a checkpoint that finds none leaves everything as it was."""
+"""Disk space: planned before the first step, and a checkpoint that does not fit leaves everything as it was."""
 
 import shutil
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from openrs.run import checkpoints
 from openrs.run.directory import Run
 from openrs.run.files import NO_ROOM
 
-# What safetensors (Rust), torch's zip writer and tokenizers say when a write fails for want of room.
+# What safetensors (Rust), torch's zip writer and tokenizers say when a write fails because the disk is full.
 WORDS = ("No space left on device", "os error 28", "Disk quota exceeded", "file write failed", "unexpected pos")
 
 
@@ -39,8 +39,8 @@ def refuse_small_disk(recipe: Recipe, run: Run) -> None:
 
 @contextmanager
 def cleanup_on_disk_full(staging: Path, step: int) -> Iterator[None]:
-    """Turn a full disk in the block, which writes a checkpoint into `staging`, into RunFailure, and give its room
-    back."""
+    """Turn a full disk in the block, which writes a checkpoint into `staging`, into RunFailure, and free what it
+    took."""
     try:
         yield
     except Exception as error:

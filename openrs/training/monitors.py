@@ -1,6 +1,6 @@
 """Monitors: what goes wrong in training like this shows in a metric first. An alarm once a crossing; stop rules if set.
 
-Each monitor reads one metric of metrics.jsonl and compares it with the limits in the recipe (`monitors:`, settings.py).
+Each monitor reads one metric of metrics.jsonl and compares it with the limits in the recipe's `monitors:`.
 The defaults are where somebody should look, not where a run is lost: half of the completions cut at the cap; three
 quarters of the groups without spread, which teach nothing; a KL of 0.5 nats a token (an independent re-run of the paper
 saw 0 to step 150, then 1 to 1.5, and 23 at step 250; the demo stays under 0.3); one token whose reference probability
@@ -140,6 +140,6 @@ class Alarms(TrainerCallback):  # type: ignore[misc]
         if self._stopped is not None:
             raise UserError(
                 f"the recipe's own rule ended the training at step {step}: {self._stopped}",
-                "going on would need another rule: a retry cannot help",
+                "the same command would stop again: a retry cannot help",
                 f"the checkpoint of step {step} is there. Look at metrics.jsonl, then change the rule or the recipe",
             )

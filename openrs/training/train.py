@@ -84,7 +84,7 @@ def train_from(recipe: Recipe, run: Run, progress: Progress, prepared: Prepared,
     check_tokenizer(tokenizer, model)
     prompted = prompts.tokenize_problems(tokenizer, recipe.prompt, problems.rows)
     log_dataset_summary(recipe, problems, prompted, progress)
-    record_provenance(recipe, run, model, problems, prompted, goes_on=start is not None)
+    record_provenance(recipe, run, model, problems, prompted, resumed=start is not None)
     if recipe.hardware.gpus == 0:
         cpu.apply_cpu_workarounds(recipe)
 
@@ -132,9 +132,10 @@ def base_model(recipe: Recipe, run: Run, progress: Progress) -> Path:
 
 
 def record_provenance(
-    recipe: Recipe, run: Run, model: Path, problems: Problems, prompted: prompts.TokenizedProblems, *, goes_on: bool
+    recipe: Recipe, run: Run, model: Path, problems: Problems, prompted: prompts.TokenizedProblems, *, resumed: bool
 ) -> None:
-    """Record (rank 0 does) what is trained on, file by file. Raises UserError when a run that goes on finds another."""
+    """Record (rank 0 does) what is trained on, file by file. Raises UserError when a resumed run has
+    been trained on something else."""
     if rank() != 0:
         return
     content = hashlib.sha256()
@@ -142,7 +143,7 @@ def record_provenance(
         content.update(json.dumps([problem.id, ids, problem.answer]).encode())
     manifest.establish(
         run,
-        goes_on=goes_on,
+        resumed=resumed,
         data={
             "source": recipe.data.source,
             "revision": recipe.data.revision,
@@ -172,7 +173,7 @@ def counts_of(problems: Problems, prompted: prompts.TokenizedProblems) -> dict[s
 def log_dataset_summary(
     recipe: Recipe, problems: Problems, prompted: prompts.TokenizedProblems, progress: Progress
 ) -> None:
-    """Say what became of the data. Raises UserError when it is too little for one step."""
+    """Log what became of the data. Raises UserError when it is too little for one step."""
     counts = counts_of(problems, prompted)
     dropped = f"{counts['without_answer']} rows without an answer dropped, " if problems.without_answer else ""
     long = (
@@ -183,10 +184,10 @@ def log_dataset_summary(
     progress.say(
         f"{counts['rows']} rows from {recipe.data.source}: {dropped}{long}{counts['problems']} problems to train on"
     )
-    wanted = prompts_per_step(recipe)
-    if counts["problems"] < wanted:
+    needed = prompts_per_step(recipe)
+    if counts["problems"] < needed:
         raise UserError(
-            f"{counts['problems']} problems are fewer than the {wanted} of one step",
+            f"{counts['problems']} problems are fewer than the {needed} of one step",
             "TRL drops a batch that it cannot fill, so no step would ever come",
             "give more problems, or a smaller per_device_train_batch_size or gradient_accumulation_steps",
         )

@@ -127,7 +127,8 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         steps = self.args.steps_per_generation
         if self._step % (steps * self.num_iterations) == 0 or self._buffered_inputs is None:
             batch = self._generate_and_score_completions(generation_batch)
-            self._buffered_inputs = split_tensor_dict(batch, steps)
+            micro_batches: list[Batch] = split_tensor_dict(batch, steps)
+            self._buffered_inputs = micro_batches
         return self._buffered_inputs[self._step % steps]
 
     def _generate_and_score_completions(self, inputs: list[Row]) -> Batch:
@@ -179,7 +180,7 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
             if self._rewards.rules:
                 self._log_completion_extra("verdict", [str(row[self._rewards.rules[0]]) for row in verdicts])
             judged = [row | {"verdicts": verdict} for row, verdict in zip(inputs, verdicts, strict=True)]
-            return super()._calculate_rewards(judged, prompts, completions, completion_ids_list)  # type: ignore[no-any-return]
+            return super()._calculate_rewards(judged, prompts, completions, completion_ids_list)
 
     # --- for each micro-batch -----------------------------------------------------------------------------------------
 
@@ -255,7 +256,7 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         write_json(folder / f"completions-{rank}.json", self.completions())
         raise RunFailure(
             f"step {step}: the {what} is {value.item()}",
-            "going on would make every weight NaN",
+            "the next update would make every weight NaN",
             f"look at the batch in {folder}; the last checkpoint is sound. A smaller learning rate, or float32 for the"
             " reference, are the usual cures",
         )

@@ -32,7 +32,7 @@ class Watchdog:
     Args:
         folder: gets stacks-rank<R>.txt, which is taken away again when it was not needed.
         siblings: process numbers on this machine that take part, this one among them or not.
-        say: told in one line why the process ends.
+        say: gets one line, why the process ends.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Watchdog:
         self.alive()
 
     def alive(self) -> None:
-        """Something that is no step is done."""
+        """Something other than a step is done."""
         self._last = time.monotonic()
         self._arm()
 
@@ -100,7 +100,7 @@ class Watchdog:
         usual = f"{median(self._seconds):.1f} s" if self._seconds else "not known yet"
         self._say(
             f"no progress for {still:.0f} s (a step usually takes {usual}): something hangs. The stacks of all"
-            f" processes are in {self.stacks.parent}; the same command goes on from the last complete checkpoint"
+            f" processes are in {self.stacks.parent}; the same command resumes from the last complete checkpoint"
         )
         sys.stdout.flush()
         sys.stderr.flush()

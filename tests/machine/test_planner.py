@@ -436,7 +436,7 @@ def test_plan_as_a_person_calls_it() -> None:
     ("words", "said"),
     [
         (["--gpus", "7"], "cannot be shared by 7 trainers"),
-        (["--from", "no/such/run"], "is no run directory"),
+        (["--from", "no/such/run"], "is not a run directory"),
         (["--assume", "x=1"], "no assumption x"),
         (["--set", "grpo.bogus=1"], "bogus"),
     ],

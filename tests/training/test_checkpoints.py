@@ -86,7 +86,7 @@ def test_any_damage_to_any_file_is_found_named_and_set_aside(folder: Path, name:
     newest, said = checkpoints.latest_resumable(folder)
     assert newest == folder / "step-000010"
     assert said == [
-        f"step-000015 is damaged ({name} {words}): set aside as step-000015.damaged, not loaded",
+        f"step-000015 is damaged ({name} {words}): renamed to step-000015.damaged, not loaded",
     ]
     assert names(folder) == ["step-000005", "step-000010", "step-000015.damaged"]
     assert len(list((folder / "step-000015.damaged").rglob("*"))) == len(kept)  # nothing of it is deleted
@@ -333,7 +333,7 @@ def test_a_checkpoint_that_does_not_say_it_is_finite_is_looked_at_again(folder: 
     newest, said = checkpoints.latest_resumable(folder)
     assert newest == folder / "step-000010"
     assert said == [
-        "step-000015 is damaged (its weights are NaN or Inf, first in a): set aside as step-000015.damaged, not loaded"
+        "step-000015 is damaged (its weights are NaN or Inf, first in a): renamed to step-000015.damaged, not loaded"
     ]
 
 

@@ -28,15 +28,15 @@ def fill(disk: Path, leave: int) -> None:
 
 
 def somebody_fills_the_disk_after_step_5() -> None:
-    from openrs.training.lifecycle import Guard
+    from openrs.training.lifecycle import Lifecycle
 
-    save = Guard.on_save
+    save = Lifecycle.on_save
 
-    def filling(self: Guard, args: object, state: object, control: object, **more: object) -> None:
+    def filling(self: Lifecycle, args: object, state: object, control: object, **more: object) -> None:
         save(self, args, state, control, **more)
         fill(self._run.path.parent, leave=200_000)
 
-    Guard.on_save = filling  # type: ignore[method-assign]
+    Lifecycle.on_save = filling  # type: ignore[method-assign]
 
 
 def somebody_fills_the_disk_before_the_line_of_step_8() -> None:
@@ -71,7 +71,7 @@ def test_a_disk_that_gets_full(undisturbed: Path, small_disk: Path, tmp_path: Pa
     (small_disk / "filler").unlink()
     code, said = runs.openrs(command, somebody_fills_the_disk_before_the_line_of_step_8)
     assert code == 1, said
-    assert "going on from the checkpoint of step 5" in said
+    assert "resuming from the checkpoint of step 5" in said
     assert f"the disk of {run} is full" in said
     assert "Traceback" not in said
 
@@ -171,7 +171,7 @@ def test_a_loss_that_is_nan_on_one_rank_stops_all_and_its_batch_is_kept(tmp_path
     code, said = runs.openrs(command, rank_1_has_a_nan_loss_in_step_3)
     assert code == 1, said
     assert "step 3: the loss is" in said
-    assert "going on would make every weight NaN" in said
+    assert "the next update would make every weight NaN" in said
     folder = Run(run).failures / "step-000003"
     batches = [torch.load(folder / f"batch-{rank}.pt", weights_only=True) for rank in (0, 1)]
     assert [bool(batch["value"].isnan()) for batch in batches] == [False, True]
@@ -204,7 +204,7 @@ def test_a_gradient_that_is_no_number_never_reaches_the_weights(tmp_path: Path) 
     assert (Run(run).failures / "step-000003" / "batch-0.pt").is_file()
     code, said = runs.openrs(command)  # a cosmic ray, say: it does not come again
     assert code == 0, said
-    assert "going on from the checkpoint of step 2" in said
+    assert "resuming from the checkpoint of step 2" in said
 
 
 # --- weights that are NaN or Inf --------------------------------------------------------------------------------------
@@ -214,18 +214,18 @@ def the_optimizer_makes_weights_of(value: float) -> None:
     import torch
     from transformers import TrainerCallback
 
-    from openrs.training.lifecycle import Guard
+    from openrs.training.lifecycle import Lifecycle
 
-    assert issubclass(Guard, TrainerCallback)
-    end = Guard.on_step_end
+    assert issubclass(Lifecycle, TrainerCallback)
+    end = Lifecycle.on_step_end
 
-    def breaking(self: Guard, args: object, state: Any, control: object, **more: Any) -> None:
+    def breaking(self: Lifecycle, args: object, state: Any, control: object, **more: Any) -> None:
         if state.global_step == int(os.environ["BREAK_AT"]):
             with torch.no_grad():
                 list(more["model"].parameters())[-1].view(-1)[-1] = value
         end(self, args, state, control, **more)
 
-    Guard.on_step_end = breaking  # type: ignore[method-assign]
+    Lifecycle.on_step_end = breaking  # type: ignore[method-assign]
 
 
 def nan_weight() -> None:

@@ -247,7 +247,7 @@ def test_the_first_failure_tells(attempt: Path) -> None:
 
 def test_a_killed_worker_leaves_no_word_but_the_log(attempt: Path) -> None:
     script = "print('allocating 40 GiB', file=sys.stderr, flush=True); os.kill(os.getpid(), 9)"
-    with pytest.raises(RunFailure, match=r"exit code 137, and none told why\n  \| allocating 40 GiB"):
+    with pytest.raises(RunFailure, match=r"exit code 137, and none recorded why\n  \| allocating 40 GiB"):
         launch.follow(fake(script, attempt), attempt)
 
 

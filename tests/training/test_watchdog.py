@@ -29,7 +29,7 @@ def test_a_stuck_reward_function(tmp_path: Path) -> None:
 
     code, said = runs.openrs([*command, "--until", 5], STICK_AT="99")
     assert code == 0, said
-    assert "going on from the checkpoint of step 2" in said
+    assert "resuming from the checkpoint of step 2" in said
     assert not (run / "attempts/02/stacks-rank0.txt").exists()  # a sound attempt leaves none
 
 
