@@ -124,11 +124,10 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         """The next micro-batch. TRL's, without its shuffle between generation and split."""
         if not self.model.training:
             return super()._prepare_inputs(generation_batch)  # type: ignore[no-any-return]
-        steps = self.args.steps_per_generation
+        steps: int = self.args.steps_per_generation
         if self._step % (steps * self.num_iterations) == 0 or self._buffered_inputs is None:
             batch = self._generate_and_score_completions(generation_batch)
-            micro_batches: list[Batch] = split_tensor_dict(batch, steps)
-            self._buffered_inputs = micro_batches
+            self._buffered_inputs = split_tensor_dict(batch, steps)
         return self._buffered_inputs[self._step % steps]
 
     def _generate_and_score_completions(self, inputs: list[Row]) -> Batch:
