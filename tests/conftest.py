@@ -1,12 +1,19 @@
 """Fixtures that several packages' tests share, and the limits of every test."""
 
 import contextlib
+import fcntl
+import hashlib
 import os
+import shutil
 import signal
 import subprocess
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
+import forked
 import hang_limits
 import pytest
 
@@ -25,6 +32,17 @@ with contextlib.suppress(ImportError):
     import huggingface_hub.constants  # noqa: F401 - for what its import reads
 
 WATCHER = pytest.StashKey[hang_limits.Watcher]()
+
+
+@contextlib.contextmanager
+def unlimited(config: pytest.Config) -> Iterator[None]:
+    """For what must not end the test that happens to do it first. Limits begin anew after it."""
+    watcher = config.stash.get(WATCHER, None)
+    if watcher:
+        watcher.pause()
+    yield
+    if watcher:
+        watcher.start(hang_limits.PROCESSOR, hang_limits.SILENCE)
 
 
 def _limited(item: pytest.Item) -> Generator[None, object, object]:
@@ -75,27 +93,63 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
+@pytest.fixture
+def fork_python_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType], None]:
+    """Python programs that a module of openrs starts are forks from here on (forked.py)."""
+
+    def patch(module: ModuleType) -> None:
+        monkeypatch.setattr(module, "subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": forked.Popen}))
+
+    return patch
+
+
+@pytest.fixture
+def forked_engines(fork_python_of: Callable[[ModuleType], None]) -> None:
+    """Engines are forks: their imports would be most of what they do for a tiny model."""
+    from openrs.evaluation import engine_pool
+
+    fork_python_of(engine_pool)
+
+
 @pytest.fixture(scope="session")
-def made_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def toy_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Gives a copy of the demo's model for some settings. It is made once and kept in pytest's cache, under a name that
+    its settings, source and libraries decide; a second process of pytest-xdist waits for the first."""
+    pytest.importorskip("torch", reason="torch is not installed")
+    from openrs.data import arithmetic, prompts
+    from openrs.run.libraries import quiet
+    from openrs.training import demo_model
+
+    config, modules = request.config, (arithmetic, prompts, demo_model)
+    made_from = [Path(module.__file__ or "").read_text() for module in modules]
+    made_from += [version(name) for name in ("torch", "transformers", "tokenizers")]
+    cache = getattr(config, "cache", None)
+    kept = cache.mkdir("toy-models") if cache else tmp_path_factory.mktemp("toy-models")
+
+    def give(settings: Any) -> Path:
+        quiet()
+        place = kept / hashlib.sha256(repr([settings, *made_from]).encode()).hexdigest()[:16]
+        with unlimited(config), place.with_suffix(".lock").open("w") as lock:  # who waits is silent
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            made = demo_model.make(settings, place)
+        return shutil.copytree(made, tmp_path_factory.mktemp("toy") / "model")
+
+    return give
+
+
+@pytest.fixture(scope="session")
+def made_model(toy_model: Callable[..., Path]) -> Path:
     """The demo's model after a few supervised steps: it loads, generates and trains, and knows nothing."""
-    pytest.importorskip("torch", reason="torch is not installed")
     from openrs.config.schema import ToyModel
-    from openrs.run.libraries import quiet
-    from openrs.training.demo_model import make
 
-    quiet()
-    return make(ToyModel(steps=10), tmp_path_factory.mktemp("made") / "model")
+    return toy_model(ToyModel(steps=10))
 
 
 @pytest.fixture(scope="session")
-def taught_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def taught_model(toy_model: Callable[..., Path]) -> Path:
     """The demo's own base model (about 40 s on a quiet core): right in 35 to 40 of 100 sums at temperature 0.7."""
-    pytest.importorskip("torch", reason="torch is not installed")
     from openrs.config.load import load
-    from openrs.run.libraries import quiet
-    from openrs.training.demo_model import make
 
-    quiet()
-    made = load("demo").model.made
-    assert made is not None
-    return make(made, tmp_path_factory.mktemp("taught") / "model")
+    toy = load("demo").model.toy
+    assert toy is not None
+    return toy_model(toy)

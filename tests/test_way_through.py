@@ -28,7 +28,7 @@ def small(base: Path, steps: int, *overrides: str) -> Recipe:
     return load(
         "demo",
         [
-            f"model={{name: {base}, made: null, dtype: float32, context: 4096}}",
+            f"model={{name: {base}, toy: null, dtype: float32, context: 4096}}",
             f"grpo.max_steps={steps}",
             f"grpo.save_steps={steps}",
             "grpo.warmup_steps=5",

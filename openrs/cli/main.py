@@ -4,18 +4,22 @@ import argparse
 import gc
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
 from typing import NoReturn
 
 from openrs import __version__
 from openrs.cli import cluster, curate, evaluate, plan, recipe, train
 from openrs.cli.options import Verb
 from openrs.errors import EXIT_INTERRUPTED, ExplainedError, Interrupted, not_installed
-from openrs.run.files import redact
+from openrs.run.confined import limit_permissions
+from openrs.run.disk_faults import explained
+from openrs.run.terminal import say, show_traceback
 
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
-        prog="openrs", description="Run the Open-RS paper again, know what of it is true, train your own."
+        prog="openrs", description="Reproduce the Open-RS paper, check its claims, train your own model."
     )
     top.add_argument("--version", action="version", version=f"openrs {__version__}")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
@@ -25,31 +29,46 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb. Returns 0 done, 2 bad configuration or data, 75 interrupted, resumable; 1 has a trace."""
+    """Run one verb. Returns its exit code: 0 done, 1 failed, 2 bad configuration or data, 75 interrupted and resumable.
+
+    An unexpected exception propagates: Python prints the traceback and exits with 1."""
     args = parser().parse_args(argv)
     try:
+        if args.verb != "fetch":  # a cache may be shared by a group
+            limit_permissions()
         function: Verb = args.function
         return function(args)
     except ExplainedError as error:
-        print(redact(f"openrs {args.verb}: {error}"), file=sys.stderr)
+        say(f"openrs {args.verb}: {error}", error=True)
         return error.exit_code
     except ModuleNotFoundError as error:
         missing = not_installed(error)
         if missing is None:
             raise
-        print(f"openrs {args.verb}: {missing}", file=sys.stderr)
+        say(f"openrs {args.verb}: {missing}", error=True)
         return missing.exit_code
+    except OSError as error:
+        failure = explained(error, Path(error.filename or ".").parent, "starts over or resumes")
+        if failure is None:
+            raise
+        say(f"openrs {args.verb}: {failure}", error=True)
+        return failure.exit_code
     except Interrupted as interrupted:
-        print(redact(f"openrs {args.verb}: {interrupted}"), file=sys.stderr)
+        say(f"openrs {args.verb}: {interrupted}", error=True)
         return EXIT_INTERRUPTED
     except KeyboardInterrupt:
-        print(f"openrs {args.verb}: stopped by Ctrl-C", file=sys.stderr)
+        say(f"openrs {args.verb}: stopped by Ctrl-C", error=True)
         return EXIT_INTERRUPTED
 
 
 def program() -> NoReturn:
-    """The command itself. At the end its memory goes back to the kernel: to search it for garbage first, as Python
-    does, takes two seconds when torch is loaded."""
+    """Entry point of `openrs`. Skips the final garbage collection, which takes two seconds when torch is loaded."""
+    sys.excepthook = _uncaught
     code = main()
     gc.freeze()
     sys.exit(code)
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    show_traceback(kind, error, trace)
+    gc.freeze()

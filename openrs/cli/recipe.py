@@ -4,6 +4,7 @@ import argparse
 
 from openrs.cli.options import Verbs, add_recipe
 from openrs.errors import EXIT_DONE
+from openrs.run.terminal import say
 
 
 def add(verbs: Verbs) -> None:
@@ -11,11 +12,11 @@ def add(verbs: Verbs) -> None:
         required=True, metavar="list|show|diff"
     )
     recipes.add_parser("list", help="the recipes that come with openrs").set_defaults(function=recipe_list)
-    show = recipes.add_parser("show", help="print the resolved tree of settings")
+    show = recipes.add_parser("show", help="print all settings of a recipe, resolved")
     add_recipe(show)
     show.add_argument("--json", action="store_true")
     show.set_defaults(function=recipe_show)
-    compare = recipes.add_parser("diff", help="print what differs between two recipes")
+    compare = recipes.add_parser("diff", help="print the differences between two recipes")
     compare.add_argument("a")
     compare.add_argument("b")
     compare.set_defaults(function=recipe_diff)
@@ -25,7 +26,7 @@ def recipe_list(_: argparse.Namespace) -> int:
     from openrs.config.load import packaged
 
     for name, title in packaged().items():
-        print(f"{name:12s} {title}")
+        say(f"{name:12s} {title}")
     return EXIT_DONE
 
 
@@ -33,7 +34,7 @@ def recipe_show(args: argparse.Namespace) -> int:
     from openrs.config.load import load, to_json, to_yaml
 
     recipe = load(args.recipe, args.overrides)
-    print(to_json(recipe) if args.json else to_yaml(recipe), end="")
+    say(to_json(recipe) if args.json else to_yaml(recipe), end="")
     return EXIT_DONE
 
 
@@ -41,5 +42,5 @@ def recipe_diff(args: argparse.Namespace) -> int:
     from openrs.config.load import diff, load
 
     for key, left, right in diff(load(args.a), load(args.b)):
-        print(f"{key}: {left} -> {right}")
+        say(f"{key}: {left} -> {right}")
     return EXIT_DONE

@@ -1,21 +1,18 @@
-"""A recipe read: a YAML file with one level of `extends`, unknown keys refused, overrides by `--set`, one typed tree.
+"""A recipe read: a YAML file and what it `extends`, unknown keys refused, overrides by `--set`, one typed tree.
 
 Never imports torch: `openrs recipe show`, the planner and the cluster verbs answer on a laptop in well under a second.
 """
 
-import difflib
 import json
-import types
-import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from openrs.config.faults import did_you_mean, setting_faults
 from openrs.config.schema import Evaluation, Recipe
-from openrs.config.yaml_lines import Key, Lines, override, place_of, read_yaml, text_of
+from openrs.config.yaml_lines import Lines, dump_yaml, override, read_yaml, text_of
 from openrs.errors import UserError
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -44,7 +41,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
     try:
         recipe = Recipe.model_validate(tree)
     except ValidationError as error:
-        raise _refusal(error, lines) from None
+        raise _invalid(error, Recipe, lines) from None
     check(recipe, lines)
     return recipe
 
@@ -59,11 +56,11 @@ def with_changes(settings: Evaluation, changes: Mapping[str, Any]) -> Evaluation
     try:
         return Evaluation.model_validate(settings.model_dump() | dict(changes))
     except ValidationError as error:
-        raise _refusal(error, {(name,): f"--{name.replace('_', '-')}" for name in changes}) from None
+        raise _invalid(error, Evaluation, {(name,): f"--{name.replace('_', '-')}" for name in changes}) from None
 
 
 def to_yaml(recipe: Recipe) -> str:
-    return yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True, width=1000)
+    return dump_yaml(recipe.model_dump())
 
 
 def to_json(recipe: Recipe) -> str:
@@ -95,38 +92,44 @@ def _find(name: str) -> Path:
         )
     if (RECIPES / f"{name}.yaml").is_file():
         return RECIPES / f"{name}.yaml"
-    near = difflib.get_close_matches(name, packaged(), n=1)
+    hint = did_you_mean(name, packaged())
     raise UserError(
         f"there is no recipe called {name}",
-        fix=f"did you mean {near[0]}? see: openrs recipe list"
-        if near
-        else "see: openrs recipe list, or give the path of a YAML file",
+        fix=f"{hint} see: openrs recipe list" if hint else "see: openrs recipe list, or give the path of a YAML file",
     )
 
 
-def _extended(path: Path) -> tuple[dict[str, Any], Lines]:
+def _extended(path: Path, below: tuple[Path, ...] = ()) -> tuple[dict[str, Any], Lines]:
+    """The tree of a file laid over that of the recipe it extends, as deep as the chain goes.
+
+    below: the files that extend this one. Raises UserError for a chain that comes back to one of them.
+    """
     tree, lines = read_yaml(path)
     _inline_files(tree, path.parent, lines)
     parent = tree.pop("extends", None)
     if parent is None:
         return tree, lines
     where = lines[("extends",)]
-    below = path.parent / f"{parent}.yaml"
-    base = below if below.is_file() else RECIPES / f"{parent}.yaml"
-    if not base.is_file():
-        raise UserError(
-            f"{where}: there is no recipe {parent} to extend",
-            fix="name a recipe beside this file, or one of: openrs recipe list",
-        )
-    base_tree, base_lines = read_yaml(base)
-    if "extends" in base_tree:
-        raise UserError(
-            f"{where}: {parent} itself extends {base_tree['extends']}",
-            "only one level is allowed, so that two files tell all",
-            f"extend {base_tree['extends']} and write the differences here",
-        )
-    _inline_files(base_tree, base.parent, base_lines)
+    base, chain = _parent(parent, path, where), (*below, path)
+    if any(base.samefile(other) for other in chain):
+        names = " -> ".join(other.name for other in (*chain, base))
+        raise UserError(f"{where}: the recipes extend each other in a circle: {names}", fix="remove one of the extends")
+    base_tree, base_lines = _extended(base, chain)
     return _merge(base_tree, tree), {**base_lines, **lines}
+
+
+def _parent(name: Any, path: Path, where: str) -> Path:
+    """The recipe that the file at `path` extends: a file named relative to it, else a packaged recipe."""
+    beside = [path.parent / str(name), path.parent / f"{name}.yaml"]
+    found = next((file for file in beside if file.suffix in {".yaml", ".yml"} and file.is_file()), None)
+    if found is None or (found.samefile(path) and (RECIPES / f"{name}.yaml").is_file()):
+        found = RECIPES / f"{name}.yaml"  # exp3.yaml of your own may extend the packaged exp3
+    if not isinstance(name, str) or not found.is_file():
+        raise UserError(
+            f"{where}: there is no recipe {name} to extend",
+            fix="name a recipe file, relative to this file, or one of: openrs recipe list",
+        )
+    return found
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -146,34 +149,7 @@ def _inline_files(tree: dict[str, Any], folder: Path, lines: Lines) -> None:
             prompt[key] = text_of(folder / value[1:], lines["prompt", key])  # type: ignore[index]
 
 
-def _refusal(error: ValidationError, lines: Lines) -> UserError:
-    problems = [_problem(item["loc"], item["type"], item["msg"], item["input"], lines) for item in error.errors()]
-    return UserError("\n".join(problems), fix="openrs recipe show demo prints every key there is")
-
-
-def _problem(loc: Key, kind: str, message: str, value: Any, lines: Lines) -> str:
-    where = place_of(loc, lines)
-    name = ".".join(str(part) for part in loc)
-    if kind == "extra_forbidden":
-        near = difflib.get_close_matches(str(loc[-1]), _known(loc[:-1]), n=1)
-        return f"{where}: there is no setting {name}" + (
-            f"; did you mean {'.'.join(map(str, (*loc[:-1], near[0])))}?" if near else ""
-        )
-    if kind == "missing":
-        return f"{where}: {name} is missing"
-    return f"{where}: {name} = {value!r}: {message[0].lower()}{message[1:]}"
-
-
-def _known(loc: Key) -> list[str]:
-    """The keys that the section at `loc` knows."""
-    section: Any = Recipe
-    for part in loc:
-        if isinstance(part, str):
-            section = section.model_fields[part].annotation
-        parts = (
-            [section, *typing.get_args(section)]
-            if isinstance(section, types.UnionType) or typing.get_args(section)
-            else [section]
-        )
-        section = next(p for p in parts if isinstance(p, type) and issubclass(p, BaseModel))
-    return list(section.model_fields)
+def _invalid(error: ValidationError, model: type[BaseModel], lines: Lines) -> UserError:
+    return UserError(
+        "\n".join(setting_faults(error, model, lines)), fix="openrs recipe show demo prints every key there is"
+    )

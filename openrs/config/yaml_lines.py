@@ -26,6 +26,14 @@ _Loader.add_implicit_resolver(
 )
 
 
+def dump_yaml(tree: Any, width: int = 1000) -> str:
+    """A tree as YAML, in the order of its keys; where a character cannot be shown, all but ASCII is escaped."""
+    text: str = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=width)
+    if not text.replace("\n", "").isprintable():
+        text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=False, width=width)
+    return text
+
+
 def parse_value(text: str) -> Any:
     """One YAML value, as written on a command line: numbers, true/false, null, lists and mappings in braces."""
     return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader with one more number format
@@ -35,7 +43,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
     """Read a YAML file whose top is a mapping.
 
     Returns the tree, and for every key in it the file and line where it stands.
-    Raises UserError for a missing file, broken YAML, a top that is no mapping, or a key written twice.
+    Raises UserError for a missing file, broken YAML, a top that is not a mapping, or a key written twice.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -94,7 +102,7 @@ def override(change: str, tree: dict[str, Any], lines: Lines, *, example: str, f
     try:
         value = parse_value(text)
     except yaml.YAMLError:
-        value = text  # a text that is no YAML is meant as it stands
+        value = text  # a text that is not YAML is meant as it stands
     key: Key = tuple(name.split("."))
     here = tree
     for part in key[:-1]:

@@ -241,7 +241,7 @@ def single_run(correct: Matrix, published: float | None = None) -> Prediction:
     The Poisson-binomial distribution at each problem's share of right samples; because the shares are themselves
     measured with k_i samples, noise of variance 2 p_i (1 - p_i) / (k_i - 1) is added, which makes the whole variance
     unbiased for a new run around them. p_value: chance of a result at most as likely as the published one.
-    Raises UserError for k = 1 and for a published score that is no number of the n problems.
+    Raises UserError for k = 1 and for a published score that is not a number of the n problems.
     """
     right, tries = _counts(correct)
     n, k, share = len(right), int(tries.min()), right / tries
@@ -415,5 +415,5 @@ def _tost(difference: float, se: float, law: Any, margin_points: float, alpha: f
 def _count_of(score: float, n: int) -> int:
     count = round(score * n)
     if not 0 <= count <= n or abs(score * n - count) > ROUNDED * n + 1e-9:
-        raise UserError(f"{100 * score:.2f} % is no whole number of {n} problems answered once")
+        raise UserError(f"{100 * score:.2f} % is not a whole number of {n} problems answered once")
     return count

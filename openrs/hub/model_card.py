@@ -65,13 +65,13 @@ def card(run: Run, recipe: Recipe, step: int) -> str:
 
 
 def _base(recipe: Recipe) -> str:
-    if recipe.model.made is not None:
+    if recipe.model.toy is not None:
         return "A tiny model made on the spot (openrs's demo)"
     return f"{recipe.model.name} at {recipe.model.revision or 'an unpinned revision'}"
 
 
 def _source(recipe: Recipe) -> str:
-    if recipe.data.source == "made":
+    if recipe.data.source == "toy-sums":
         return "sums made by openrs"
     return f"{recipe.data.source} at {recipe.data.revision}" if recipe.data.revision else recipe.data.source
 

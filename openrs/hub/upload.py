@@ -56,7 +56,7 @@ def _push_once(folder: Path, repo: str, *, private: bool) -> str:
     except Exception as error:  # noqa: BLE001 - named fault boundary: the hub
         response = getattr(error, "response", None)
         if isinstance(error, errors.HFValidationError):
-            raise UserError(f"{repo} is not the name of a repository", fix="owner/name, as on the hub") from None
+            raise UserError(f"{repo} is not a name of a repository", fix="owner/name, as on the hub") from None
         if isinstance(error, errors.LocalTokenNotFoundError) or getattr(response, "status_code", 0) in (401, 403):
             raise UserError(
                 f"the hub does not let us write to {repo}", fix="set HF_TOKEN to a token that may"

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from openrs.config.checks import grpo_value
+from openrs.config.names import Layout
 from openrs.config.schema import Recipe
 from openrs.errors import UserError
 from openrs.planner.gpus import Gpu
@@ -26,7 +27,7 @@ class Workload:
     shape: Shape
     gpu: Gpu
     gpus: int
-    layout: str
+    layout: Layout
     trainers: int
     micro: int
     accumulation: int
@@ -60,8 +61,8 @@ class Workload:
 
     @property
     def generators(self) -> int:
-        """Processes that generate: every trainer, or the one server of the split layout."""
-        return 1 if self.layout == "split" else self.trainers
+        """Processes that generate."""
+        return self.layout.generators(self.trainers)
 
     @property
     def full(self) -> bool:
@@ -69,9 +70,9 @@ class Workload:
         return self.trained == self.shape.parameters
 
 
-def job_of(recipe: Recipe, gpu: Gpu, gpus: int | None = None, layout: str | None = None) -> Workload:
-    """The recipe's job on `gpus` x `gpu` in `layout`; where these differ from the recipe, accumulation changes so that
-    the completions of a step and the micro-batch (so the bnpo denominators, so the gradient) stay.
+def workload_of(recipe: Recipe, gpu: Gpu, gpus: int | None = None, layout: Layout | None = None) -> Workload:
+    """The workload on `gpus` x `gpu` in `layout`; where these differ from the recipe, accumulation changes so that the
+    completions of a step and the micro-batch (so the bnpo denominators, so the gradient) stay.
 
     Raises UserError when the completions of a step cannot be shared out so.
     """
@@ -85,14 +86,14 @@ def job_of(recipe: Recipe, gpu: Gpu, gpus: int | None = None, layout: str | None
     layout = layout or recipe.hardware.layout
     trainers = recipe.hardware.world_size
     if (gpus, layout) != (recipe.hardware.gpus, recipe.hardware.layout):
-        trainers = {"single": 1, "colocate": gpus, "split": gpus - 1}[layout]
+        trainers = layout.trainers(gpus)
         if trainers < 1 or completions % (micro * trainers):
             pieces = completions // micro
             whole = ", ".join(str(n) for n in range(1, pieces + 1) if pieces % n == 0)
             raise UserError(
                 f"{completions} completions a step cannot be shared by {trainers} trainers in micro-batches of {micro}",
                 "the gradient would no longer be the recipe's",
-                f"take {whole} GPUs{', and one more that generates' if layout == 'split' else ''}",
+                f"take {whole} GPUs{', and one more that generates' if layout is Layout.SPLIT else ''}",
             )
         calls = max(1, accumulation // per_generation)
         accumulation = completions // (micro * trainers)
@@ -101,9 +102,9 @@ def job_of(recipe: Recipe, gpu: Gpu, gpus: int | None = None, layout: str | None
         float(grpo_value(recipe, "vllm_gpu_memory_utilization")),
         grpo_value(recipe, "vllm_enable_sleep_mode"),
     )
-    if layout == "split":  # as openrs.training.vllm_server starts the server
+    if layout is Layout.SPLIT:  # as openrs.training.vllm_server starts the server
         share, sleep = max(share, ALONE), False
-    elif recipe.hardware.layout == "split":
+    elif recipe.hardware.layout is Layout.SPLIT:
         share = min(share, BESIDE)
     window = grpo_value(recipe, "vllm_max_model_length")
     prompt_cap, completion_cap = recipe.prompt.max_tokens, int(grpo_value(recipe, "max_completion_length"))
@@ -142,7 +143,7 @@ def job_of(recipe: Recipe, gpu: Gpu, gpus: int | None = None, layout: str | None
     )
 
 
-def as_the_authors_ran(job: Workload) -> Workload:
+def as_the_authors_ran(workload: Workload) -> Workload:
     """The same recipe through the authors' trainer: a generation call per micro-step, and all logits held."""
-    utilisation = 0.7 if job.layout == "split" else job.utilisation  # their recipe's
-    return replace(job, calls=job.accumulation, fused_head=False, utilisation=utilisation)
+    utilisation = 0.7 if workload.layout is Layout.SPLIT else workload.utilisation  # their recipe's
+    return replace(workload, calls=workload.accumulation, fused_head=False, utilisation=utilisation)

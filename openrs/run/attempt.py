@@ -9,8 +9,8 @@ from openrs.config.load import diff
 from openrs.config.schema import Recipe
 from openrs.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, ExplainedError, Interrupted, UserError
 from openrs.run import manifest, signals
-from openrs.run.directory import Lock, Run
-from openrs.run.files import NO_ROOM, disk_full
+from openrs.run.directory import Lock, Run, refuse_no_place_for_a_run
+from openrs.run.disk_faults import explained
 from openrs.run.libraries import quiet
 from openrs.run.progress import Progress
 
@@ -42,8 +42,9 @@ def attempt(
 
     SIGTERM and Ctrl-C end the block as Interrupted. Raises UserError when another process holds the run, or when the
     run was made with another recipe (with `accept_changes` the manifest's attempt lists the changes instead), and
-    RunFailure for a disk that got full.
+    RunFailure for a disk that fails.
     """
+    refuse_no_place_for_a_run(run)
     with Lock(run), signals.install_handlers():
         adjusted, changes = changed_settings(recipe, run)
         if changes and not accept_changes:
@@ -65,16 +66,13 @@ def attempt(
         except (Interrupted, KeyboardInterrupt) as interrupted:
             code, reason = EXIT_INTERRUPTED, str(interrupted) or "Ctrl-C"
             raise
-        except OSError as error:
-            if error.errno not in NO_ROOM:
+        except BaseException as error:
+            failure = explained(error, run.path, "resumes from what is complete")
+            if failure is None:
                 code, reason = EXIT_FAILED, f"{type(error).__name__}: {error}"
                 raise
-            full = disk_full(run.path, error, "resumes from what is complete")
-            code, reason = full.exit_code, str(full)
-            raise full from None
-        except BaseException as error:
-            code, reason = EXIT_FAILED, f"{type(error).__name__}: {error}"
-            raise
+            code, reason = failure.exit_code, str(failure)
+            raise failure from None
         finally:
             with contextlib.suppress(OSError):  # on a full disk the reason above is what must come out
                 progress.note(f"ended with exit code {code}: {reason}")

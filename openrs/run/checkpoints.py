@@ -19,9 +19,10 @@ from openrs.errors import RunFailure
 from openrs.run import retention
 from openrs.run.confined import empty_folder, make_folder, sync_folder
 from openrs.run.files import sha256, write_json
+from openrs.run.folders import DECLARATION, Kind
 from openrs.run.weights import nonfinite
 
-MANIFEST = "checkpoint.json"
+MANIFEST = DECLARATION[Kind.CHECKPOINT]
 PLACE = "step-" + "[0-9]" * 6
 STAGING = ".staging"  # what is being written, or on its way out
 # A model as anybody loads it; the rest of a checkpoint (optimizer, RNG, position in the data) only serves to resume.
@@ -119,7 +120,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise ValueError("it has no manifest: it was never finished") from None
     except (ValueError, KeyError, TypeError, AttributeError, OSError):
         raise ValueError("its manifest is damaged") from None
-    if step != step_of(folder) or not listed:
+    if not listed or (fnmatch(folder.name, PLACE) and step != step_of(folder)):
         raise ValueError("its manifest is of another checkpoint")
     return {"step": step, "finite": finite, "files": listed}
 

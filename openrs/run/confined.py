@@ -20,6 +20,19 @@ FILE_MODE = 0o644
 APPENDING = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe must not block
 
 
+def limit_permissions() -> None:
+    """Whatever the umask: what this process and its children make, others cannot write. With OPENRS_PRIVATE=1 others
+    cannot read it either: prompts, completions and weights are as confidential as the data.
+
+    Raises UserError for another value.
+    """
+    private = os.environ.get("OPENRS_PRIVATE", "0")
+    if private not in ("", "0", "1"):
+        fix = "set it to 1 (only you may), or unset it"
+        raise UserError(f"OPENRS_PRIVATE={private!r}", "it says who may read what is written", fix)
+    os.umask(os.umask(0o077) | (0o077 if private == "1" else 0o022))
+
+
 def refuse_links_out(root: Path) -> None:
     """Raises UserError naming the first entry below `root` that leads out of it, or is neither a file nor a folder.
 

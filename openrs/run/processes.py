@@ -33,16 +33,16 @@ _SET_PDEATHSIG = 1  # linux/prctl.h
 PARENT = "OPENRS_PARENT"
 
 
-def die_with_parent() -> None:
+def die_with_parent(parent: int | None = None) -> None:
     """Let the kernel kill this process when the one that started it is gone, SIGKILL included (Linux; else nothing).
 
     A run's lock is free as soon as its holder is dead: nothing may then go on writing into the run. Who started this
-    process stands in OPENRS_PARENT (process_supervisor.py sets it); without it, it is whoever is the parent now, which
-    may well be process 1: torchrun is that in a container.
+    process is `parent`, or stands in OPENRS_PARENT (process_supervisor.py sets it); without them, it is whoever is the
+    parent now, which may well be process 1: torchrun is that in a container.
     """
     if sys.platform != "linux":
         return
-    parent = int(os.environ.get(PARENT) or os.getppid())
+    parent = parent or int(os.environ.get(PARENT) or os.getppid())
     ctypes.CDLL(None).prctl(_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it was gone before we asked
         sys.stderr.write(f"process {os.getpid()} ends: process {parent}, which started it, is gone\n")

@@ -9,17 +9,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from openrs.run.confined import open_appending
-from openrs.run.files import redact
-
-
-def duration(seconds: float) -> str:
-    """'48 s', '3 min 05 s', '7 h 12 min'."""
-    seconds = max(0, round(seconds))
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60:02d} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+from openrs.run.terminal import clean
+from openrs.run.units import format_duration
 
 
 class Progress:
@@ -39,13 +30,13 @@ class Progress:
     def say(self, text: str) -> None:
         """A line that stays."""
         self._clear()
-        self._show(redact(text) + "\n")
+        self._show(clean(text) + "\n")
         self.note(text)
 
     def note(self, text: str) -> None:
         """A line for the log file only."""
         if self._log is not None:
-            self._log.write(f"{time.strftime('%H:%M:%S')} {redact(text)}\n")
+            self._log.write(f"{time.strftime('%H:%M:%S')} {clean(text)}\n")
             self._log.flush()
 
     def start(self, done: int | None = None) -> None:
@@ -68,8 +59,8 @@ class Progress:
         self._ends.append((now, done))
         pace = (now - since) / max(1, done - before)
         values = "  ".join(f"{name} {_number(value)}" for name, value in facts.items() if value is not None)
-        left = duration(pace * (total - done))
-        line = f"{label} {done:>{len(str(total))}}/{total}  {values}  {_pace(pace)} s each, {left} left"
+        left = format_duration(pace * (total - done))
+        line = clean(f"{label} {done:>{len(str(total))}}/{total}  {values}  {_pace(pace)} s each, {left} left")
         self.note(line)
         if self._live:
             shown = line[:200]

@@ -54,7 +54,7 @@ def _tensors(file: Any, size: int) -> Iterator[tuple[str, str, int, int]]:
             if name != "__metadata__":
                 begin, end = (8 + length + int(place) for place in entry["data_offsets"])
                 tensors[str(name)] = str(entry["dtype"]), begin, end
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         raise ValueError("its header is not that of a safetensors file") from None
     for name, (dtype, begin, end) in tensors.items():
         if dtype not in FLOATS and dtype not in INTEGERS:

@@ -32,7 +32,7 @@ def make(settings: ToyModel, folder: Path, progress: Callable[[int, int, float],
 
     `progress(step, steps, loss)` is called after each supervised step. The folder appears whole or not at all.
     """
-    marker = folder / "made.json"
+    marker = folder / "toy.json"
     if marker.is_file() and json.loads(marker.read_text()) == settings.model_dump():
         return folder
     import torch
@@ -67,7 +67,7 @@ def make(settings: ToyModel, folder: Path, progress: Callable[[int, int, float],
     tmp_path = folder.with_name(folder.name + ".part")
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    write_json(tmp_path / "made.json", settings.model_dump())
+    write_json(tmp_path / "toy.json", settings.model_dump())
     tmp_path.rename(folder)
     sync_folder(folder.parent)
     return folder

@@ -16,13 +16,15 @@ import yaml
 
 from openrs.config.checks import grpo_value, prompts_per_step
 from openrs.config.load import load, to_yaml
-from openrs.config.names import is_hub_name
+from openrs.config.names import Layout, is_hub_name
 from openrs.config.schema import Recipe
 from openrs.doctor import nccl
 from openrs.errors import EXIT_DONE, EXIT_INTERRUPTED, Interrupted, UserError
 from openrs.run import checkpoints, processes, signals
 from openrs.run.directory import Run, run_at
-from openrs.run.progress import Progress, duration
+from openrs.run.gpus import cuda_visible_devices
+from openrs.run.progress import Progress
+from openrs.run.units import format_duration
 from openrs.training import train as grpo
 from openrs.training import vllm_server
 from openrs.training.train import Prepared
@@ -54,7 +56,7 @@ def runs(
     changes = list(overrides)
     if until is not None:
         changes.append(f"training.stop_after={_step(load(name, overrides), name, until)}")
-    called = run or Path(name).stem
+    called = Path(name).stem if run is None else run
     if not seeds:
         return [(load(name, changes), run_at(called))]
     if len(set(seeds)) < len(seeds):
@@ -107,7 +109,7 @@ def plan(
     recipe: Recipe, run: Run, attempt: Path, model: str, *, start: Path | None, ports: Sequence[int | str]
 ) -> LaunchPlan:
     """What training in several processes starts. `ports`: of the vLLM server, and for the weights."""
-    split = recipe.hardware.layout == "split"
+    split = recipe.hardware.layout is Layout.SPLIT
     devices = _devices(recipe)
     words = [str(run.path), "--attempt", str(attempt)]
     if start is not None:
@@ -127,9 +129,7 @@ def plan(
 
 def _devices(recipe: Recipe) -> list[str]:
     """The GPUs to use, as CUDA_VISIBLE_DEVICES names them: the first of those that we were given."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    words = [word.strip() for word in given.split(",") if word.strip()] if given else []
-    here = words or [str(number) for number in range(recipe.hardware.gpus)]
+    here = cuda_visible_devices() or [str(number) for number in range(recipe.hardware.gpus)]
     return here[: recipe.hardware.gpus]
 
 
@@ -162,7 +162,7 @@ def describe(recipe: Recipe, run: Run) -> str:
     hardware, number = recipe.hardware, len(run.attempts()) + 1
     attempt = run.path / "attempts" / f"{number:02d}"
     model = recipe.model.name
-    if recipe.model.made is not None:
+    if recipe.model.toy is not None:
         model = str(run.path / "base")
     elif is_hub_name(model):
         model = f"<folder of {model} at {recipe.model.revision}>"
@@ -177,7 +177,7 @@ def describe(recipe: Recipe, run: Run) -> str:
             parts.append(
                 _command("generation: a vLLM server on the last GPU", started.server, started.server_environment)
             )
-        where = {"colocate": ", vLLM inside each", "split": "", "single": ""}[hardware.layout]
+        where = ", vLLM inside each" if hardware.layout is Layout.COLOCATE else ""
         zero = f", ZeRO-{hardware.zero_stage}" if hardware.zero_stage else ""
         title = f"training: {hardware.world_size} processes (layout {hardware.layout}){where}{zero}"
         parts.append(_command(title, started.trainers, started.environment))
@@ -225,7 +225,7 @@ def train(recipe: Recipe, run: Run, progress: Progress, prepared: Prepared | Non
             progress.say("starting the vLLM server")
             server = Server(started.server, started.server_environment, address, attempt / "server.log")
             took = server.wait_healthy(grpo_value(recipe, "vllm_server_timeout"))
-            progress.say(f"the vLLM server is ready after {duration(took)}")
+            progress.say(f"the vLLM server is ready after {format_duration(took)}")
         progress.say(f"training in {recipe.hardware.world_size} processes")
         follow(started, attempt, server)
     finally:

@@ -16,8 +16,9 @@ from openrs.errors import EXIT_FAILED, Interrupted
 from openrs.run import checkpoints, manifest, processes, signals
 from openrs.run.directory import Run
 from openrs.run.processes import Outcome
-from openrs.run.progress import Progress, duration
+from openrs.run.progress import Progress
 from openrs.run.signals import Deadline
+from openrs.run.units import format_duration
 from openrs.training.trainer import Trainer
 from openrs.training.watchdog import Watchdog
 
@@ -96,7 +97,7 @@ class Lifecycle(TrainerCallback):  # type: ignore[misc]
         self._step_began = time.monotonic()
         took = f"{self._trainer.checkpoint_seconds:.2f} s"
         if self.why is not None:
-            since = f", {duration(signals.seconds_since())} after the signal" if signals.pending_signal() else ""
+            since = f", {format_duration(signals.seconds_since())} after the signal" if signals.pending_signal() else ""
             self.why += f": the checkpoint of step {state.global_step} is complete{since} (written in {took})"
         if not state.is_world_process_zero:
             return

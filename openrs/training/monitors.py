@@ -31,7 +31,10 @@ METRICS = {
     "kl_max": ("kl/max", "largest KL (k3) of one token"),
     "length": ("completions/mean_length", "mean completion length in tokens"),
     "non_latin": ("completions/non_latin", "share of non-Latin letters outside LaTeX"),
-    "unparseable_golds": ("judge/unparseable_share", "share of completions judged against an unparseable gold"),
+    "unparseable_references": (
+        "judge/unparseable_share",
+        "share of completions judged against an unparseable reference answer",
+    ),
     "cosine_wraps": ("judge/wraps_share", "share of completions beyond twice max_len, where the cosine pays again"),
     "gap": ("canary/gap", "mean gap between vLLM's and the trainer's log-probabilities, nats"),
     "generation_seconds": ("time/generation", "seconds of a step spent generating"),

@@ -17,15 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from openrs.config.load import load
+from openrs.config.names import Layout
 from openrs.config.schema import Recipe
 from openrs.doctor import nccl
 from openrs.errors import EXIT_DONE, EXIT_FAILED, ExplainedError, UserError
 from openrs.run import processes, signals
 from openrs.run.attempt import attempt
+from openrs.run.confined import limit_permissions
 from openrs.run.directory import Run, run_at
-from openrs.run.files import redact
 from openrs.run.libraries import quiet
 from openrs.run.progress import Progress
+from openrs.run.terminal import say
 from openrs.training import train as grpo
 
 WAIT = timedelta(minutes=30)  # for rank 0 to read checkpoints and hash weights; the other nodes may be pulling images
@@ -43,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     processes.die_with_parent()
     number = processes.rank()
     try:
+        limit_permissions()
         recipe = load(args.recipe, args.overrides)
         run = run_at(args.run or Path(args.recipe).stem)
         refuse_mismatch(recipe)
@@ -50,8 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _first(recipe, run) if number == 0 else _other(recipe, run)
     except BaseException as error:  # noqa: BLE001 - the end of this process: it is reported, whatever it is
         outcome = processes.outcome_of(error)
-        text = str(error) if isinstance(error, ExplainedError) else redact(traceback.format_exc())
-        sys.stderr.write(f"training process {number}: {text}\n")
+        text = str(error) if isinstance(error, ExplainedError) else traceback.format_exc()
+        say(f"training process {number}: {text}", error=True)
         return outcome.code
 
 
@@ -60,7 +63,7 @@ def refuse_mismatch(recipe: Recipe) -> None:
     started = int(os.environ.get("WORLD_SIZE", "0"))
     if not started:
         raise UserError("this is started by torchrun only", fix="on one node: openrs train")
-    if recipe.hardware.layout == "split":
+    if recipe.hardware.layout is Layout.SPLIT:
         raise UserError(
             "the split layout is for one node: its server answers only there",
             fix="--set hardware.layout=colocate, with vLLM in every training process",

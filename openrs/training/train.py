@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from openrs.config.checks import grpo_value, prompts_per_step
+from openrs.config.names import Layout
 from openrs.config.schema import Recipe
 from openrs.data import prompts
 from openrs.data.problems import Problems, load_problems
 from openrs.data.tokenizer import check_tokenizer, load_tokenizer
 from openrs.errors import UserError
+from openrs.hub import adapters
+from openrs.hub.loading import check_weights
 from openrs.hub.models import local_model
 from openrs.run import checkpoints, manifest
 from openrs.run.directory import Run
@@ -55,7 +58,13 @@ def prepare(recipe: Recipe, run: Run, progress: Progress) -> Prepared:
     if not done:
         tracking.require(recipe.training.trackers)
         disk.refuse_small_disk(recipe, run)
-    return Prepared(base_model(recipe, run, progress), problems, start, done)
+    model = base_model(recipe, run, progress)
+    if not done:
+        trust = recipe.model.trust_remote_code
+        check_weights(model, trust_remote_code=trust, pickle_weights=recipe.model.allow_pickle_weights)
+        if start is not None and not adapters.is_adapter(start):
+            check_weights(start, trust_remote_code=trust)
+    return Prepared(model, problems, start, done)
 
 
 def prepare_worker(recipe: Recipe, run: Run, progress: Progress, start: Path | None) -> Prepared:
@@ -122,13 +131,13 @@ def base_model(recipe: Recipe, run: Run, progress: Progress) -> Path:
 
     Raises UserError when there is no such model.
     """
-    if recipe.model.made is None:
+    if recipe.model.toy is None:
         return local_model(recipe.model.name, recipe.model.revision)
     folder = run.path / "base"
-    if not (folder / "made.json").is_file():
+    if not (folder / "toy.json").is_file():
         progress.say("making the demo's model: supervised training on corrupted sums")
         progress.start()
-    return demo_model.make(recipe.model.made, folder, lambda n, of, loss: progress.step("teach", n, of, {"loss": loss}))
+    return demo_model.make(recipe.model.toy, folder, lambda n, of, loss: progress.step("teach", n, of, {"loss": loss}))
 
 
 def record_provenance(
@@ -221,7 +230,7 @@ def grpo_settings(recipe: Recipe, staging: Path, weights: list[float], server: A
     if recipe.hardware.zero_stage:
         settings["deepspeed"] = deepspeed_config(recipe)
     if recipe.grpo.get("use_vllm"):
-        settings["vllm_mode"] = "server" if recipe.hardware.layout == "split" else "colocate"
+        settings["vllm_mode"] = "server" if recipe.hardware.layout is Layout.SPLIT else "colocate"
     if server is not None:
         settings |= {"vllm_server_base_url": server.url, "vllm_group_port": server.group_port}
     return settings

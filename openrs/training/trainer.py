@@ -303,12 +303,12 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Every process writes its part to a staging folder; when all have, the main one makes the checkpoint complete.
 
-        Raises RunFailure on every process when the disk is full; earlier checkpoints stay as they were.
+        Raises RunFailure when the disk is full or broken; earlier checkpoints stay as they were.
         """
         before = time.perf_counter()
         step = self.state.global_step
         staging = Path(self.args.output_dir) / f"checkpoint-{step}"
-        with self._timed("checkpoint"), disk.cleanup_on_disk_full(staging, step):
+        with self._timed("checkpoint"), disk.cleanup_on_disk_fault(staging, step):
             super()._save_checkpoint(model, trial)
             self._save_position(staging)
             self.accelerator.wait_for_everyone()

@@ -8,17 +8,21 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from curation_helpers import FIVE, SUFFIX, bytes_of, jsonl, kept, openrs, recipe, removed, stages
+from hang_limits import read_stats
+from waiting import gone, until
 
 from openrs.cli.main import main
+from openrs.curation import chain as chain_module
 from openrs.curation.chain import curate
 from openrs.curation.settings import load
 from openrs.errors import UserError
 
-DISK = "1m"
+DISK = "400k"
 # raw subset, 1,209 rows: stage -> rows in, rows left
 SUBSET = {
     "read": (1209, 1206), "verify": (1206, 1202), "form": (1202, 1136), "duplicates": (1136, 1134),
@@ -53,17 +57,19 @@ def undisturbed(shared_data, tmp_path_factory) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="module")
-def quick(shared_data, tmp_path_factory) -> tuple[Path, Path]:
-    """Three parts of real rows and no judge: what is killed and stopped here does not cost minutes."""
+def quick(shared_data, tmp_path_factory) -> Iterator[tuple[Path, Path]]:
+    """Three small parts of real rows and no judge: what is killed and stopped here does not cost minutes."""
     folder = tmp_path_factory.mktemp("quick")
     chain = {
         "form": {}, "duplicates": {}, "decontaminate": {"benchmarks": FIVE, "data": str(shared_data / "benchmarks")},
-        "language": {}, "length": {}, "draw": {"rows": 1000},
+        "language": {}, "length": {}, "draw": {"rows": 300},
     }  # fmt: skip
     source = shared_data / "training" / "deepscaler_part2.parquet"
-    file = recipe(folder / "recipe.yaml", source, chain, strip_suffix=SUFFIX, limit=4200)
-    assert main(["curate", str(file), "--out", str(folder / "out"), "--workers", "2"]) == 0
-    return file, folder / "out"
+    file = recipe(folder / "recipe.yaml", source, chain, strip_suffix=SUFFIX, limit=1000)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(chain_module, "PART_ROWS", 400)
+        assert main(["curate", str(file), "--out", str(folder / "out"), "--workers", "2"]) == 0
+        yield file, folder / "out"
 
 
 def test_every_row_is_accounted_for(undisturbed):
@@ -180,47 +186,33 @@ def test_what_is_done_is_not_done_again(quick, tmp_path, capsys):
     curate(load(str(file)), tmp_path / "out", workers=1)
     assert {p: p.stat().st_mtime_ns for p in times} == times
     said = capsys.readouterr().out
-    assert re.search(r"form: 3,\d{3} of 4,\d{3} rows stay \(done before\)", said)
+    assert re.search(r"form: 9\d\d of 99\d rows stay \(done before\)", said)
     assert bytes_of(tmp_path / "out") == bytes_of(out)
+
+
+def children_of(pid: int) -> list[int]:
+    return [process.pid for process in read_stats(Path("/proc")) if process.parent == pid]
 
 
 def test_workers_end_with_the_parent(quick, tmp_path):
     file, _ = quick
     ran = openrs("curate", file, "--out", tmp_path / "out", "--workers", "2")
-    mine = []
-    for _ in range(200):
-        mine = [
-            int(p)
-            for p in subprocess.run(
-                ["pgrep", "-P", str(ran.pid)], capture_output=True, text=True, check=False
-            ).stdout.split()
-        ]
-        if len(mine) >= 2:
-            break
-        time.sleep(0.1)
+    mine = until(lambda: children if len(children := children_of(ran.pid)) >= 2 else [])
     ran.send_signal(signal.SIGKILL)
     ran.communicate()
-    for _ in range(100):
-        if not any(Path(f"/proc/{pid}").exists() for pid in mine):
-            break
-        time.sleep(0.1)
-    assert mine
-    assert not any(Path(f"/proc/{pid}").exists() for pid in mine)
+    until(lambda: gone(*mine))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_asked_to_stop_it_says_so_and_goes_on_later(quick, tmp_path, number):
     file, out = quick
     ran = openrs("curate", file, "--out", tmp_path / "out", "--workers", "2")
-    for _ in range(300):
-        if (tmp_path / "out" / "work" / "01-form" / "step.json").is_file():
-            break
-        time.sleep(0.05)
+    until(lambda: (tmp_path / "out" / "work" / "01-form" / "step.json").is_file() or ran.poll() is not None)
     ran.send_signal(number)
-    said, _ = ran.communicate(timeout=60)
+    said, _ = ran.communicate()
     assert ran.returncode == 75, said
     assert "Traceback" not in said
-    curate(load(str(file)), tmp_path / "out", workers=2)
+    curate(load(str(file)), tmp_path / "out", workers=1)
     assert bytes_of(tmp_path / "out") == bytes_of(out)
 
 
@@ -234,9 +226,9 @@ def test_a_second_process_is_refused(quick, tmp_path):
 
 def test_a_full_disk_is_said_and_more_room_goes_on(quick, small_disk):
     file, _ = quick
-    words = ["curate", file, "--out", small_disk / "out", "--workers", "2", "--set", "sources.raw.limit=2100"]
+    words = ["curate", file, "--out", small_disk / "out", "--workers", "2", "--set", "sources.raw.limit=900"]
     ran = openrs(*words)
-    said, _ = ran.communicate(timeout=120)
+    said, _ = ran.communicate()
     assert ran.returncode == 1, said
     assert "the disk of" in said
     assert "make room" in said
@@ -244,10 +236,10 @@ def test_a_full_disk_is_said_and_more_room_goes_on(quick, small_disk):
     assert not list((small_disk / "out").rglob(".*.part"))
     subprocess.run(["mount", "-o", "remount,size=40m", str(small_disk)], check=True)
     ran = openrs(*words)
-    said, _ = ran.communicate(timeout=120)
+    said, _ = ran.communicate()
     assert ran.returncode == 0, said
-    assert stages(small_disk / "out")["read"][0] == 2100
-    assert len(kept(small_disk / "out")) == 1000
+    assert stages(small_disk / "out")["read"][0] == 900
+    assert len(kept(small_disk / "out")) == 300
 
 
 def test_changed_sources_are_read_again(tmp_path):

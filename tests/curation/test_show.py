@@ -43,8 +43,8 @@ def test_numbers(data, capsys):
     assert sum(said["pass_rates"].values()) == 41
     assert said["pass_rates"]["0.9"] == 4
     assert said["answers"]["whole number"] == 43
-    assert said["golds"]["judged"] == 44
-    assert sum(said["golds"]["bad"].values()) <= 1  # the hostile one
+    assert said["references"]["judged"] == 44
+    assert sum(said["references"]["bad"].values()) <= 1  # the hostile one
     assert "aime24" in said["benchmarks"]["unchecked"]
     assert len(said["examples"]) == 5
 

@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from openrs.evaluation.benchmarks import known
 from openrs.run.files import read_jsonl
@@ -46,21 +47,17 @@ def killed_at_random(words: list[str], cwd: Path, path: Path, kills: int) -> Non
                 time.sleep(0.01)
             assert process.poll() is None, "it was done before it could be killed"
             process.send_signal(signal.SIGKILL)
-        assert not engines_in(cwd)
+        until(lambda: not engines_in(cwd))
 
 
-def engines_in(cwd: Path, seconds: float = 5) -> list[str]:
-    """Processes of engines that were started there and are alive, after `seconds` at most."""
-    end = time.monotonic() + seconds
-    while True:
-        found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):  # it has ended
-                if (process / "cwd").resolve() == cwd and b"engine_process" in (process / "cmdline").read_bytes():
-                    found.append(process.name)
-        if not found or time.monotonic() > end:
-            return found
-        time.sleep(0.1)
+def engines_in(cwd: Path) -> list[str]:
+    """Processes of engines that were started there and are alive."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended
+            if (process / "cwd").resolve() == cwd and b"engine_process" in (process / "cmdline").read_bytes():
+                found.append(process.name)
+    return found
 
 
 def rows(folder: Path) -> dict[tuple[str, str, int], dict]:
@@ -168,8 +165,8 @@ def test_vllm_follows_the_models_own_probabilities(papers_model, tmp_path):
     for request in requests:
         tokens = list(request.ids)
         with torch.no_grad():
-            for _ in range(request.limit):
+            for _ in range(request.max_new_tokens):
                 tokens.append(int(model(torch.tensor([tokens])).logits[0, -1].argmax()))
         wanted = sample_of(request, tokens[len(request.ids) :], "length", "")
         assert samples[request.problem].tokens_hash == wanted.tokens_hash
-        assert (samples[request.problem].finish, samples[request.problem].tokens) == ("length", request.limit)
+        assert (samples[request.problem].finish, samples[request.problem].tokens) == ("length", request.max_new_tokens)

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from openrs.run.directory import Run
 
 RECIPE = """title: A made-up run (for tests)
-model: {name: made}
-data: {source: made}
+model: {name: toy}
+data: {source: toy-sums}
 rewards: {mode: paper, functions: [{name: format, weight: 1.0}, {name: cosine, weight: 2.0}]}
 grpo: {max_steps: %d, learning_rate: 1.0e-06}
 training: {stop_after: null}

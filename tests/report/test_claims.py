@@ -14,7 +14,7 @@ from openrs.report.evidence.sources import Sources, gather, measured
 from openrs.report.pages.document import document
 from openrs.report.verdicts.claims import WORDS, Evidence, claims
 from openrs.report.verdicts.cost import ledger
-from openrs.report.verdicts.judge import judge
+from openrs.report.verdicts.judge import RULES, judge
 from openrs.run.directory import Run
 
 BASE = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
@@ -317,3 +317,11 @@ def test_verdicts_are_counted_over_all_claims(tmp_path):
     tree = document(Sources((collect(run),)))
     assert sum(tree["verdicts"].values()) == len(tree["claims"]) == 35
     assert tuple(tree["verdicts"]) == WORDS
+
+
+def test_every_kind_of_claim_has_a_place_on_the_page() -> None:
+    from openrs.report.pages.words import claim_groups
+
+    assert claim_groups(RULES)
+    with pytest.raises(ValueError, match="claims of kind novelty have no group"):
+        claim_groups([*RULES, "novelty"])

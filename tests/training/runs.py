@@ -21,8 +21,8 @@ from openrs.run.files import read_jsonl, sha256
 RECIPE = """
 extends: demo
 title: a tiny run that survives
-model: {{made: {{seed: 0, layers: 1, hidden: 32, heads: 1, steps: 2, learning_rate: 6e-3}}}}
-data: {{source: made, limit: 12}}
+model: {{toy: {{seed: 0, layers: 1, hidden: 32, heads: 1, steps: 2, learning_rate: 6e-3}}}}
+data: {{source: toy-sums, limit: 12}}
 rewards:
   mode: corrected
   workers: 1
@@ -53,22 +53,20 @@ class Launched:
     process: ForkServerProcess
     said: Path
 
-    def wait(self, seconds: float = 290) -> int:
+    def wait(self) -> int:
         """Its exit code; of one that a signal killed, minus the signal."""
-        self.process.join(seconds)
-        assert self.process.exitcode is not None, f"still running after {seconds} s\n{self.text}"
+        self.process.join()
+        assert self.process.exitcode is not None
         return self.process.exitcode
 
     @property
     def text(self) -> str:
         return self.said.read_text() if self.said.is_file() else ""
 
-    def wait_for(self, holds: Callable[[], Any], seconds: float = 120) -> None:
-        """Wait until something holds; fails when the process ends before, or never gets there."""
-        end = time.monotonic() + seconds
+    def wait_for(self, holds: Callable[[], Any]) -> None:
+        """Wait until something holds; fails when the process ends before."""
         while not holds():
-            assert self.process.is_alive(), f"ended before\n{self.text}"
-            assert time.monotonic() < end, f"never happened\n{self.text}"
+            assert self.process.is_alive() or holds(), f"ended before\n{self.text}"
             time.sleep(0.01)
 
 

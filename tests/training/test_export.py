@@ -99,7 +99,7 @@ def test_what_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "no complete checkpoint of step 3\n  fix: there are: 15, 20" in refused("--step", "3")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("")
-    assert "is there and is no export of this checkpoint" in refused("--to", str(tmp_path / "mine"))
+    assert "is there and is not an export of this checkpoint" in refused("--to", str(tmp_path / "mine"))
     content = bytearray((run / "checkpoints/step-000020/model.safetensors").read_bytes())
     content[-1] ^= 1
     (run / "checkpoints/step-000020/model.safetensors").write_bytes(content)
@@ -168,7 +168,7 @@ def test_a_hub_that_says_no(run: Path, hub: PushHub) -> None:
     with pytest.raises(UserError, match="the hub does not let us write to me/tiny") as raised:
         uploads.push(run / "base", "me/tiny", private=True, say=print, tries=5)
     assert raised.value.exit_code == 2
-    with pytest.raises(UserError, match="is not the name of a repository"):
+    with pytest.raises(UserError, match="is not a name of a repository"):
         uploads.push(run / "base", "not a name", private=True, say=print, tries=5)
 
 

@@ -149,7 +149,7 @@ def test_a_new_run_is_not_led_out(
         assert name == "manifest.json" or not (run / "manifest.json").exists()  # refused before anything was written
 
 
-@pytest.mark.parametrize("plant", [link_to_file, link_to_folder, pipe], ids=lambda plant: plant.__name__)
+@pytest.mark.parametrize("plant", [link_to_folder, pipe], ids=lambda plant: plant.__name__)
 def test_no_command_is_led_out_of_a_run_that_is_there(
     plant: Plant, finished: Path, places: list[str], outside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -215,7 +215,7 @@ def test_what_has_made_nothing_yet_may_change(tmp_path: Path) -> None:
     code, said = runs.openrs(["train", runs.recipe_in(tmp_path), "--run", base, "--until", 1])
     assert code == 0, said
     command = ["train", runs.recipe_in(tmp_path), "--run", run, "--until", 1]
-    own = ["--set", "model.name=" + str(base / "base"), "--set", "model.made=null", "--set"]
+    own = ["--set", "model.name=" + str(base / "base"), "--set", "model.toy=null", "--set"]
     code, said = runs.openrs([*command, *own, f"data.source={data}"])
     assert code == 2
     assert "1 problems are fewer than the 2 of one step" in said
@@ -287,10 +287,10 @@ def test_two_processes_of_torchrun(tmp_path: Path) -> None:
     command = ["train", runs.recipe_in(tmp_path), *[word for text in sets for word in ("--set", text)], "--run"]
     environment = {"PYTHONPATH": str(Path(__file__).parent)}
     straight = runs.start([*command, tmp_path / "straight"], **environment)
-    assert straight.wait(300) == 0, straight.text
+    assert straight.wait() == 0, straight.text
     for attempt, (number, code) in enumerate([(signal.SIGKILL, 1), (signal.SIGTERM, 75)], 1):
         launched = runs.start([*command, run], **environment)
-        launched.wait_for(lambda attempt=attempt: len(runs.rows(run)) >= 6 * attempt, 120)  # type: ignore[misc]
+        launched.wait_for(lambda attempt=attempt: len(runs.rows(run)) >= 6 * attempt)  # type: ignore[misc]
         os.kill(int((run / f"attempts/{attempt:02d}/worker-1.pid").read_text()), number)
         assert launched.wait() == code, launched.text
     code, said = runs.openrs([*command, run], **environment)

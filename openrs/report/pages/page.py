@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from openrs.config.yaml_lines import dump_yaml
 from openrs.errors import UserError
 from openrs.report.evidence import reference, values
 from openrs.report.evidence.collect import RunData, collect
@@ -125,7 +125,7 @@ def _recipe(run: RunData) -> str:
     """The run's resolved recipe, fit to be shown."""
     if not run.recipe:
         return ""
-    return values.text(yaml.safe_dump(run.recipe, sort_keys=False, allow_unicode=True, width=110), 40_000)
+    return values.text(dump_yaml(run.recipe, width=110), 40_000)
 
 
 def _own_costs(tree: dict[str, Any]) -> list[tuple[str, float, float]]:
@@ -143,12 +143,13 @@ def _own_costs(tree: dict[str, Any]) -> list[tuple[str, float, float]]:
 
 def _matrix(tree: dict[str, Any]) -> list[tuple[str, Sequence[dict[str, Any]]]]:
     """The table's claims, model by model: five scores and the average."""
-    kinds = ("score", "average")
-    return [(m, [c for c in tree["claims"] if c["kind"] in kinds and c["model"] == m]) for m in reference.released()]
+    claims = [claim for claim in tree["claims"] if claim["kind"] in words.MATRIX]
+    return [(model, [c for c in claims if c["model"] == model]) for model in reference.released()]
 
 
 def _groups(tree: dict[str, Any]) -> list[tuple[str, Sequence[dict[str, Any]]]]:
-    return [(title, [c for c in tree["claims"] if c["kind"] in kinds]) for title, kinds in words.GROUPS.items()]
+    groups = words.claim_groups(claim["kind"] for claim in tree["claims"])
+    return [(title, [c for c in tree["claims"] if c["kind"] in kinds]) for title, kinds in groups.items()]
 
 
 def _environment() -> Environment:

@@ -1,6 +1,6 @@
 """The report in a few sentences: what stands under its title, on the page and in report.md."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from openrs.report.evidence import reference
@@ -12,7 +12,16 @@ GROUPS = {
     "Over training": ("early_gain", "decay", "length_falls", "length_rises", "length_level", "kl_late"),
     "What training takes": ("samples", "outputs", "hours", "dollars", "cheaper"),
 }
+MATRIX = ("score", "average")  # shown model by model
 TONES = {"reproduced": "good", "compatible": "warn", "not reproduced": "bad", "not tested": "none"}
+
+
+def claim_groups(used: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """GROUPS, for claims of these kinds. Raises ValueError for a kind without a group: its claims would be missing."""
+    known = {*MATRIX, *(kind for kinds in GROUPS.values() for kind in kinds)}
+    if missing := sorted(set(used) - known):
+        raise ValueError(f"claims of kind {', '.join(missing)} have no group: add it to GROUPS in pages/words.py")
+    return GROUPS
 
 
 def headline(tree: dict[str, Any]) -> list[str]:

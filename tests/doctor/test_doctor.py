@@ -2,19 +2,22 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import forked
 import pytest
 
 from openrs.config.load import load
 from openrs.config.schema import Recipe
-from openrs.doctor import checks_cache, checks_gpu, checks_system, doctor, nvidia
+from openrs.doctor import checks_cache, checks_gpu, checks_system, doctor, nvidia, probe
 from openrs.doctor.doctor import code, examine, render, verdict
 from openrs.doctor.finding import Finding
 from openrs.doctor.probe import CommandResult, Probe
@@ -22,7 +25,7 @@ from openrs.errors import EXIT_DONE, EXIT_REFUSED, UserError
 from openrs.planner.plan import plan
 
 RECORDED = Path(__file__).parent / "recorded"
-SKETCH = str(Path(__file__).with_name("exp3_sketch.yaml"))
+SKETCH = str(Path(__file__).parents[1] / "exp3_sketch.yaml")
 MISSING = CommandResult(None, "", "it is not installed")
 TORCH = 'openrs:{"version": "2.13.0", "cuda": "13.0", "gpus": 4, "bf16": true, "nccl": "2.29.7"}'
 
@@ -159,7 +162,7 @@ def test_other_gpus_than_the_recipes_are_named_not_refused() -> None:
 )
 def test_cuda_visible_devices(monkeypatch: pytest.MonkeyPatch, devices: str, there: int) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
-    assert len(checks_gpu.visible(nvidia.look(machine()).cards)) == there
+    assert len(checks_gpu.visible(nvidia.look(machine()).gpus)) == there
 
 
 @pytest.mark.parametrize(
@@ -330,18 +333,20 @@ def test_an_unpinned_or_missing_reference(monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_hub_answers_and_tells_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     from fake_hub import FakeHub
 
+    before = time.time()
     with FakeHub({}) as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url + "/nobody/here")
         line, hub_time = checks_cache.hub_line()
     assert line.state == "ok"  # a 404 is an answer
     assert hub_time is not None
-    assert abs(hub_time - time.time()) < 10
+    assert before - 2 < hub_time < time.time() + 2
     monkeypatch.setenv("HF_ENDPOINT", "file:///etc/passwd")
     assert checks_cache.hub_line()[0].state == "fail"
 
 
-def test_the_tokenizer_of_a_model_folder(shared_data: Path) -> None:
-    """Really loaded, in a child process, by the guard that training uses."""
+def test_the_tokenizer_of_a_model_folder(shared_data: Path, fork_python_of: Callable[[ModuleType], None]) -> None:
+    """Really loaded, in a child process, by the check that training uses."""
+    fork_python_of(probe)
     line = checks_cache.tokenizer_line(Probe(120.0), shared_data / "tokenizer")
     assert line.state == "ok", line
     assert "round trip, 1 BOS" in line.found
@@ -378,18 +383,16 @@ def test_nothing_at_all_is_known_and_nothing_crashes(tmp_path: Path) -> None:
 
 def test_a_tool_that_hangs_is_left_behind(tmp_path: Path) -> None:
     script = tmp_path / "nvidia-smi"
-    script.write_text("#!/bin/sh\necho begin\nsleep 60 &\nsleep 60\n")
+    script.write_text("#!/bin/sh\necho begin\nsleep 600 &\nsleep 600\n")
     script.chmod(0o755)
-    begin = time.monotonic()
     said = Probe(0.3).run(str(script))
     assert said.code is None
-    assert "gave no answer in 0.3 s" in said.why
-    assert time.monotonic() - begin < 30
+    assert "gave no answer in 0.3 s" in said.why  # and it came back at all: the tool itself takes ten minutes
 
 
 def test_requiring_gpus_is_one_line() -> None:
     doctor.require_gpus(load("demo"), "demo")
-    if nvidia.look(Probe()).cards:
+    if nvidia.look(Probe()).gpus:
         pytest.skip("this machine has GPUs")
     with pytest.raises(UserError) as refused:
         doctor.require_gpus(load(SKETCH), "exp3")
@@ -400,14 +403,15 @@ def test_requiring_gpus_is_one_line() -> None:
 
 def openrs(*words: str, **settings: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "openrs.cli", "doctor", *words]
-    here = {**os.environ, "OMP_NUM_THREADS": "1", **settings}
-    return subprocess.run(command, env=here, capture_output=True, text=True, check=False, timeout=120)
+    return forked.run(command, env={**os.environ, "OMP_NUM_THREADS": "1", **settings})
 
 
 def test_quick_on_this_machine() -> None:
-    begin = time.monotonic()
-    done = openrs("--quick", "--json")
-    seconds = time.monotonic() - begin
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-m", "openrs.cli", "doctor", "--quick", "--json"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode in {EXIT_DONE, EXIT_REFUSED}, done.stderr
     answer = json.loads(done.stdout)
     assert answer["exit"] == done.returncode
@@ -415,14 +419,15 @@ def test_quick_on_this_machine() -> None:
     names = [line["name"] for line in answer["lines"]]
     assert "torch" not in names
     assert "writing" not in names
-    assert seconds < 20  # under two seconds on an idle machine; a busy one only shows that nothing heavy is loaded
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert spent < 10  # of processor time; one on a quiet machine, and nothing heavy is loaded
 
 
 def test_the_command_for_a_person() -> None:
     done = openrs("demo", "--quick")
     assert "Traceback" not in done.stderr
     assert "ok    Python" in done.stdout
-    if not nvidia.look(Probe()).cards:
+    if not nvidia.look(Probe()).gpus:
         assert "No GPU here. What runs: reproduce demo, report" in done.stdout
         needs = openrs(SKETCH, "--quick")
         assert needs.returncode == EXIT_REFUSED

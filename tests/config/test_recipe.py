@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from openrs.config.checks import prompts_per_step
 from openrs.config.load import diff, load, packaged, to_json, to_yaml
@@ -34,7 +35,7 @@ def own(tmp_path: Path) -> Path:
     "key",
     [
         "grpo.learning_rate", "grpo.beta", "grpo.temperature", "grpo.adam_epsilon", "grpo.lr_scheduler_kwargs.min_lr",
-        "grpo.vllm_server_timeout", "model.made.learning_rate", "rewards.timeout_seconds", "rewards.functions.0.weight",
+        "grpo.vllm_server_timeout", "model.toy.learning_rate", "rewards.timeout_seconds", "rewards.functions.0.weight",
         "training.max_hours", "monitors.kl.above", "evaluation.temperature", "hardware.price_per_gpu_hour",
     ],
 )  # fmt: skip
@@ -83,24 +84,53 @@ def test_extends_merges_key_by_key(own: Path) -> None:
     assert recipe.title == "mine"
 
 
-def test_only_one_level_of_extends(own: Path, tmp_path: Path) -> None:
-    path = tmp_path / "second.yaml"
-    path.write_text("extends: own\n", encoding="utf-8")
-    message = refused(path)
-    assert message.startswith("second.yaml:1: own itself extends demo")
+@pytest.mark.parametrize("parent", ["own", "own.yaml", "./own.yaml", "../here/own.yaml"])
+def test_extends_goes_as_deep_as_needed_and_takes_names_and_files(own: Path, parent: str) -> None:
+    folder = own.parent / "here"
+    folder.mkdir()
+    own = own.rename(folder / "own.yaml")
+    (folder / "second.yaml").write_text(f"extends: {parent}\ngrpo: {{seed: 7}}\n", encoding="utf-8")
+    (folder / "third.yaml").write_text("extends: second\ngrpo: {save_steps: 5}\n", encoding="utf-8")
+    recipe, demo = load(str(folder / "third.yaml")), load("demo")
+    assert recipe.title == "mine"
+    assert (recipe.grpo["max_steps"], recipe.grpo["seed"], recipe.grpo["save_steps"]) == (5, 7, 5)
+    assert recipe.grpo["learning_rate"] == demo.grpo["learning_rate"]
+
+
+def test_every_experiment_can_be_extended(tmp_path: Path) -> None:
+    """README's line: a YAML file of your own that begins with `extends: exp3`."""
+    for name in ("exp1", "exp2", "exp3", "exp2-lora", "exp3-plus", "demo"):
+        path = tmp_path / f"{name}.yaml"  # called like the packaged one: it is not its own parent
+        path.write_text(f"extends: {name}\ntitle: mine\n", encoding="utf-8")
+        assert load(str(path)).model_copy(update={"title": ""}) == load(name).model_copy(update={"title": ""})
+
+
+@pytest.mark.parametrize("length", [1, 2, 5])
+def test_recipes_that_extend_each_other_in_a_circle_are_refused(tmp_path: Path, length: int) -> None:
+    for n in range(length):
+        (tmp_path / f"r{n}.yaml").write_text(f"extends: r{(n + 1) % length}\n", encoding="utf-8")
+    circle = " -> ".join(f"r{n % length}.yaml" for n in range(length + 1))
+    assert f"the recipes extend each other in a circle: {circle}" in refused(tmp_path / "r0.yaml")
+
+
+def test_a_fault_in_a_recipe_far_below_is_named_with_its_file_and_line(own: Path, tmp_path: Path) -> None:
+    own.write_text("extends: demo\ntitle: a\ngrpo:\n  learnin_rate: 1\n", encoding="utf-8")
+    (tmp_path / "second.yaml").write_text("extends: own\n", encoding="utf-8")
+    (tmp_path / "third.yaml").write_text("extends: second.yaml\n", encoding="utf-8")
+    assert "own.yaml:4: TRL's GRPOConfig has no option learnin_rate" in refused(tmp_path / "third.yaml")
 
 
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("modle: {name: made}", "own.yaml:5: there is no setting modle; did you mean model?"),
+        ("modle: {name: toy}", "own.yaml:5: there is no setting modle; did you mean model?"),
         ("prompt: {max_token: 3}", "own.yaml:5: there is no setting prompt.max_token; did you mean prompt.max_tokens?"),
         ("training: {keep_last: two}", "own.yaml:5: training.keep_last = 'two': input should be a valid integer"),
         ("evaluation: {samples: 0}", "own.yaml:5: evaluation.samples = 0: input should be greater than or equal to 1"),
         ("hardware: {layout: spilt}", "own.yaml:5: hardware.layout = 'spilt'"),
         (
-            "model: {made: {layer: 2}}",
-            "own.yaml:5: there is no setting model.made.layer; did you mean model.made.layers?",
+            "model: {toy: {layer: 2}}",
+            "own.yaml:5: there is no setting model.toy.layer; did you mean model.toy.layers?",
         ),
     ],
 )
@@ -113,25 +143,35 @@ def test_a_wrong_key_or_type_is_named_with_its_line(own: Path, line: str, expect
     ("override", "expected"),
     [
         ("grpo.learnin_rate=1e-6", "TRL's GRPOConfig has no option learnin_rate; did you mean grpo.learning_rate?"),
-        ("grpo.beta=high", "grpo.beta = 'high' is a str, TRL wants float"),
-        ("grpo.bf16=1", "grpo.bf16 = 1 is a int, TRL wants None or bool"),
-        ("grpo.num_generations=true", "grpo.num_generations = True is a bool, TRL wants None or int"),
+        ("grpo.beta=high", "grpo.beta = 'high' is a str, TRL needs float"),
+        ("grpo.bf16=1", "grpo.bf16 = 1 is a int, TRL needs None or bool"),
+        ("grpo.num_generations=true", "grpo.num_generations = True is a bool, TRL needs None or int"),
         ("grpo.output_dir=x", "grpo.output_dir is not set here: the run directory is given by --run"),
         ("grpo.num_generations=5", "= 72 completions cannot be cut into groups of grpo.num_generations = 5"),
         ("grpo.num_generations=1", "an advantage compares at least 2 completions"),
         ("prompt.max_tokens=4060", "prompts of 4060 and completions of 40 tokens do not fit into model.context = 4096"),
         ("prompt.user=hello", "prompt.user must contain {problem}"),
+        ("grpo.adam_beta1=1", "grpo.adam_beta1 = 1 must be at least 0 and below 1"),
+        ("grpo.top_k=-3", "grpo.top_k = -3 must be at least 0"),
+        ("grpo.loss_type=bnop", "grpo.loss_type = 'bnop' is unknown; did you mean bnpo"),
+        ("grpo.scale_rewards=foo", "grpo.scale_rewards = 'foo' is unknown; take one of group, batch, none"),
+        ("grpo.optim=adamw_toch", "grpo.optim = 'adamw_toch' is unknown; did you mean adamw_torch"),
+        ("grpo.generation_kwargs={temperature: 0}", "grpo.generation_kwargs.temperature = 0 must be a number above 0"),
+        (
+            "grpo.generation_kwargs={temperature: .nan}",
+            "grpo.generation_kwargs.temperature = nan is not a finite number",
+        ),
         ("grpo.max_steps=0", "grpo.max_steps must be set"),
         ("grpo.save_steps=2.5", "grpo.save_steps = 2.5 must be a whole number"),
-        ("training.stop_after=1000", "training.stop_after = 1000 lies behind grpo.max_steps = 200"),
-        ("training.keep_every=70", "training.keep_every = 70 is no multiple of grpo.save_steps = 100"),
+        ("training.stop_after=1000", "training.stop_after = 1000 is beyond grpo.max_steps = 200"),
+        ("training.keep_every=70", "training.keep_every = 70 is not a multiple of grpo.save_steps = 100"),
         ("model.name=some/model", "model some/model needs a revision"),
         ("data.source=some/data", "data set some/data needs a revision"),
         ("data.answer_template=x", "data.answer_template must contain {answer}"),
-        ("hardware.layout=split", "layout split needs a GPU that generates"),
+        ("hardware.layout=split", "layout split needs a GPU for generation"),
         ("hardware.gpus=2", "layout single uses one GPU, hardware.gpus = 2"),
         ("evaluation.max_tokens=5000", "evaluation.max_tokens = 5000 does not fit into model.context = 4096"),
-        ("model.made.heads=5", "model.made.hidden = 96 cannot be cut into 5 heads"),
+        ("model.toy.heads=5", "model.toy.hidden = 96 cannot be cut into 5 heads"),
         ("rewards.functions=[{name: format}, {name: format}]", "reward format is listed twice"),
         ("rewards.functions=[{name: x, wieght: 1}]", "did you mean rewards.functions.0.weight?"),
         ("gropo.beta=1", "--set gropo.beta: there is no setting gropo; did you mean grpo?"),
@@ -231,7 +271,7 @@ def test_every_default_that_changed_is_written_out() -> None:
 
 @pytest.mark.parametrize("name", ["exp1", "exp2", "exp3", "demo", "exp2-lora", "exp3-plus"])
 def test_each_recipe_opens_with_its_departures(name: str) -> None:
-    text = (Path(__file__).parents[1] / "openrs" / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "openrs" / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
     head = text.partition("\ntitle:")[0]
     numbers = [line[1:].strip()[0] for line in head.splitlines() if line[1:].strip()[:1].isdigit()]
     assert numbers == [str(n + 1) for n in range(len(numbers))]
@@ -246,3 +286,22 @@ def test_recipes_and_help_never_import_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_another_temperature_in_sampling_than_in_the_loss_must_be_meant_where_trl_would_correct_for_it(
+    tmp_path: Path,
+) -> None:
+    """`extends: demo` with use_vllm took TRL's default: sampled at 0.7, weighted at 1.0, a fifth of the gradient."""
+    path = tmp_path / "own.yaml"
+    sampled = "grpo: {use_vllm: true, temperature: 1.0, generation_kwargs: {temperature: %s}%s}\n"
+    silent = load("demo").grpo
+    assert silent["vllm_importance_sampling_correction"] is False
+    silent.pop("vllm_importance_sampling_correction")
+    base = yaml.safe_dump(load("demo").model_dump() | {"grpo": silent})
+    (tmp_path / "silent.yaml").write_text(base, encoding="utf-8")
+    path.write_text("extends: silent\n" + sampled % (0.7, ""), encoding="utf-8")
+    assert "sampled at temperature 0.7 and weighted at 1: by TRL's default" in refused(path)
+    for temperature, said in ((1.0, ""), (0.7, ", vllm_importance_sampling_correction: true"),
+                              (0.7, ", vllm_importance_sampling_correction: false")):  # fmt: skip
+        path.write_text("extends: silent\n" + sampled % (temperature, said), encoding="utf-8")
+        assert load(str(path)).grpo["use_vllm"] is True

@@ -16,7 +16,7 @@ from openrs.config.load import load
 from openrs.config.schema import Recipe
 from openrs.errors import RunFailure
 from openrs.planner.gpus import CPU
-from openrs.planner.workload import job_of
+from openrs.planner.workload import workload_of
 from openrs.run import checkpoints, retention, weights
 
 FILES = ["model.safetensors", "optimizer.pt", "trainer_state.json", "config.json", "global_step7/rank0.pt"]
@@ -211,7 +211,7 @@ def test_the_plan_of_the_disk_counts_what_training_keeps(
         checkpoints.prune(tmp_path, recipe)
     left = checkpoints.list_complete(tmp_path)
     whole = sum(map(checkpoints.resumable, left))
-    job = job_of(recipe, CPU)
+    job = workload_of(recipe, CPU)
     assert (job.whole_checkpoints, job.weights_only_checkpoints) == (whole, len(left) - whole)
 
 
@@ -300,6 +300,7 @@ def test_every_number_of_eight_bits(tmp_path: Path, dtype: torch.dtype) -> None:
         safetensors(b"0" * 50, 200).replace(b'"U8"', b'"U9"'),
         safetensors(b"0" * 50, 200).replace(b"[0, 50]", b"[0,990]"),
         safetensors(b"0" * 50, 200).replace(b"[0, 50]", b"[-9,5]"),
+        safetensors(b"0" * 50, 200).replace(b"[0, 50]", b"[0, 1e400]"),
         (80_000).to_bytes(8, "little") + b'{"a":' + b"[" * 79_995,
     ],
 )  # fmt: skip

@@ -37,7 +37,7 @@ def test_what_is_recorded(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert known["packages"]["trl"] == "1.16.0"
     assert len(known["packages"]) > 100
     assert known["seeds"] == {"training": 7, "evaluation": 1234}
-    assert known["model"] == {"name": "made", "revision": None}
+    assert known["model"] == {"name": "toy", "revision": None}
     assert set(known["machine"]) == {"system", "cpu", "cores", "memory_gib", "gpus"}
     (attempt,) = known["attempts"]
     assert attempt["command"] == ["openrs", "train", "demo", "--token", "[hidden]"]
