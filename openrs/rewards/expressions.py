@@ -17,7 +17,7 @@ LONGEST = 2000  # characters of an expression that are read; the parser needs mi
 LARGEST = 60_000  # bits of a number that is worked out: 10^18000, or 6000!
 DIGITS = 40
 SAME = 1e-25  # relative difference of two values of 40 digits
-ROUNDED = 10  # a decimal of so many digits is taken for a value that it rounds
+ROUNDED = 12  # a decimal of so many digits is taken for a value that it rounds
 
 _DECIMAL = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 _NUMBER = re.compile(rf"[+-]*({_DECIMAL})(?:\\cdot10\^\{{([+-]?[0-9]{{1,5}})\}})?")
@@ -58,7 +58,7 @@ def number(text: str) -> tuple[Fraction, int] | None:
 
 
 def equal_numbers(left: tuple[Fraction, int], right: tuple[Fraction, int]) -> bool:
-    """Exactly, but a decimal of ten digits and more may be a rounded fraction."""
+    """Exactly, but a decimal of ROUNDED digits may be a rounded fraction."""
     if left[0] == right[0]:
         return True
     if bool(left[1]) == bool(right[1]):
@@ -241,6 +241,11 @@ def _close(x: Any, y: Any) -> bool:
     gap, size = abs(x - y), max(abs(x), abs(y))
     if size == 0 or gap == 0:
         return True
-    if x == 0 or y == 0:  # an exact zero, and what may be the noise of one
-        return bool(size < 10 ** -(DIGITS - 5))
+    if x == 0 or y == 0:
+        return _is_noise(x if y == 0 else y)
     return bool(gap < SAME * size)
+
+
+def _is_noise(value: Any) -> bool:
+    """Whether evalf found no digit of it: what is left of a zero that sympy does not see through."""
+    return all(part == 0 or getattr(part, "_prec", 53) <= 1 for part in value.as_real_imag())

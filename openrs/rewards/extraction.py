@@ -101,23 +101,24 @@ def boxed(text: str) -> str:
     starts = [found.end() for found in _BOX.finditer(text)]
     if not starts:
         return ""
+    last = set(starts[-20:])
     closing = _braces(text, starts[0])
     spans: list[tuple[int, int, str]] = []  # of outer boxes only
     for place in starts:
         if spans and place <= spans[-1][1]:
             continue
         start = place
-        while start < len(text) and text[start] in " \t\n{" and text[start] != "{":
+        while start < len(text) and text[start] in " \t\n":
             start += 1
-        if start >= len(text):
-            continue
-        if text[start] == "{":
-            end = closing.get(start)
-            inside, end = (text[start + 1 : end], end) if end is not None else _cut(text, start + 1)
-        else:
-            inside, end = _cut(text, start)
-        if len(inside) <= LONGEST and inside.strip():
-            spans.append((place, end, inside.strip()))
+        end = closing.get(start)
+        if end is not None and end - start <= LONGEST:
+            spans.append((place, end, text[start + 1 : end].strip()))
+        elif end is None and place in last and text[start : start + 1] != "{":
+            spans.append((place, *_cut(text, start)[::-1]))
+    spans = [span for span in spans if span[2].strip()]
+    if not spans and closing.get(starts[-1], -1) < 0:  # the only box lacks its brace; one that the end cut off counts not
+        inside, end = _cut(text, starts[-1] + 1)
+        return inside.strip() if end < len(text) and text[starts[-1] : starts[-1] + 1] == "{" else ""
     joined: list[str] = []
     for index in range(len(spans) - 1, -1, -1):
         joined.append(spans[index][2])
@@ -141,9 +142,12 @@ def _braces(text: str, start: int) -> dict[int, int]:
     return pairs
 
 
+_END = re.compile(r"[$\n]|\\[\])]|\.(?=\s|$)")
+
+
 def _cut(text: str, start: int) -> tuple[str, int]:
     """A box without its closing brace, or without any: to the end of the formula or line."""
-    found = re.compile(r"[$\n]|\\\]|\\\)|\. |\.$").search(text, start, start + LONGEST + 1)
+    found = _END.search(text, start, start + LONGEST + 1)
     end = found.start() if found else min(len(text), start + LONGEST + 1)
     return text[start:end], end
 

@@ -8,19 +8,21 @@ LONGEST_NUMBER = 4000  # digits; Python converts no more than 4300
 def thousands(text: str, commas: bool = True) -> str:
     r"""Marks between groups of three digits go: `12,345`, `12{,}345`, `12\,345`, `12 345`, `12'345`.
 
-    `{,}` before other than three digits is a decimal comma. commas: whether `12,345` is a number, and not 12 and 345.
+    `{,}` before other than three digits is a decimal comma. commas: whether `123,456` is a number, and not 123 and 456;
+    `12,345` outside of brackets always is.
     """
     parts = tokens(text.replace("{,}", "\0"))
     out: list[str] = []
-    place = 0
+    place = depth = 0
     while place < len(parts):
         part = parts[place]
         out.append(part)
         place += 1
+        depth += (part in {"(", "[", r"\{"}) - (part in {")", "]", r"\}"})
         if not part.isdigit() or (len(out) > 1 and out[-2] in {".", "_", "^"}):
             continue
         mark = parts[place] if place < len(parts) else ""
-        if mark not in {",", "\0", " ", "'"} or (mark == "," and not commas):
+        if mark not in {",", "\0", " ", "'"} or (mark == "," and not commas and (depth or len(part) > 2)):
             continue
         grouped = len(part) <= 3 and part[0] != "0"
         begun = place
