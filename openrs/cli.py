@@ -133,6 +133,11 @@ def _machine_verbs(verb: Callable[[str, Verb, str], argparse.ArgumentParser]) ->
 def _evaluate_verb(verb: Callable[[str, Verb, str], argparse.ArgumentParser]) -> None:
     sub = verb("evaluate", evaluate, "sample benchmarks with a model, judge, and say how sure the score is")
     sub.add_argument(
+        "--rejudge",
+        metavar="RUN",
+        help="ask today's judge about stored samples (a run, or an evaluation's folder); no GPU",
+    )
+    sub.add_argument(
         "model",
         nargs="?",
         help="a model folder, a hub repository, a run (its base and its checkpoints), a checkpoint's folder in a run,"
@@ -249,6 +254,11 @@ def parser() -> argparse.ArgumentParser:
         default="paper",
         metavar="RULE",
         help="paper (default), paper-cosine, corrected: the training rewards; latex-, expr-, index-gold: evaluation",
+    )
+    judge.add_argument(
+        "--compare",
+        action="store_true",
+        help="ask the strict judge too (the rule corrected) and mark where they differ",
     )
     judge.add_argument("--timeout", type=float, default=5.0, metavar="S", help="seconds for one answer (default 5)")
     judge.add_argument(

@@ -86,6 +86,9 @@ def _attempts(args: argparse.Namespace, work: "Callable[[Recipe, Run, Progress],
 def evaluate(args: argparse.Namespace) -> int:
     from openrs.evaluation import targets
 
+    if args.rejudge is not None:
+        targets.rejudge_run(args.rejudge, args.data)
+        return EXIT_DONE
     if args.merge:
         targets.merge_shards(args.merge, args.run, args.data)
         return EXIT_DONE
@@ -126,10 +129,11 @@ def report(args: argparse.Namespace) -> int:
 
 
 def grade(args: argparse.Namespace) -> int:
-    from openrs.rewards.grading import Judge, grade_file
+    from openrs.rewards.grade_files import compare_file, grade_file
+    from openrs.rewards.grading import Judge
 
     with Judge(args.workers, args.timeout) as judge:
-        grade_file(args.file, judge, args.rule, print)
+        (compare_file if args.compare else grade_file)(args.file, judge, args.rule, print)
     return EXIT_DONE
 
 

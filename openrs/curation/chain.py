@@ -4,7 +4,9 @@ Rows stream through in parts, so memory does not grow with the source; what a st
 chain goes on where it was. The same input, recipe and seed give the same bytes.
 """
 
+import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from openrs.curation import decontaminate, draw, duplicates, sources
-from openrs.curation.golds import Golds
+from openrs.curation.golds import Golds, gold_of
 from openrs.curation.pool import Pool
 from openrs.curation.rows import PART_BYTES, PART_ROWS, Out, Row, read_rows
 from openrs.curation.settings import (
@@ -23,6 +25,7 @@ from openrs.curation.settings import (
     Duplicates,
     Form,
     Length,
+    Rewrite,
     Sampling,
     Verify,
     plain,
@@ -36,6 +39,7 @@ from openrs.data.models import local_model
 from openrs.errors import Refusal
 from openrs.evaluation.engines import layout_of
 from openrs.evaluation.shards import Shard
+from openrs.rewards.kinds import reference_kinds
 from openrs.rundir import Lock, Run, disk_full_said, write_text
 from openrs.settings import Evaluation, Settings
 from openrs.training import signals
@@ -194,6 +198,8 @@ def _stage(chain: Chain, index: int, name: str, settings: Settings, before: Step
         _draw(chain, settings, step, before)
     else:
         _each(chain, name, _row_task, [(settings, step, before, n, questions) for n in _missing(step, before)], before)
+        if isinstance(settings, Rewrite):
+            found = _rewritten(step, before)
     _finish(chain, step, before, found)
     return step
 
@@ -210,6 +216,20 @@ def _verify(chain: Chain, settings: Verify, step: Step, before: Step) -> dict[st
         _here(chain, step, before, golds.check)
     before_, after = (dict(_answers(one)) for one in (before, step))
     return {"answers rewritten": sum(before_[number] != answer for number, answer in after.items())}
+
+
+def _rewritten(step: Step, before: Step) -> dict[str, Any]:
+    """How many answers were rewritten, by kind; each of them goes into rewritten.jsonl of the stage's folder."""
+    lines: list[str] = []
+    kinds: Counter[str] = Counter()
+    for old_part, new_part in zip(before.parts(), step.parts(), strict=True):
+        for old, new in zip(read_rows(old_part), read_rows(new_part), strict=True):
+            if (gold_of(old), old.answer) != (gold_of(new), new.answer):
+                found = reference_kinds(gold_of(old))
+                kinds.update(found)
+                lines.append(json.dumps({"id": old.id, "kinds": found, "before": old.answer, "after": new.answer}))
+    write_text(step.path / "rewritten.jsonl", "".join(line + "\n" for line in lines))
+    return {"answers rewritten": len(lines), **{f"of kind {kind}": count for kind, count in kinds.items()}}
 
 
 def _answers(step: Step) -> Iterator[tuple[int, int]]:

@@ -18,6 +18,7 @@ from openrs.evaluation.engines import Layout, layout_of
 from openrs.evaluation.inputs import InputsReport, asked, check_asked, combined
 from openrs.evaluation.protocols import name_of, samples_of
 from openrs.evaluation.sampling import EngineSettings, Request, seed_of, units_of
+from openrs.rewards.extraction import opens_thought
 from openrs.rundir import sha256, write_json
 from openrs.settings import Evaluation
 
@@ -121,6 +122,7 @@ def prepare(target: Target, settings: Evaluation, layout: Layout | None = None) 
             for name, rows in problems.items()
         },
         "inputs": inputs.as_json(),
+        "thinking": any(opens_thought(one.text) for some in encoded.values() for one in some[:1]),
         "evaluation": settings.model_dump(),
     }
     return Plan(target, settings, folder, chosen, problems, samples, requests, inputs, layout, record)

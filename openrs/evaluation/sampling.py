@@ -6,13 +6,14 @@ with a deterministic engine a resumed evaluation gives the samples that an undis
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 from openrs.errors import Refusal
-from openrs.rundir import Journal, read_jsonl
+from openrs.rundir import Journal, read_jsonl, write_text
 
 Key = tuple[str, str, int]
 
@@ -111,6 +112,7 @@ class Samples:
     """samples.jsonl: what is finished. Opening it cuts off a line that a kill tore; nothing is ever counted twice."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._journal = Journal(path)
         self.rows: dict[Key, dict[str, Any]] = {}
         for row in read_jsonl(path):
@@ -122,6 +124,15 @@ class Samples:
             row = asdict(sample) | more
             self._journal.append(row)
             self.rows[sample.key] = row
+
+    def set_verdicts(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Put lines with other verdicts in the place of theirs: the whole file anew, or not at all. Samples stay."""
+        changed = {key_of(row, self._path): dict(row) for row in rows}
+        if changed:
+            self._journal.close()
+            self.rows |= changed
+            write_text(self._path, "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in self.rows.values()))
+            self._journal = Journal(self._path)
 
     def missing(self, units: Sequence[Unit]) -> list[Unit]:
         """Units of which at least one sample is not finished; they are drawn again whole, from their own seed."""

@@ -10,6 +10,7 @@ from openrs.errors import Refusal
 from openrs.evaluation.merge import merge
 from openrs.evaluation.plan import Target
 from openrs.evaluation.protocols import chosen
+from openrs.evaluation.rejudge import rejudge
 from openrs.evaluation.run import JUDGE_SECONDS, evaluate
 from openrs.evaluation.scores import told
 from openrs.evaluation.shards import shard_from
@@ -136,6 +137,19 @@ def merge_shards(paths: Sequence[Path], keep_in: str | None, data: str | None) -
     progress = Progress()
     for folder, scores in merge(paths, keep_in, data):
         tell(progress, scores["model"]["name"], scores, folder)
+
+
+def rejudge_run(run: str, data: str | None) -> None:
+    """`openrs evaluate --rejudge`."""
+    quiet()
+    progress = Progress()
+    with signals.handled(), Judge(timeout=JUDGE_SECONDS) as judge:
+        for one in rejudge(run, data, judge, progress):
+            tell(progress, one.scores["model"]["name"], one.scores, one.folder)
+            progress.say(
+                f"of {one.samples} verdicts, {one.changed} of lighteval's and {one.strict_changed} of the strict"
+                " judge's are others than before"
+            )
 
 
 def tell(progress: Progress, name: str, scores: Mapping[str, Any], folder: Path) -> None:

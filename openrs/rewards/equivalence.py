@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from openrs.rewards.expressions import Unreadable, equal_numbers, expression, number, rounds, same_expression, value_of
-from openrs.rewards.inequalities import as_region, is_name
+from openrs.rewards.inequalities import ORDER, as_region, is_name, solved
 from openrs.rewards.normalize import normalized, tokens
-from openrs.rewards.quantities import UNITS, Quantity
+from openrs.rewards.quantities import UNITS, Quantity, quantity
 from openrs.rewards.reading import readings
 from openrs.rewards.values import Grid, Items, Piece, Ratio, Region, Relation, Value, Words
 
@@ -145,6 +145,7 @@ def same(gold: Value, answer: Value) -> bool:
     """Whether two values are one. Never raises for what is in them."""
     if gold == answer:
         return True
+    gold, answer = _solved(gold, answer), _solved(answer, gold)
     if isinstance(gold, Relation) and isinstance(answer, Relation):
         return _same_relation(gold, answer)
     if isinstance(answer, Relation):
@@ -164,6 +165,13 @@ def same(gold: Value, answer: Value) -> bool:
     if isinstance(gold, Words) or isinstance(answer, Words):
         return _letters(gold) == _letters(answer) != "" or _as_products(gold, answer)
     return same_quantity(gold, answer)
+
+
+def _solved(value: Value, other: Value) -> Value:
+    """An inequality against another or against an interval: as what solves it."""
+    if isinstance(value, Relation) and value.operators[0] in ORDER and isinstance(other, Relation | Region | Items):
+        return solved(value) or value
+    return value
 
 
 def _numeric(relation: Relation) -> bool:
@@ -267,16 +275,22 @@ def _matched(left: Sequence[object], right: Sequence[object], equal: object) -> 
 
 def _same_ratio(gold: Value, answer: Value) -> bool:
     """3:4 is 6:8, and the fraction 3/4."""
-    left, right = (value.terms if isinstance(value, Ratio) else (value,) for value in (gold, answer))
+    left, right = (value.terms if isinstance(value, Ratio) else (value,) for value in map(_untimed, (gold, answer)))
     texts = [[term.core if isinstance(term, Quantity) else "" for term in side] for side in (left, right)]
-    clock = any(isinstance(term, Quantity) and term.time for side in (left, right) for term in side)
-    if clock or not all(text for side in texts for text in side):
+    if not all(text for side in texts for text in side):
         return False
     if len(left) == len(right):
         a, b = texts
         return all(_equal(rf"({x})\cdot({b[0]})", rf"({y})\cdot({a[0]})") for x, y in zip(a, b, strict=True))
     ratio, one = (texts[0], texts[1][0]) if len(left) > 1 else (texts[1], texts[0][0])
     return len(ratio) == 2 and _equal(rf"\frac{{{ratio[0]}}}{{{ratio[1]}}}", one)
+
+
+def _untimed(value: Value) -> Value:
+    """`23:17` looks like a time of day; against a ratio or a fraction it is a ratio."""
+    if isinstance(value, Quantity) and value.time and value.time[1] and not value.time[2] and not value.time[3]:
+        return Ratio(tuple(quantity(str(part)) for part in value.time[:2]))
+    return value
 
 
 def _letters(value: Value) -> str:
@@ -305,7 +319,7 @@ def same_quantity(gold: Quantity, answer: Quantity) -> bool:
     if gold.time and answer.time:
         return _same_time(gold.time, answer.time)
     if gold.time or answer.time:
-        return False
+        return _same_ratio(gold, answer)
     if gold.base or answer.base:
         return _same_base(gold, answer)
     if answer.symbol and not gold.symbol and not answer.percent:  # `5 m` for 5; but 5 is not `5m`

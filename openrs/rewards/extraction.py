@@ -22,6 +22,16 @@ _SENTENCE = re.compile(r"[.!?;](?=\s|$)|\n")
 _JOINT = re.compile(r"[\s,;.]*(?:and|or)?[\s,;.]*")
 
 
+def as_continued(prompt: object, completion: str) -> str:
+    """The completion, with the beginning of the thought that its prompt has opened (`...<think>\\n`): with that before
+    it, after_thought knows that an answer must come after the end of the thought. Prompts that are no text open none."""
+    return f"<think>\n{completion}" if opens_thought(prompt) else completion
+
+
+def opens_thought(prompt: object) -> bool:
+    return isinstance(prompt, str) and prompt.rfind("<think>") > prompt.rfind("</think>")
+
+
 def after_thought(completion: str) -> str | None:
     """What comes after the thought; None when the thought has no end. Without one it is all of the text."""
     closed = completion.rfind("</think>")
@@ -116,7 +126,9 @@ def boxed(text: str) -> str:
         elif end is None and place in last and text[start : start + 1] != "{":
             spans.append((place, *_cut(text, start)[::-1]))
     spans = [span for span in spans if span[2].strip()]
-    if not spans and closing.get(starts[-1], -1) < 0:  # the only box lacks its brace; one that the end cut off counts not
+    if (
+        not spans and closing.get(starts[-1], -1) < 0
+    ):  # the only box lacks its brace; one that the end cut off counts not
         inside, end = _cut(text, starts[-1] + 1)
         return inside.strip() if end < len(text) and text[starts[-1] : starts[-1] + 1] == "{" else ""
     joined: list[str] = []

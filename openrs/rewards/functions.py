@@ -6,7 +6,8 @@ with its defects; `corrected` mends them:
 | | paper | corrected |
 |---|---|---|
 | gold that can't be parsed | 1.0 for any answer (accuracy and cosine) | None, and counted |
-| comparison | verify(answer, gold), the wrong way round | verify(gold, answer) |
+| comparison | verify(answer, gold), the wrong way round, to six decimals | our own, exact (docs/judging.md) |
+| a box in a thought without end | counts | no answer |
 | a box between dollars or brackets | opened for accuracy, not for cosine (worker.py) | opened |
 | cosine: length | characters, against a max_len given as tokens | tokens |
 | cosine: beyond max_len | turns back, repeats every 2 x max_len | stays at the value of max_len |
@@ -38,6 +39,7 @@ from typing import Any, Literal, Protocol
 
 from openrs.errors import Refusal
 from openrs.rewards.ahead import Ahead
+from openrs.rewards.extraction import as_continued
 from openrs.rewards.grading import Item, Judge, Rule, Verdict
 
 Mode = Literal["paper", "corrected"]
@@ -87,8 +89,8 @@ class RewardSet:
     functions: list[RewardFunction]
     weights: list[float]
     stats: RewardStats
-    ahead: Callable[[Sequence[str], Sequence[str]], None]
-    """Given completions and golds, begins to judge them; the functions, called later, wait for what is left."""
+    ahead: Callable[[Sequence[str], Sequence[str], Sequence[Any]], None]
+    """Given completions, golds and prompts, begins to judge them; the functions, called later, wait for what is left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +140,17 @@ class _Grader:
     def asks(self) -> bool:
         return bool(self._rules)
 
-    def ahead(self, completions: Sequence[str], golds: Sequence[str]) -> None:
+    def ahead(self, completions: Sequence[str], golds: Sequence[str], prompts: Sequence[Any] = ()) -> None:
         """Begin to judge, by every rule that a reward asks by."""
-        items = {Item(g, t, rule): None for rule in self._rules for g, t in zip(golds, completions, strict=True)}
-        if items and all(isinstance(text, str) for text in (*golds, *completions)):  # others are refused in verdicts()
-            self._ahead.ask(list(items))
+        if not all(isinstance(text, str) for text in (*golds, *completions)):
+            return  # verdicts() refuses them
+        items = [item for rule in self._rules for item in _items(completions, golds, prompts, rule)]
+        if items:
+            self._ahead.ask(list(dict.fromkeys(items)))
 
-    def verdicts(self, reward: str, completions: Sequence[str], golds: Sequence[str], rule: Rule) -> list[Verdict]:
+    def verdicts(
+        self, reward: str, completions: Sequence[str], golds: Sequence[str], prompts: Sequence[Any], rule: Rule
+    ) -> list[Verdict]:
         """One verdict a completion. The rewards of a batch are called one after the other with the same lists; a reward
         that asks again has a new batch, and so has one with other lists.
         """
@@ -154,7 +160,7 @@ class _Grader:
             self._batch, self._asked, self._verdicts, self._counted = batch, set(), {}, set()
             self._stats.completions += len(completions)
         self._asked.add(reward)
-        items = [Item(gold, text, rule) for gold, text in zip(golds, completions, strict=True)]
+        items = _items(completions, golds, prompts, rule)
         began = time.perf_counter()
         self._verdicts |= self._ahead.take()
         new = list(dict.fromkeys(item for item in items if item not in self._verdicts))
@@ -181,6 +187,14 @@ class _Grader:
                     self._stats.crashes += 1
 
 
+def _items(completions: Sequence[str], golds: Sequence[str], prompts: Sequence[Any], rule: Rule) -> list[Item]:
+    """What the judge is asked. `corrected` must know of a thought that the prompt has begun; the paper's rules do not."""
+    texts = list(completions)
+    if rule is Rule.CORRECTED and prompts:
+        texts = [as_continued(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
+    return [Item(gold, text, rule) for gold, text in zip(golds, texts, strict=True)]
+
+
 def _check_texts(completions: Sequence[str], golds: Sequence[str]) -> None:
     for what, texts in (("completion", completions), ("gold", golds)):
         for row, text in enumerate(texts):
@@ -200,8 +214,10 @@ def _accuracy(mode: Mode, grader: _Grader) -> RewardFunction:
     rule = grader.will_ask(Rule.PAPER if mode == "paper" else Rule.CORRECTED)
     pays = {Verdict.CORRECT: 1.0, Verdict.UNPARSEABLE_GOLD: 1.0 if mode == "paper" else None}
 
-    def accuracy(completions: Sequence[str], gold: Sequence[str], **_: Any) -> list[float | None]:
-        return [pays.get(verdict, 0.0) for verdict in grader.verdicts("accuracy", completions, gold, rule)]
+    def accuracy(
+        completions: Sequence[str], gold: Sequence[str], prompts: Sequence[Any] = (), **_: Any
+    ) -> list[float | None]:
+        return [pays.get(verdict, 0.0) for verdict in grader.verdicts("accuracy", completions, gold, prompts, rule)]
 
     return accuracy
 
@@ -220,10 +236,14 @@ def _cosine(mode: Mode, curve: Cosine, grader: _Grader, stats: RewardStats) -> R
     rule = grader.will_ask(Rule.PAPER_COSINE if paper else Rule.CORRECTED)
 
     def cosine(
-        completions: Sequence[str], completion_ids: Sequence[Sequence[int]], gold: Sequence[str], **_: Any
+        completions: Sequence[str],
+        completion_ids: Sequence[Sequence[int]],
+        gold: Sequence[str],
+        prompts: Sequence[Any] = (),
+        **_: Any,
     ) -> list[float | None]:
         rewards: list[float | None] = []
-        verdicts = grader.verdicts("cosine", completions, gold, rule)
+        verdicts = grader.verdicts("cosine", completions, gold, prompts, rule)
         for verdict, text, ids in zip(verdicts, completions, completion_ids, strict=True):
             length = len(text) if paper else len(ids)
             stats.cosine_beyond += length > curve.max_len

@@ -5,7 +5,9 @@ from typing import Any
 from openrs.rewards.expressions import Unreadable, expression
 from openrs.rewards.normalize import tokens
 from openrs.rewards.quantities import Quantity, quantity
-from openrs.rewards.values import Items, Piece, Region, Value
+from openrs.rewards.values import Items, Piece, Region, Relation, Value
+
+ORDER = {"<", ">", r"\le", r"\ge", r"\ne"}
 
 
 def as_region(value: Value | None) -> Region | None:
@@ -77,9 +79,13 @@ def inequality(operators: list[str], values: list[Value | None], texts: tuple[st
     return None
 
 
-def solved(operator: str, left: str, right: str) -> Region | None:
-    r"""`2x+1 > 3`, `|x| < 2`, by sympy; None where there is not one variable, or it finds no intervals."""
+def solved(relation: Relation) -> Region | None:
+    r"""The solutions of `2x+1 > 3`, `|x| < 2`, by sympy; None where there is not one variable, or it finds no intervals."""
     import sympy
+
+    if len(relation.operators) != 1 or len(relation.texts) != 2:
+        return None
+    (operator,), (left, right) = relation.operators, relation.texts
 
     try:
         difference = expression(f"({left})-({right})")
@@ -92,8 +98,8 @@ def solved(operator: str, left: str, right: str) -> Region | None:
     if operator not in kinds:
         return None
     try:
-        relation = kinds[operator](difference.subs(difference.free_symbols.pop(), name), 0)
-        region = sympy.solve_univariate_inequality(relation, name, relational=False)
+        inequation = kinds[operator](difference.subs(difference.free_symbols.pop(), name), 0)
+        region = sympy.solve_univariate_inequality(inequation, name, relational=False)
     except TimeoutError:
         raise
     except Exception:  # noqa: BLE001 - named fault boundary, the grader: sympy raises anything

@@ -213,7 +213,11 @@ def _copy(parts: list[str], pairs: dict[int, int], place: int, out: list[str], d
             return place
         elif place < len(parts):
             first = parts[place]
-            if first.isdigit() and part in {"^", "_", r"\sqrt"}:  # TeX takes a digit, but who writes 10^12 means 10^{12}
+            if first.isdigit() and part in {
+                "^",
+                "_",
+                r"\sqrt",
+            }:  # TeX takes a digit, but who writes 10^12 means 10^{12}
                 out.append("{" + first + "}")
                 place += 1
             elif len(first) > 1 and first[0].isalnum():  # of a number or word TeX takes the first character

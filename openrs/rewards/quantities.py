@@ -196,7 +196,7 @@ def _value(text: str) -> Fraction | int:
 
 
 def _time(text: str) -> tuple[int, int, int, str] | None:
-    if ":" not in text or len(text) > 40:
+    if ":" not in text or " :" in text or len(text) > 40:  # 1 : 14 is a ratio
         return None
     tight = text.replace(r"\text", "").translate(str.maketrans("", "", "{} .~")).lower()
     found = _TIME.fullmatch(tight)

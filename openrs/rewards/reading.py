@@ -6,14 +6,13 @@ math-verify's parser reads these too, but forgets what decides: `n=2,3,4` and `n
 
 import functools
 
-from openrs.rewards.inequalities import apart, as_region, finite, inequality, is_name, solved
+from openrs.rewards.inequalities import ORDER, apart, as_region, finite, inequality, is_name
 from openrs.rewards.normalize import normalized, tokens
 from openrs.rewards.numerals import recurring, scientific, thousands
 from openrs.rewards.quantities import quantity
 from openrs.rewards.values import Grid, Items, Piece, Ratio, Region, Relation, Shown, Value, Words, is_list, plain
 
 OPENING, CLOSING = {"(", "[", r"\{", "{", r"\begin"}, {")", "]", r"\}", "}", r"\end"}
-ORDER = {"<", ">", r"\le", r"\ge", r"\ne"}
 RELATIONS = ORDER | {"=", r"\approx", r"\in", r"\equiv", r"\to", r"\rightarrow", r"\Rightarrow", r"\implies"}
 MATRICES = {f"{kind}matrix" for kind in ("p", "b", "B", "", "small")} | {"array"}
 SYSTEMS = {"cases", "aligned", "align", "gathered", "split"}  # a list of equations, one a line
@@ -160,9 +159,7 @@ def _relation(sides: list[list[str]], operators: list[str], depth: int) -> Value
     if operators[0] == r"\in" and len(operators) == 1:
         return values[1] if is_name(texts[0]) else _whole(operators, values, texts)
     if set(operators) <= ORDER:
-        region = inequality(operators, values, texts) or (
-            solved(operators[0], *texts) if len(operators) == 1 and all(texts) else None
-        )
+        region = inequality(operators, values, texts)
         if region is not None:
             return region
     return _whole(operators, values, texts)

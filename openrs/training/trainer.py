@@ -53,7 +53,7 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         prompt_ids: Mapping[str, list[int]],
         folder: Path,
         stats: RewardStats,
-        ahead: Callable[[Sequence[str], Sequence[str]], None] | None = None,
+        ahead: Callable[[Sequence[str], Sequence[str], Sequence[Any]], None] | None = None,
         canary: Canary | None = None,
         **kwargs: Any,
     ) -> None:
@@ -114,7 +114,7 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         """TRL's, whose fourth result is the completions' texts; what comes next is the reference model."""
         found = super()._generate(prompts)
         if self._ahead is not None:
-            self._ahead(found[3], self._golds)
+            self._ahead(found[3], self._golds, prompts)
         return found
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:

@@ -12,7 +12,8 @@ import pytest
 
 from openrs import cli
 from openrs.errors import Refusal
-from openrs.rewards.grading import Item, Judge, Rule, Verdict, grade_file, printable
+from openrs.rewards.grade_files import grade_file
+from openrs.rewards.grading import Item, Judge, Rule, Verdict, printable
 
 HERE = Path(__file__).parent
 SLOW = [json.loads(line)["text"] for line in (HERE / "slow_latex.jsonl").read_text().splitlines()]
@@ -45,7 +46,6 @@ TRAINING = (Rule.PAPER, Rule.PAPER_COSINE, Rule.CORRECTED)
         (r"$\frac{3}{4}$", r"The final answer is $\frac{6}{8}$.", "correct"),  # an anchor will do instead of a box
         ("$4$", "I think it is $4$", "no_answer"),  # neither box nor anchor
         ("$4$", "", "no_answer"),
-        ("4", r"\boxed{4}", "unparseable_gold"),
         ("", r"\boxed{4}", "unparseable_gold"),
     ],
 )
@@ -57,6 +57,7 @@ def test_training_rules_agree(judge: Judge, gold: str, completion: str, expected
 @pytest.mark.parametrize(
     ("gold", "completion", "published", "corrected"),
     [
+        ("4", r"\boxed{4}", "unparseable_gold", "correct"),  # no dollars
         # Right answers that the published order calls wrong: the gold, in the answer's place, is not simplified.
         ("$5$", r"\boxed{2+3=5}", "incorrect", "correct"),
         ("$x>3$", r"\boxed{(3,\infty)}", "incorrect", "correct"),
