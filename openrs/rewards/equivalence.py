@@ -76,6 +76,8 @@ def contradicts(value: Value) -> bool:
 
 
 def _constant(side: Quantity) -> float | None:
+    if side.base:
+        return float(int(side.core.partition(".")[0], side.base)) if side.base <= 36 else None
     plain = number(side.core)
     try:
         if plain is not None:
@@ -83,7 +85,7 @@ def _constant(side: Quantity) -> float | None:
         tree = expression(side.core)
         value = value_of(tree, {}) if not tree.free_symbols else None
         return float(value) if value is not None else None
-    except (Unreadable, OverflowError, TypeError):
+    except (Unreadable, OverflowError, TypeError, ValueError):
         return None
 
 
@@ -94,6 +96,8 @@ def _nearly(left: Quantity, right: Quantity) -> bool:
     a, b = _constant(left), _constant(right)
     if a is None or b is None:
         return False
+    if left.base or right.base:
+        return a == b
     steps = [10.0 ** -len(side.core.rstrip().partition(".")[2]) for side in (left, right) if "." in side.core]
     return bool(steps) and abs(a - b) <= max(steps)
 
