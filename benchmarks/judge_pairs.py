@@ -240,7 +240,7 @@ def recurring(rng: random.Random) -> Made:
         f"{whole}.{fixed}{period * 2}",
         rf"\frac{{{value.numerator + 1}}}{{{value.denominator}}}",
     ]
-    return rng.choice(equal[:1] + [ratio]), equal, other
+    return rng.choice([*equal[:1], ratio]), equal, other
 
 
 def tiny(rng: random.Random) -> Made:
@@ -277,7 +277,7 @@ def lists(rng: random.Random) -> Made:
         ", ".join(f"x = {item}" for item in mixed),
         r"\quad ".join(f"{m}," for m in mixed),
     ]
-    changed = mixed[:-1] + [str(int(mixed[-1]) + 1000)]
+    changed = [*mixed[:-1], str(int(mixed[-1]) + 1000)]
     other = [", ".join(changed), ", ".join(mixed[:-1]), ", ".join([*mixed, "777"]), f"x={', '.join(changed)}"]
     return rng.choice((", ".join(items), f"x={', '.join(items)}", rf"\{{{', '.join(items)}\}}")), equal, other
 
@@ -486,15 +486,13 @@ def polynomials(rng: random.Random) -> Made:
             sympy.collect(sympy.expand(base), x),
         )
     ]
-    near = [
-        str(sympy.latex(form))
-        for form in (base + 1, sympy.expand(base - x), -base, base.subs(x, 2 * x), sympy.expand(base + y))
-    ]
+    changed = (base + 1, sympy.expand(base - x), -base, base.subs(x, 2 * x), sympy.expand(base + y))
+    near = [str(sympy.latex(form)) for form in changed if sympy.simplify(form - base) != 0]
     return latex[0], latex, near
 
 
 def functions(rng: random.Random) -> Made:
-    a = rng.randint(2, 9)
+    a = rng.choice((2, 3, 4, 5, 6, 8, 9))
     equal, other = rng.choice(
         (
             (
@@ -587,8 +585,8 @@ def widths(rng: random.Random) -> Made:
 KINDS: dict[str, Callable[[random.Random], Made]] = {
     function.__name__.replace("_", " "): function
     for function in (
-        fractions, decimals, percents, scientific, thousands, units, degrees, times, bases, recurring, tiny, lists, points,
-        intervals, rays, unions, matrices, both_signs, equations, assignments, ratios, surds, polynomials, functions,
+        fractions, decimals, percents, scientific, thousands, units, degrees, times, bases, recurring, tiny, lists,
+        points, intervals, rays, unions, matrices, both_signs, equations, assignments, ratios, surds, polynomials, functions,
         words, choices, widths,
     )
 }  # fmt: skip

@@ -7,8 +7,17 @@ exact value.
 
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import pairwise
 
-from openrs.rewards.expressions import Unreadable, equal_numbers, expression, number, rounds, same_expression, value_of
+from openrs.rewards.expressions import (
+    UnreadableError,
+    equal_numbers,
+    expression,
+    number,
+    rounds,
+    same_expression,
+    value_of,
+)
 from openrs.rewards.inequalities import ORDER, as_region, is_name, solved
 from openrs.rewards.normalize import normalized, tokens
 from openrs.rewards.quantities import UNITS, Quantity, quantity
@@ -72,7 +81,7 @@ def contradicts(value: Value) -> bool:
     if not isinstance(value, Relation) or not set(value.operators) <= {"=", r"\approx"}:
         return False
     constants = [side for side in value.sides if isinstance(side, Quantity) and _constant(side) is not None]
-    return any(not _nearly(left, right) for left, right in zip(constants, constants[1:], strict=False))
+    return any(not _nearly(left, right) for left, right in pairwise(constants))
 
 
 def _constant(side: Quantity) -> float | None:
@@ -85,7 +94,7 @@ def _constant(side: Quantity) -> float | None:
         tree = expression(side.core)
         value = value_of(tree, {}) if not tree.free_symbols else None
         return float(value) if value is not None else None
-    except (Unreadable, OverflowError, TypeError, ValueError):
+    except (UnreadableError, OverflowError, TypeError, ValueError):
         return None
 
 
@@ -130,7 +139,7 @@ def _function_of(left: str) -> bool:
 
 def _same_line(gold: Relation, answer: Relation) -> bool:
     r"""`2x-y+7=0` is `y=2x+7` and `4x-2y+14=0`: the differences of the sides have a constant ratio."""
-    if len(gold.texts) != 2 or len(answer.texts) != 2:
+    if not all(len(r.sides) == 2 and all(isinstance(side, Quantity) for side in r.sides) for r in (gold, answer)):
         return False
     try:
         left, right = (expression(f"({r.texts[0]})-({r.texts[1]})") for r in (gold, answer))
@@ -138,14 +147,14 @@ def _same_line(gold: Relation, answer: Relation) -> bool:
             return False
         ratio = (left / right).cancel()
         return bool(ratio.is_number and ratio != 0)
-    except Unreadable:
+    except UnreadableError:
         return False
 
 
 # --- everything -------------------------------------------------------------------------------------------------------
 
 
-def same(gold: Value, answer: Value) -> bool:
+def same(gold: Value, answer: Value) -> bool:  # noqa: PLR0911 - a table of forms
     """Whether two values are one. Never raises for what is in them."""
     if gold == answer:
         return True
@@ -299,7 +308,7 @@ def _untimed(value: Value) -> Value:
 
 def _letters(value: Value) -> str:
     """For words: without blanks, case, dress, and the article or full stop around them."""
-    if isinstance(value, Words) or isinstance(value, Quantity):
+    if isinstance(value, Words | Quantity):
         text = value.text
     else:
         return ""
@@ -319,7 +328,7 @@ def _as_products(gold: Value, answer: Value) -> bool:
 # --- one quantity -----------------------------------------------------------------------------------------------------
 
 
-def same_quantity(gold: Quantity, answer: Quantity) -> bool:
+def same_quantity(gold: Quantity, answer: Quantity) -> bool:  # noqa: PLR0911 - a table of what is written around
     if gold.time and answer.time:
         return _same_time(gold.time, answer.time)
     if gold.time or answer.time:
@@ -391,7 +400,7 @@ def _equal(gold: str, answer: str) -> bool:
     try:
         if same_expression(gold, answer):
             return True
-    except Unreadable:
+    except UnreadableError:
         return False
     for plain, other in ((left, answer), (right, gold)):
         if plain is not None and plain[1]:

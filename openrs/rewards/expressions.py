@@ -26,12 +26,12 @@ _FRACTION = re.compile(r"[+-]*([0-9]+)?\\frac\{([+-]?[0-9]+)\}\{([+-]?[0-9]+)\}"
 _SLASH = re.compile(r"[+-]*([0-9]+ )?([0-9]+)/([0-9]+)")
 
 
-class Unreadable(ValueError):
+class UnreadableError(ValueError):
     """Text that is no expression, or one whose value nobody should work out."""
 
 
 @functools.lru_cache(maxsize=64)
-def number(text: str) -> tuple[Fraction, int] | None:
+def number(text: str) -> tuple[Fraction, int] | None:  # noqa: PLR0911 - a table of writings
     r"""The value of a plain number (whole, decimal, a/b, \frac, mixed, times a power of ten), and how many digits it
     is written with where it is a decimal, else 0. None for anything else."""
     bare = text.strip()
@@ -89,24 +89,24 @@ _FACTORIAL_OF_BINOMIAL = re.compile(r"\\binom\{([0-9]+)\}\{([0-9]+)\}")
 def expression(text: str) -> Any:
     """A sympy expression with exact numbers, worked out as far as sympy does by itself.
 
-    Raises Unreadable: not LaTeX of mathematics, or numbers above LARGEST bits.
+    Raises UnreadableError: not LaTeX of mathematics, or numbers above LARGEST bits.
     """
     import sympy
     from latex2sympy2_extended import latex2sympy
 
     if len(text) > LONGEST:
-        raise Unreadable("too long")
+        raise UnreadableError("too long")
     if any(int(found[1]) > 5000 for found in _FACTORIAL_OF_BINOMIAL.finditer(text) if len(found[1]) < LONGEST):
-        raise Unreadable("too large")  # the parser works binomials out, for minutes
+        raise UnreadableError("too large")  # the parser works binomials out, for minutes
     text = _IMPLIED.sub(r"\\cdot (", text)  # the parser reads 2(3) as a mixed number
     try:
         tree = latex2sympy(text, is_real=None, convert_degrees=r"^{\circ" in text, normalization_config=None)
     except TimeoutError:
         raise
     except Exception as error:  # noqa: BLE001 - named fault boundary, the grader: the parser raises anything
-        raise Unreadable(type(error).__name__) from None
+        raise UnreadableError(type(error).__name__) from None
     if not isinstance(tree, sympy.Expr):
-        raise Unreadable("not an expression")
+        raise UnreadableError("not an expression")
     floats = {value: sympy.Rational(str(value)) for value in tree.atoms(sympy.Float)}
     _refuse_large(tree)
     try:
@@ -116,11 +116,11 @@ def expression(text: str) -> Any:
     except TimeoutError:
         raise
     except Exception as error:  # noqa: BLE001 - named fault boundary, the grader: sympy raises anything
-        raise Unreadable(type(error).__name__) from None
+        raise UnreadableError(type(error).__name__) from None
 
 
 def _refuse_large(tree: Any) -> None:
-    """Raise Unreadable where a part of it would be a number of more than LARGEST bits, or a sum of too many terms."""
+    """Raise UnreadableError where a part of it would be a number above LARGEST bits, or a sum of too many terms."""
     import sympy
 
     for node in sympy.preorder_traversal(tree):
@@ -129,17 +129,17 @@ def _refuse_large(tree: Any) -> None:
             if power > 1 and (node.args[-1].is_number and node.args[0].is_number):
                 base = _size(node.args[0]) if node.is_Pow else math.e
                 if power * max(1.0, math.log2(max(base, 2.0))) > LARGEST:
-                    raise Unreadable("too large")
+                    raise UnreadableError("too large")
         elif isinstance(node, sympy.factorial | sympy.gamma | sympy.binomial | sympy.factorial2):
             if node.args[0].is_number and _size(node.args[0]) > 5000:
-                raise Unreadable("too large")
+                raise UnreadableError("too large")
         elif isinstance(node, sympy.Sum | sympy.Product):
             for _, *ends in node.limits:
                 if all(end.is_number for end in ends) and any(_size(end) > 10_000 for end in ends if end.is_finite):
-                    raise Unreadable("too long a sum")
+                    raise UnreadableError("too long a sum")
 
 
-def _size(node: Any) -> float:
+def _size(node: Any) -> float:  # noqa: PLR0911 - a table of nodes
     """About the absolute value of a constant, from its tree, without working it out; infinite above 1e300."""
     if node.is_Integer or node.is_Rational or node.is_Float:
         size = abs(node)
@@ -160,7 +160,7 @@ def _size(node: Any) -> float:
 
 
 def same_expression(left: str, right: str) -> bool:
-    """Whether two texts are one expression. Raises Unreadable."""
+    """Whether two texts are one expression. Raises UnreadableError."""
     a, b = expression(left), expression(right)
     if a == b:
         return True

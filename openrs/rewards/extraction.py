@@ -24,7 +24,7 @@ _JOINT = re.compile(r"[\s,;.]*(?:and|or)?[\s,;.]*")
 
 def as_continued(prompt: object, completion: str) -> str:
     """The completion, with the beginning of the thought that its prompt has opened (`...<think>\\n`): with that before
-    it, after_thought knows that an answer must come after the end of the thought. Prompts that are no text open none."""
+    it, after_thought knows that an answer must come after the end of the thought. No text, no thought."""
     return f"<think>\n{completion}" if opens_thought(prompt) else completion
 
 

@@ -90,7 +90,7 @@ class RewardSet:
     weights: list[float]
     stats: RewardStats
     ahead: Callable[[Sequence[str], Sequence[str], Sequence[Any]], None]
-    """Given completions, golds and prompts, begins to judge them; the functions, called later, wait for what is left."""
+    """Given completions, golds and prompts, begins to judge them; the functions, called later, wait for the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +188,7 @@ class _Grader:
 
 
 def _items(completions: Sequence[str], golds: Sequence[str], prompts: Sequence[Any], rule: Rule) -> list[Item]:
-    """What the judge is asked. `corrected` must know of a thought that the prompt has begun; the paper's rules do not."""
+    """What the judge is asked. `corrected` must know of a thought that the prompt has begun; the paper's do not."""
     texts = list(completions)
     if rule is Rule.CORRECTED and prompts:
         texts = [as_continued(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]

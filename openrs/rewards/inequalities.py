@@ -2,7 +2,7 @@ r"""Inequalities and intervals as one thing, a union of intervals (Math-Verify 1
 
 from typing import Any
 
-from openrs.rewards.expressions import Unreadable, expression
+from openrs.rewards.expressions import UnreadableError, expression
 from openrs.rewards.normalize import tokens
 from openrs.rewards.quantities import Quantity, quantity
 from openrs.rewards.values import Items, Piece, Region, Relation, Value
@@ -79,8 +79,8 @@ def inequality(operators: list[str], values: list[Value | None], texts: tuple[st
     return None
 
 
-def solved(relation: Relation) -> Region | None:
-    r"""The solutions of `2x+1 > 3`, `|x| < 2`, by sympy; None where there is not one variable, or it finds no intervals."""
+def solved(relation: Relation) -> Region | None:  # noqa: PLR0911 - reasons to leave it
+    r"""The solutions of `2x+1 > 3`, `|x| < 2`, by sympy; None where there is not one variable, or no intervals."""
     import sympy
 
     if len(relation.operators) != 1 or len(relation.texts) != 2:
@@ -89,7 +89,7 @@ def solved(relation: Relation) -> Region | None:
 
     try:
         difference = expression(f"({left})-({right})")
-    except Unreadable:
+    except UnreadableError:
         return None
     if len(difference.free_symbols) != 1 or sympy.count_ops(difference) > 60:
         return None

@@ -1,7 +1,7 @@
 r"""Writings of one value made one writing, before math-verify reads it. Only the rule `corrected` uses this.
 
-Each function takes and gives LaTeX text, changes one kind of writing, and reads the text once from left to right: a text
-is hostile input, so there is no regular expression here that can backtrack. The order that works is in `normalized`.
+Each function takes and gives LaTeX text, changes one kind of writing, and reads the text once from left to right: a
+text is hostile input, so no regular expression here can backtrack. The order that works is in `normalized`.
 The kinds come from public bug reports; the numbers after "Math-Verify" and the like are those of the threads.
 """
 
@@ -10,13 +10,14 @@ import unicodedata
 
 TOKEN = re.compile(r"\\[A-Za-z]+|\\.|[A-Za-z]+|[0-9]+|\s+|.", re.DOTALL)  # one alternative for each first character
 
-_SPACES = r"\, \; \: \> \ \quad \qquad \enspace \enskip \thinspace \medspace \thickspace \nobreakspace".split(" ")
-SPACES = {"~", "\\ ", *(name for name in _SPACES if name != "\\")}
-DROPPED = set(
-    r"\left \right \middle \big \Big \bigg \Bigg \bigl \bigr \Bigl \Bigr \biggl \biggr \Biggl \Biggr \displaystyle "
-    r"\textstyle \scriptstyle \limits \nolimits \! \( \) \[ \] \/ \mathbf \boldsymbol \bm \mathit \mathsf \mathtt "
-    r"\ensuremath \underline \boxed \fbox \mathstrut \strut \nonumber \notag \star".split()
-)
+SPACES = {"~", "\\ ", r"\,", r"\;", r"\:", r"\>", r"\quad", r"\qquad", r"\enspace", r"\enskip", r"\thinspace",
+          r"\medspace", r"\thickspace", r"\nobreakspace"}  # fmt: skip
+_SIZES = ("big", "Big", "bigg", "Bigg")
+DROPPED = {f"\\{size}{side}" for size in _SIZES for side in ("", "l", "r")} | {
+    r"\left", r"\right", r"\middle", r"\displaystyle", r"\textstyle", r"\scriptstyle", r"\limits", r"\nolimits", r"\!",
+    r"\(", r"\)", r"\[", r"\]", r"\/", r"\mathbf", r"\boldsymbol", r"\bm", r"\mathit", r"\mathsf", r"\mathtt",
+    r"\ensuremath", r"\underline", r"\boxed", r"\fbox", r"\mathstrut", r"\strut", r"\nonumber", r"\notag", r"\star",
+}  # fmt: skip
 SAME = {
     **dict.fromkeys((r"\dfrac", r"\tfrac", r"\cfrac"), r"\frac"),
     **dict.fromkeys((r"\dbinom", r"\tbinom"), r"\binom"),
@@ -39,9 +40,8 @@ SAME = {
     r"\arctg": r"\arctan", "%": r"\%", r"\percent": r"\%", r"\$": "", "$": "", r"\rm": "", r"\bf": "", r"\euro": "",
     r"\pounds": "", "**": "",
 }  # fmt: skip
-TEXTS = set(
-    r"\text \textrm \textbf \textit \textnormal \textsf \texttt \mbox \hbox \mathrm \operatorname \textup \emph".split()
-)
+TEXTS = {r"\text", r"\textrm", r"\textbf", r"\textit", r"\textnormal", r"\textsf", r"\texttt", r"\textup", r"\mbox",
+         r"\hbox", r"\mathrm", r"\operatorname", r"\emph"}  # fmt: skip
 WITH_ARGUMENTS = {
     r"\frac": 2, r"\sqrt": 1, r"\binom": 2, r"\overline": 1, r"\bar": 1, r"\dot": 1, r"\hat": 1, r"\vec": 1, "^": 1,
     "_": 1,
@@ -187,46 +187,43 @@ def _copy(parts: list[str], pairs: dict[int, int], place: int, out: list[str], d
     if depth > DEEPEST:
         return place
     for _ in range(WITH_ARGUMENTS.get(part, 0)):
-        blank = place
-        while place < len(parts) and parts[place].isspace():
-            place += 1
-        if place == len(parts) or parts[place] in {"}", "&", r"\\"}:
-            return blank
-        if part == r"\sqrt" and parts[place] == "[":
-            while place < len(parts):
+        start = _next(parts, place)
+        if part == r"\sqrt" and parts[start : start + 1] == ["["]:
+            place = start
+            while place < len(parts) and (place == start or parts[place - 1] != "]"):
                 out.append(parts[place])
                 place += 1
-                if parts[place - 1] == "]":
-                    break
-            while place < len(parts) and parts[place].isspace():
-                place += 1
-        if place in pairs:
-            # Copied as it stands up to its end; what is inside is bare again.
-            end = pairs[place]
-            out.append("{")
-            place += 1
-            while place < end:
-                place = _copy(parts, pairs, place, out, depth + 1)
-            out.append("}")
-            place = end + 1
-        elif place < len(parts) and part == r"\sqrt" and parts[place] == "(":
+            start = _next(parts, place)
+        nothing = start == len(parts) or parts[start] in {"}", "&", r"\\"}
+        if nothing or (part == r"\sqrt" and parts[start] == "("):
             return place
-        elif place < len(parts):
-            first = parts[place]
-            if first.isdigit() and part in {
-                "^",
-                "_",
-                r"\sqrt",
-            }:  # TeX takes a digit, but who writes 10^12 means 10^{12}
-                out.append("{" + first + "}")
-                place += 1
-            elif len(first) > 1 and first[0].isalnum():  # of a number or word TeX takes the first character
-                out.append("{" + first[0] + "}")
-                parts[place] = first[1:]
-            else:
-                out.append("{")
-                place = _copy(parts, pairs, place, out, depth + 1)
-                out.append("}")
+        place = _argument(parts, pairs, start, out, depth, whole=part in {"^", "_", r"\sqrt"})
+    return place
+
+
+def _next(parts: list[str], place: int) -> int:
+    while place < len(parts) and parts[place].isspace():
+        place += 1
+    return place
+
+
+def _argument(parts: list[str], pairs: dict[int, int], place: int, out: list[str], depth: int, *, whole: bool) -> int:
+    """Write one argument in braces. whole: a number is taken whole, not its first digit as TeX does: who writes 10^12
+    means 10^{12}."""
+    out.append("{")
+    first = parts[place]
+    if place in pairs:
+        end = pairs[place]
+        place += 1
+        while place < end:
+            place = _copy(parts, pairs, place, out, depth + 1)
+        place += 1
+    elif len(first) > 1 and first[0].isalnum() and not (whole and first.isdigit()):
+        out.append(first[0])
+        parts[place] = first[1:]
+    else:
+        place = _copy(parts, pairs, place, out, depth + 1)
+    out.append("}")
     return place
 
 
@@ -239,7 +236,7 @@ def percents(text: str) -> str:
             text = text.replace(shape, r"\%")
     parts = tokens(text)
     out: list[str] = []
-    for place, part in enumerate(parts):
+    for part in parts:
         if part == "}" and out and out[-1] == r"\%" and r"\text" in out[-4:]:
             while out[-1] != r"\text":
                 out.pop()

@@ -2,7 +2,7 @@ r"""One value without commas and equals signs: a number with its percent sign, u
 
 import functools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 from openrs.rewards.normalize import tokens
@@ -27,26 +27,8 @@ _BASES = [
 BASES = {name: number for number, name in enumerate(_BASES, start=2)} | {"binary": 2, "octal": 8, "hexadecimal": 16}
 SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 # Words around a number that change its meaning: with one of them the text is compared as words.
-DECIDING = set(
-    [
-        "not",
-        "no",
-        "less",
-        "more",
-        "least",
-        "most",
-        "greater",
-        "fewer",
-        "except",
-        "under",
-        "over",
-        "above",
-        "below",
-        "than",
-        "between",
-        "nor",
-    ]
-)
+DECIDING = {"not", "no", "less", "more", "least", "most", "greater", "fewer", "except", "under", "over", "above",
+            "below", "than", "between", "nor"}  # fmt: skip
 _TABLE = {
     "length": {"mm": "1/1000", "cm": "1/100", "dm": "1/10", "m": "1", "meter": "1", "metre": "1", "km": "1000",
                "centimeter": "1/100", "millimeter": "1/1000", "kilometer": "1000", "inch": "127/5000", "in": "127/5000",
@@ -63,6 +45,7 @@ UNITS = {name: (kind, Fraction(size)) for kind, table in _TABLE.items() for name
 # Units that may stand beside a number without \text; shorter ones could be variables.
 BARE_UNITS = {*(name for name in UNITS if len(name) > 1 and name not in {"in", "min"}), "mph", "kmh", "degree", "unit"}
 BARE_UNITS |= {"Hz", "kHz", "MHz", "eV", "keV", "MeV", "kJ", "Pa", "kPa", "AU", "mol", "pc", "kpc", "rad"}
+LETTERS = set("msghLlJNVWKACF")  # alone beside a number: a unit, or a variable
 TRIGONOMETRIC = {r"\sin", r"\cos", r"\tan", r"\cot", r"\sec", r"\csc"}  # an angle inside is part of the expression
 _TIME = re.compile(r"([0-9]{1,2}):([0-9]{2})(?::([0-9]{2}))?([ap]m)?")
 _DIGITS = re.compile(r"[0-9A-Fa-f]*[0-9][0-9A-Fa-f]*(?:\.[0-9A-Fa-f]+)?")
@@ -91,59 +74,85 @@ def quantity(text: str) -> Quantity:
         return Quantity(text, text, time=time)
     if (based := _based(text)) is not None:
         return Quantity(text, based[0], base=based[1])
-    parts = tokens(text)
-    percent = degree = False
-    unit = symbol = ""
-    scale = 1
-    spoken: list[str] = []
-    while parts:
-        _strip(parts)
-        if (start := _text_group(parts)) is not None:
-            word = "".join(parts[start:]).partition("{")[2].partition("}")[0].strip()
-            powered = "^" in parts[start:]
-            spoken.append(word)
-            if word.lower() in SCALES:
-                scale *= SCALES[word.lower()]
-            elif not powered and start and not unit:
-                unit = _known(word)
-            degree = degree or word.lower().startswith(("deg", "°"))
-            if start == 0:
-                break
-            del parts[start:]
-        elif parts and parts[-1] == r"\%":
-            percent = True
-            parts.pop()
-        elif len(parts) > 4 and (end := _degree(parts)) and not TRIGONOMETRIC.intersection(parts):
-            degree = True
-            del parts[-end:]
-        elif _bare_unit(parts):
-            word = parts.pop()
-            if word == "degrees" or word == "degree":
-                degree = True
-            unit = unit or _known(word)
-        elif len(parts) > 1 and parts[-1].lower() in SCALES and parts[-2] == " ":
-            scale *= SCALES[parts.pop().lower()]
-        elif (
-            len(parts) > 1
-            and parts[-1] in {"m", "s", "g", "h", "L", "l", "J", "N", "V", "W", "K", "A", "C", "F"}
-            and (_is_number("".join(parts[:-1])))
-        ):
-            symbol = parts.pop()
-        else:
-            break
-    while parts and parts[0] == r"\text" and "}" in parts:
-        end = parts.index("}") + 1
-        if end == len(parts):
-            break
-        spoken.append("".join(parts[2 : end - 1]))
-        del parts[:end]
-        _strip(parts)
-    if any(word in DECIDING for phrase in spoken for word in phrase.lower().split()):
+    rest = _Rest(tokens(text))
+    while rest.parts and (rest.text_group() or rest.sign() or rest.bare_word()):
+        _strip(rest.parts)
+    rest.texts_before()
+    if any(word in DECIDING for phrase in rest.spoken for word in phrase.lower().split()):
         return Quantity(text, text)
-    core = "".join(parts).strip()
-    if scale != 1 and core:
-        core = rf"{core}\cdot {scale}" if not _is_number(core) else str(_value(core) * scale)
-    return Quantity(text, core, percent, degree, unit, symbol=symbol)
+    core = "".join(rest.parts).strip()
+    if rest.scale != 1 and core:
+        core = rf"{core}\cdot {rest.scale}" if not _is_number(core) else str(_value(core) * rest.scale)
+    return Quantity(text, core, rest.percent, rest.degree, rest.unit, symbol=rest.symbol)
+
+
+@dataclass(slots=True)
+class _Rest:
+    """The tokens that are left of a quantity, and what was taken from their end. Each method takes one thing away, and
+    says whether there was one."""
+
+    parts: list[str]
+    percent: bool = False
+    degree: bool = False
+    unit: str = ""
+    symbol: str = ""
+    scale: int = 1
+    spoken: list[str] = field(default_factory=list)
+
+    def text_group(self) -> bool:
+        r"""`\text{cm}^{2}`, `\text{million}`; a text that is all there is stays."""
+        start = _text_group(self.parts)
+        if start is None:
+            return False
+        word = "".join(self.parts[start:]).partition("{")[2].partition("}")[0].strip()
+        self.spoken.append(word)
+        if start == 0:
+            return False
+        self._word(word, powered="^" in self.parts[start:])
+        del self.parts[start:]
+        return True
+
+    def sign(self) -> bool:
+        """`\\%` and `^{\\circ}`; an angle inside of sin and the like belongs to the expression."""
+        if self.parts[-1] == r"\%":
+            self.percent = True
+            self.parts.pop()
+            return True
+        end = _degree(self.parts) if len(self.parts) > 4 and not TRIGONOMETRIC.intersection(self.parts) else 0
+        if end:
+            self.degree = True
+            del self.parts[-end:]
+        return bool(end)
+
+    def bare_word(self) -> bool:
+        """`35 cm`, `3 million`, `5 m` without \\text."""
+        if len(self.parts) < 2:
+            return False
+        last = self.parts[-1]
+        if _bare_unit(self.parts) or (last.lower() in SCALES and self.parts[-2] == " "):
+            self._word(self.parts.pop())
+            return True
+        if last in LETTERS and not self.symbol and _is_number("".join(self.parts[:-1])):
+            self.symbol = self.parts.pop()
+            return True
+        return False
+
+    def texts_before(self) -> None:
+        r"""`\text{about } 5`."""
+        while self.parts and self.parts[0] == r"\text" and "}" in self.parts:
+            end = self.parts.index("}") + 1
+            if end == len(self.parts):
+                break
+            self.spoken.append("".join(self.parts[2 : end - 1]))
+            del self.parts[:end]
+            _strip(self.parts)
+
+    def _word(self, word: str, *, powered: bool = False) -> None:
+        if word.lower() in SCALES:
+            self.scale *= SCALES[word.lower()]
+        elif not powered:
+            self.unit = self.unit or _known(word)
+        self.degree = self.degree or word.lower().startswith(("deg", "°"))
 
 
 def _strip(parts: list[str]) -> None:

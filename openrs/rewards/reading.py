@@ -105,7 +105,7 @@ def _split(parts: list[str], marks: set[str], *, flat: bool = False) -> tuple[li
     return pieces, found
 
 
-def _list(pieces: list[list[str]], marks: list[str], depth: int) -> Value | None:
+def _list(pieces: list[list[str]], marks: list[str], depth: int) -> Value | None:  # noqa: PLR0911 - forms
     if len(pieces) > MOST_ITEMS:
         return None
     values: list[Value] = []
@@ -170,7 +170,7 @@ def _whole(operators: list[str], values: list[Value | None], texts: tuple[str, .
     return Relation(tuple(operators), tuple(known), texts) if len(known) == len(values) else None
 
 
-def _one(parts: list[str], depth: int) -> Value | None:
+def _one(parts: list[str], depth: int) -> Value | None:  # noqa: PLR0911 - a table of forms
     """What has neither commas nor relations outside of brackets."""
     first, last = parts[0], parts[-1]
     if r"\pm" in parts or r"\mp" in parts:

@@ -11,8 +11,8 @@ The rules, as the published code has them:
 - `paper-cosine`: the same with `boxed=True` in the answer's normalization, which get_cosine_scaled_reward has where the
   accuracy reward has `boxed="all"`. No branch of latex2sympy2_extended 1.0.6 knows True, so a box between dollars or
   brackets is not opened: `$\\boxed{12 \\text{ cm}}$` is no answer there, `$\\boxed{12}$` still is one.
-- `corrected`: our own (extraction.py, reading.py, equivalence.py beside this file), on math-verify's parser. An unfinished
-  thought (`<think>` without `</think>`) holds no answer.
+- `corrected`: our own (extraction.py, reading.py, equivalence.py beside this file), on math-verify's parser. A
+  thought without end (`<think>` without `</think>`) holds no answer.
 - `latex-gold`, `expr-gold`: lighteval's extractive match (evaluate.py of knoveleng/open-rs; lighteval 0.13.0 differs
   from the paper's commit ed08481 here only by allowing a blank before the colon of "answer :" and by surviving a
   malformed number).

@@ -1,7 +1,7 @@
 """Run by test_equivalence.py in a process of its own: the accuracy rewards as the paper's code calls math-verify.
 
 Source: accuracy_reward and get_cosine_scaled_reward of src/open_r1/rewards.py, knoveleng/open-rs at 2889c47. A JSON
-list of [gold, completion] a line comes in, lists of their rewards go out: accuracy's, and whether the cosine's is right.
+list of [gold, completion] a line comes in; a list of pairs goes out: what accuracy pays, and whether cosine's is right.
 """
 
 import json
