@@ -586,7 +586,7 @@ KINDS: dict[str, Callable[[random.Random], Made]] = {
     function.__name__.replace("_", " "): function
     for function in (
         fractions, decimals, percents, scientific, thousands, units, degrees, times, bases, recurring, tiny, lists,
-        points, intervals, rays, unions, matrices, both_signs, equations, assignments, ratios, surds, polynomials, functions,
-        words, choices, widths,
+        points, intervals, rays, unions, matrices, both_signs, equations, assignments, ratios, surds, polynomials,
+        functions, words, choices, widths,
     )
 }  # fmt: skip

@@ -322,6 +322,26 @@ def test_grade_prints_a_line_each_and_a_summary(tmp_path: Path, capsys: pytest.C
     assert lines[4:] == ["4 judged: 2 correct, 2 incorrect"]
 
 
+def test_compare_shows_both_verdicts_and_marks_where_they_differ(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = jsonl(
+        tmp_path / "a.jsonl",
+        {"gold": "$4$", "completion": "\\boxed{4}"},
+        {"gold": "$5$", "completion": "\\boxed{3=5}", "rule": "expr-gold"},
+        {"gold": "$12:00$", "completion": "\\boxed{1:00}"},
+    )
+    assert cli.main(["grade", str(file), "--compare", "--timeout", "60"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1:3] for line in lines[:3]] == [["correct", "correct"], ["correct", "incorrect"]] + [
+        ["correct", "incorrect"]
+    ]
+    assert ["differ" in line for line in lines[:3]] == [False, True, True]
+    assert lines[3:] == [
+        "paper: 3 judged: 3 correct", "corrected: 3 judged: 1 correct, 2 incorrect", "2 differ: lines 2, 3"
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
