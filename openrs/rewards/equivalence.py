@@ -210,9 +210,9 @@ def _same_region(gold: Value, answer: Value) -> bool:
 def _same_piece(left: object, right: object) -> bool:
     if not isinstance(left, Piece) or not isinstance(right, Piece):
         return False
-    ends = ((left.low, right.low, left.low_closed, right.low_closed),)
-    ends += ((left.high, right.high, left.high_closed, right.high_closed),)
-    for a, b, a_closed, b_closed in ends:
+    lows = (left.low, right.low, left.low_closed, right.low_closed)
+    highs = (left.high, right.high, left.high_closed, right.high_closed)
+    for a, b, a_closed, b_closed in (lows, highs):
         if (a is None) != (b is None):
             return False
         if a is not None and b is not None and (a_closed != b_closed or not same(a, b)):

@@ -70,10 +70,10 @@ def inequality(operators: list[str], values: list[Value | None], texts: tuple[st
     upward = set(operators) <= {"<", r"\le"}
     downward = set(operators) <= {">", r"\ge"}
     if len(operators) == 2 and 1 in places and (upward or downward):
-        low, high = (0, 2) if upward else (2, 0)
-        if values[low] is None or values[high] is None:
+        start, end = (values[0], values[2]) if upward else (values[2], values[0])
+        if start is None or end is None:
             return None
-        ends = finite(values[low]), finite(values[high])  # type: ignore[arg-type]
+        ends = finite(start), finite(end)
         first, last = operators if upward else operators[::-1]
         return Region((Piece(*ends, first in {r"\le", r"\ge"}, last in {r"\le", r"\ge"}),))
     return None
@@ -111,8 +111,8 @@ def solved(relation: Relation) -> Region | None:  # noqa: PLR0911 - reasons to l
 
 
 def _piece(interval: Any) -> Piece:
-    ends = [None if end.is_infinite else quantity(_latex(end)) for end in (interval.start, interval.end)]
-    return Piece(*ends, not interval.left_open and ends[0] is not None, not interval.right_open and ends[1] is not None)
+    low, high = (None if end.is_infinite else quantity(_latex(end)) for end in (interval.start, interval.end))
+    return Piece(low, high, low is not None and not interval.left_open, high is not None and not interval.right_open)
 
 
 def _latex(end: Any) -> str:
