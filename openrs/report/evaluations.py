@@ -200,9 +200,8 @@ def _score(name: str, tree: Any) -> Score | None:
 
 
 def _second(tree: Any) -> SecondOpinion | None:
-    accuracy = share(below(tree, "accuracy"))
-    counts = [whole(below(tree, name)) for name in ("disagree", "only_lighteval", "only_strict")]
-    if accuracy is None or None in counts:
+    accuracy, disagree = share(below(tree, "accuracy")), whole(below(tree, "disagree"))
+    if accuracy is None or disagree is None:
         return None
     listed = below(tree, "rows")
     rows = [
@@ -214,7 +213,8 @@ def _second(tree: Any) -> SecondOpinion | None:
         )
         for row in (listed if isinstance(listed, list) else [])[:LISTED]
     ]
-    return SecondOpinion(accuracy, *(count or 0 for count in counts), rows=tuple(rows))
+    only_lighteval, only_strict = (whole(below(tree, name)) or 0 for name in ("only_lighteval", "only_strict"))
+    return SecondOpinion(accuracy, disagree, only_lighteval, only_strict, tuple(rows))
 
 
 def _consistent(score: Score) -> bool:

@@ -31,13 +31,22 @@ def equivalent(gold: str, answer: str) -> bool:
     """Whether two texts (LaTeX, without dollars or box) are one answer in some reading of each."""
     if len(gold) > 4000 or len(answer) > 4000:
         return False
-    choice = same_choice(normalized(gold), normalized(answer))
+    plain = normalized(gold), normalized(answer)
+    if _bare(plain[0]) == _bare(plain[1]) != "":
+        return True
+    choice = same_choice(*plain)
     if choice is not None:
         return choice
     answers = readings(answer)
     if any(contradicts(value) for value in answers):
         return False
     return any(same(left, right) for left in readings(gold) for right in answers)
+
+
+def _bare(text: str) -> str:
+    r"""Without blanks, and without what `\text` puts around words."""
+    dress = {r"\text", "{", "}"} if r"\text" in text else set()
+    return "".join(part for part in tokens(text) if not part.isspace() and part not in dress)
 
 
 def same_choice(gold: str, answer: str) -> bool | None:

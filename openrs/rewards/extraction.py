@@ -12,7 +12,7 @@ _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
 _MARK = re.compile(r"[{}]")
 _BETWEEN = re.compile(r"(?:[\s$,;.*]|\\[\])(,; ]|\\text|[{}]|\\quad|and|or)*")
 _ANCHOR = re.compile(r"answers?(?![A-Za-z])", re.IGNORECASE)
-_LEAD = re.compile(r"(?:[\s:*=_]|\bis\b|\bare\b|\bto the (?:problem|question)\b)*", re.IGNORECASE)
+_LEAD = re.compile(r"(?:[\s:*=_>]|\bis\b|\bare\b|\bto the (?:problem|question)\b)*", re.IGNORECASE)
 _MATH = re.compile(r"\$\$|\$|\\\[|\\\(")
 _ENDS = {"$$": "$$", "$": "$", r"\[": r"\]", r"\(": r"\)"}
 NEAR = 60  # characters between "answer" and the formula that it announces (math-verify: 50)
@@ -187,6 +187,7 @@ def announced(text: str) -> str:
         if start:
             sentence = _SENTENCE.search(window, start)
             rest = window[start : sentence.start() if sentence else len(window)].translate(CHARACTERS).strip(" *_$.")
+            rest = rest.partition("</")[0].strip()  # <answer>42</answer>
             if rest and len(rest) <= 100:
                 return rest
     return ""

@@ -38,10 +38,11 @@ SAME = {
     r"\neq": r"\ne", r"\lt": "<", r"\gt": ">", r"\degree": r"^\circ", r"\colon": ":", r"\setminus": r"\backslash",
     r"\varnothing": r"\emptyset", r"\infin": r"\infty", r"\lg": r"\log_{10}", r"\tg": r"\tan", r"\ctg": r"\cot",
     r"\arctg": r"\arctan", "%": r"\%", r"\percent": r"\%", r"\$": "", "$": "", r"\rm": "", r"\bf": "", r"\euro": "",
-    r"\pounds": "", "**": "",
+    r"\pounds": "", "pi": r"\pi", "sqrt": r"\sqrt", "infinity": r"\infty", "Infinity": r"\infty",
 }  # fmt: skip
 TEXTS = {r"\text", r"\textrm", r"\textbf", r"\textit", r"\textnormal", r"\textsf", r"\texttt", r"\textup", r"\mbox",
          r"\hbox", r"\mathrm", r"\operatorname", r"\emph"}  # fmt: skip
+PLAIN = {"<": r"\le ", ">": r"\ge ", "!": r"\ne "}  # before an equals sign: <=, >=, !=
 WITH_ARGUMENTS = {
     r"\frac": 2, r"\sqrt": 1, r"\binom": 2, r"\overline": 1, r"\bar": 1, r"\dot": 1, r"\hat": 1, r"\vec": 1, "^": 1,
     "_": 1,
@@ -102,6 +103,8 @@ def commands(text: str) -> str:
             continue
         elif part == "*" and place and parts[place - 1] == "*":
             out[-1:] = ["^"] if out and out[-1] == r"\cdot " else []
+        elif part == "=" and out and out[-1] in PLAIN:
+            out[-1] = PLAIN[out[-1]]
         elif part in SPACES or part.isspace():
             out.append(" ")
         elif part in SAME:
@@ -111,18 +114,14 @@ def commands(text: str) -> str:
     return "".join(out).replace("\\not =", "\\ne ").replace("\\not=", "\\ne ")
 
 
-def groups(text: str) -> dict[int, int]:
-    """Index of the closing brace for that of each opening one, over tokens; unbalanced ones are left out."""
-    return pairs_of(tokens(text))
-
-
-def pairs_of(parts: list[str]) -> dict[int, int]:
+def pairs_of(parts: list[str], opening: str = "{", closing: str = "}") -> dict[int, int]:
+    """Index of the closing bracket for that of each opening one; unbalanced ones are left out."""
     opened: list[int] = []
     pairs: dict[int, int] = {}
     for place, part in enumerate(parts):
-        if part == "{":
+        if part == opening:
             opened.append(place)
-        elif part == "}" and opened:
+        elif part == closing and opened:
             pairs[opened.pop()] = place
     return pairs
 
@@ -171,7 +170,7 @@ def _only_mathematics(inside: str) -> bool:
 def arguments(text: str) -> str:
     r"""Braces where TeX needs none: `\frac12`, `\sqrt3`, `x^2`, `\frac\pi2` (all over MATH's golds)."""
     parts = tokens(text)
-    pairs = pairs_of(parts)
+    pairs = pairs_of(parts) | pairs_of(parts, "(", ")")
     out: list[str] = []
     place = 0
     while place < len(parts):
@@ -194,8 +193,7 @@ def _copy(parts: list[str], pairs: dict[int, int], place: int, out: list[str], d
                 out.append(parts[place])
                 place += 1
             start = _next(parts, place)
-        nothing = start == len(parts) or parts[start] in {"}", "&", r"\\"}
-        if nothing or (part == r"\sqrt" and parts[start] == "("):
+        if start == len(parts) or parts[start] in {"}", "&", r"\\"}:
             return place
         place = _argument(parts, pairs, start, out, depth, whole=part in {"^", "_", r"\sqrt"})
     return place
@@ -212,12 +210,20 @@ def _argument(parts: list[str], pairs: dict[int, int], place: int, out: list[str
     means 10^{12}."""
     out.append("{")
     first = parts[place]
-    if place in pairs:
+    if first == "{" and place in pairs:
         end = pairs[place]
         place += 1
         while place < end:
             place = _copy(parts, pairs, place, out, depth + 1)
         place += 1
+    elif whole and first == "(" and (end := pairs.get(place)) is not None:  # 2^(10), sqrt(3)
+        place += 1
+        while place < end:
+            place = _copy(parts, pairs, place, out, depth + 1)
+        place += 1
+    elif whole and first in {"-", "+"} and parts[place + 1 : place + 2] and parts[place + 1].isdigit():  # 10^-19
+        out += [first, parts[place + 1]]
+        place += 2
     elif len(first) > 1 and first[0].isalnum() and not (whole and first.isdigit()):
         out.append(first[0])
         parts[place] = first[1:]

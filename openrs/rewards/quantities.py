@@ -45,6 +45,28 @@ UNITS = {name: (kind, Fraction(size)) for kind, table in _TABLE.items() for name
 # Units that may stand beside a number without \text; shorter ones could be variables.
 BARE_UNITS = {*(name for name in UNITS if len(name) > 1 and name not in {"in", "min"}), "mph", "kmh", "degree", "unit"}
 BARE_UNITS |= {"Hz", "kHz", "MHz", "eV", "keV", "MeV", "kJ", "Pa", "kPa", "AU", "mol", "pc", "kpc", "rad"}
+SYMBOLS = {
+    "m",
+    "s",
+    "h",
+    "km",
+    "cm",
+    "mm",
+    "kg",
+    "g",
+    "hr",
+    "min",
+    "mi",
+    "ft",
+    "in",
+    "N",
+    "J",
+    "W",
+    "mol",
+    "L",
+    "K",
+    "rad",
+}
 LETTERS = set("msghLlJNVWKACF")  # alone beside a number: a unit, or a variable
 TRIGONOMETRIC = {r"\sin", r"\cos", r"\tan", r"\cot", r"\sec", r"\csc"}  # an angle inside is part of the expression
 _TIME = re.compile(r"([0-9]{1,2}):([0-9]{2})(?::([0-9]{2}))?([ap]m)?")
@@ -132,6 +154,13 @@ class _Rest:
         if _bare_unit(self.parts) or (last.lower() in SCALES and self.parts[-2] == " "):
             self._word(self.parts.pop())
             return True
+        if last.isalpha() and len(last) > 2 and _only_words_after_a_number(self.parts):
+            self.spoken.append(last)
+            self._word(self.parts.pop())
+            return True
+        if (start := _compound(self.parts)) is not None:
+            del self.parts[start:]
+            return True
         if last in LETTERS and not self.symbol and _is_number("".join(self.parts[:-1])):
             self.symbol = self.parts.pop()
             return True
@@ -187,6 +216,24 @@ def _bare_unit(parts: list[str]) -> bool:
     word = parts[-1] if parts[-1] in BARE_UNITS else parts[-1].lower()
     before = parts[-2] if not parts[-2].isspace() else parts[-3] if len(parts) > 2 else ""
     return (word in BARE_UNITS or word.removesuffix("s") in BARE_UNITS) and (before.isdigit() or before == "}")
+
+
+def _only_words_after_a_number(parts: list[str]) -> bool:
+    """`12 students`, `5 square units`: a number, a blank, and nothing but words of more than two letters."""
+    start = next((place for place, part in enumerate(parts) if part.isalpha()), 0)
+    tail = parts[start:]
+    plain = all(part.isspace() or (part.isalpha() and len(part) > 2) or part in {"per", "of"} for part in tail)
+    return start > 1 and parts[start - 1].isspace() and plain and _is_number("".join(parts[:start]))
+
+
+def _compound(parts: list[str]) -> int | None:
+    """Where a unit of symbols begins, after a number: `5 m/s`, `9.8 m/s^{2}`, `12 cm^{2}`."""
+    start = next((place for place, part in enumerate(parts) if part.isalpha()), 0)
+    tail = parts[start:]
+    shape = "/" in tail or "^" in tail
+    known = all(part in SYMBOLS for part in tail if part.isalpha())
+    marks = all(part.isalpha() or part.isdigit() or part in {"/", "^", "{", "}", " ", r"\cdot"} for part in tail)
+    return start if start > 0 and shape and known and marks and _is_number("".join(parts[:start])) else None
 
 
 def _known(word: str) -> str:
