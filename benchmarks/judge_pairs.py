@@ -190,6 +190,8 @@ def times(rng: random.Random) -> Made:
         f"{hour}:{(minute + 1) % 60:02d}",
         rf"{hour % 12 + 1}:{minute:02d} \text{{ p.m.}}",
     ]
+    # and what is no time at all
+    other += [str(hour), str(1000 + hour * 60 + minute), f"1/{minute + 61}", rf"\frac{{{minute + 61}}}{{{hour}}}"]
     if rng.random() < 0.5:
         return rf"{text}\text{{ p.m.}}", [*equal, f"{hour + 12}:{minute:02d}"], [*other, rf"{text}\text{{ a.m.}}"]
     return text, equal, other

@@ -299,7 +299,7 @@ def _same_ratio(gold: Value, answer: Value) -> bool:
     """3:4 is 6:8, and the fraction 3/4."""
     left, right = (value.terms if isinstance(value, Ratio) else (value,) for value in map(_untimed, (gold, answer)))
     texts = [[term.core if isinstance(term, Quantity) else "" for term in side] for side in (left, right)]
-    if not all(text for side in texts for text in side):
+    if len(left) == len(right) == 1 or not all(text for side in texts for text in side):
         return False
     if len(left) == len(right):
         a, b = texts

@@ -82,6 +82,8 @@ def test_shared_hard_cases(judge: Judge, shared_data: Path, form: str) -> None:
         (r"5\text{ kg}", r"5\text{ m}", False),
         ("23:17", "46:34", True),
         ("10:15", "10:16", False),
+        ("4:30 PM", "4086462", False),
+        ("1/406", "4:30 PM", False),
         (r"\sqrt{2}", "1.414", False),
         (r"\frac13", "0.333333333333", True),
         ("[1,2]", "(1,2)", False),
