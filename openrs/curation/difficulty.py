@@ -27,6 +27,7 @@ from openrs.evaluation.plan import Plan, Target, keep_record, protocol_of, refus
 from openrs.evaluation.run import sample
 from openrs.evaluation.sampling import Sample, Samples, key_of
 from openrs.evaluation.shards import Shard
+from openrs.rewards.extraction import opens_thought
 from openrs.rewards.grading import Grade, Item, Judge, Rule, Verdict
 from openrs.rundir import Lock, Run, read_jsonl
 from openrs.settings import Evaluation
@@ -211,6 +212,7 @@ def plan_of(problems: Sequence[EvalProblem], settings: Sampling, rule: str | Non
         "protocol": protocol_of(evaluation, layout.engine, encoder.leading_bos(list(ids[0])), settings.dtype),
         "benchmarks": {},
         "inputs": {},
+        "thinking": opens_thought(encoder.tokenizer.decode(list(ids[0]), skip_special_tokens=False)),
         "evaluation": evaluation.model_dump(),
     }  # fmt: skip
     inputs = InputsReport((), (), (), None)

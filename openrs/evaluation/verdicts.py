@@ -9,7 +9,7 @@ from typing import Any
 
 from openrs.evaluation.benchmarks import Benchmark, EvalProblem
 from openrs.rewards.extraction import as_continued
-from openrs.rewards.grading import Item, Judge, Rule
+from openrs.rewards.grading import Grade, Item, Judge, Rule
 
 OPENED = "<think>\n"  # how a prompt ends that has begun the thought
 Texts = Sequence[tuple[str, str, str]]
@@ -36,29 +36,35 @@ class Referee:
 
     def judge(self, texts: Texts) -> list[dict[str, str]]:
         """For each text what its line in samples.jsonl says of it: verdict, answer, strict, strict_answer."""
-        usual = [Item(self._golds[name, problem], text, self._rules[name]) for name, problem, text in texts]
-        grades = self._judge.grade([*usual, *self._strict(texts)])
+        usual = [self._item(text, self._rules[text[0]]) for text in texts]
+        strict = [self._item(text, Rule.CORRECTED) for text in texts]
+        found = self._grades([*usual, *strict])
         return [
             {
-                "verdict": str(ours.verdict),
-                "answer": ours.answer,
-                "strict": str(strict.verdict),
-                "strict_answer": strict.answer,
+                "verdict": str(found[ours].verdict),
+                "answer": found[ours].answer,
+                "strict": str(found[second].verdict),
+                "strict_answer": found[second].answer,
             }
-            for ours, strict in zip(grades[: len(texts)], grades[len(texts) :], strict=True)
+            for ours, second in zip(usual, strict, strict=True)
         ]
 
     def judge_strictly(self, texts: Texts) -> list[dict[str, str]]:
         """The second opinion alone."""
-        grades = self._judge.grade(self._strict(texts))
-        return [{"strict": str(grade.verdict), "strict_answer": grade.answer} for grade in grades]
+        items = [self._item(text, Rule.CORRECTED) for text in texts]
+        found = self._grades(items)
+        return [{"strict": str(found[item].verdict), "strict_answer": found[item].answer} for item in items]
 
-    def _strict(self, texts: Texts) -> list[Item]:
-        prompt = OPENED if self._thinking else ""
-        return [
-            Item(self._golds[name, problem], as_continued(prompt, text), Rule.CORRECTED)
-            for name, problem, text in texts
-        ]
+    def _grades(self, items: Sequence[Item]) -> dict[Item, Grade]:
+        """Each different item is asked about once: curation's rule may be the strict judge's own."""
+        different = list(dict.fromkeys(items))
+        return dict(zip(different, self._judge.grade(different), strict=True))
+
+    def _item(self, text: tuple[str, str, str], rule: Rule) -> Item:
+        name, problem, completion = text
+        if rule is Rule.CORRECTED and self._thinking:
+            completion = as_continued(OPENED, completion)
+        return Item(self._golds[name, problem], completion, rule)
 
 
 def text_of(row: Mapping[str, Any]) -> tuple[str, str, str]:

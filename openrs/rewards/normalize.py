@@ -216,9 +216,9 @@ def _argument(parts: list[str], pairs: dict[int, int], place: int, out: list[str
         while place < end:
             place = _copy(parts, pairs, place, out, depth + 1)
         place += 1
-    elif whole and first == "(" and (end := pairs.get(place)) is not None:  # 2^(10), sqrt(3)
+    elif whole and first == "(" and (stop := pairs.get(place)) is not None:  # 2^(10), sqrt(3)
         place += 1
-        while place < end:
+        while place < stop:
             place = _copy(parts, pairs, place, out, depth + 1)
         place += 1
     elif whole and first in {"-", "+"} and parts[place + 1 : place + 2] and parts[place + 1].isdigit():  # 10^-19

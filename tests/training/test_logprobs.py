@@ -156,7 +156,7 @@ def test_judging_begins_before_the_reference_model(tmp_path: Path) -> None:
     trainer = fixed_trainer(parity_recipe(), tmp_path, recorded.prompt_ids, recorded.rewards.flatten().tolist())
     trainer.give(recorded.completion_ids)
     order: list[Any] = []
-    trainer._ahead = lambda texts, golds: order.append((texts, golds))
+    trainer._ahead = lambda texts, golds, prompts: order.append((texts, golds))
     trainer.ref_model.model.layers[0].register_forward_pre_hook(lambda *_: order.append("reference"))
     rewards = trainer.reward_funcs[0]
     trainer.reward_funcs = [lambda completions, gold, **rest: order.append((completions, gold)) or rewards(**rest)]
