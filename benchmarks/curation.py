@@ -44,7 +44,7 @@ def plain(data: Path, rows: int | None, processes: int, out: Path) -> int:
     from datasketch import MinHash, MinHashLSH
 
     from openrs.curation import decontaminate, stages
-    from openrs.curation.golds import Golds
+    from openrs.curation.references import Golds
     from openrs.curation.rows import Row
     from openrs.curation.settings import Decontaminate, Form, Language, Length, Verify
     from openrs.curation.text import shingles, tokens

@@ -29,7 +29,7 @@ def lengths_of(cap: int) -> list[int]:
 
 def make_model(folder: Path, layers: int, hidden: int) -> Path:
     """A made model, untaught: the lengths are given, so what it writes does not matter."""
-    from openrs.settings import MadeModel
+    from openrs.config.schema import MadeModel
     from openrs.training import demo_model
 
     settings = MadeModel(seed=0, layers=layers, hidden=hidden, heads=hidden // 32, steps=1, learning_rate=1e-3)

@@ -31,11 +31,11 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from trl.trainer.utils import add_fused_lm_head
 from update_paths import PATHS, loss_of, make_batch
 
-from openrs.machine.gpus import find
-from openrs.machine.job import job_of
-from openrs.machine.memory import trainer_parts
-from openrs.machine.shapes import Shape, from_config
-from openrs.recipe import load
+from openrs.config.load import load
+from openrs.planner.gpus import find
+from openrs.planner.memory import trainer_parts
+from openrs.planner.shapes import Shape, from_config
+from openrs.planner.workload import job_of
 from openrs.training.logprobs import allow_packing
 
 GIB = 2**30

@@ -21,8 +21,8 @@ MEASURE = """
 import resource, sys, time
 began = time.perf_counter()
 from pathlib import Path
-from openrs.report.page import write_report
-from openrs.rundir import Run
+from openrs.report.pages.page import write_report
+from openrs.run.directory import Run
 page = write_report(Run(Path(sys.argv[1])))
 seconds, spent = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
 print(f"{seconds:.1f} s, {spent.ru_utime + spent.ru_stime:.1f} s of CPU, {spent.ru_maxrss / 2**20:.2f} GiB")

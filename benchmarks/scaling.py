@@ -57,10 +57,10 @@ def steps(folder: Path, overrides: list[str]) -> common.Spread:
     """Processor seconds of a step of the prepared recipe in `folder`, here in this process."""
     from transformers import trainer
 
-    from openrs.attempt import attempt
-    from openrs.recipe import load
-    from openrs.rundir import run_at
-    from openrs.training import grpo
+    from openrs.config.load import load
+    from openrs.run.attempt import attempt
+    from openrs.run.directory import run_at
+    from openrs.training import train as grpo
 
     place = folder / f"run{len(list(folder.iterdir()))}"
     place.mkdir()

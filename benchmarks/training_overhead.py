@@ -86,7 +86,7 @@ def hold_steps(block: int) -> None:
 
 def run_openrs(folder: Path, block: int) -> int:
     hold_steps(block)
-    from openrs.cli import main
+    from openrs.cli.main import main
 
     return main(["train", str(folder / "recipe.yaml"), "--run", str(folder / "openrs")])
 
@@ -98,10 +98,10 @@ def run_script(folder: Path, block: int, judged: bool) -> int:
     from transformers import AutoTokenizer
     from trl import GRPOConfig, GRPOTrainer
 
+    from openrs.config.load import load
     from openrs.data import prompts
     from openrs.data.problems import load_problems
-    from openrs.recipe import load
-    from openrs.training.grpo import grpo_settings
+    from openrs.training.train import grpo_settings
 
     recipe = load(str(folder / "recipe.yaml"))
     settings = grpo_settings(recipe, folder / "script", [1.0, 2.0] if judged else [1.0])
@@ -154,7 +154,7 @@ def prepare(folder: Path, steps: int, *, judged: bool) -> None:
     """The recipe and the made model in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "recipe.yaml").write_text(RECIPE.format(functions=JUDGED if judged else SAME, steps=steps))
-    make = "import sys; from pathlib import Path; from openrs.recipe import load; from openrs.training import"
+    make = "import sys; from pathlib import Path; from openrs.config.load import load; from openrs.training import"
     make += " demo_model; demo_model.make(load(sys.argv[1]).model.made, Path(sys.argv[2]))"
     subprocess.run(
         [sys.executable, "-c", make, folder / "recipe.yaml", folder / "base"], env=common.environment(), check=True

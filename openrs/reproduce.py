@@ -6,17 +6,17 @@ Every stage looks at what is there first, so the same command goes on where it w
 from pathlib import Path
 from typing import Any
 
+from openrs.config.schema import Recipe
 from openrs.data.problems import load_problems
 from openrs.evaluation.run import JUDGE_SECONDS, evaluate
 from openrs.evaluation.scores import told
 from openrs.evaluation.targets import targets_of_run
-from openrs.report.page import write_report
+from openrs.report.pages.page import write_report
 from openrs.rewards.grading import Judge
-from openrs.rundir import Run
-from openrs.settings import Recipe
-from openrs.training.grpo import base_model
+from openrs.run.directory import Run
+from openrs.run.progress import Progress
 from openrs.training.launch import train
-from openrs.training.progress import Progress
+from openrs.training.train import base_model
 
 
 def reproduce(recipe: Recipe, run: Run, progress: Progress) -> Path:

@@ -50,8 +50,8 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]
 def made_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's model after a few supervised steps: it loads, generates and trains, and knows nothing."""
     pytest.importorskip("torch", reason="torch is not installed")
-    from openrs.libraries import quiet
-    from openrs.settings import MadeModel
+    from openrs.config.schema import MadeModel
+    from openrs.run.libraries import quiet
     from openrs.training.demo_model import make
 
     quiet()
@@ -62,8 +62,8 @@ def made_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def taught_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's own base model (about 40 s on a quiet core): right in 35 to 40 of 100 sums at temperature 0.7."""
     pytest.importorskip("torch", reason="torch is not installed")
-    from openrs.libraries import quiet
-    from openrs.recipe import load
+    from openrs.config.load import load
+    from openrs.run.libraries import quiet
     from openrs.training.demo_model import make
 
     quiet()

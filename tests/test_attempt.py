@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from openrs.attempt import attempt
-from openrs.cli import main
+from openrs.cli.main import main
+from openrs.config.load import load
 from openrs.errors import Failure, Interrupted, Refusal
-from openrs.recipe import load
-from openrs.rundir import Run
+from openrs.run.attempt import attempt
+from openrs.run.directory import Run
 
 
 def last(run: Run) -> tuple[int, str]:

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from openrs.recipe import GRPO_OPTIONS
-from openrs.recipe_checks import OWNED_ELSEWHERE, grpo_options
+from openrs.config.checks import GRPO_OPTIONS, OWNED_ELSEWHERE, grpo_options
 
 
 def test_options_equal_the_installed_trl() -> None:

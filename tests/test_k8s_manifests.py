@@ -198,7 +198,7 @@ def test_seeds_differ_from_exp3_in_what_an_index_needs() -> None:
 
 
 def test_commands_are_commands_of_openrs() -> None:
-    from openrs.cli import parser
+    from openrs.cli.main import parser
 
     for name in JOBS:
         for container in all_containers(pod_of(job(name))):
@@ -226,8 +226,8 @@ def test_multinode_job_templates_are_valid_jobs() -> None:
 
 def test_multinode_keeps_the_papers_step() -> None:
     """Three nodes with four GPUs: 12 trainers x 6 x 1 = 72 completions, micro-batches as on one node."""
-    from openrs.recipe import load
-    from openrs.recipe_checks import prompts_per_step
+    from openrs.config.checks import prompts_per_step
+    from openrs.config.load import load
 
     there = multinode()
     nodes = next(one for one in there["JobSet"]["spec"]["replicatedJobs"] if one["name"] == "node")["template"]["spec"]

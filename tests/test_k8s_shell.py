@@ -41,7 +41,7 @@ esac
 
 
 def test_every_index_draws_its_shard_and_the_last_one_merges(tmp_path: Path) -> None:
-    from openrs.cli import parser
+    from openrs.cli.main import parser
     from openrs.evaluation.shards import shard_from
 
     spec = job("evaluate")["spec"]

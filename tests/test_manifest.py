@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from openrs import __version__, manifest
+from openrs import __version__
+from openrs.config.load import load, load_resolved
 from openrs.errors import Refusal
-from openrs.recipe import load, load_resolved
-from openrs.rundir import Run, sha256, write_json
+from openrs.run import manifest
+from openrs.run.directory import Run
+from openrs.run.files import sha256, write_json
 
 
 @pytest.fixture

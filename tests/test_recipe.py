@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from openrs.config.checks import prompts_per_step
+from openrs.config.load import diff, load, packaged, to_json, to_yaml
+from openrs.config.names import is_hub_name
+from openrs.config.schema import Recipe
 from openrs.errors import Refusal
-from openrs.recipe import diff, load, packaged, to_json, to_yaml
-from openrs.recipe_checks import is_hub_name, prompts_per_step
-from openrs.settings import Recipe
 
 
 def refused(recipe: str | Path, *overrides: str) -> str:
@@ -207,8 +208,8 @@ def test_each_recipe_opens_with_its_departures(name: str) -> None:
 
 def test_recipes_and_help_never_import_torch() -> None:
     code = (
-        "import sys, openrs.recipe, openrs.recipe_checks, openrs.cli;"
-        "openrs.recipe.load('exp3'); openrs.cli.parser().format_help();"
+        "import sys, openrs.config.load, openrs.config.checks, openrs.cli;"
+        "openrs.config.load.load('exp3'); openrs.cli.main.parser().format_help();"
         "print(sorted(m for m in ('torch', 'transformers', 'trl', 'numpy', 'datasets') if m in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

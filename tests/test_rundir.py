@@ -11,16 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from openrs import rundir
 from openrs.errors import Refusal
-from openrs.rundir import Journal, Lock, Run, read_jsonl, redact, write_json, write_text
+from openrs.run import directory as rundir
+from openrs.run.directory import Lock, Run
+from openrs.run.files import Journal, read_jsonl, redact, write_json, write_text
 
 # --- journals ---------------------------------------------------------------------------------------------------------
 
 WRITER = """
 import sys
 from pathlib import Path
-from openrs.rundir import Journal
+from openrs.run.directory import Journal
 with Journal(Path(sys.argv[1])) as journal:
     print("open", flush=True)
     number = 0
@@ -126,7 +127,7 @@ def test_a_full_disk_keeps_the_old_file(small_disk: Path) -> None:
 REWRITER = """
 import sys
 from pathlib import Path
-from openrs.rundir import write_text
+from openrs.run.directory import write_text
 number = 0
 while True:
     write_text(Path(sys.argv[1]), str(number % 10) * 50_000)
@@ -155,7 +156,7 @@ def test_a_file_that_is_rewritten_is_always_whole(tmp_path: Path) -> None:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from openrs.rundir import Lock, Run
+from openrs.run.directory import Lock, Run
 with Lock(Run(Path(sys.argv[1]))):
     print("held", flush=True)
     time.sleep(600)

@@ -6,17 +6,18 @@ from typing import Any
 
 import pytest
 
-from openrs.attempt import attempt
+from openrs.config.load import load
+from openrs.config.schema import Recipe
 from openrs.evaluation import statistics
-from openrs.recipe import load
-from openrs.rundir import Run, read_jsonl
-from openrs.settings import Recipe
+from openrs.run.attempt import attempt
+from openrs.run.directory import Run
+from openrs.run.files import read_jsonl
 
 
 def trained(run: Run, recipe: Recipe) -> list[dict[str, Any]]:
     """Train in this process; returns the metrics."""
     with attempt(recipe, run, ["test"]) as progress:
-        from openrs.training.grpo import train
+        from openrs.training.train import train
 
         train(recipe, run, progress)
     return list(read_jsonl(run.metrics))
@@ -146,10 +147,10 @@ def test_same_seed_same_digits(tmp_path: Path, made_model: Path) -> None:
 
 def test_real_problems_end_honestly_near_zero(tmp_path: Path, shared_data: Path, taught_model: Path) -> None:
     """20 steps on DeepScaleR's rows and an evaluation on AMC23: a model of sums knows no competition mathematics."""
+    from openrs.config.schema import Evaluation
     from openrs.evaluation.run import Target, evaluate
     from openrs.rewards.grading import Judge
-    from openrs.settings import Evaluation
-    from openrs.training.progress import Progress
+    from openrs.run.progress import Progress
 
     recipe = small(
         taught_model,

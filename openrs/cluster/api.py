@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from openrs.errors import Failure, Refusal, not_installed
-from openrs.rundir import redact
+from openrs.run.files import redact
 
 try:
     import urllib3

@@ -18,8 +18,8 @@ from openrs.cluster.jobs import DATA, job_name
 from openrs.cluster.pods_exec import SILENCE, output
 from openrs.cluster.reading import read_job
 from openrs.errors import Failure, Refusal
-from openrs.machine.plan_text import amount
-from openrs.rundir import now, sha256, write_json
+from openrs.planner.render import amount
+from openrs.run.files import now, sha256, write_json
 
 Kind = Literal["report", "all", "checkpoints"]
 

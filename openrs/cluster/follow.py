@@ -14,7 +14,7 @@ from openrs.cluster.reading import pods, run_of
 from openrs.cluster.screen import Screen
 from openrs.cluster.watch import Voice, log_of, watched
 from openrs.errors import EXIT_REFUSED, Failure, Interrupted, Refusal
-from openrs.training.progress import duration
+from openrs.run.progress import duration
 
 DRAIN = 20.0  # seconds for the last lines of the logs after the Job has ended
 FEW = 20  # lines of log to begin with, when a Job has run before we came

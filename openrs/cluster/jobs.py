@@ -14,13 +14,13 @@ from typing import Any, Literal
 import yaml
 
 from openrs.cluster.sizes import Sizes, sizes_of
+from openrs.config.load import packaged, to_yaml
+from openrs.config.names import is_hub_name
+from openrs.config.schema import Recipe
+from openrs.config.yaml_lines import read_yaml
 from openrs.errors import Refusal
-from openrs.machine.gpus import TABLE, find
-from openrs.machine.pins import references
-from openrs.recipe import packaged, to_yaml
-from openrs.recipe_checks import is_hub_name
-from openrs.settings import Recipe
-from openrs.yaml_lines import read_yaml
+from openrs.hub.pins import references
+from openrs.planner.gpus import TABLE, find
 
 Object = dict[str, Any]
 

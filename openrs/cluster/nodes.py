@@ -7,7 +7,7 @@ from typing import Any
 from kubernetes.utils.quantity import parse_quantity
 
 from openrs.cluster.api import Object
-from openrs.machine.line import Line
+from openrs.doctor.finding import Line
 
 PRODUCT = "nvidia.com/gpu.product"
 GPU = "nvidia.com/gpu"

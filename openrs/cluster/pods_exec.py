@@ -10,7 +10,7 @@ from websocket import ABNF, WebSocketException
 
 from openrs.cluster.api import ApiException, Away, Cluster, forbidden
 from openrs.errors import Failure
-from openrs.rundir import redact
+from openrs.run.files import redact
 
 STDIN, STDOUT, STDERR, ERROR = 0, 1, 2, 3
 FRAME = 16_000  # bytes of stdin at once

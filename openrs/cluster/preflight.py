@@ -15,8 +15,8 @@ from openrs.cluster.api import ApiException, Cluster, Object, ask, no_namespace,
 from openrs.cluster.control import KUEUE
 from openrs.cluster.jobs import PLACEHOLDER, Made
 from openrs.cluster.nodes import fitting, needed, plain
+from openrs.doctor.finding import Line, judged
 from openrs.errors import Refusal
-from openrs.machine.line import Line, judged
 
 STRICT: dict[str, Any] = {"dry_run": "All", "field_validation": "Strict", "field_manager": "openrs"}
 

@@ -11,7 +11,7 @@ from rich.table import Column
 
 from openrs.cluster.words import clean
 
-# A line of openrs.training.progress.Progress: `step  12/500  reward 0.41  ...  3.10 s each, 25 min 13 s left`.
+# A line of openrs.run.progress.Progress: `step  12/500  reward 0.41  ...  3.10 s each, 25 min 13 s left`.
 STEP = re.compile(r"(?P<label>\S.*?) +(?P<done>\d+)/(?P<total>\d+)  (?P<told>.*), (?P<left>[^,]+) left")
 
 

@@ -3,10 +3,10 @@
 import math
 from dataclasses import dataclass, field
 
+from openrs.config.schema import Recipe
 from openrs.errors import Refusal
-from openrs.machine.memory import GIB
-from openrs.machine.planner import Plan, plan
-from openrs.settings import Recipe
+from openrs.planner.memory import GIB
+from openrs.planner.plan import Plan, plan
 
 CPUS_PER_GPU = 4  # a trainer, a judge, and their loaders
 SHM_PER_GPU = 4  # GiB of /dev/shm: NCCL's buffers, and vLLM's

@@ -4,7 +4,7 @@ from openrs.cluster import words
 from openrs.cluster.api import Cluster, Object, ask
 from openrs.cluster.reading import claim_of, jobs, need_job, pods, run_of
 from openrs.errors import Refusal
-from openrs.training.progress import duration
+from openrs.run.progress import duration
 
 
 def overview(cluster: Cluster) -> str:

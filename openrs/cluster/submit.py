@@ -7,15 +7,15 @@ from typing import Any, Literal
 import yaml
 from pydantic import ValidationError
 
-from openrs.attempt import FREE
 from openrs.cluster import api, words
 from openrs.cluster.api import IMPATIENT, ApiException, Away, Cluster, Object, ask, no_namespace, once
 from openrs.cluster.control import Say, remove_job, suspend
 from openrs.cluster.jobs import RECIPE, Made
 from openrs.cluster.reading import read_job, run_of
+from openrs.config.load import diff
+from openrs.config.schema import Recipe
 from openrs.errors import Failure, Refusal
-from openrs.recipe import diff
-from openrs.settings import Recipe
+from openrs.run.attempt import FREE
 
 What = Literal["made", "there", "resumed", "replaced"]
 

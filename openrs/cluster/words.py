@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from openrs.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_REFUSED
-from openrs.rundir import redact
+from openrs.run.files import redact
 
 Object = Mapping[str, Any]
 

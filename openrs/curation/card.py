@@ -14,15 +14,15 @@ from typing import Any
 
 import yaml
 
-from openrs.curation.golds import gold_of
 from openrs.curation.picture import funnel
+from openrs.curation.references import gold_of
 from openrs.curation.rows import Gone, Row, read_gone, read_rows
 from openrs.curation.settings import Curation, Decontaminate
 from openrs.curation.steps import Step
 from openrs.curation.text import fingerprint
-from openrs.manifest import code_version
-from openrs.rundir import sha256, sync_folder, write_json, write_text
-from openrs.training.progress import Progress
+from openrs.run.files import sha256, sync_folder, write_json, write_text
+from openrs.run.manifest import code_version
+from openrs.run.progress import Progress
 
 EXAMPLES = 3  # removed rows shown for each reason
 PACKAGES = ("datasketch", "lighteval", "math-verify", "numpy", "pyarrow", "tokenizers", "vllm", "transformers")

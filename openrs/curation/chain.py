@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from openrs.config.schema import Evaluation, Settings
 from openrs.curation import decontaminate, draw, duplicates, sources
-from openrs.curation.golds import Golds, gold_of
 from openrs.curation.pool import Pool
+from openrs.curation.references import Golds, gold_of
 from openrs.curation.rows import PART_BYTES, PART_ROWS, Out, Row, read_rows
 from openrs.curation.settings import (
     Curation,
@@ -35,15 +36,15 @@ from openrs.curation.settings import (
 from openrs.curation.stages import check_of
 from openrs.curation.steps import Step, counts, made_from
 from openrs.curation.text import digest
-from openrs.data.models import local_model
 from openrs.errors import Refusal
 from openrs.evaluation.engines import layout_of
 from openrs.evaluation.shards import Shard
+from openrs.hub.models import local_model
 from openrs.rewards.kinds import reference_kinds
-from openrs.rundir import Lock, Run, disk_full_said, write_text
-from openrs.settings import Evaluation, Settings
-from openrs.training import signals
-from openrs.training.progress import Progress
+from openrs.run import signals
+from openrs.run.directory import Lock, Run
+from openrs.run.files import disk_full_said, write_text
+from openrs.run.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ def curate(recipe: Curation, out: Path, workers: int, shard: Shard | None = None
     for a full disk; the same command goes on from what is done.
     """
     from openrs.curation.card import write_output
-    from openrs.libraries import quiet
+    from openrs.run.libraries import quiet
 
     with _launched(out, wait=shard is not None) as (lock, progress), Pool(workers) as pool:
         quiet(out / "work" / "libraries.log")

@@ -17,7 +17,7 @@ from openrs.curation.rows import Out, Row
 from openrs.curation.settings import Decontaminate
 from openrs.curation.text import fingerprint, numbers, shingles, tokens
 from openrs.errors import Refusal
-from openrs.rundir import write_json
+from openrs.run.files import write_json
 
 SHORT, LONG = 20, 60  # n-grams of a question
 

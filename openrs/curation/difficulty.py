@@ -12,13 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from openrs.curation.golds import gold_of
+from openrs.config.schema import Evaluation
+from openrs.curation.references import gold_of
 from openrs.curation.rows import Out, Row
 from openrs.curation.settings import Difficulty, Form, Sampling
 from openrs.curation.stages import form
 from openrs.curation.steps import Step
 from openrs.curation.text import fingerprint
-from openrs.data.models import commit_of, context_of, local_model
 from openrs.data.tokenizer import ChatEncoder
 from openrs.evaluation.benchmarks import Benchmark, EvalProblem
 from openrs.evaluation.engines import layout_of
@@ -27,11 +27,12 @@ from openrs.evaluation.plan import Plan, Target, keep_record, protocol_of, refus
 from openrs.evaluation.run import sample
 from openrs.evaluation.sampling import Sample, Samples, key_of
 from openrs.evaluation.shards import Shard
+from openrs.hub.models import commit_of, context_of, local_model
 from openrs.rewards.extraction import opens_thought
 from openrs.rewards.grading import Grade, Item, Judge, Rule, Verdict
-from openrs.rundir import Lock, Run, read_jsonl
-from openrs.settings import Evaluation
-from openrs.training.progress import Progress
+from openrs.run.directory import Lock, Run
+from openrs.run.files import read_jsonl
+from openrs.run.progress import Progress
 
 ASKED = "problems"
 KEPT_TEXT = 400  # characters of a completion's end that stay in the journal: the answer is there

@@ -10,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Self
 
 from openrs.errors import Failure
-from openrs.training import signals
+from openrs.run import signals
 
 AHEAD = 2  # tasks that wait for each process: what is handed out must not grow with the data
 

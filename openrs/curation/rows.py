@@ -7,7 +7,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from openrs.rundir import sync_folder
+from openrs.run.files import sync_folder
 
 PART_ROWS = 2048
 PART_BYTES = 16 * 2**20  # of text

@@ -14,10 +14,10 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from openrs.config.names import is_hub_name
+from openrs.config.schema import Settings
+from openrs.config.yaml_lines import Key, Lines, override, place_of, read_yaml, text_of
 from openrs.errors import Refusal
-from openrs.recipe_checks import is_hub_name
-from openrs.settings import Settings
-from openrs.yaml_lines import Key, Lines, override, place_of, read_yaml, text_of
 
 RECIPES = Path(__file__).parent / "recipes"
 BENCHMARKS = ["aime24", "aime25", "amc23", "math_500", "minerva", "olympiadbench"]

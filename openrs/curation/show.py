@@ -14,13 +14,13 @@ from typing import Any
 
 from openrs.curation import decontaminate, duplicates, sources
 from openrs.curation.draw import place
-from openrs.curation.golds import Golds, gold_of
 from openrs.curation.pool import Pool
+from openrs.curation.references import Golds, gold_of
 from openrs.curation.rows import PART_ROWS, Out, Row, read_rows, write_rows
 from openrs.curation.settings import BENCHMARKS, Curation, Decontaminate, Duplicates, Source, Verify
 from openrs.errors import Refusal
 from openrs.rewards.kinds import KINDS, reference_kinds
-from openrs.training.progress import Progress
+from openrs.run.progress import Progress
 
 SHOWN_ROWS, SHOWN_TEXT = 5, 1200
 EACH = 3  # examples of a kind of finding

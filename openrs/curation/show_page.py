@@ -6,12 +6,12 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from openrs.curation.golds import gold_of
 from openrs.curation.picture import histogram
+from openrs.curation.references import gold_of
 from openrs.curation.show import SHOWN_TEXT, Finding, Shown
 from openrs.errors import Refusal
 from openrs.rewards.grading import printable
-from openrs.rundir import write_text
+from openrs.run.files import write_text
 
 BAR = 40
 

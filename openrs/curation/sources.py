@@ -15,7 +15,7 @@ from openrs.curation.rows import Row
 from openrs.curation.settings import Curation, Source
 from openrs.data.rows import MISSING, cell, column_names, hub_rows
 from openrs.errors import Refusal
-from openrs.rundir import sha256
+from openrs.run.files import sha256
 
 LONGEST_LINE = 32 * 2**20
 SHOWN = 2_000  # characters of a broken row that removed.parquet keeps
@@ -98,7 +98,7 @@ def identity(source: Source) -> Mapping[str, Any]:
     files = files_of(source)
     if files is not None:
         return {"files": {path.name: sha256(path) for path in files}}
-    from openrs.machine import cache
+    from openrs.hub import cache
 
     hub = source.hub or ""
     folder = cache.fetched("dataset", hub, source.revision)

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from openrs.config.schema import Settings
 from openrs.curation.decontaminate import decontaminate
 from openrs.curation.rows import Out, Row
 from openrs.curation.settings import Boxed, Decontaminate, Form, Language, Length, Rewrite
+from openrs.data.scripts import letters
 from openrs.rewards.kinds import safe_form
-from openrs.settings import Settings
-from openrs.training.monitors import letters
 
 Check = Callable[[Row], Row | Out]
 

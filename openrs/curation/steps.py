@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from openrs.curation.rows import Gone, Out, Row, read_gone, read_rows, write_gone, write_rows
-from openrs.rundir import write_json
+from openrs.run.files import write_json
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ and leaves 7,588 for training, so no seed of a recipe ever trains on a held-out 
 
 import random
 
-from openrs.data.problems import Problem
+from openrs.data.problem import Problem
 
 HELD_OUT = 512
 # How often a demonstration has each fault, drawn one by one. A carry is forgotten two times of three, so the taught

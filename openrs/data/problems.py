@@ -5,22 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from openrs.config.names import is_hub_name
+from openrs.data.problem import Problem
 from openrs.data.rows import MISSING, Row, cell, column_names, hub_rows, jsonl_rows, parquet_rows
 from openrs.errors import Refusal
-from openrs.recipe_checks import is_hub_name
-from openrs.rundir import sha256
+from openrs.run.files import sha256
 
 if TYPE_CHECKING:
-    from openrs.settings import Data
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One problem. `id` names it in metrics and samples; `answer` is the gold as the judge gets it."""
-
-    id: str
-    problem: str
-    answer: str
+    from openrs.config.schema import Data
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from openrs.errors import Refusal
 
 if TYPE_CHECKING:
-    from openrs.data.problems import Problem
-    from openrs.settings import Prompt
+    from openrs.config.schema import Prompt
+    from openrs.data.problem import Problem
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from openrs.errors import Refusal
-from openrs.machine import cache
+from openrs.hub import cache
 
 Row = Mapping[str, Any]
 MISSING: Any = object()

@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from openrs.config.yaml_lines import read_yaml
 from openrs.data.rows import Row, hub_rows, jsonl_rows, parquet_rows
 from openrs.errors import Refusal
-from openrs.yaml_lines import read_yaml
 
 DEFINITIONS = Path(__file__).with_name("benchmarks.yaml")
 PROMPTS = Path(__file__).parents[1] / "recipes" / "prompts"

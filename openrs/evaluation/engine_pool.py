@@ -21,7 +21,7 @@ from openrs.errors import Failure, Refusal
 from openrs.evaluation.engine_process import unit_line
 from openrs.evaluation.engines import Layout
 from openrs.evaluation.sampling import EngineSettings, Sample, Take
-from openrs.training.processes import tail
+from openrs.run.processes import tail
 
 
 class EngineProcess:

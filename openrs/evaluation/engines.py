@@ -9,10 +9,10 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from openrs.config.schema import Evaluation
 from openrs.data.tokenizer import ChatEncoder
 from openrs.errors import Refusal
 from openrs.evaluation.sampling import Engine, EngineSettings
-from openrs.settings import Evaluation
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any
 from openrs.evaluation.benchmarks import Benchmark, digest
 from openrs.evaluation.lighteval_tasks import task_config
 from openrs.evaluation.scores import Rows
-from openrs.rundir import write_text
+from openrs.run.files import write_text
 
 
 def write_results(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from openrs.config.schema import Evaluation
 from openrs.errors import Refusal
 from openrs.evaluation import benchmarks as bench
 from openrs.evaluation.benchmarks import Benchmark, EvalProblem
@@ -18,8 +19,8 @@ from openrs.evaluation.run import write_scores
 from openrs.evaluation.sampling import Key, key_of
 from openrs.evaluation.scores import document_of
 from openrs.evaluation.shards import DONE, Shard, assigned, pairs_of
-from openrs.rundir import read_jsonl, run_at, sync_folder, write_json
-from openrs.settings import Evaluation
+from openrs.run.directory import run_at
+from openrs.run.files import read_jsonl, sync_folder, write_json
 
 
 @dataclass(frozen=True, slots=True)

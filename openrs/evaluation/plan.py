@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from openrs.data.models import commit_of, context_of, local_model
+from openrs.config.schema import Evaluation
 from openrs.data.tokenizer import ChatEncoder, Encoded
 from openrs.errors import Refusal
 from openrs.evaluation import benchmarks as bench
@@ -18,9 +18,9 @@ from openrs.evaluation.engines import Layout, layout_of
 from openrs.evaluation.inputs import InputsReport, asked, check_asked, combined
 from openrs.evaluation.protocols import name_of, samples_of
 from openrs.evaluation.sampling import EngineSettings, Request, seed_of, units_of
+from openrs.hub.models import commit_of, context_of, local_model
 from openrs.rewards.extraction import opens_thought
-from openrs.rundir import sha256, write_json
-from openrs.settings import Evaluation
+from openrs.run.files import sha256, write_json
 
 RECORD = "settings.json"
 

@@ -7,9 +7,9 @@ changing one setting of `paper` gives `custom`, whatever was typed.
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from openrs.config.load import with_changes
+from openrs.config.schema import Evaluation
 from openrs.evaluation.benchmarks import Benchmark
-from openrs.recipe import with_changes
-from openrs.settings import Evaluation
 
 Name = Literal["paper", "sober", "custom"]
 

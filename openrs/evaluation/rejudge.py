@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from openrs.config.schema import Evaluation
 from openrs.errors import Refusal
 from openrs.evaluation import benchmarks as bench
 from openrs.evaluation.benchmarks import Benchmark
@@ -15,9 +16,9 @@ from openrs.evaluation.sampling import Samples
 from openrs.evaluation.scores import document_of
 from openrs.evaluation.verdicts import Referee, text_of, thinks
 from openrs.rewards.grading import Judge
-from openrs.rundir import Lock, Run, run_at, write_json
-from openrs.settings import Evaluation
-from openrs.training.progress import Progress
+from openrs.run.directory import Lock, Run, run_at
+from openrs.run.files import write_json
+from openrs.run.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)

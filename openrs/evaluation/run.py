@@ -15,6 +15,7 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
+from openrs.config.schema import Evaluation
 from openrs.evaluation.benchmarks import Benchmark
 from openrs.evaluation.engine_pool import EnginePool
 from openrs.evaluation.engines import layout_of, load
@@ -26,9 +27,9 @@ from openrs.evaluation.scoring import Scoring
 from openrs.evaluation.shards import Shard, finish_shard, requests_of_shard
 from openrs.evaluation.verdicts import Referee, text_of, thinks
 from openrs.rewards.grading import Judge
-from openrs.rundir import Lock, Run, write_json
-from openrs.settings import Evaluation
-from openrs.training.progress import Progress, duration
+from openrs.run.directory import Lock, Run
+from openrs.run.files import write_json
+from openrs.run.progress import Progress, duration
 
 # lighteval gives each reading and each comparison 5 s. The judge's own limit is over all of them, so it must be well
 # above their sum for a slow answer to get lighteval's verdict; judging goes on beside the engines.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from openrs.errors import Refusal
-from openrs.rundir import Journal, read_jsonl, write_text
+from openrs.run.files import Journal, read_jsonl, write_text
 
 Key = tuple[str, str, int]
 

@@ -7,7 +7,7 @@ from typing import Any
 from openrs.evaluation.benchmarks import EvalProblem
 from openrs.evaluation.sampling import Key
 from openrs.rewards.kinds import reference_kinds
-from openrs.rundir import now
+from openrs.run.files import now
 
 Rows = Mapping[Key, Mapping[str, Any]]
 SURE = ("correct", "incorrect", "no_answer")  # the other verdicts count as wrong, and are said

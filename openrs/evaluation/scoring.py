@@ -12,7 +12,7 @@ from openrs.evaluation.plan import Plan
 from openrs.evaluation.sampling import Sample, Samples
 from openrs.evaluation.verdicts import Referee, thinks
 from openrs.rewards.grading import Judge
-from openrs.training.progress import Progress
+from openrs.run.progress import Progress
 
 AT_ONCE = 64  # completions judged between two looks at whether to stop
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from openrs.errors import Refusal
 from openrs.evaluation.plan import Plan
-from openrs.rundir import write_json
+from openrs.run.files import write_json
 
 DONE = "done.json"
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from openrs import manifest
-from openrs.data.models import local_model
+from openrs.config.checks import grpo_value
+from openrs.config.names import is_hub_name
+from openrs.config.schema import Evaluation, Recipe
 from openrs.errors import Refusal
 from openrs.evaluation.merge import merge
 from openrs.evaluation.plan import Target
@@ -14,14 +15,15 @@ from openrs.evaluation.rejudge import rejudge
 from openrs.evaluation.run import JUDGE_SECONDS, evaluate
 from openrs.evaluation.scores import told
 from openrs.evaluation.shards import shard_from
-from openrs.libraries import quiet
-from openrs.machine import pins
-from openrs.recipe_checks import grpo_value, is_hub_name
+from openrs.hub import pins
+from openrs.hub.models import local_model
 from openrs.rewards.grading import Judge, processors
-from openrs.rundir import Run, disk_full_said, run_at
-from openrs.settings import Evaluation, Recipe
-from openrs.training import checkpoints, lora, signals
-from openrs.training.progress import Progress
+from openrs.run import checkpoints, manifest, signals
+from openrs.run.directory import Run, run_at
+from openrs.run.files import disk_full_said
+from openrs.run.libraries import quiet
+from openrs.run.progress import Progress
+from openrs.training import lora
 
 
 def targets_of_run(run: Run, recipe: Recipe) -> list[Target]:

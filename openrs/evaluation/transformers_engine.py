@@ -13,7 +13,7 @@ from typing import Any
 from openrs.data.tokenizer import ChatEncoder
 from openrs.errors import Refusal
 from openrs.evaluation.sampling import EngineSettings, Request, Sample, Take, Unit, finished, unit_seed
-from openrs.libraries import importing
+from openrs.run.libraries import importing
 
 LIKELIEST = 256  # tokens that are looked at before all are sorted
 

@@ -5,11 +5,12 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 
+from openrs.config.schema import Recipe
 from openrs.errors import Refusal
-from openrs.rundir import Run, read_jsonl
-from openrs.settings import Recipe
+from openrs.run.directory import Run
+from openrs.run.files import read_jsonl
+from openrs.run.progress import Progress
 from openrs.training.monitors import Monitors
-from openrs.training.progress import Progress
 
 
 class Alarms(TrainerCallback):  # type: ignore[misc]

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from openrs.config.schema import Canary as Settings
 from openrs.errors import Failure
-from openrs.settings import Canary as Settings
 
 FROZEN = 0.005  # nats
 

@@ -3,7 +3,7 @@
 import functools
 import os
 
-from openrs.settings import Recipe
+from openrs.config.schema import Recipe
 
 
 def make_ready(recipe: Recipe) -> None:

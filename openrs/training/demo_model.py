@@ -11,10 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from openrs.config.schema import MadeModel, Prompt
 from openrs.data import prompts
 from openrs.data.arithmetic import demonstration
-from openrs.rundir import sync_folder, write_json
-from openrs.settings import MadeModel, Prompt
+from openrs.run.files import sync_folder, write_json
 
 BOS, EOS, USER, ASSISTANT = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>"
 CHAT_TEMPLATE = (

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from openrs.config.schema import Recipe
 from openrs.errors import Failure, Refusal
-from openrs.rundir import NO_ROOM, Run
-from openrs.settings import Recipe
-from openrs.training import checkpoints
+from openrs.run import checkpoints
+from openrs.run.directory import Run
+from openrs.run.files import NO_ROOM
 
 # What safetensors (Rust), torch's zip writer and tokenizers say when a write fails for want of room.
 WORDS = ("No space left on device", "os error 28", "Disk quota exceeded", "file write failed", "unexpected pos")
@@ -19,8 +20,8 @@ def refuse_small_disk(recipe: Recipe, run: Run) -> None:
 
     A model whose sizes the planner cannot tell is let through: then the first checkpoint shows it.
     """
-    from openrs.machine import gpus, memory
-    from openrs.machine.job import job_of
+    from openrs.planner import gpus, memory
+    from openrs.planner.workload import job_of
 
     try:
         plan = memory.disk(job_of(recipe, gpus.find(recipe.hardware.gpu)))

@@ -14,15 +14,18 @@ from pathlib import Path
 
 import yaml
 
+from openrs.config.checks import grpo_value, prompts_per_step
+from openrs.config.load import load, to_yaml
+from openrs.config.names import is_hub_name
+from openrs.config.schema import Recipe
+from openrs.doctor import nccl
 from openrs.errors import EXIT_DONE, EXIT_INTERRUPTED, Interrupted, Refusal
-from openrs.machine import nccl
-from openrs.recipe import load, to_yaml
-from openrs.recipe_checks import grpo_value, is_hub_name, prompts_per_step
-from openrs.rundir import Run, run_at
-from openrs.settings import Recipe
-from openrs.training import generator, grpo, processes, signals
-from openrs.training.generator import Address, Server
-from openrs.training.progress import Progress, duration
+from openrs.run import processes, signals
+from openrs.run.directory import Run, run_at
+from openrs.run.progress import Progress, duration
+from openrs.training import train as grpo
+from openrs.training import vllm_server as generator
+from openrs.training.vllm_server import Address, Server
 
 WORKER = ("-m", "openrs.training.worker")
 FINE = {EXIT_DONE, EXIT_INTERRUPTED}
@@ -70,7 +73,7 @@ def _step(recipe: Recipe, name: str, until: str) -> int:
 
 def check_machine(recipe: Recipe, name: str) -> None:
     """Refuse, before anything is written, what cannot start here or would not train."""
-    from openrs.machine.doctor import require_gpus
+    from openrs.doctor.doctor import require_gpus
 
     require_gpus(recipe, name)
     if grpo_value(recipe, "use_vllm") and find_spec("vllm") is None:

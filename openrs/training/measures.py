@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
+from openrs.data.scripts import letters
 from openrs.rewards.functions import RewardStats
-from openrs.training.monitors import letters
 
 
 class Measures:

@@ -16,15 +16,17 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from openrs.attempt import attempt
+from openrs.config.load import load
+from openrs.config.schema import Recipe
+from openrs.doctor import nccl
 from openrs.errors import EXIT_DONE, EXIT_FAILED, Refusal
-from openrs.libraries import quiet
-from openrs.machine import nccl
-from openrs.recipe import load
-from openrs.rundir import Run, redact, run_at
-from openrs.settings import Recipe
-from openrs.training import grpo, processes, signals
-from openrs.training.progress import Progress
+from openrs.run import processes, signals
+from openrs.run.attempt import attempt
+from openrs.run.directory import Run, run_at
+from openrs.run.files import redact
+from openrs.run.libraries import quiet
+from openrs.run.progress import Progress
+from openrs.training import train as grpo
 
 WAIT = timedelta(minutes=30)  # for rank 0 to read checkpoints and hash weights; the other nodes may be pulling images
 

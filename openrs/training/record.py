@@ -5,9 +5,10 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from openrs.rundir import Journal, Run, write_text
-from openrs.settings import Recipe
-from openrs.training.progress import Progress
+from openrs.config.schema import Recipe
+from openrs.run.directory import Run
+from openrs.run.files import Journal, write_text
+from openrs.run.progress import Progress
 from openrs.training.tracking import Mirrors
 from openrs.training.trainer import Trainer, finite
 

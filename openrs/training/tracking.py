@@ -13,9 +13,10 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any, Protocol
 
-from openrs import manifest
 from openrs.errors import Failure, Refusal
-from openrs.rundir import Lock, Run, now, read_jsonl, redact
+from openrs.run import manifest
+from openrs.run.directory import Lock, Run
+from openrs.run.files import now, read_jsonl, redact
 
 Row = Mapping[str, Any]
 KINDS = ("tensorboard", "wandb", "trackio")

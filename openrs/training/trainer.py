@@ -28,8 +28,10 @@ from trl.trainer.utils import RepeatSampler, split_tensor_dict
 
 from openrs.errors import Failure
 from openrs.rewards.functions import RewardStats
-from openrs.rundir import Run, write_json
-from openrs.training import checkpoints, disk
+from openrs.run import checkpoints
+from openrs.run.directory import Run
+from openrs.run.files import write_json
+from openrs.training import disk
 from openrs.training.canary import Canary
 from openrs.training.logprobs import allow_packing, log_probabilities
 from openrs.training.measures import Measures

@@ -11,13 +11,14 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from openrs.config.load import load_resolved
 from openrs.errors import EXIT_DONE
-from openrs.libraries import quiet
-from openrs.recipe import load_resolved
-from openrs.rundir import Run, redact, write_text
-from openrs.training import processes, signals
-from openrs.training.generator import Address
-from openrs.training.progress import Progress
+from openrs.run import processes, signals
+from openrs.run.directory import Run
+from openrs.run.files import redact, write_text
+from openrs.run.libraries import quiet
+from openrs.run.progress import Progress
+from openrs.training.vllm_server import Address
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with signals.handled():
             write_text(args.attempt / f"worker-{number}.pid", str(os.getpid()))  # now a signal may come
-            from openrs.training import grpo
+            from openrs.training import train as grpo
 
             grpo.train_from(load_resolved(Run(args.run).recipe), Run(args.run), progress, args.from_checkpoint, server)
         outcome = processes.Outcome(number, EXIT_DONE)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from emulator import IMAGE, Emulated
 
-from openrs.cli import main
+from openrs.cli.main import main
 
 
 def there(server: Emulated) -> None:
@@ -195,7 +195,7 @@ def test_ctrl_c_in_a_real_process_leaves_the_job(server: Emulated) -> None:
 
 def test_the_help_needs_neither_the_client_nor_torch() -> None:
     program = (
-        "import sys; from openrs.cli import parser; parser();"
+        "import sys; from openrs.cli.main import parser; parser();"
         "print([name for name in ('kubernetes', 'torch', 'rich', 'yaml') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -203,14 +203,14 @@ def test_the_help_needs_neither_the_client_nor_torch() -> None:
 
 
 def test_no_room_of_the_cluster_imports_torch() -> None:
-    program = "import sys, openrs.cluster.verbs; print('torch' in sys.modules)"
+    program = "import sys, openrs.cli.cluster; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
 
 def test_without_the_client_the_extra_is_named() -> None:
     without = "import sys; sys.modules['kubernetes'] = None"
-    program = f"{without}; from openrs.cli import main; sys.exit(main(['cluster', 'status']))"
+    program = f"{without}; from openrs.cli.main import main; sys.exit(main(['cluster', 'status']))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "pip install 'openrs[cluster]'" in done.stderr

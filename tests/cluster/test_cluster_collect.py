@@ -14,8 +14,8 @@ from openrs.cluster.api import Cluster
 from openrs.cluster.collect import File, collect, refuse_odd
 from openrs.cluster.jobs import Asked, make, manifest
 from openrs.cluster.submit import submit
+from openrs.config.load import load
 from openrs.errors import Failure, Refusal
-from openrs.recipe import load
 
 POD = "openrs-exp3-abcde"
 FILES = {

@@ -17,9 +17,9 @@ from openrs.cluster.reading import need_job
 from openrs.cluster.screen import Screen
 from openrs.cluster.submit import submit
 from openrs.cluster.watch import Seen, Voice, comparable, watched
+from openrs.config.load import load
 from openrs.errors import Failure, Interrupted, Refusal
-from openrs.recipe import load
-from openrs.training.progress import Progress
+from openrs.run.progress import Progress
 
 NAME, POD = "openrs-exp3", "openrs-exp3-abcde"
 RUNNING: dict[str, Any] = {"running": {}}

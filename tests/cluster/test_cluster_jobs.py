@@ -13,9 +13,9 @@ from kubernetes import client
 
 from openrs.cluster.jobs import HASH, IN_POD, RECIPE, Asked, Made, labels_of, literal, make, manifest, to_text
 from openrs.cluster.submit import recipe_in
+from openrs.config.load import load, packaged, to_yaml
 from openrs.errors import Refusal
-from openrs.machine.gpus import known
-from openrs.recipe import load, packaged, to_yaml
+from openrs.planner.gpus import known
 
 IMAGE = "registry.example.com/openrs@sha256:" + 64 * "1"
 
@@ -57,7 +57,7 @@ def test_overrides_and_the_runs_name_reach_every_place() -> None:
 
 
 def test_the_commands_in_the_pod_are_commands_of_this_openrs() -> None:
-    from openrs.cli import parser
+    from openrs.cli.main import parser
 
     for name in ("exp1", "exp3", "demo"):
         made = make(Asked(load(name, ["grpo.seed=7"]), name, ["grpo.seed=7"]))

@@ -9,9 +9,9 @@ from openrs.cluster.api import Cluster
 from openrs.cluster.jobs import PLACEHOLDER, Asked, Made, make, manifest
 from openrs.cluster.nodes import fitting, needed
 from openrs.cluster.preflight import examine, shortages
+from openrs.config.load import load
+from openrs.doctor.finding import Line
 from openrs.errors import Refusal
-from openrs.machine.line import Line
-from openrs.recipe import load
 
 
 def made(name: str = "exp3", **more: Any) -> Made:

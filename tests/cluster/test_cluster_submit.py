@@ -11,8 +11,8 @@ from openrs.cluster.control import delete, stop
 from openrs.cluster.jobs import Asked, Made, make, manifest
 from openrs.cluster.reading import need_job
 from openrs.cluster.submit import submit
+from openrs.config.load import load
 from openrs.errors import Failure, Refusal
-from openrs.recipe import load
 
 
 def made(*changes: str, run: str | None = None, **more: Any) -> Made:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from curation_helpers import FIVE, SUFFIX, bytes_of, jsonl, kept, openrs, recipe, removed, stages
 
-from openrs.cli import main
+from openrs.cli.main import main
 from openrs.curation.chain import curate
 from openrs.curation.settings import load
 from openrs.errors import Refusal
@@ -82,7 +82,7 @@ def test_every_row_is_accounted_for(undisturbed):
     assert manifest["sources"]["raw"]["rows"] == 1209
     (digest,) = manifest["sources"]["raw"]["files"].values()
     assert len(digest) == 64
-    from openrs.rundir import sha256
+    from openrs.run.files import sha256
 
     assert manifest["files"]["train.parquet"] == sha256(out / "train.parquet")
 
@@ -106,8 +106,8 @@ def test_the_same_bytes_again_whatever_the_number_of_processes(quick, tmp_path):
 
 
 def test_the_training_reads_it_as_a_file_and_as_a_folder(undisturbed):
+    from openrs.config.load import load as load_recipe
     from openrs.data.problems import load_problems
-    from openrs.recipe import load as load_recipe
 
     _, out = undisturbed
     for path in (out / "train.parquet", out):
@@ -225,7 +225,7 @@ def test_asked_to_stop_it_says_so_and_goes_on_later(quick, tmp_path, number):
 
 
 def test_a_second_process_is_refused(quick, tmp_path):
-    from openrs.rundir import Lock, Run
+    from openrs.run.directory import Lock, Run
 
     file, _ = quick
     with Lock(Run(tmp_path / "out")), pytest.raises(Refusal, match="in use"):

@@ -3,7 +3,7 @@
 import pytest
 from curation_helpers import jsonl
 
-from openrs.cli import main
+from openrs.cli.main import main
 from openrs.curation.settings import KINDS, RECIPES, load, packaged, to_yaml
 from openrs.errors import Refusal
 

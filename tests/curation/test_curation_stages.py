@@ -5,7 +5,7 @@ import json
 import pytest
 from curation_helpers import jsonl, problems, recipe, row
 
-from openrs.cli import main
+from openrs.cli.main import main
 from openrs.curation.rows import Row
 from openrs.curation.settings import Boxed, Form, Language, Length, Rewrite
 from openrs.curation.stages import check_of, last_box

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from curation_helpers import SUFFIX, jsonl, kept, openrs, recipe, removed, stages
 
-from openrs.cli import main
+from openrs.cli.main import main
 from openrs.curation.chain import curate
 from openrs.curation.difficulty import Opinions
 from openrs.curation.settings import load
 from openrs.data.arithmetic import held_out_problems
 from openrs.errors import Refusal
 from openrs.rewards.grading import Item, Rule
-from openrs.rundir import read_jsonl
+from openrs.run.files import read_jsonl
 
 
 def asking(model: Path, **more: object) -> dict:

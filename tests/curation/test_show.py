@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from curation_helpers import SUFFIX, jsonl, problems
 
-from openrs.cli import main
+from openrs.cli.main import main
 from openrs.curation.show import bins, kind_of
 
 HOSTILE = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">&amp;`|\u202e[2J"

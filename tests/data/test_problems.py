@@ -8,10 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from openrs.config.schema import Data
 from openrs.data.arithmetic import completion, demonstration, held_out_problems, train_problems
-from openrs.data.problems import Problem, load_problems
+from openrs.data.problem import Problem
+from openrs.data.problems import load_problems
 from openrs.errors import Refusal
-from openrs.settings import Data
 
 ROWS = [{"problem": "1+1?", "answer": "$2$"}, {"problem": "2+2?", "answer": "$4$"}]
 
@@ -155,7 +156,7 @@ def test_a_fetched_data_set_is_read_offline(tmp_path: Path, monkeypatch: pytest.
     snapshot = tmp_path / "snapshot"
     (snapshot / "data").mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist(ROWS), snapshot / "data" / "train-00000-of-00001.parquet")
-    monkeypatch.setattr("openrs.machine.cache.fetched", lambda *asked: snapshot)
+    monkeypatch.setattr("openrs.hub.cache.fetched", lambda *asked: snapshot)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     found = load_problems(Data(source="somebody/something", revision="0" * 40))

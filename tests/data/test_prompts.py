@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from openrs.data.problems import Problem
+from openrs.config.load import load
+from openrs.config.schema import Prompt
+from openrs.data.problem import Problem
 from openrs.data.prompts import build, render, tokenize
 from openrs.data.tokenizer import load_tokenizer
 from openrs.errors import Refusal
-from openrs.recipe import load
-from openrs.settings import Prompt
 from openrs.training.demo_model import make_tokenizer
 
 BOS, USER, ASSISTANT = 151646, 151644, 151645

@@ -77,8 +77,8 @@ def hub() -> Iterator[Any]:
     """The hub's stand-in with everything that exp3 wants, small: at the pinned commits, under the real names."""
     from fake_hub import FakeHub, Repo
 
-    from openrs.machine.pins import references
-    from openrs.recipe import load
+    from openrs.config.load import load
+    from openrs.hub.pins import references
 
     repos = {}
     for ref in references(load("exp3")):

@@ -20,7 +20,7 @@ grpo: {max_steps: 10, save_steps: 100, max_completion_length: 8}
 
 def complete_checkpoints(run: Path) -> list[str]:
     """Names of checkpoints that openrs itself takes for complete, every byte read."""
-    from openrs.training.checkpoints import complete, damage
+    from openrs.run.checkpoints import complete, damage
 
     return [folder.name for folder in complete(run / "checkpoints") if damage(folder) is None]
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from openrs.config.schema import Evaluation
 from openrs.evaluation.plan import Target
 from openrs.evaluation.sampling import EngineSettings, Sample, Take, finished
-from openrs.settings import Evaluation
 
 SUMS = """\
 sums:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from openrs.evaluation.benchmarks import known
-from openrs.rundir import read_jsonl
+from openrs.run.files import read_jsonl
 
 FIVE = {benchmark.name: benchmark.rows for benchmark in known().values() if benchmark.hashes}
 SAMPLES = int(os.environ.get("OPENRS_FIVE_SAMPLES", "4"))  # .ci/run takes 2

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from openrs.cli import main
+from openrs.cli.main import main
 from openrs.data.tokenizer import ChatEncoder
 from openrs.errors import Refusal
 from openrs.evaluation.benchmarks import known, load_problems
@@ -197,7 +197,7 @@ def test_the_verb_prints_and_exits(shared_data, data, tokenizer, capsys):
 
 def test_it_needs_neither_torch_nor_transformers(shared_data, tokenizer):
     program = (
-        "import sys; from openrs.cli import main; "
+        "import sys; from openrs.cli.main import main; "
         f"code = main(['inputs', '--data', {str(shared_data / 'benchmarks')!r}, '--tokenizer', {str(tokenizer)!r}]); "
         "sys.exit(code or any(name in sys.modules for name in ('torch', 'transformers', 'datasets', 'lighteval')))"
     )

@@ -15,10 +15,10 @@ from openrs.evaluation.benchmarks import load_problems, resolve
 from openrs.evaluation.inputs import combined
 from openrs.evaluation.run import evaluate
 from openrs.evaluation.sampling import seed_of
-from openrs.report.lighteval_logs import read
+from openrs.report.evidence.lighteval_logs import read
 from openrs.rewards.grading import Item, Judge, Rule, Verdict
-from openrs.rundir import read_jsonl
-from openrs.training.progress import Progress
+from openrs.run.files import read_jsonl
+from openrs.run.progress import Progress
 
 LETTERS = [
     "Answer: B", "so (B).", "Answer: A", "none", "**B**", "the final answer is: B. I hope", "B or C", "A\nB", "E", "b",
@@ -130,10 +130,10 @@ def test_openrs_results_reads_it(drawn):
 
 def test_hashes_of_the_papers_inputs_are_recognised(papers_tokenizer, shared_data):
     """A file of ours with the paper's questions is `verified`, with one BOS and with two."""
+    from openrs.config.schema import Evaluation
     from openrs.evaluation.lighteval_results import tree_of
     from openrs.evaluation.plan import Target, prepare
     from openrs.evaluation.scores import document_of
-    from openrs.settings import Evaluation
 
     for double, said in ((True, "two BOS"), (False, "one BOS")):
         plan = prepare(
@@ -150,7 +150,7 @@ def test_hashes_of_the_papers_inputs_are_recognised(papers_tokenizer, shared_dat
         scores = document_of(plan.record, plan.problems, rows, {"load": 0.0}, 30)
         hashes = tree_hashes(tree_of, plan, scores, rows)
         from openrs.evaluation.benchmarks import known
-        from openrs.report.lighteval_logs import _verify
+        from openrs.report.evidence.lighteval_logs import _verify
 
         assert _verify(known()["aime24"], hashes) == (
             "verified", f"hash_examples, hash_full_prompts, hash_input_tokens ({said})"

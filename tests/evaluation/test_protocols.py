@@ -2,13 +2,13 @@
 
 import pytest
 
+from openrs.config.load import load
+from openrs.config.schema import Evaluation
 from openrs.errors import Refusal
 from openrs.evaluation.benchmarks import digest, known
 from openrs.evaluation.inputs import combined
 from openrs.evaluation.plan import Target, prepare
 from openrs.evaluation.protocols import PROTOCOLS, chosen, described, name_of, samples_of
-from openrs.recipe import load
-from openrs.settings import Evaluation
 
 FIVE = [benchmark.name for benchmark in known().values() if benchmark.hashes]
 
@@ -103,9 +103,9 @@ def test_other_protocols_feed_one_bos_and_say_so(papers_tokenizer, shared_data, 
 
 def test_token_ids_are_those_of_transformers(papers_tokenizer, made_model):
     """The ids come from the files without transformers; transformers gives the same, chat template and all."""
+    from openrs.config.schema import Prompt
     from openrs.data import prompts
     from openrs.data.tokenizer import load_tokenizer
-    from openrs.settings import Prompt
 
     for folder in (papers_tokenizer, made_model):
         settings = Evaluation(benchmarks=["demo"], max_tokens=8, processes=1, engine="transformers")

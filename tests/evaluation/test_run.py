@@ -14,15 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from openrs.cli import main
+from openrs.cli.main import main
 from openrs.errors import Failure, Refusal
 from openrs.evaluation.plan import Target
 from openrs.evaluation.run import evaluate
 from openrs.evaluation.sampling import EngineSettings
 from openrs.rewards.grading import Judge
-from openrs.rundir import read_jsonl
-from openrs.training import signals
-from openrs.training.progress import Progress
+from openrs.run import signals
+from openrs.run.files import read_jsonl
+from openrs.run.progress import Progress
 
 
 def run(target, settings, folder, shard=None, apart=False):
@@ -45,7 +45,7 @@ def exact(scores):
 @pytest.fixture(scope="module")
 def undisturbed(made_model, sums, tmp_path_factory):
     """Two benchmarks x 4 samples in one go: (settings, folder, scores)."""
-    from openrs.settings import Evaluation
+    from openrs.config.schema import Evaluation
 
     settings = Evaluation(
         benchmarks=[str(sums / "sums.yaml")], data=str(sums), samples=4, temperature=0.7, top_p=0.95, max_tokens=16,
@@ -274,7 +274,7 @@ def test_a_hostile_completion_costs_its_own_time_only(target, stand_in, settings
 @pytest.mark.usefixtures("stand_in")
 def test_a_full_disk_is_said_and_what_was_written_counts(made_model, sums, tmp_path, monkeypatch, capsys):
     """The disk is a stand-in: the journal's sixth line finds no room."""
-    from openrs.rundir import Journal
+    from openrs.run.files import Journal
 
     monkeypatch.chdir(tmp_path)
     usual, written = Journal.append, []
@@ -381,9 +381,9 @@ def test_changed_questions_are_refused_and_changed_answers_said(
     assert f"aime24/{first['id']} (row 1): question" in capsys.readouterr().err
     answer = json.dumps(first | {"answer": "205"})
     (data / "aime24.jsonl").write_text("\n".join([answer, *lines[1:]]) + "\n")
+    from openrs.config.schema import Evaluation
     from openrs.evaluation.plan import prepare
     from openrs.evaluation.targets import tell
-    from openrs.settings import Evaluation
 
     plan = prepare(Target("m", str(papers_tokenizer)), Evaluation(benchmarks=["aime24"], data=str(data), max_tokens=8))
     assert not plan.inputs.proven
@@ -398,12 +398,12 @@ def test_packages_that_are_not_installed_are_named_with_their_extra(monkeypatch,
         def fail(*_, error=error):
             raise error
 
-        monkeypatch.setattr("openrs.cli.inputs", fail)
+        monkeypatch.setattr("openrs.cli.main.inputs", fail)
         assert main(["inputs"]) == 2
         err = capsys.readouterr().err
         assert f"the package {package} is not installed" in err
         assert f"pip install 'openrs[{extra}]'" in err
-    monkeypatch.setattr("openrs.cli.inputs", lambda _: __import__("nothing_of_ours"))
+    monkeypatch.setattr("openrs.cli.main.inputs", lambda _: __import__("nothing_of_ours"))
     with pytest.raises(ModuleNotFoundError):
         main(["inputs"])
 

@@ -6,14 +6,14 @@ import shutil
 
 import pytest
 
-from openrs.cli import main
+from openrs.cli.main import main
 from openrs.errors import Refusal
 from openrs.evaluation.merge import merge
 from openrs.evaluation.run import evaluate
 from openrs.evaluation.shards import Shard, assigned, shard_from
 from openrs.rewards.grading import Judge
-from openrs.rundir import read_jsonl
-from openrs.training.progress import Progress
+from openrs.run.files import read_jsonl
+from openrs.run.progress import Progress
 
 pytestmark = pytest.mark.usefixtures("stand_in")
 

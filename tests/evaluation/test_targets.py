@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from openrs.cli import main
+from openrs.cli.main import main
+from openrs.config.load import load, to_yaml
+from openrs.config.schema import Evaluation
 from openrs.errors import Refusal
 from openrs.evaluation.plan import prepare
 from openrs.evaluation.targets import evaluate_model, resolved, targets_of_run
-from openrs.machine import hub as hubs
-from openrs.recipe import load, to_yaml
-from openrs.rundir import Run
-from openrs.settings import Evaluation
-from openrs.training import checkpoints
+from openrs.hub import download as hubs
+from openrs.run import checkpoints
+from openrs.run.directory import Run
 
 spec = importlib.util.spec_from_file_location("fake_hub", Path(__file__).parents[1] / "machine" / "fake_hub.py")
 fake_hub = importlib.util.module_from_spec(spec)
@@ -161,6 +161,6 @@ def test_a_model_of_the_hub_is_fetched_once_at_its_commit(made_model, tmp_path, 
     assert plan.record["model"] | {"sha256": None} == {
         "name": "knoveleng/Open-RS3", "revision": commit, "step": None, "sha256": None
     }  # fmt: skip
-    from openrs.report.reference import model_named
+    from openrs.report.evidence.reference import model_named
 
     assert model_named(plan.record["model"]["name"], commit) == "Open-RS3"

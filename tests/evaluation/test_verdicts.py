@@ -4,15 +4,15 @@ import json
 
 import pytest
 
-from openrs.cli import main
+from openrs.cli.main import main
 from openrs.errors import Refusal
 from openrs.evaluation.rejudge import rejudge
 from openrs.evaluation.run import evaluate
 from openrs.evaluation.scores import told
 from openrs.evaluation.verdicts import thinks
 from openrs.rewards.grading import Judge
-from openrs.rundir import read_jsonl
-from openrs.training.progress import Progress
+from openrs.run.files import read_jsonl
+from openrs.run.progress import Progress
 
 BOTH = {"verdict", "answer", "strict", "strict_answer"}
 

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
+from openrs.config.load import load
+from openrs.config.schema import Recipe
+from openrs.doctor import checks_cache, checks_gpu, checks_system, doctor, nvidia
+from openrs.doctor.doctor import code, examine, render, verdict
+from openrs.doctor.finding import Line
+from openrs.doctor.probe import Probe, Said
 from openrs.errors import EXIT_DONE, EXIT_REFUSED, Refusal
-from openrs.machine import checks_cache, checks_gpu, checks_system, doctor, nvidia
-from openrs.machine.doctor import code, examine, render, verdict
-from openrs.machine.line import Line
-from openrs.machine.planner import plan
-from openrs.machine.probe import Probe, Said
-from openrs.recipe import load
-from openrs.settings import Recipe
+from openrs.planner.plan import plan
 
 RECORDED = Path(__file__).parent / "recorded"
 SKETCH = str(Path(__file__).with_name("exp3_sketch.yaml"))
@@ -423,5 +423,5 @@ def test_the_command_for_a_person() -> None:
         assert needs.returncode == EXIT_REFUSED
         assert "it needs 4 x A40" in needs.stdout.splitlines()[-1]
     assert openrs("demo", "exp3").returncode == EXIT_REFUSED
-    code = "import sys, openrs.machine.doctor; sys.exit('torch' in sys.modules or 'huggingface_hub' in sys.modules)"
+    code = "import sys, openrs.doctor.doctor; sys.exit('torch' in sys.modules or 'huggingface_hub' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

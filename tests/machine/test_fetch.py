@@ -13,12 +13,12 @@ import pytest
 from fake_hub import FakeHub, Repo
 
 from openrs.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_REFUSED, Interrupted, Refusal
-from openrs.machine import cache as caches
-from openrs.machine import hub as hubs
-from openrs.machine.cache import problems, snapshot
-from openrs.machine.fetch import fetch, listed, render
-from openrs.machine.hub import Hub
-from openrs.machine.pins import Reference, reference, references
+from openrs.hub import cache as caches
+from openrs.hub import download as hubs
+from openrs.hub.cache import problems, snapshot
+from openrs.hub.download import Hub
+from openrs.hub.fetch import fetch, listed, render
+from openrs.hub.pins import Reference, reference, references
 
 MODEL, DATA = "a" * 40, "b" * 40
 WEIGHTS = random.Random(0).randbytes(200_000)
@@ -85,7 +85,7 @@ def test_again_asks_nothing_of_the_network(hub: FakeHub, tmp_path: Path) -> None
 def test_transformers_and_datasets_find_it_offline(hub: FakeHub, tmp_path: Path) -> None:
     fetch(refs(), client(hub, tmp_path))
     code = (
-        "import datasets, transformers; from openrs.machine.cache import fetched; "
+        "import datasets, transformers; from openrs.hub.cache import fetched; "
         f"print(transformers.AutoConfig.from_pretrained('some/model', revision='{MODEL}').hidden_size); "
         f"print(datasets.load_dataset(str(fetched('dataset', 'some/rows', '{DATA}')), split='train')[1]['answer'])"
     )
@@ -270,7 +270,7 @@ def test_offline_only_checks(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_list_needs_no_network(tmp_path: Path) -> None:
-    from openrs.recipe import load
+    from openrs.config.load import load
 
     rows = listed(references(load(str(Path(__file__).with_name("exp3_sketch.yaml")))), tmp_path)
     text = render(rows, tmp_path)

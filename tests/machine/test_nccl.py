@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from openrs.config.load import load
+from openrs.doctor import nccl
+from openrs.doctor.allreduce import Try, attempt
+from openrs.doctor.nccl import choose, environment, gradient_sizes, measure, mode_of, read
 from openrs.errors import Refusal
-from openrs.machine import nccl
-from openrs.machine.allreduce import Try, attempt
-from openrs.machine.nccl import choose, environment, gradient_sizes, measure, mode_of, read
-from openrs.recipe import load
 
 SKETCH = str(Path(__file__).with_name("exp3_sketch.yaml"))
 SIZES = (1024, 400_000)
@@ -125,7 +125,7 @@ def test_when_nothing_works_it_is_refused_with_the_evidence(tmp_path: Path, monk
 def test_ctrl_c_takes_the_ranks_along(tmp_path: Path) -> None:
     ranks_that(tmp_path, "time.sleep(600)")
     code = (
-        "from openrs.machine.allreduce import attempt; import sys\n"
+        "from openrs.doctor.allreduce import attempt; import sys\n"
         "attempt('defaults', {}, ranks=2, sizes=(1024,), limit=300, backend='gloo', "
         f"program=[sys.executable, {str(tmp_path / 'rank.py')!r}])"
     )

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from openrs.config.load import RECIPES, load, packaged
 from openrs.errors import Refusal
-from openrs.machine import pins
-from openrs.machine.pins import checkpoint, pinned, reference, references, target
-from openrs.recipe import RECIPES, load, packaged
+from openrs.hub import pins
+from openrs.hub.pins import checkpoint, pinned, reference, references, target
 
 SKETCH = str(Path(__file__).with_name("exp3_sketch.yaml"))
 

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import yaml
 
+from openrs.config.load import load, to_yaml
+from openrs.config.schema import Recipe
 from openrs.errors import EXIT_DONE, EXIT_REFUSED, Refusal
-from openrs.machine.fit import fit
-from openrs.machine.gpus import CPU, find, known
-from openrs.machine.job import Job, as_the_authors_ran, job_of
-from openrs.machine.learned import learn
-from openrs.machine.memory import (
+from openrs.planner.calibrate import learn
+from openrs.planner.fit import fit
+from openrs.planner.gpus import CPU, find, known
+from openrs.planner.memory import (
     GIB,
     disk,
     engine,
@@ -27,11 +28,10 @@ from openrs.machine.memory import (
     peak,
     trainer_parts,
 )
-from openrs.machine.planner import enough, other_gpus, other_layouts, parse_assumptions, plan
-from openrs.machine.shapes import shape_of
-from openrs.machine.times import ASSUMED, REASONS, generation_seconds, step_seconds, tokens_of, useful_flops
-from openrs.recipe import load, to_yaml
-from openrs.settings import Recipe
+from openrs.planner.plan import enough, other_gpus, other_layouts, parse_assumptions, plan
+from openrs.planner.shapes import shape_of
+from openrs.planner.times import ASSUMED, REASONS, generation_seconds, step_seconds, tokens_of, useful_flops
+from openrs.planner.workload import Job, as_the_authors_ran, job_of
 
 SKETCH = Path(__file__).with_name("exp3_sketch.yaml")
 A40 = find("A40")
@@ -440,7 +440,7 @@ def test_plan_refuses_in_one_message(words: list[str], said: str) -> None:
 
 
 def test_the_planner_never_imports_torch() -> None:
-    code = "import sys, openrs.machine.plan_text, openrs.machine.planner; sys.exit('torch' in sys.modules)"
+    code = "import sys, openrs.planner.render, openrs.planner.plan; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -9,10 +9,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config, Qwen3Config
 
+from openrs.config.schema import MadeModel, Model
 from openrs.errors import Refusal
-from openrs.machine import shapes
-from openrs.machine.shapes import Shape, from_config, made_shape, shape_of
-from openrs.settings import MadeModel, Model
+from openrs.planner import shapes
+from openrs.planner.shapes import Shape, from_config, made_shape, shape_of
 
 BASE = Model(name="deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", revision="ad9f0ae0864d7fbcd1cd905e3c6c5b069cc8b562")
 SMALL = {

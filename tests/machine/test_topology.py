@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from openrs.machine import nvidia, topology
-from openrs.machine.probe import Said
-from openrs.machine.topology import parse_acs, parse_matrix
+from openrs.doctor import nvidia, topology
+from openrs.doctor.probe import Said
+from openrs.doctor.topology import parse_acs, parse_matrix
 
 RECORDED = Path(__file__).parent / "recorded"
 

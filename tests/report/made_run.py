@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from openrs.rundir import Run
+from openrs.run.directory import Run
 
 RECIPE = """title: A made-up run (for tests)
 model: {name: made}

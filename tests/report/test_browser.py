@@ -8,8 +8,8 @@ import pytest
 from chromium import Chromium, binary
 from made_run import made_run, verdicts, write_scores
 
-from openrs.report.page import report_on, write_report
-from openrs.rundir import Run
+from openrs.report.pages.page import report_on, write_report
+from openrs.run.directory import Run
 
 pytestmark = [
     pytest.mark.browser,

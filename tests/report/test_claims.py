@@ -8,13 +8,14 @@ import pytest
 from made_run import made_run, manifest, metrics_row, verdicts, write_evaluation, write_scores
 
 from openrs.evaluation.statistics import single_run
-from openrs.report import reference
-from openrs.report.claims import WORDS, Evidence, claims, judge
-from openrs.report.collect import collect
-from openrs.report.cost import ledger
-from openrs.report.document import document
-from openrs.report.sources import Sources, gather, measured
-from openrs.rundir import Run
+from openrs.report.evidence import reference
+from openrs.report.evidence.collect import collect
+from openrs.report.evidence.sources import Sources, gather, measured
+from openrs.report.pages.document import document
+from openrs.report.verdicts.claims import WORDS, Evidence, claims
+from openrs.report.verdicts.cost import ledger
+from openrs.report.verdicts.judge import judge
+from openrs.run.directory import Run
 
 BASE = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
 
@@ -293,7 +294,7 @@ def test_an_evaluation_with_the_authors_tokens_is_bit_for_bit(tmp_path, monkeypa
     (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in samples))
     states = [level["state"] for level in document(gather([str(run.path)]))["levels"]]
     assert states[1] == "other tokens"
-    monkeypatch.setattr("openrs.report.evaluations.combined", lambda _: "fd81113ccd505a4e")
+    monkeypatch.setattr("openrs.report.evidence.evaluations.combined", lambda _: "fd81113ccd505a4e")
     states = [level["state"] for level in document(gather([str(run.path)]))["levels"]]
     assert states[1] == "proven"
 

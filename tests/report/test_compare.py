@@ -7,11 +7,11 @@ import pytest
 from made_run import made_run, verdicts, write_evaluation, write_scores
 
 from openrs.evaluation.statistics import paired_difference
-from openrs.report.collect import collect
-from openrs.report.compare import comparison, seed_groups
-from openrs.report.paired_rules import pooled
-from openrs.report.selection import of_run
-from openrs.rundir import Run
+from openrs.report.evidence.collect import collect
+from openrs.report.verdicts.compare import comparison, seed_groups
+from openrs.report.verdicts.paired_rules import pooled
+from openrs.report.verdicts.selection import of_run
+from openrs.run.directory import Run
 
 
 def test_two_runs_are_compared_at_the_checkpoint_fixed_before_training(tmp_path):

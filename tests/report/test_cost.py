@@ -6,9 +6,9 @@ import os
 import pytest
 from made_run import made_run, manifest
 
-from openrs.report.collect import RunData, collect
-from openrs.report.cost import ledger
-from openrs.rundir import Run
+from openrs.report.evidence.collect import RunData, collect
+from openrs.report.verdicts.cost import ledger
+from openrs.run.directory import Run
 
 
 def test_phases_sum_to_the_wall_clock_of_all_attempts(tmp_path):

@@ -5,11 +5,11 @@ import random
 
 from made_run import made_run, verdicts, write_evaluation, write_scores
 
-from openrs.report.browse import BYTES, browser
-from openrs.report.collect import collect
-from openrs.report.evaluations import LONGEST_TEXT
-from openrs.report.grid import SAMPLES, grids, tally
-from openrs.rundir import Run
+from openrs.report.evidence.collect import collect
+from openrs.report.evidence.evaluations import LONGEST_TEXT
+from openrs.report.pages.browse import BYTES, browser
+from openrs.report.pages.grid import SAMPLES, grids, tally
+from openrs.run.directory import Run
 
 
 def test_a_row_for_every_problem_and_a_cell_for_every_sample(tmp_path):

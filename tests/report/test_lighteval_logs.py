@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from openrs.cli import main
+from openrs.cli.main import main
 from openrs.evaluation.benchmarks import known
-from openrs.report.lighteval_logs import NOTHING, lines, read, samples_of
+from openrs.report.evidence.lighteval_logs import NOTHING, lines, read, samples_of
 
 AIME = known()["aime24"].hashes.model_dump()
 

@@ -10,11 +10,11 @@ import pytest
 import yaml
 from made_run import made_run, write_scores
 
-from openrs.report.collect import collect
-from openrs.report.document import document
-from openrs.report.markdown import markdown
-from openrs.report.sources import gather
-from openrs.rundir import Run
+from openrs.report.evidence.collect import collect
+from openrs.report.evidence.sources import gather
+from openrs.report.pages.document import document
+from openrs.report.pages.markdown import markdown
+from openrs.run.directory import Run
 
 ODD = (
     None, True, -1, 0, 1.5, 1e308, 10**30, "", "x", "\ud800\u202e<b>", [], {}, [None], {"a": None}, float("nan"),

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from made_run import made_run, write_evaluation
 
-import openrs.report.page
+import openrs.report.pages.page
 from openrs.errors import Refusal
 from openrs.evaluation.statistics import paired_difference
-from openrs.report.document import document
-from openrs.report.page import report_on, write_report
-from openrs.report.sources import gather
-from openrs.rundir import Run
+from openrs.report.evidence.sources import gather
+from openrs.report.pages.document import document
+from openrs.report.pages.page import report_on, write_report
+from openrs.run.directory import Run
 
-SCHEMA = json.loads((Path(openrs.report.page.__file__).parent / "report.schema.json").read_text())
+SCHEMA = json.loads((Path(openrs.report.pages.page.__file__).parent / "report.schema.json").read_text())
 
 
 def made(path: Path, **options: object) -> tuple[dict, str, str]:
@@ -124,7 +124,7 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path):
 
 
 def test_the_report_needs_no_torch():
-    code = "import sys, openrs.report.page; print('torch' in sys.modules, 'transformers' in sys.modules)"
+    code = "import sys, openrs.report.pages.page; print('torch' in sys.modules, 'transformers' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.split() == ["False", "False"]
 

@@ -3,9 +3,9 @@
 import pytest
 import yaml
 
-from openrs.report import reference
-from openrs.report.published import arithmetic, draws, notes, published
-from openrs.report.selection import of_paper
+from openrs.report.evidence import reference
+from openrs.report.pages.published import arithmetic, draws, notes, published
+from openrs.report.verdicts.selection import of_paper
 
 
 def test_averages_recompute_but_for_deepscaler():

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from openrs import cli
+from openrs.cli import main as cli
 from openrs.errors import Refusal
 from openrs.rewards.grade_files import grade_file
 from openrs.rewards.grading import Item, Judge, Rule, Verdict, printable

@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from openrs.recipe import load
+from openrs.config.load import load
+from openrs.config.schema import Recipe
 from openrs.rewards.functions import RewardStats
-from openrs.settings import Recipe
-from openrs.training.grpo import grpo_config
+from openrs.training.train import grpo_config
 from openrs.training.trainer import Trainer
 
 PARITY = Path(__file__).parent / "parity"

@@ -8,7 +8,7 @@ from typing import Any
 
 from trl.generation.vllm_client import VLLMClient
 
-from openrs import recipe_checks
+from openrs.config import checks as recipe_checks
 from openrs.training import worker
 
 

@@ -15,8 +15,8 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from openrs.rundir import read_jsonl, sha256
-from openrs.training import checkpoints
+from openrs.run import checkpoints
+from openrs.run.files import read_jsonl, sha256
 
 RECIPE = """
 extends: demo
@@ -111,7 +111,7 @@ def _in_child(argv: list[str], said: Path, fault: Callable[[], None] | None, env
     os.environ.update(environment)
     assert "openrs.training.trainer" in sys.modules, "the fork server has not imported training_imports"
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-    from openrs.cli import main
+    from openrs.cli.main import main
 
     if fault is not None:
         fault()
@@ -130,7 +130,8 @@ def fork_ranks() -> None:
 
 
 def _forked(asked: Any, attempt: Path, server: object = None) -> None:
-    from openrs.training import processes, worker
+    from openrs.run import processes
+    from openrs.training import worker
 
     words = asked.trainers[asked.trainers.index("openrs.training.worker") + 1 :]
     size = asked.trainers[asked.trainers.index("--nproc_per_node") + 1]

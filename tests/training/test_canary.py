@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from openrs.config.schema import Canary as Settings
 from openrs.errors import Failure
-from openrs.settings import Canary as Settings
 from openrs.training import canary
 from openrs.training.canary import FROZEN, Canary, Compare, Reading
 

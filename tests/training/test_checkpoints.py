@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from openrs.training import checkpoints
+from openrs.run import checkpoints
 
 FILES = ["model.safetensors", "optimizer.pt", "trainer_state.json", "config.json", "global_step7/rank0.pt"]
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from openrs.attempt import attempt
+from openrs.config.load import load
 from openrs.errors import Refusal
-from openrs.recipe import load
-from openrs.rundir import Run, read_jsonl
+from openrs.run.attempt import attempt
+from openrs.run.directory import Run
+from openrs.run.files import read_jsonl
 from openrs.training import launch
 
 WORKER = str(Path(__file__).with_name("fixed_worker.py"))

@@ -13,11 +13,12 @@ import pytest
 import torch
 from fixed import GROUP, ON_CPU, Recorded, by_hand, fixed_trainer, gradient_of, losses_and_gradient, relative
 
-from openrs.attempt import attempt
-from openrs.recipe import load
+from openrs.config.load import load
+from openrs.config.schema import MadeModel, Recipe
 from openrs.rewards.functions import Cosine
-from openrs.rundir import Run, read_jsonl
-from openrs.settings import MadeModel, Recipe
+from openrs.run.attempt import attempt
+from openrs.run.directory import Run
+from openrs.run.files import read_jsonl
 from openrs.training import launch
 from openrs.training.demo_model import make
 from openrs.training.trainer import Trainer

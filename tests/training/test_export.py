@@ -14,12 +14,12 @@ import runs
 import yaml
 from push_hub import PushHub
 
-from openrs import uploads
-from openrs.cli import main
+from openrs.cli.main import main
+from openrs.config.load import load_resolved
 from openrs.errors import Failure, Refusal
-from openrs.recipe import load_resolved
-from openrs.rundir import sha256, write_json
-from openrs.training import checkpoints
+from openrs.hub import upload as uploads
+from openrs.run import checkpoints
+from openrs.run.files import sha256, write_json
 
 SCORE = {"accuracy": 0.3, "interval": [0.15, 0.47], "n": 30, "k": 4}
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import runs
 from push_hub import PushHub
 
-from openrs.rundir import Run, write_json
-from openrs.training import checkpoints
+from openrs.run import checkpoints
+from openrs.run.directory import Run
+from openrs.run.files import write_json
 
 HERE = Path(__file__).parent
 DISK = "8m"
@@ -27,7 +28,7 @@ def fill(disk: Path, leave: int) -> None:
 
 
 def somebody_fills_the_disk_after_step_5() -> None:
-    from openrs.training.guard import Guard
+    from openrs.training.lifecycle import Guard
 
     save = Guard.on_save
 
@@ -39,7 +40,7 @@ def somebody_fills_the_disk_after_step_5() -> None:
 
 
 def somebody_fills_the_disk_before_the_line_of_step_8() -> None:
-    from openrs.rundir import Journal
+    from openrs.run.files import Journal
 
     append = Journal.append
 
@@ -93,7 +94,7 @@ def test_a_disk_that_is_too_small_is_refused_before_the_start(small_disk: Path, 
 
 
 def uploads_in_a_hurry() -> None:
-    from openrs import uploads
+    from openrs.hub import upload as uploads
 
     uploads.PROCESS = (sys.executable, str(HERE / "uploads_in_a_hurry.py"))  # type: ignore[assignment]
 
@@ -145,7 +146,7 @@ def test_a_hub_that_is_gone_then_busy_then_broken_then_silent(undisturbed: Path,
 
 
 def nobody_waits_long_for_a_hub() -> None:
-    from openrs import uploads
+    from openrs.hub import upload as uploads
 
     program = (
         "import sys; from openrs import uploads as u; u.POLL = 0.1; sys.exit(u.main(sys.argv[1], int(sys.argv[2])))"
@@ -171,7 +172,7 @@ def test_a_hub_that_never_answers_does_not_hold_a_run_that_is_done(tmp_path: Pat
 
 
 def uploads_that_never_begin() -> None:
-    from openrs import uploads
+    from openrs.hub import upload as uploads
 
     uploads.PROCESS = (sys.executable, "-c", "import time; time.sleep(600)")  # type: ignore[assignment]
 

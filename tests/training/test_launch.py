@@ -14,13 +14,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from openrs import cli
+from openrs.cli import main as cli
+from openrs.config.load import load
 from openrs.errors import Failure, Interrupted, Refusal
-from openrs.recipe import load
-from openrs.rundir import Run
-from openrs.training import generator, launch, processes, signals
-from openrs.training.generator import Address, Server
+from openrs.run import processes, signals
+from openrs.run.directory import Run
+from openrs.training import launch
+from openrs.training import vllm_server as generator
 from openrs.training.launch import Plan
+from openrs.training.vllm_server import Address, Server
 
 SPLIT = ["hardware.layout=split", "grpo.gradient_accumulation_steps=4"]
 

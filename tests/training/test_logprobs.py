@@ -10,7 +10,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from trl import GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
-from openrs.recipe import load
+from openrs.config.load import load
 from openrs.training.logprobs import CALL, allow_packing, lay_out, log_probabilities
 
 PAD = 0

@@ -8,9 +8,10 @@ from fixed import ON_CPU
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from openrs.attempt import attempt
-from openrs.recipe import load
-from openrs.rundir import Run, read_jsonl
+from openrs.config.load import load
+from openrs.run.attempt import attempt
+from openrs.run.directory import Run
+from openrs.run.files import read_jsonl
 from openrs.training import lora
 
 
@@ -30,7 +31,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, taught_model: Path) -> Run:
     assert recipe.model.lora.rank == 32
     run = Run(tmp_path_factory.mktemp("lora") / "run")
     with attempt(recipe, run, ["test"]) as progress:
-        from openrs.training.grpo import train
+        from openrs.training.train import train
 
         train(recipe, run, progress)
     return run
@@ -71,7 +72,7 @@ def test_merged_equals_base_plus_adapter(run: Run, taught_model: Path, tmp_path:
 
 def test_evaluation_and_export_take_the_merged_model(run: Run, taught_model: Path) -> None:
     from openrs.evaluation.targets import targets_of_run
-    from openrs.export import export
+    from openrs.hub.export import export
 
     target = targets_of_run(run, load(str(run.recipe)))[-1]
     assert target.path == str(run.path / "merged" / "step-000006")

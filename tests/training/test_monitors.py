@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from openrs.config.load import load
+from openrs.config.schema import Monitors as Settings
+from openrs.config.schema import Watch
+from openrs.data.scripts import letters
 from openrs.errors import Refusal
-from openrs.recipe import load
-from openrs.settings import Monitors as Settings
-from openrs.settings import Watch
-from openrs.training.monitors import METRICS, Monitors, letters
+from openrs.training.monitors import METRICS, Monitors
 
 
 def only(**watches: Watch) -> Monitors:
@@ -155,8 +156,9 @@ def test_measures() -> None:
 
 def test_a_stop_rule_ends_a_real_run_after_a_checkpoint(tmp_path: Path, made_model: Path) -> None:
     """The untaught model runs into its cap of 40 tokens: mean length above 20, from the first step on."""
-    from openrs.attempt import attempt
-    from openrs.rundir import Run, read_jsonl
+    from openrs.run.attempt import attempt
+    from openrs.run.directory import Run
+    from openrs.run.files import read_jsonl
     from openrs.training import launch
 
     recipe = load(
@@ -183,11 +185,12 @@ def test_a_stop_rule_ends_a_real_run_after_a_checkpoint(tmp_path: Path, made_mod
 def test_each_monitor_is_a_metric_an_alarm_and_in_the_report(tmp_path: Path, made_model: Path) -> None:
     """One real step in which each is beyond its limit. The two that vLLM has to measure are in test_vllm.py:
     here they are written into the line afterwards, for the report."""
-    from openrs.attempt import attempt
-    from openrs.report.collect import collect
-    from openrs.report.figures import panels
-    from openrs.report.page import report_on
-    from openrs.rundir import Run, read_jsonl
+    from openrs.report.evidence.collect import collect
+    from openrs.report.pages.figures import panels
+    from openrs.report.pages.page import report_on
+    from openrs.run.attempt import attempt
+    from openrs.run.directory import Run
+    from openrs.run.files import read_jsonl
     from openrs.training import launch
 
     of_vllm = ["gap", "sync_seconds"]

@@ -14,10 +14,12 @@ import pytest
 
 pytest.importorskip("torch", reason="torch is not installed")
 
+from openrs.config.load import load
 from openrs.errors import Refusal
-from openrs.recipe import load
-from openrs.rundir import Run, read_jsonl
-from openrs.training import checkpoints, nodes, processes
+from openrs.run import checkpoints, processes
+from openrs.run.directory import Run
+from openrs.run.files import read_jsonl
+from openrs.training import nodes
 
 SETTINGS = ["hardware.processes=2", "grpo.warmup_steps=1", "grpo.save_steps=2", "grpo.per_device_train_batch_size=6",
             "model.made.steps=3", "data.limit=12"]  # fmt: skip

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from openrs.training import progress
-from openrs.training.progress import Progress, duration
+from openrs.run import progress
+from openrs.run.progress import Progress, duration
 
 
 @pytest.fixture

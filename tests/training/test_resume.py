@@ -39,7 +39,7 @@ def die_in_the_generation_batch_of_step_4() -> None:
 
 
 def die_in_the_line_of_step_9() -> None:
-    from openrs.rundir import Journal
+    from openrs.run.files import Journal
 
     append = Journal.append
 
@@ -57,7 +57,7 @@ def die_while_the_checkpoint_of_step_10_is_written() -> None:
 
 
 def die_while_the_checkpoint_is_written(step: int) -> None:
-    from openrs.training import checkpoints
+    from openrs.run import checkpoints
 
     facts = checkpoints._facts
 
@@ -72,7 +72,7 @@ def die_while_the_checkpoint_is_written(step: int) -> None:
 
 def die_between_checkpoint_and_step_at_the_end_of_an_epoch() -> None:
     """The checkpoint is at step 12; an epoch is 6 steps."""
-    from openrs.training.guard import Guard
+    from openrs.training.lifecycle import Guard
 
     save = Guard.on_save
 
@@ -85,7 +85,7 @@ def die_between_checkpoint_and_step_at_the_end_of_an_epoch() -> None:
 
 
 def die_while_an_old_checkpoint_is_deleted() -> None:
-    from openrs.training import checkpoints
+    from openrs.run import checkpoints
 
     def dying(path: Path) -> None:
         (path / "optimizer.pt").unlink()

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import runs
 
-from openrs.training import checkpoints, signals
-from openrs.training.signals import Deadline
+from openrs.run import checkpoints, signals
+from openrs.run.signals import Deadline
 
 
 def steps(run: Path) -> int:
@@ -46,7 +46,7 @@ def test_a_signal_ends_at_the_next_step_and_the_run_goes_on(
 
 
 def data_that_never_comes() -> None:
-    from openrs.training import grpo
+    from openrs.training import train as grpo
 
     def waiting(*_: object) -> None:
         print("waiting for data", flush=True)
@@ -83,7 +83,7 @@ def test_a_second_signal_leaves_a_step_that_never_ends(tmp_path: Path) -> None:
 
 def the_line_to_the_terminal_breaks_in_step_3() -> None:
     """As when an ssh connection ends: SIGHUP, and nobody reads the output any more."""
-    from openrs.training.guard import Guard
+    from openrs.training.lifecycle import Guard
 
     step_end = Guard.on_step_end
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import runs
 
-from openrs.cli import main
+from openrs.cli.main import main
 from openrs.errors import Failure
-from openrs.rundir import Run, read_jsonl
+from openrs.run.directory import Run
+from openrs.run.files import read_jsonl
 from openrs.training import tracking
 
 Events = list[tuple[int, float, dict[str, float]]]

@@ -16,13 +16,16 @@ from typing import Any
 
 import pytest
 
-from openrs import recipe_checks
-from openrs.attempt import attempt
+from openrs.config import checks as recipe_checks
+from openrs.config.load import load
 from openrs.errors import Failure
-from openrs.recipe import load
-from openrs.rundir import Run, read_jsonl
-from openrs.training import canary, generator, launch, processes
-from openrs.training.generator import Address, Server
+from openrs.run import processes
+from openrs.run.attempt import attempt
+from openrs.run.directory import Run
+from openrs.run.files import read_jsonl
+from openrs.training import canary, launch
+from openrs.training import vllm_server as generator
+from openrs.training.vllm_server import Address, Server
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 

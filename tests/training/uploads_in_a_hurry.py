@@ -1,8 +1,8 @@
-"""openrs.uploads with pauses and timeouts for tests: `python uploads_in_a_hurry.py RUN STARTER`."""
+"""openrs.hub.upload with pauses and timeouts for tests: `python uploads_in_a_hurry.py RUN STARTER`."""
 
 import sys
 
-from openrs import uploads
+from openrs.hub import upload as uploads
 
 uploads.WAITS, uploads.TIMEOUT, uploads.POLL = (0.2,), 1.0, 0.1
 

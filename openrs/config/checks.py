@@ -1,0 +1,271 @@
+"""What pydantic's types cannot see: TRL's own options, and settings that do not go together. Never imports torch."""
+
+import difflib
+import json
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from openrs.config.names import is_hub_name
+from openrs.config.schema import Recipe
+from openrs.config.yaml_lines import Lines
+from openrs.errors import Refusal
+
+GRPO_OPTIONS = Path(__file__).parent / "grpo_options.json"
+
+# Options of GRPOConfig that another setting of the recipe, or openrs itself, decides.
+OWNED_ELSEWHERE = {
+    "auto_find_batch_size": "the batch is part of the experiment; openrs plan --fit finds one",
+    "data_seed": "grpo.seed decides the order of the problems",
+    "deepspeed": "set hardware.zero_stage",
+    "disable_tqdm": "openrs shows its own progress",
+    "do_eval": "set the evaluation section",
+    "do_predict": "set the evaluation section",
+    "do_train": "openrs train always trains",
+    "eval_steps": "set the evaluation section",
+    "eval_strategy": "set the evaluation section",
+    "generation_batch_size": "set steps_per_generation",
+    "hub_model_id": "openrs export RUN --push OWNER/NAME uploads",
+    "hub_token": "give HF_TOKEN in the environment: what is in a recipe is written into the run",
+    "ignore_data_skip": "a resumed run goes on in the data where it stopped",
+    "log_completions": "set training.completions_every",
+    "log_completions_hub_repo": "nothing is uploaded while training",
+    "logging_steps": "every step is logged",
+    "logging_strategy": "every step is logged",
+    "model_init_kwargs": "set the model section",
+    "num_train_epochs": "set grpo.max_steps",
+    "output_dir": "the run directory is given by --run",
+    "push_to_hub": "nothing is uploaded while training; export does that when asked",
+    "report_to": "metrics.jsonl in the run is the record",
+    "resume_from_checkpoint": "the newest complete checkpoint of the run is taken",
+    "reward_weights": "set rewards.functions[].weight",
+    "run_name": "the run directory is given by --run",
+    "save_only_model": "a run must be able to go on; see training.old_weights_only",
+    "save_strategy": "set grpo.save_steps",
+    "save_total_limit": "set training.keep_last",
+    "sync_ref_model": "a checkpoint does not hold a reference model that moves, so such a run could not be resumed",
+    "trust_remote_code": "set model.trust_remote_code",
+    "vllm_mode": "set hardware.layout",
+    "vllm_server_base_url": "set hardware.layout; openrs starts the server",
+    "vllm_server_host": "set hardware.layout; openrs starts the server",
+}
+_PYTHON = {"bool": bool, "int": int, "float": (int, float), "str": str, "dict": dict, "list": list, "None": type(None)}
+
+
+@cache
+def grpo_options() -> dict[str, dict[str, Any]]:
+    """Every option of TRL's GRPOConfig: name -> {"types": [...], "default": ...} (scripts/grpo-options wrote it)."""
+    options: dict[str, dict[str, Any]] = json.loads(GRPO_OPTIONS.read_text(encoding="utf-8"))["options"]
+    return options
+
+
+def grpo_value(recipe: Recipe, option: str) -> Any:
+    """A setting of `grpo:`, or TRL's default where the recipe is silent."""
+    return recipe.grpo.get(option, grpo_options()[option]["default"])
+
+
+def prompts_per_step(recipe: Recipe) -> int:
+    """Distinct problems in one optimizer step: completions of the whole step / completions of a group."""
+    per_step = grpo_value(recipe, "per_device_train_batch_size") * grpo_value(recipe, "gradient_accumulation_steps")
+    return int(per_step * recipe.hardware.world_size // grpo_value(recipe, "num_generations"))
+
+
+def check(recipe: Recipe, lines: Lines) -> None:
+    """Raises Refusal naming file and line for every setting that cannot work; all of them in one message."""
+    problems = [*_options(recipe, lines)]
+    if not problems:  # the sums below need options of the right type
+        problems = [f"{_where(lines, *key)}: {text}" for key, text in _combinations(recipe)]
+    if problems:
+        raise Refusal("\n".join(problems))
+
+
+def _where(lines: Lines, *key: str) -> str:
+    return next((lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in lines), "the recipe")
+
+
+def _options(recipe: Recipe, lines: Lines) -> list[str]:
+    problems = []
+    for name, value in recipe.grpo.items():
+        where = _where(lines, "grpo", name)
+        option = grpo_options().get(name)
+        if name in OWNED_ELSEWHERE:
+            problems.append(f"{where}: grpo.{name} is not set here: {OWNED_ELSEWHERE[name]}")
+        elif option is None:
+            near = difflib.get_close_matches(name, grpo_options(), n=1)
+            hint = f"; did you mean grpo.{near[0]}?" if near else ""
+            problems.append(f"{where}: TRL's GRPOConfig has no option {name}{hint}")
+        elif not _fits(value, option["types"]):
+            wanted = " or ".join(option["types"])
+            problems.append(f"{where}: grpo.{name} = {value!r} is a {type(value).__name__}, TRL wants {wanted}")
+    return problems
+
+
+def _fits(value: Any, types: list[str]) -> bool:
+    if isinstance(value, bool):
+        return "bool" in types
+    return any(isinstance(value, _PYTHON[name]) for name in types)  # type: ignore[arg-type]
+
+
+def _combinations(recipe: Recipe) -> list[tuple[tuple[str, ...], str]]:
+    return [
+        *_steps(recipe),
+        *_groups(recipe),
+        *_lengths(recipe),
+        *_sources(recipe),
+        *_machine(recipe),
+        *_evaluation(recipe),
+    ]
+
+
+def _steps(recipe: Recipe) -> list[tuple[tuple[str, ...], str]]:
+    found: list[tuple[tuple[str, ...], str]] = []
+    steps, save = grpo_value(recipe, "max_steps"), grpo_value(recipe, "save_steps")
+    if steps < 1:
+        found.append((("grpo", "max_steps"), "grpo.max_steps must be set: the schedule and the cost hang on it"))
+    if save < 1 or save != int(save):
+        found.append((("grpo", "save_steps"), f"grpo.save_steps = {save} must be a whole number of steps"))
+    stop, every = recipe.training.stop_after, recipe.training.keep_every
+    if stop is not None and stop > steps > 0:
+        found.append((("training", "stop_after"), f"training.stop_after = {stop} lies behind grpo.max_steps = {steps}"))
+    if every is not None and save >= 1 and every % save:
+        found.append(
+            (
+                ("training", "keep_every"),
+                f"training.keep_every = {every} is no multiple of grpo.save_steps = {save}: none is ever made",
+            )
+        )
+    if grpo_value(recipe, "bf16") and grpo_value(recipe, "fp16"):
+        found.append((("grpo", "fp16"), "grpo.bf16 and grpo.fp16 exclude each other"))
+    by = recipe.training.must_save_by
+    try:
+        datetime.fromisoformat(by or "2026-01-01")
+    except ValueError:
+        found.append(
+            (("training", "must_save_by"), f"training.must_save_by = {by!r} is no moment like 2026-11-22T08:00:00Z")
+        )
+    return found
+
+
+def _groups(recipe: Recipe) -> list[tuple[tuple[str, ...], str]]:
+    found: list[tuple[tuple[str, ...], str]] = []
+    group = grpo_value(recipe, "num_generations")
+    if group < 2:
+        return [
+            (
+                ("grpo", "num_generations"),
+                f"grpo.num_generations = {group}: an advantage compares at least 2 completions of a prompt",
+            )
+        ]
+    micro, accumulation = (
+        grpo_value(recipe, "per_device_train_batch_size"),
+        grpo_value(recipe, "gradient_accumulation_steps"),
+    )
+    per_generation = grpo_value(recipe, "steps_per_generation") or accumulation
+    processes = recipe.hardware.world_size
+    batch = micro * processes * per_generation
+    if batch % group:
+        text = (
+            f"a generation batch of {micro} per device x {processes} processes x {per_generation} steps = {batch}"
+            f" completions cannot be cut into groups of grpo.num_generations = {group}"
+        )
+        found.append((("grpo", "num_generations"), text))
+    if (micro * processes * accumulation) % group:
+        text = f"one step must hold whole groups of {group}: it has {micro} x {processes} x {accumulation} completions"
+        found.append((("grpo", "gradient_accumulation_steps"), text))
+    return found
+
+
+def _lengths(recipe: Recipe) -> list[tuple[tuple[str, ...], str]]:
+    found: list[tuple[tuple[str, ...], str]] = []
+    prompt, completion = recipe.prompt.max_tokens, grpo_value(recipe, "max_completion_length")
+    windows = {
+        "model.context": recipe.model.context,
+        "grpo.vllm_max_model_length": recipe.grpo.get("vllm_max_model_length"),
+    }
+    for name, window in windows.items():
+        if window is not None and prompt + completion > window:
+            found.append(
+                (
+                    ("prompt", "max_tokens"),
+                    f"prompts of {prompt} and completions of {completion} tokens do not fit into {name} = {window}",
+                )
+            )
+    if "{problem}" not in recipe.prompt.user:
+        found.append((("prompt", "user"), "prompt.user must contain {problem}, or every prompt is the same"))
+    return found
+
+
+def _sources(recipe: Recipe) -> list[tuple[tuple[str, ...], str]]:
+    found: list[tuple[tuple[str, ...], str]] = []
+    model, data = recipe.model, recipe.data
+    if (model.name == "made") != (model.made is not None):
+        found.append((("model", "name"), "model.name: made and the section model.made go together"))
+    if model.made is not None and model.made.hidden % model.made.heads:
+        found.append(
+            (
+                ("model", "made", "hidden"),
+                f"model.made.hidden = {model.made.hidden} cannot be cut into {model.made.heads} heads",
+            )
+        )
+    if is_hub_name(model.name) and model.revision is None and not model.allow_unpinned:
+        found.append(
+            (("model", "name"), f"model {model.name} needs a revision (a hub commit), or model.allow_unpinned: true")
+        )
+    if is_hub_name(data.source) and data.revision is None and not data.allow_unpinned:
+        found.append(
+            (
+                ("data", "source"),
+                f"data set {data.source} needs a revision (a hub commit), or data.allow_unpinned: true",
+            )
+        )
+    if "{answer}" not in data.answer_template:
+        found.append(
+            (("data", "answer_template"), "data.answer_template must contain {answer}, or every gold is the same")
+        )
+    names = [reward.name for reward in recipe.rewards.functions]
+    found += [
+        (("rewards", "functions"), f"reward {name} is listed twice; give one a larger weight")
+        for name in sorted({n for n in names if names.count(n) > 1})
+    ]
+    return found
+
+
+def _machine(recipe: Recipe) -> list[tuple[tuple[str, ...], str]]:
+    hardware = recipe.hardware
+    found: list[tuple[str, str]] = []
+    if hardware.layout == "split" and hardware.gpus < 2:
+        text = f"layout split needs a GPU that generates beside those that train: hardware.gpus = {hardware.gpus}"
+        found.append(("layout", text))
+    elif hardware.layout == "split" and not grpo_value(recipe, "use_vllm"):
+        found.append(("layout", "layout split generates on its last GPU with vLLM: set grpo.use_vllm: true"))
+    if hardware.layout == "colocate" and hardware.world_size < 1:
+        found.append(("layout", "layout colocate needs hardware.gpus of at least 1"))
+    if hardware.layout == "single" and hardware.gpus > 1:
+        text = f"layout single uses one GPU, hardware.gpus = {hardware.gpus}: take colocate or split"
+        found.append(("layout", text))
+    if hardware.processes is not None and hardware.gpus:
+        found.append(
+            ("processes", "hardware.processes is for a CPU: with GPUs the layout says how many processes train")
+        )
+    return [(("hardware", key), text) for key, text in found]
+
+
+def _evaluation(recipe: Recipe) -> list[tuple[tuple[str, ...], str]]:
+    evaluation, context = recipe.evaluation, recipe.model.context
+    found: list[tuple[tuple[str, ...], str]] = []
+    if evaluation.temperature == 0 and evaluation.samples > 1:
+        found.append(
+            (
+                ("evaluation", "samples"),
+                f"{evaluation.samples} samples at temperature 0 are {evaluation.samples} copies of one",
+            )
+        )
+    if context is not None and evaluation.max_tokens > context:
+        found.append(
+            (
+                ("evaluation", "max_tokens"),
+                f"evaluation.max_tokens = {evaluation.max_tokens} does not fit into model.context = {context}",
+            )
+        )
+    return found

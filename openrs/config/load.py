@@ -1,0 +1,179 @@
+"""A recipe read: a YAML file with one level of `extends`, unknown keys refused, overrides by `--set`, one typed tree.
+
+Never imports torch: `openrs recipe show`, the planner and the cluster verbs answer on a laptop in well under a second.
+"""
+
+import difflib
+import json
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from openrs.config.schema import Evaluation, Recipe
+from openrs.config.yaml_lines import Key, Lines, override, place_of, read_yaml, text_of
+from openrs.errors import Refusal
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+def packaged() -> dict[str, str]:
+    """Name and title of every recipe that comes with openrs (base.yaml is only there to be extended)."""
+    return {
+        path.stem: str(read_yaml(path)[0].get("title", ""))
+        for path in sorted(RECIPES.glob("*.yaml"))
+        if path.stem != "base"
+    }
+
+
+def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe by name or path, lay it over what it extends, apply `--set` overrides, check everything.
+
+    Raises Refusal with file and line for an unknown, misspelt or ill-typed key and for combinations that cannot work.
+    """
+    from openrs.config.checks import check
+
+    path = _find(name)
+    tree, lines = _extended(path)
+    for change in overrides:
+        override(change, tree, lines, example="grpo.learning_rate=2e-6")
+    try:
+        recipe = Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise _refusal(error, lines) from None
+    check(recipe, lines)
+    return recipe
+
+
+def load_resolved(path: Path) -> Recipe:
+    """Read the recipe.yaml that a run wrote: complete in itself, nothing extended."""
+    return load(str(path))
+
+
+def with_changes(settings: Evaluation, changes: Mapping[str, Any]) -> Evaluation:
+    """Evaluation settings with some of them changed by hand. Raises Refusal naming each value that cannot be."""
+    try:
+        return Evaluation.model_validate(settings.model_dump() | dict(changes))
+    except ValidationError as error:
+        raise _refusal(error, {(name,): f"--{name.replace('_', '-')}" for name in changes}) from None
+
+
+def to_yaml(recipe: Recipe) -> str:
+    return yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True, width=1000)
+
+
+def to_json(recipe: Recipe) -> str:
+    return json.dumps(recipe.model_dump(), indent=2, ensure_ascii=False) + "\n"
+
+
+def diff(a: Recipe, b: Recipe) -> list[tuple[str, Any, Any]]:
+    """Settings that differ, as (dotted key, value in a, value in b); a key that one side lacks shows None there."""
+    left, right = dict(_flat(a.model_dump())), dict(_flat(b.model_dump()))
+    keys = [*left, *(key for key in right if key not in left)]
+    return [(key, left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)]
+
+
+def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, dict) and tree:
+        for key, value in tree.items():
+            yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, tree
+
+
+def _find(name: str) -> Path:
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"} or "/" in name:
+        if path.is_file():
+            return path
+        raise Refusal(
+            f"there is no recipe file {name}", mend="give the path of a YAML file, or a name from: openrs recipe list"
+        )
+    if (RECIPES / f"{name}.yaml").is_file():
+        return RECIPES / f"{name}.yaml"
+    near = difflib.get_close_matches(name, packaged(), n=1)
+    raise Refusal(
+        f"there is no recipe called {name}",
+        mend=f"did you mean {near[0]}? see: openrs recipe list"
+        if near
+        else "see: openrs recipe list, or give the path of a YAML file",
+    )
+
+
+def _extended(path: Path) -> tuple[dict[str, Any], Lines]:
+    tree, lines = read_yaml(path)
+    _inline_files(tree, path.parent, lines)
+    parent = tree.pop("extends", None)
+    if parent is None:
+        return tree, lines
+    where = lines[("extends",)]
+    below = path.parent / f"{parent}.yaml"
+    base = below if below.is_file() else RECIPES / f"{parent}.yaml"
+    if not base.is_file():
+        raise Refusal(
+            f"{where}: there is no recipe {parent} to extend",
+            mend="name a recipe beside this file, or one of: openrs recipe list",
+        )
+    base_tree, base_lines = read_yaml(base)
+    if "extends" in base_tree:
+        raise Refusal(
+            f"{where}: {parent} itself extends {base_tree['extends']}",
+            "only one level is allowed, so that two files tell all",
+            f"extend {base_tree['extends']} and write the differences here",
+        )
+    _inline_files(base_tree, base.parent, base_lines)
+    return _merge(base_tree, tree), {**base_lines, **lines}
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(below.get(key), dict)
+        merged[key] = _merge(below[key], value) if both else value
+    return merged
+
+
+def _inline_files(tree: dict[str, Any], folder: Path, lines: Lines) -> None:
+    """Replace `prompt.x: "@FILE"` by the file's text, byte for byte, so that the resolved recipe is complete."""
+    prompt = tree.get("prompt")
+    for key in ("system", "user", "chat_template"):
+        value = prompt.get(key) if isinstance(prompt, dict) else None
+        if isinstance(value, str) and value.startswith("@"):
+            prompt[key] = text_of(folder / value[1:], lines["prompt", key])  # type: ignore[index]
+
+
+def _refusal(error: ValidationError, lines: Lines) -> Refusal:
+    problems = [_problem(item["loc"], item["type"], item["msg"], item["input"], lines) for item in error.errors()]
+    return Refusal("\n".join(problems), mend="openrs recipe show demo prints every key there is")
+
+
+def _problem(loc: Key, kind: str, message: str, value: Any, lines: Lines) -> str:
+    where = place_of(loc, lines)
+    name = ".".join(str(part) for part in loc)
+    if kind == "extra_forbidden":
+        near = difflib.get_close_matches(str(loc[-1]), _known(loc[:-1]), n=1)
+        return f"{where}: there is no setting {name}" + (
+            f"; did you mean {'.'.join(map(str, (*loc[:-1], near[0])))}?" if near else ""
+        )
+    if kind == "missing":
+        return f"{where}: {name} is missing"
+    return f"{where}: {name} = {value!r}: {message[0].lower()}{message[1:]}"
+
+
+def _known(loc: Key) -> list[str]:
+    """The keys that the section at `loc` knows."""
+    section: Any = Recipe
+    for part in loc:
+        if isinstance(part, str):
+            section = section.model_fields[part].annotation
+        parts = (
+            [section, *typing.get_args(section)]
+            if isinstance(section, types.UnionType) or typing.get_args(section)
+            else [section]
+        )
+        section = next(p for p in parts if isinstance(p, type) and issubclass(p, BaseModel))
+    return list(section.model_fields)

@@ -1,0 +1,155 @@
+"""A timed all-reduce over processes of their own, with a hard limit: what hangs is killed, and named."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from openrs.doctor.probe import end_group
+
+SPEND = 4.0  # seconds of all-reduces in one try
+STALL = 20.0  # seconds without a word from any rank, once one is in an all-reduce, that are called a hang
+PROGRAM = (sys.executable, "-m", "openrs.doctor.nccl_rank")
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """One try. name: defaults or safe. outcome: ok, hang, wrong (sums) or error; detail says it in words.
+
+    bandwidth: of the largest size in GB/s on the bus, as nccl-tests gives it: 2 (n - 1) / n x bytes / seconds.
+    """
+
+    name: str
+    env: Mapping[str, str]
+    outcome: Literal["ok", "hang", "wrong", "error"]
+    seconds: float
+    bandwidth: float | None
+    sizes: tuple[dict[str, Any], ...]
+    detail: str
+
+    def to_dict(self) -> dict[str, Any]:
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return {**fields, "env": dict(self.env), "sizes": list(self.sizes)}
+
+
+def attempt(
+    name: str,
+    env: Mapping[str, str],
+    *,
+    ranks: int,
+    sizes: Sequence[int],
+    limit: float,
+    backend: str,
+    program: Sequence[str] = PROGRAM,
+    spend: float = SPEND,
+    stall: float = STALL,
+) -> Try:
+    """All-reduce over `ranks` processes, each a session of its own.
+
+    They are killed when `limit` seconds are over, or when nothing has moved for `stall` seconds.
+    """
+    begin = time.monotonic()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="openrs-nccl-")))
+        processes: list[subprocess.Popen[bytes]] = []
+        stack.callback(_end, processes)
+        for rank in range(ranks):
+            out = stack.enter_context((folder / f"{rank}.out").open("wb"))
+            words = [backend, str(folder / "rendezvous"), str(rank), str(ranks), str(spend), ",".join(map(str, sizes))]
+            settings = {**os.environ, **env, "OMP_NUM_THREADS": "1", "LOCAL_RANK": str(rank)}
+            settings = {
+                key: value for key, value in settings.items() if key not in {"RANK", "WORLD_SIZE", "MASTER_PORT"}
+            }
+            process = subprocess.Popen(
+                [*program, *words], env=settings, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )  # fmt: skip
+            processes.append(process)
+        hung = _wait(processes, [folder / f"{rank}.out" for rank in range(ranks)], begin + limit, stall)
+        seconds = time.monotonic() - begin
+        codes = [process.poll() for process in processes]  # before those that still wait are ended
+        _end(processes)
+        said = [(folder / f"{rank}.out").read_text(encoding="utf-8", errors="replace") for rank in range(ranks)]
+    return _verdict(name, env, said, codes, hung=hung, seconds=seconds)
+
+
+def _wait(
+    processes: Sequence["subprocess.Popen[bytes]"], outputs: Sequence[Path], deadline: float, stall: float
+) -> bool:
+    """Until all have ended, or one has failed (the others then wait for ever). True: it hangs, or the time is over."""
+    moved, said = time.monotonic(), 0
+    while any(process.poll() is None for process in processes):
+        clock = time.monotonic()
+        now = sum(output.stat().st_size for output in outputs)
+        if now != said:
+            moved, said = clock, now
+        begun = any(b'"all-reduce"' in output.read_bytes() for output in outputs)
+        if clock > deadline or (begun and clock - moved > stall):
+            return True
+        if any(process.poll() not in (None, 0) for process in processes):
+            return False
+        time.sleep(0.1)
+    return False
+
+
+def _end(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
+    """Kill the ranks and what they started; one stuck in the kernel's driver is left behind after a moment."""
+    running = [process for process in processes if process.poll() is None]
+    for process in running:
+        end_group(process.pid)
+    deadline = time.monotonic() + 5
+    for process in running:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.1, deadline - time.monotonic()))
+
+
+def _verdict(
+    name: str, env: Mapping[str, str], said: Sequence[str], codes: Sequence[int | None], *, hung: bool, seconds: float
+) -> Try:
+    events = [_events(text) for text in said]
+    sizes = tuple(
+        {key: event[key] for key in ("bytes", "seconds", "rounds", "right")}
+        for event in events[0]
+        if event.get("at") == "measured"
+    )
+    ranks = len(said)
+    largest = max(sizes, key=lambda size: int(size["bytes"]), default=None)
+    speed = 2 * (ranks - 1) / ranks * largest["bytes"] / largest["seconds"] / 1e9 if largest else None
+    if any(event.get("at") == "wrong" for rank in events for event in rank) or not all(size["right"] for size in sizes):
+        return Try(name, env, "wrong", seconds, speed, sizes, "an all-reduce gave wrong sums")
+    if hung:
+        where = [f"rank {rank} {_where(rank_events)}" for rank, rank_events in enumerate(events)]
+        return Try(name, env, "hang", seconds, None, sizes, f"stuck after {seconds:.0f} s: {', '.join(where)}")
+    if any(codes):
+        failed, code = next((rank, code) for rank, code in enumerate(codes) if code)
+        last = [line for line in said[failed].splitlines() if line.strip() and not line.startswith("{")]
+        ended = f"ended by signal {-code}" if code < 0 else f"ended with {code}"
+        return Try(name, env, "error", seconds, None, sizes, f"rank {failed}: {last[-1][:300] if last else ended}")
+    return Try(name, env, "ok", seconds, speed, sizes, f"{speed:.1f} GB/s between {ranks} ranks" if speed else "")
+
+
+def _events(text: str) -> list[dict[str, Any]]:
+    found = []
+    for line in text.splitlines():
+        if line.startswith('{"at"'):
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                continue  # torn by the kill
+    return found
+
+
+def _where(events: Sequence[Mapping[str, Any]]) -> str:
+    last = events[-1] if events else {"at": "starting"}
+    size = f" of {last['bytes']:,} bytes" if "bytes" in last else ""
+    return {"joining": "waits to join", "starting": "has not started", "done": "is done"}.get(
+        str(last["at"]), f"in the all-reduce{size}"
+    )

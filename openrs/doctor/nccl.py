@@ -1,0 +1,204 @@
+"""NCCL, measured instead of guessed: a timed all-reduce with the defaults and with the settings known to be safe.
+
+The one table of what is set stands in docs/doctor.md; SYSTEM and SAFE below are it. NCCL's documentation calls its
+transport variables debugging aids that must not stay in scripts: none but SAFE's is ever set, and that only when it
+was measured to be better, or asked for (OPENRS_NCCL=safe).
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from openrs.config.schema import Recipe
+from openrs.doctor.allreduce import PROGRAM, SPEND, STALL, Try, attempt
+from openrs.errors import Refusal
+from openrs.planner.gpus import find
+from openrs.planner.workload import job_of
+from openrs.run.files import now, write_json
+
+Mode = Literal["auto", "safe", "off"]
+MODES: tuple[Mode, ...] = ("auto", "safe", "off")
+RESULT = "nccl.json"
+
+# Between A40s on PCIe: GPUs do not write to each other, everything goes through shared memory. What ACS and IOMMU hang
+# is exactly the writing; where GPUs hang behind different root ports NCCL does the same by itself, so it costs nothing.
+SAFE: Mapping[str, str] = {"NCCL_P2P_DISABLE": "1"}
+
+LIMIT = 60.0  # seconds for everything, start of the processes included
+BETTER = 1.05  # the safe settings must be this much faster to be taken when both work
+
+
+def system(run_dir: Path) -> dict[str, str]:
+    """System configuration, the same in every mode: what NCCL says, and what it leaves when it hangs.
+
+    The flight recorder keeps the last 2,000 collectives and writes them into the run when one times out
+    (torch 2.13, torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp; tools/flight_recorder reads them).
+    """
+    return {
+        "NCCL_DEBUG": "WARN",
+        "TORCH_FR_BUFFER_SIZE": "2000",
+        "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
+        "TORCH_FR_DUMP_TEMP_FILE": str(run_dir.absolute() / "nccl-trace-rank-"),
+    }
+
+
+def mode_of(environ: Mapping[str, str]) -> Mode:
+    """OPENRS_NCCL, auto when unset. Raises Refusal for another word."""
+    word = environ.get("OPENRS_NCCL", "").strip().lower() or "auto"
+    if word not in MODES:
+        raise Refusal(
+            f"OPENRS_NCCL={word} is no mode", mend="auto (measured), safe (no P2P), or off (NCCL's own defaults)"
+        )
+    return word
+
+
+def environment(run_dir: Path, mode: Mode, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What `train` sets for trainers and generator alike, and logs. A variable that the user has set is left alone.
+
+    auto takes the winner that `openrs doctor nccl` wrote into the run; without one, NCCL's own defaults.
+    Raises Refusal when that file is damaged.
+    """
+    given = os.environ if environ is None else environ
+    chosen: dict[str, str] = {}
+    if mode == "safe":
+        chosen = dict(SAFE)
+    elif mode == "auto":
+        measured = read(run_dir)
+        chosen = dict(measured["env"]) if measured is not None else {}
+    return {name: value for name, value in (system(run_dir) | chosen).items() if name not in given}
+
+
+def read(run_dir: Path) -> dict[str, Any] | None:
+    """The run's nccl.json: {"mode", "winner", "env", "evidence", ...}, or None when nothing was measured.
+
+    Raises Refusal when it is damaged, and when it says that nothing worked.
+    """
+    path = run_dir / RESULT
+    mend = "measure again: openrs doctor nccl RECIPE --run RUN; or set OPENRS_NCCL=safe"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        env = found["env"]
+        whole = isinstance(env, dict) and all(SAFE.get(name) == value for name, value in env.items())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise Refusal(f"{path} is damaged, or sets what openrs never sets", mend=mend)
+    if found.get("winner") is None:
+        raise Refusal(f"{path}: the GPUs could not talk to each other when it was measured", mend=mend)
+    return cast(dict[str, Any], found)
+
+
+def gradient_sizes(parameters: int, element: int) -> tuple[int, ...]:
+    """Bytes of the messages of a run: a small one, and DeepSpeed's bucket (or all gradients when there are fewer)."""
+    return 1 << 20, min(500_000_000, max(1, parameters)) * element
+
+
+def measure(
+    run_dir: Path,
+    *,
+    ranks: int,
+    sizes: Sequence[int],
+    backend: str = "nccl",
+    limit: float = LIMIT,
+    program: Sequence[str] = PROGRAM,
+    say: Callable[[str], None] = lambda _: None,
+    spend: float = SPEND,
+    stall: float = STALL,
+) -> dict[str, Any]:
+    """Try the defaults and the safe settings, and write the winner with its evidence to the run's nccl.json.
+
+    torch is loaded once beforehand, perhaps from a cold disk; the rest of `limit` seconds is halved. What works wins;
+    of two that work the defaults, unless the safe settings are 5 % faster.
+    Raises Refusal (after writing the evidence) when neither works.
+    """
+    deadline = time.monotonic() + limit
+    load(limit / 3)
+    tries: list[Try] = []
+    for name, env in (("defaults", {}), ("safe", dict(SAFE))):
+        left = max(1.0, deadline - time.monotonic()) / (2 - len(tries))
+        one = attempt(
+            name,
+            env,
+            ranks=ranks,
+            sizes=sizes,
+            limit=left,
+            backend=backend,
+            program=program,
+            spend=spend,
+            stall=stall,
+        )
+        say(f"{name}: {one.outcome}, {one.detail} ({one.seconds:.0f} s)")
+        tries.append(one)
+    winner = choose(tries)
+    found = {
+        "mode": "auto",
+        "winner": winner.name if winner else None,
+        "env": dict(winner.env) if winner else {},
+        "evidence": [one.to_dict() for one in tries],
+        "backend": backend,
+        "ranks": ranks,
+        "measured": now(),
+    }
+    write_json(run_dir / RESULT, found)
+    if winner is None:
+        raise Refusal(
+            "GPUs cannot talk to each other: " + "; ".join(f"{one.name}: {one.outcome}, {one.detail}" for one in tries),
+            "training would hang in its first step",
+            "see /dev/shm, driver and topology in: openrs doctor; or take another node",
+        )
+    return found
+
+
+def load(limit: float) -> None:
+    """Bring torch's libraries into memory, so that a slow disk does not look like a hang."""
+    with contextlib.suppress(subprocess.TimeoutExpired, OSError):
+        subprocess.run([sys.executable, "-c", "import torch"], capture_output=True, timeout=limit, check=False)
+
+
+def choose(tries: Sequence[Try]) -> Try | None:
+    """The try to keep, or None when none worked."""
+    working = [one for one in tries if one.outcome == "ok"]
+    best = None
+    for one in working:
+        if best is None or (one.bandwidth or 0.0) > BETTER * (best.bandwidth or 0.0):
+            best = one
+    return best
+
+
+def run(recipe: Recipe | None, run_dir: Path, gpus: int, say: Callable[[str], None]) -> None:
+    """`openrs doctor nccl`: measure for a recipe (its gradient sizes, all its GPUs) or for all GPUs that are there.
+
+    gpus: how many are visible. Under OPENRS_NCCL=safe or off it only says so, so that compose and the Job can always
+    call it. Raises Refusal where there are too few GPUs, or where nothing works.
+    """
+    mode = mode_of(os.environ)
+    if mode != "auto":
+        settings = ", ".join(SAFE) if mode == "safe" else "nothing"
+        return say(f"OPENRS_NCCL={mode}: nothing is measured, {settings} is set")
+    ranks = recipe.hardware.gpus if recipe is not None else gpus
+    if recipe is not None and not ranks:
+        return say("this recipe runs without GPUs: there is nothing to measure")
+    if gpus < max(1, ranks):
+        what = f"NCCL is to be measured between {ranks or 'some'} GPUs, this machine has {gpus or 'none'}"
+        raise Refusal(what, mend="see why with: openrs doctor")
+    run_dir.mkdir(parents=True, exist_ok=True)
+    if ranks == 1:
+        write_json(
+            run_dir / RESULT, {"mode": "auto", "winner": "one GPU", "env": {}, "evidence": [], "measured": now()}
+        )
+        return say("one GPU: nobody to talk to")
+    parameters, element = 1_500_000_000, 2
+    if recipe is not None:
+        job = job_of(recipe, find(recipe.hardware.gpu))
+        parameters, element = job.trained, job.element
+    found = measure(run_dir, ranks=ranks, sizes=gradient_sizes(parameters, element), say=say)
+    settings = ", ".join(f"{name}={value}" for name, value in found["env"].items()) or "NCCL's own defaults"
+    return say(f"train will use {settings} (written to {run_dir / RESULT})")

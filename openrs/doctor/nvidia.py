@@ -1,0 +1,164 @@
+"""What nvidia-smi says of each GPU. Tags that are not there, or odd, are unknown (None): drivers rename them."""
+
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from openrs.doctor.probe import Probe, Said
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """Somebody on a GPU: pid, command, MiB (None where the driver hides them, as it does in containers)."""
+
+    pid: int | None
+    name: str
+    mib: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One GPU. Memory in MiB; widths as numbers of lanes; every field may be unknown (None)."""
+
+    name: str | None
+    uuid: str | None
+    bus: str | None
+    total: float | None
+    used: float | None
+    free: float | None
+    persistence: bool | None
+    mig: bool | None
+    gen: int | None
+    gen_max: int | None
+    gen_card: int | None
+    width: int | None
+    width_max: int | None
+    uncorrected: int | None
+    remap_pending: bool | None
+    remap_failed: bool | None
+    slowed: tuple[str, ...] | None
+    celsius: float | None
+    processes: tuple[Process, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Nvidia:
+    """All of it. cards is empty when there are none; `why` says why nothing is known (then cards is empty too)."""
+
+    driver: str | None
+    cards: tuple[Card, ...]
+    why: str = ""
+
+
+def look(probe: Probe) -> Nvidia:
+    """Ask nvidia-smi. Never raises: what it says instead of an answer stands in `why`."""
+    return parse(probe.run("nvidia-smi", "-q", "-x"))
+
+
+def parse(said: Said) -> Nvidia:
+    """nvidia-smi -q -x (nvsmi_device v10 to v13) as data."""
+    if said.code is None:
+        return Nvidia(None, (), said.why)
+    text = said.text[said.text.find("<nvidia_smi_log") :] if "<nvidia_smi_log" in said.text else ""
+    try:
+        # the document type that it names is not loaded by ElementTree, and entities are refused by expat's limits
+        top = ET.fromstring(text)  # noqa: S314 - the output of a tool of this machine
+    except ET.ParseError:
+        first = next((line.strip() for line in said.text.splitlines() if line.strip()), "nothing")
+        return Nvidia(None, (), f"nvidia-smi says: {first[:200]}")
+    cards = tuple(_card(gpu) for gpu in top.findall("gpu"))
+    return Nvidia(_text(top, "driver_version"), cards, "" if cards else "nvidia-smi sees no GPU")
+
+
+def driver_version(driver: str | None) -> tuple[int, ...] | None:
+    """580.95.05 as (580, 95, 5), or None."""
+    if driver is None or not re.fullmatch(r"\d+(\.\d+)*", driver):
+        return None
+    return tuple(int(part) for part in driver.split("."))
+
+
+def _card(gpu: ET.Element) -> Card:
+    return Card(
+        name=_text(gpu, "product_name"),
+        uuid=_text(gpu, "uuid"),
+        bus=_text(gpu, "pci/pci_bus_id"),
+        total=_number(_text(gpu, "fb_memory_usage/total")),
+        used=_number(_text(gpu, "fb_memory_usage/used")),
+        free=_number(_text(gpu, "fb_memory_usage/free")),
+        persistence=_switch(_text(gpu, "persistence_mode")),
+        mig=_switch(_text(gpu, "mig_mode/current_mig")),
+        gen=_whole(_text(gpu, "pci/pci_gpu_link_info/pcie_gen/current_link_gen")),
+        gen_max=_whole(_text(gpu, "pci/pci_gpu_link_info/pcie_gen/max_link_gen")),
+        gen_card=_whole(_text(gpu, "pci/pci_gpu_link_info/pcie_gen/max_device_link_gen")),
+        width=_whole(_text(gpu, "pci/pci_gpu_link_info/link_widths/current_link_width")),
+        width_max=_whole(_text(gpu, "pci/pci_gpu_link_info/link_widths/max_link_width")),
+        uncorrected=_uncorrected(gpu),
+        remap_pending=_switch(_text(gpu, "remapped_rows/remapped_row_pending")),
+        remap_failed=_switch(_text(gpu, "remapped_rows/remapped_row_failure")),
+        slowed=_slowed(gpu),
+        celsius=_number(_text(gpu, "temperature/gpu_temp")),
+        processes=tuple(
+            Process(
+                _whole(_text(process, "pid")),
+                _text(process, "process_name") or "unknown",
+                _number(_text(process, "used_memory")),
+            )
+            for process in gpu.findall("processes/process_info")
+        ),
+    )
+
+
+def _text(element: ET.Element, path: str) -> str | None:
+    """Text at a path; N/A and its kin are unknown."""
+    text = (element.findtext(path) or "").strip()
+    return None if text.strip("[]").lower() in {"", "n/a", "none", "unknown error", "not supported", "err!"} else text
+
+
+def _number(text: str | None) -> float | None:
+    """The number that a text begins with: `46068 MiB`, `32 C`."""
+    match = re.match(r"\d+(\.\d+)?", text or "")
+    return float(match[0]) if match else None
+
+
+def _whole(text: str | None) -> int | None:
+    number = _number(text)
+    return int(number) if number is not None else None
+
+
+def _switch(text: str | None) -> bool | None:
+    return {"enabled": True, "yes": True, "active": True, "disabled": False, "no": False, "not active": False}.get(
+        (text or "").lower()
+    )
+
+
+def _uncorrected(gpu: ET.Element) -> int | None:
+    """Uncorrected memory errors since the driver was loaded, all kinds together; names differ between drivers."""
+    counts = [
+        _whole(_text(gpu, f"ecc_errors/volatile/{kind}"))
+        for kind in (
+            "sram_uncorrectable", "sram_uncorrectable_parity", "sram_uncorrectable_secded", "dram_uncorrectable",
+            "double_bit/total",
+        )
+    ]  # fmt: skip
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
+
+
+HARMLESS = ("gpu_idle", "applications_clocks_setting", "display_clocks_setting", "sync_boost")
+
+
+def _slowed(gpu: ET.Element) -> tuple[str, ...] | None:
+    """Why the clocks are held down just now, without what is normal; None when the driver does not say."""
+    for tag in ("clocks_event_reasons", "clocks_throttle_reasons"):
+        reasons = gpu.find(tag)
+        if reasons is not None:
+            return tuple(_active(reasons))
+    return None
+
+
+def _active(reasons: ET.Element) -> Iterable[str]:
+    for reason in reasons:
+        name = re.sub(r"^clocks_(event|throttle)_reason_", "", reason.tag)
+        if _switch((reason.text or "").strip()) and name not in HARMLESS:
+            yield name.replace("_", " ")

@@ -1,0 +1,1 @@
+"""Models and data from the hub, pinned and checked, and checkpoints on their way back to it."""

@@ -1,0 +1,111 @@
+"""A checkpoint as a plain Hugging Face model folder that any tool loads, with a card that says where it comes from."""
+
+import json
+import shutil
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from openrs.config.schema import Recipe
+from openrs.errors import Refusal
+from openrs.hub.model_card import card
+from openrs.hub.models import local_model
+from openrs.run import checkpoints, manifest
+from openrs.run.directory import Run
+from openrs.run.files import sha256, sync_folder, write_json, write_text
+
+ORIGIN = "openrs.json"  # what an export was made from, so that the same command finds it done
+
+
+def export(run: Run, step: int | None = None, to: Path | None = None) -> Path:
+    """Write the checkpoint of `step` (default: the newest) into the folder `to` (default: RUN/export/step-NNNNNN).
+
+    The folder appears whole or not at all. Returns it. Raises Refusal for a step without a complete checkpoint, a
+    damaged one, and a folder that holds something else.
+    """
+    recipe = manifest.recipe_of(run)
+    assert recipe is not None  # existing_run looked
+    source = _checkpoint(run, step)
+    folder = to if to is not None else run.path / "export" / source.name
+    number = checkpoints.step_of(source)
+    origin = {"recipe_sha256": recipe.hash, "step": number, "weights": _weights(source)}
+    if folder.exists():
+        if _origin(folder) == origin:
+            write_text(folder / "README.md", card(run, recipe, number))  # results may be new
+            return folder
+        if not folder.is_dir() or any(folder.iterdir()):
+            raise Refusal(f"{folder} is there and is no export of this checkpoint", mend="give another --to")
+        folder.rmdir()
+    reason = checkpoints.damage(source)
+    if reason is not None:
+        raise Refusal(f"{source} is damaged: {reason}", mend="give another --step")
+    beside = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    _copy(source, _base(recipe, run), beside)
+    _make_usable(beside)
+    shutil.copyfile(run.recipe, beside / "recipe.yaml")
+    write_json(beside / ORIGIN, origin)
+    write_text(beside / "README.md", card(run, recipe, number))
+    beside.rename(folder)
+    sync_folder(folder.parent)
+    return folder
+
+
+def _checkpoint(run: Run, step: int | None) -> Path:
+    there = checkpoints.complete(run.checkpoints)
+    if not there:
+        raise Refusal(f"{run.path} has no complete checkpoint", mend="train first")
+    if step is None:
+        return there[-1]
+    place = checkpoints.folder_of(run.checkpoints, step)
+    if place not in there:
+        steps = ", ".join(str(checkpoints.step_of(folder)) for folder in there)
+        raise Refusal(f"{run.path} has no complete checkpoint of step {step}", mend=f"there are: {steps}")
+    return place
+
+
+def _weights(source: Path) -> dict[str, str]:
+    """SHA-256 of the weight files, as the checkpoint's manifest has them."""
+    files = checkpoints.read_manifest(source)["files"]
+    return {name: facts["sha256"] for name, facts in files.items() if name.endswith(".safetensors")}
+
+
+def _origin(folder: Path) -> dict[str, Any] | None:
+    try:
+        known: dict[str, Any] = json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return known
+
+
+def _base(recipe: Recipe, run: Run) -> Path | None:
+    """The model under an adapter; None for a run that trained all weights."""
+    if recipe.model.lora is None:
+        return None
+    return run.path / "base" if recipe.model.made is not None else local_model(recipe.model.name, recipe.model.revision)
+
+
+def _copy(source: Path, base: Path | None, folder: Path) -> None:
+    """The model's own files, checked once more on the far side; an adapter is merged into its base."""
+    if base is not None:
+        from openrs.hub.adapters import merge
+
+        folder.rmdir()
+        merge(base, source, folder)
+        return
+    listed = checkpoints.read_manifest(source)["files"]
+    for name, facts in listed.items():
+        if any(fnmatch(name, pattern) for pattern in checkpoints.MODEL_FILES):
+            shutil.copyfile(source / name, folder / name)
+            if sha256(folder / name) != facts["sha256"]:
+                raise Refusal(f"{name} was damaged on the way to {folder}", mend="look at that disk, and try again")
+
+
+def _make_usable(folder: Path) -> None:
+    """Switch the KV cache on: training with gradient checkpointing leaves it off, and the authors' released weights
+    have it so, which makes generation about 200 times slower."""
+    for name in ("config.json", "generation_config.json"):
+        path = folder / name
+        settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        write_json(path, settings | {"use_cache": True})

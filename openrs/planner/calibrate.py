@@ -1,0 +1,138 @@
+"""`openrs plan --from RUN`: the assumptions replaced by what a run measured."""
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from openrs.config.load import load_resolved
+from openrs.errors import Refusal
+from openrs.planner import gpus
+from openrs.planner.gpus import Gpu
+from openrs.planner.times import ASSUMED, Assumptions, step_seconds
+from openrs.planner.workload import job_of
+from openrs.run.directory import existing_run
+from openrs.run.files import read_jsonl
+
+WARM_UP = 2  # first steps that load kernels and fill caches
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """assumed: with the run's figures in it; gpu, data: what the run ran on; lines: what was learned, in words."""
+
+    assumed: Assumptions
+    gpu: Gpu
+    data: str
+    steps: int
+    lines: list[str]
+
+    def on(self, gpu: Gpu, data: str) -> Assumptions:
+        """The assumptions for planning on `gpu` with the problems of `data`.
+
+        A CPU's speed says nothing of a GPU's, nor the other way round; other problems have answers of other lengths.
+        """
+        base = self.assumed if self.gpu.measured_only == gpu.measured_only else ASSUMED
+        return replace(base, length=self.assumed.length if data == self.data else ASSUMED.length)
+
+
+def learn(name: str) -> Learned:
+    """Read a run's metrics and turn its seconds into utilisations.
+
+    Keys used: time/generation, time/reward, time/update, time/sync (seconds of a step), or only time/step or step_time;
+    completions/mean_length (tokens). Medians, without the first steps. Raises Refusal when no step has a time in it.
+    """
+    run = existing_run(name)
+    rows = list(read_jsonl(run.metrics))
+    if not rows:
+        raise Refusal(f"{run.metrics} has no steps yet", mend="plan from a run that has done at least one step")
+    recipe = load_resolved(run.recipe)
+    card = _card(run.manifest, recipe.hardware.gpu)
+    rows = rows[WARM_UP:] or rows
+    job = job_of(recipe, card)
+    assumed, lines = _length(rows, job.completion_cap)
+    predicted = step_seconds(job, assumed)
+    if predicted is None:
+        raise Refusal(
+            f"{run.path} ran on {card.name}, whose figures are unknown",
+            "utilisations are shares of a GPU's figures",
+            f"plan from a run on one of {', '.join(gpus.known())}",
+        )
+    measured = {part: value for part in predicted if (value := _median(rows, f"time/{part}")) is not None}
+    whole = _median(rows, "time/step") or _median(rows, "step_time")
+    if not measured:
+        if whole is None:
+            raise Refusal(
+                f"{run.metrics} has no times in it",
+                "time/generation, time/reward, time/update, time/sync and time/step are absent",
+                "plan from a run made by openrs train",
+            )
+        factor = whole / sum(predicted.values())
+        lines.append(f"only the whole step is known ({whole:.2f} s): every part scaled by {factor:.2f}")
+        return Learned(_scaled(assumed, dict.fromkeys(predicted, factor)), card, recipe.data.source, len(rows), lines)
+    factors = {}
+    for part, seconds in predicted.items():
+        if part in measured and seconds > 0:
+            factors[part] = measured[part] / seconds
+            lines.append(f"time/{part}: {measured[part]:.3g} s a step, {seconds:.3g} s were assumed")
+        elif part != "checkpoint" and seconds > 0:
+            lines.append(f"time/{part} is absent: assumed")
+    assumed = _scaled(assumed, factors)
+    again = step_seconds(job, assumed)
+    if (
+        again is not None and again["sync"] > 0 and "sync" in factors
+    ):  # what the link's share took up is not counted twice
+        assumed = replace(assumed, sync=assumed.sync * max(measured["sync"], 1e-6) / again["sync"])
+    return Learned(assumed, card, recipe.data.source, len(rows), lines)
+
+
+def _card(manifest: Path, otherwise: str) -> Gpu:
+    """The GPU that the run's manifest names (`NVIDIA A40, 46068 MiB, 580.65`), else the recipe's."""
+    try:
+        names = json.loads(manifest.read_text(encoding="utf-8"))["machine"]["gpus"]
+        return gpus.find(str(names[0]).partition(",")[0])
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return gpus.find(otherwise)
+
+
+def _length(rows: Sequence[Mapping[str, Any]], cap: int) -> tuple[Assumptions, list[str]]:
+    length = _median(rows, "completions/mean_length")
+    if length is None:
+        return ASSUMED, ["completions/mean_length is absent: assumed"]
+    share = min(1.0, max(length, 1.0) / cap)
+    return replace(ASSUMED, length=share), [f"completions/mean_length: {length:.0f} of {cap} tokens"]
+
+
+def _median(rows: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    values = [row[key] for row in rows if isinstance(row.get(key), int | float) and row[key] >= 0]
+    return statistics.median(values) if values else None
+
+
+def _scaled(assumed: Assumptions, factors: Mapping[str, float]) -> Assumptions:
+    """Every assumption of a part made slower by its factor: shares divided, seconds multiplied.
+
+    A part that took no measurable time keeps what was assumed.
+    """
+    generation, update, reward = (factors.get(name, 0.0) or 1.0 for name in ("generation", "update", "reward"))
+    return replace(
+        assumed,
+        decode_bandwidth=assumed.decode_bandwidth / generation,
+        decode_overhead=assumed.decode_overhead * generation,
+        layer_overhead=assumed.layer_overhead * generation,
+        prefill_flops=assumed.prefill_flops / generation,
+        train_flops=assumed.train_flops / update,
+        link=assumed.link / update,
+        reward_seconds=assumed.reward_seconds * reward,
+    )
+
+
+def summary(learned: Learned, gpu: Gpu, data: str) -> list[str]:
+    """What `openrs plan --from` says above the plan, for a plan on `gpu` with the problems of `data`."""
+    lines = [f"learned from {learned.steps} steps on {learned.gpu.name}:", *(f"  {line}" for line in learned.lines)]
+    if learned.gpu.measured_only != gpu.measured_only:
+        lines.append(f"  its times are not taken over: {learned.gpu.name} says nothing of {gpu.name}")
+    if learned.data != data:
+        lines.append("  its lengths are not taken over: it had other problems")
+    return lines

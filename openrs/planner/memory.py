@@ -1,0 +1,211 @@
+"""GPU memory, disk and RAM of a job, part by part, in bytes. Formulas and their sources: docs/planning.md."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from openrs.planner.shapes import Shape
+from openrs.planner.workload import Job
+
+GIB = 2**30
+CONTEXT = 1.0 * GIB  # CUDA context, kernels, cuBLAS workspaces, NCCL buffers: 0.5 to 1.2 GiB on Ampere
+BUCKET = 500_000_000  # elements: DeepSpeed's default reduce_bucket_size
+SLACK = 0.1  # of what comes and goes: what the caching allocator loses to fragments
+HEAD_TILE = 4096 * 32768  # TRL 1.16 kernels/chunked_logprob.py: TOKEN_CHUNK_SIZE x _CHUNKED_LOGPROB_CHUNK_SIZE
+GRAPHS = 0.4 * GIB  # vLLM's CUDA graphs, captured outside of its budget
+OUTSIDE_TORCH = 0.1 * GIB  # vLLM's own context, inside of its budget
+COLOCATED_TOKENS = 4096  # max_num_batched_tokens, as TRL 1.16 sets it (generation/vllm_generation.py)
+SERVER_TOKENS = 8192  # the server's default for it
+BLOCK = 16  # tokens in a vLLM block
+
+Phase = Literal["always", "update", "generation"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One consumer of a GPU's memory. phase: held always, only while updating, or only while generating."""
+
+    name: str
+    bytes: float
+    phase: Phase = "always"
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """vLLM on one GPU. budget = utilisation x the GPU's memory = weights + activations + outside + kv (bytes)."""
+
+    weights: float
+    activations: float
+    kv: float
+    kv_tokens: int
+
+    @property
+    def blocks(self) -> int:
+        return self.kv_tokens // BLOCK
+
+
+def engine(shape: Shape, memory_gib: float, utilisation: float, batched_tokens: int, element: int = 2) -> Engine:
+    """What vLLM makes of its share of a GPU (vllm/v1/worker/gpu_worker.py, determine_available_memory).
+
+    Activations of its profiling run: gate and up projections together, their product, and four hidden states a token.
+    kv is below zero when the budget does not even hold the weights.
+    """
+    weights = float(shape.parameters * element)
+    activations = float(batched_tokens * (3 * shape.intermediate + 4 * shape.hidden) * element)
+    kv = memory_gib * GIB * utilisation - weights - activations - OUTSIDE_TORCH
+    blocks = max(0, int(kv // (BLOCK * shape.kv_bytes(element))))
+    return Engine(weights, activations, kv, blocks * BLOCK)
+
+
+def engine_of(job: Job) -> Engine | None:
+    """The job's vLLM on its own GPU, or None where transformers generates or the GPU's memory is unknown."""
+    if not job.vllm or job.gpu.memory is None:
+        return None
+    tokens = max(SERVER_TOKENS, 0) if job.layout == "split" else COLOCATED_TOKENS
+    return engine(job.shape, job.gpu.memory, job.utilisation, tokens, job.element)
+
+
+def trainer_parts(job: Job) -> list[Part]:
+    """Memory of one training GPU at the longest prompt and completion that the recipe allows."""
+    shape, element = job.shape, job.element
+    length = job.prompt_cap + job.completion_cap
+    libraries = Part("Python, libraries", 0.5 * GIB) if job.gpu.measured_only else Part("CUDA context, NCCL", CONTEXT)
+    parts = [
+        libraries,
+        Part("weights", float(shape.parameters * element + (0 if job.full else job.trained * element))),
+        Part("reference model", float(shape.parameters * element if job.reference else 0)),
+        *_optimizer(job),
+    ]
+    saved = shape.saved_bytes(job.micro, length, element, checkpointing=job.checkpointing)
+    activations = float(saved + shape.layer_workspace(job.micro, length, element))
+    logits = logits_bytes(job)
+    parts += [
+        Part("activations", activations, "update"),
+        Part("logits", logits, "update"),
+        Part("allocator's slack", SLACK * (activations + logits), "update"),
+    ]
+    if not job.vllm:
+        rows = job.micro * job.accumulation // job.calls
+        return [*parts, Part("KV cache (transformers)", float(rows * length * shape.kv_bytes(element)), "generation")]
+    if job.layout == "split":
+        return parts
+    return [*parts, *_engine_parts(job, "generation" if job.sleep else "always")]
+
+
+def generator_parts(job: Job) -> list[Part]:
+    """Memory of the split layout's generating GPU; empty in other layouts."""
+    return _engine_parts(job, "always") if job.layout == "split" and job.vllm else []
+
+
+def _engine_parts(job: Job, phase: Phase) -> list[Part]:
+    there = engine_of(job)
+    if there is None:
+        return []
+    return [
+        Part("vLLM weights", there.weights, phase),
+        Part("vLLM activations", there.activations + OUTSIDE_TORCH, phase),
+        Part("vLLM KV cache", max(0.0, there.kv), phase),
+        Part("vLLM CUDA graphs", GRAPHS),
+    ]
+
+
+def _optimizer(job: Job) -> list[Part]:
+    """Gradients and AdamW. ZeRO-2 shares out fp32 master weights and both moments (12 bytes a weight) and gradients."""
+    if job.zero == 2:
+        shard = job.trained / job.trainers
+        bucket = min(2 * BUCKET, job.trained) * job.element  # two of them: communication overlaps the backward
+        return [
+            Part("gradients (shard)", shard * job.element),
+            Part("optimizer (shard)", shard * 12),
+            Part("gradient buckets", float(bucket), "update"),
+        ]
+    copies = 2 if job.trainers > 1 else 1  # DDP's buckets are a second copy
+    return [
+        Part("gradients", float(copies * job.trained * job.element)),
+        Part("optimizer", float(2 * job.trained * job.element)),
+    ]
+
+
+def logits_bytes(job: Job) -> float:
+    """Memory of the LM head's outputs in a micro-batch, for the longest completions.
+
+    Whole: all logits in the weights' type, and again for their gradient. Fused: a tile of them, and the fp32 gradients
+    of the head's weights and inputs, which TRL 1.16 holds until they are rounded.
+    """
+    tokens = job.micro * job.completion_cap
+    if not job.fused_head:
+        return 2.0 * tokens * job.shape.vocab * job.element
+    tile = min(HEAD_TILE, tokens * job.shape.vocab) * job.element
+    weights = job.shape.head * (4 + job.element) if job.full else 0
+    return float(tile + weights + tokens * job.shape.hidden * (4 + job.element))
+
+
+def peak(parts: list[Part]) -> float:
+    """Bytes in use at the worst moment: what is always held, and the larger of the two phases."""
+    held = {phase: sum(p.bytes for p in parts if p.phase == phase) for phase in ("always", "update", "generation")}
+    return held["always"] + max(held["update"], held["generation"])
+
+
+def fits(job: Job) -> bool | None:
+    """Whether the job fits on its GPUs, vLLM's cache for one whole sequence included; None for an unknown GPU."""
+    if job.gpu.memory is None:
+        return None
+    there = engine_of(job)
+    if there is not None and there.kv_tokens < job.window:
+        return False  # vLLM refuses to start when one sequence of the longest length does not fit
+    room = job.gpu.memory * GIB
+    return peak(trainer_parts(job)) <= room and peak(generator_parts(job)) <= room
+
+
+def largest(job: Job) -> tuple[int, int]:
+    """The largest micro-batch at the recipe's length, and the longest completion at the recipe's micro-batch.
+
+    0 when not even one sequence, or one token, fits.
+    """
+
+    def longer(tokens: int) -> Job:
+        return replace(job, completion_cap=tokens, window=max(job.window, job.prompt_cap + tokens))
+
+    return _largest(lambda n: replace(job, micro=n), 4096), _largest(longer, 1_000_000)
+
+
+def _largest(make: Callable[[int], Job], limit: int) -> int:
+    low, high = 0, limit
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(make(middle)) else (low, middle - 1)
+    return low
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """Bytes. checkpoint: one of them. run: the volume of runs/ at its fullest. cache: models that are fetched."""
+
+    checkpoint: float
+    run: float
+    cache: float
+
+
+def disk(job: Job) -> Disk:
+    """A ZeRO-2 checkpoint holds fp32 weights and moments (12), DeepSpeed's copy of the weights and the safetensors.
+
+    The fullest moment: those kept at the end, and one more that is being written before an old one goes. With
+    `training.old_weights_only` all but the newest `keep_last` of them are weights alone.
+    """
+    weights = job.trained * job.element
+    checkpoint = float(job.trained * 12 + 2 * weights if job.zero == 2 else 3 * weights)
+    saved = {*range(job.save_steps, job.steps + 1, job.save_steps), job.steps}
+    newest = set(sorted(saved)[-job.keep_last :])
+    older = {step for step in saved - newest if job.keep_every and step % job.keep_every == 0}
+    records = job.steps * 64e3  # metrics, and eight completions a step in parquet
+    whole = (len(newest) + 1) * checkpoint + len(older) * (weights if job.old_weights_only else checkpoint)
+    return Disk(checkpoint, whole + records, float(job.shape.parameters * job.element))
+
+
+def host_bytes(job: Job) -> float:
+    """RAM of the node: each process about 6 GiB of libraries and pinned buffers and once the weights while loading; the
+    server likewise; the judges at their limit; 4 GiB for the data and the launcher."""
+    processes = job.trainers + (1 if job.layout == "split" else 0)
+    each = 6 * GIB if job.gpu.memory is not None else 1 * GIB  # without CUDA's libraries
+    weights = job.shape.parameters * job.element
+    return processes * (each + weights) + job.judges * job.judge_gib * GIB + (4 if job.gpu.memory else 1) * GIB

@@ -1,0 +1,246 @@
+"""`openrs plan`: what a recipe takes on given GPUs: memory, seconds, hours, dollars, disk. Never imports torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from openrs.config.schema import Recipe
+from openrs.errors import Refusal
+from openrs.planner import gpus as known_gpus
+from openrs.planner.fit import fit
+from openrs.planner.memory import (
+    GIB,
+    Disk,
+    Part,
+    disk,
+    engine_of,
+    fits,
+    generator_parts,
+    host_bytes,
+    largest,
+    peak,
+    trainer_parts,
+)
+from openrs.planner.times import ASSUMED, Assumptions, step_seconds, tokens_of, useful_flops
+from openrs.planner.workload import Job, as_the_authors_ran, job_of
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Bytes, seconds, hours and US dollars; None where the GPU's figures, or its price, are unknown.
+
+    fits: on the GPUs. largest: (micro-batch at the recipe's length, completion tokens at the recipe's micro-batch).
+    """
+
+    title: str
+    job: Job
+    assumed: Assumptions
+    trainer: list[Part]
+    generator: list[Part]
+    fits: bool | None
+    largest: tuple[int, int] | None
+    seconds: dict[str, float] | None
+    flops: float
+    hours: float | None
+    price: float | None
+    disk: Disk
+    host: float
+    notes: list[str]
+
+    @property
+    def step(self) -> float | None:
+        return sum(self.seconds.values()) if self.seconds is not None else None
+
+    @property
+    def dollars(self) -> float | None:
+        if self.hours is None or self.price is None:
+            return None
+        return self.hours * self.job.gpus * self.price
+
+    def to_dict(self) -> dict[str, Any]:
+        """For --json: the same figures with their units in the names."""
+        room = None if self.job.gpu.memory is None else self.job.gpu.memory * GIB
+        return {
+            "recipe": self.title,
+            "gpu": self.job.gpu.name,
+            "gpus": self.job.gpus,
+            "layout": self.job.layout,
+            "parameters": self.job.shape.parameters,
+            "kv_bytes_per_token": self.job.shape.kv_bytes(self.job.element),
+            "completions_per_step": self.job.completions,
+            "generation_calls_per_step": self.job.calls,
+            "memory_bytes": {part.name: round(part.bytes) for part in self.trainer},
+            "memory_bytes_peak": round(peak(self.trainer)),
+            "memory_bytes_generator": {part.name: round(part.bytes) for part in self.generator},
+            "memory_bytes_gpu": None if room is None else round(room),
+            "fits": self.fits,
+            "largest_micro_batch": self.largest[0] if self.largest else None,
+            "longest_completion_tokens": self.largest[1] if self.largest else None,
+            "step_seconds": self.seconds,
+            "step_flops": self.flops,
+            "steps": self.job.steps,
+            "hours": self.hours,
+            "price_per_gpu_hour_usd": self.price,
+            "usd": self.dollars,
+            "checkpoint_bytes": round(self.disk.checkpoint),
+            "run_bytes": round(self.disk.run),
+            "cache_bytes": round(self.disk.cache),
+            "host_bytes": round(self.host),
+            "notes": self.notes,
+        }
+
+
+def plan(
+    recipe: Recipe,
+    *,
+    gpu: str | None = None,
+    gpus: int | None = None,
+    layout: str | None = None,
+    price: float | None = None,
+    node_memory: float | None = None,
+    assumed: Assumptions = ASSUMED,
+    measured: bool = False,
+) -> Plan:
+    """What the recipe takes; arguments that are None come from the recipe.
+
+    node_memory: GiB of RAM in the node, to compare with. measured: the assumptions are a run's own (`--from`), so that
+    times are given for a CPU too. Raises Refusal for GPUs that cannot share out the step as the recipe has it.
+    """
+    card = known_gpus.find(gpu if gpu is not None else recipe.hardware.gpu)
+    if price is None:
+        price = recipe.hardware.price_per_gpu_hour if gpu is None else card.price
+        price = card.price if price is None else price
+    if price is not None and not 0 <= price < float("inf"):
+        raise Refusal(f"a price of {price:g} dollars makes no sense", mend="e.g. --price 0.44")
+    return plan_job(recipe.title, job_of(recipe, card, gpus, layout), price, node_memory, assumed, measured=measured)
+
+
+def plan_job(
+    title: str,
+    job: Job,
+    price: float | None,
+    node_memory: float | None = None,
+    assumed: Assumptions = ASSUMED,
+    *,
+    measured: bool = False,
+) -> Plan:
+    seconds = step_seconds(job, assumed) if measured or not job.gpu.measured_only else None
+    hours = (job.steps * sum(seconds.values()) + assumed.startup) / 3600 if seconds is not None else None
+    return Plan(
+        title=title,
+        job=job,
+        assumed=assumed,
+        trainer=trainer_parts(job),
+        generator=generator_parts(job),
+        fits=fits(job),
+        largest=largest(job) if job.gpu.memory is not None else None,
+        seconds=seconds,
+        flops=useful_flops(job, assumed),
+        hours=hours,
+        price=price,
+        disk=disk(job),
+        host=host_bytes(job),
+        notes=_notes(job, price, node_memory, assumed),
+    )
+
+
+def _notes(job: Job, price: float | None, node_memory: float | None, assumed: Assumptions) -> list[str]:
+    notes = []
+    if job.gpu.measured_only:
+        notes.append("no GPU: how fast this CPU is only a run on it can say (--from RUN)")
+    elif job.gpu.memory is None:
+        names = ", ".join(known_gpus.known())
+        notes.append(f"{job.gpu.name} is not in the table, so nothing is said of fit and time; known are {names}")
+    elif price is None:
+        notes.append(f"no price is known for {job.gpu.name}: give --price")
+    engine = engine_of(job)
+    if engine is not None:
+        if engine.kv_tokens < job.window:
+            notes.append(
+                f"vLLM would not start: its cache holds {engine.kv_tokens:,} tokens, one sequence may have"
+                f" {job.window:,}; raise grpo.vllm_gpu_memory_utilization or lower grpo.vllm_max_model_length"
+            )
+        else:
+            needed = job.completions // job.calls // job.generators * round(sum(tokens_of(job, assumed)))
+            if engine.kv_tokens < needed:
+                notes.append(
+                    f"vLLM's cache holds {engine.kv_tokens:,} tokens, the batch wants about {needed:,}:"
+                    " it generates in waves, which costs time"
+                )
+    need = host_bytes(job)
+    if node_memory is not None and node_memory * GIB < need:
+        notes.append(
+            f"the node's RAM of {node_memory:g} GiB is less than the {need / GIB:.0f} GiB that"
+            f" {job.trainers} processes and {job.judges} judges may use"
+        )
+    return notes
+
+
+# Compared in `openrs plan`: from the paper's to what is rented today.
+COMPARED = ("A40", "A6000", "L40S", "A100-40", "A100-80", "H100", "H200", "RTX-4090", "RTX-5090")
+
+
+def other_gpus(recipe: Recipe, mine: Plan) -> list[Plan]:
+    """The same recipe on as many GPUs of other kinds, each with its listed price; its own kind first, as planned."""
+    rows = [mine]
+    for name in COMPARED:
+        card = known_gpus.known()[name]
+        if card != mine.job.gpu:
+            job = job_of(recipe, card, mine.job.gpus, mine.job.layout)
+            rows.append(plan_job(name, job, card.price, None, mine.assumed))
+    return rows
+
+
+def other_layouts(recipe: Recipe, mine: Plan) -> list[tuple[str, Plan]]:
+    """The same kind of GPU in other numbers and layouts that keep the step's completions and micro-batches.
+
+    Last the authors' own way: one GPU generates, in as many calls as there are micro-steps, while the others wait.
+    """
+    job = mine.job
+    layouts = [("colocate", job.gpus), ("split", job.gpus)]
+    layouts += [("colocate", n) for n in (1, 2, 3, 4, 6, 8, 12) if n != job.gpus]
+    rows: list[tuple[str, Plan]] = []
+
+    def add(name: str, layout: str, gpus: int, *, authors: bool = False) -> None:
+        try:
+            other = job_of(recipe, job.gpu, gpus, layout)
+        except Refusal:
+            return  # these cannot share out the step without changing its gradient
+        if authors:
+            other = as_the_authors_ran(other)
+        rows.append((name, plan_job(mine.title, other, mine.price, None, mine.assumed)))
+
+    for layout, gpus in layouts:
+        if gpus >= (2 if layout == "split" else 1):
+            calls = "" if layout == "colocate" else f" ({gpus - 1} train, 1 generates)"
+            add(f"{layout} on {gpus}{calls}", layout, gpus)
+    if job.gpus > 1:
+        add(f"split on {job.gpus}, as the authors ran it", "split", job.gpus, authors=True)
+    return rows
+
+
+def enough(recipe: Recipe, job: Job) -> int | None:
+    """The smallest number of the job's GPUs, above its own, on which it fits with settings that keep the gradient."""
+    for gpus in range(job.gpus + 1, 17):
+        try:
+            if fit(job_of(recipe, job.gpu, gpus, job.layout)).found:
+                return gpus
+        except Refusal:
+            continue
+    return None
+
+
+def parse_assumptions(given: Sequence[str], base: Assumptions = ASSUMED) -> Assumptions:
+    """`--assume NAME=NUMBER`, again for more, laid over `base`. Raises Refusal for a name or number there is not."""
+    values: dict[str, float] = {}
+    for text in given:
+        name, _, number = text.partition("=")
+        if name not in Assumptions.__slots__:
+            raise Refusal(f"--assume {text}: there is no assumption {name}", mend=", ".join(Assumptions.__slots__))
+        try:
+            values[name] = float(number)
+        except ValueError:
+            raise Refusal(f"--assume {text}: {number!r} is no number", mend="e.g. --assume train_flops=0.4") from None
+        if not 0 < values[name] < float("inf"):
+            raise Refusal(f"--assume {text}: must be above 0")
+    return replace(base, **values)

@@ -1,0 +1,203 @@
+"""A plan as a person reads it: plain columns, no colours, 100 characters wide."""
+
+import textwrap
+from collections.abc import Sequence
+from json import dumps
+
+from openrs.config.schema import Recipe
+from openrs.planner.calibrate import learn, summary
+from openrs.planner.fit import Fit
+from openrs.planner.fit import fit as find_fit
+from openrs.planner.gpus import find
+from openrs.planner.memory import GIB, peak
+from openrs.planner.plan import Plan, enough, other_gpus, other_layouts, parse_assumptions, plan, plan_job
+from openrs.planner.times import ASSUMED, PARTS, described, tokens_of
+
+WIDTH = 100
+
+
+def answer(
+    recipe: Recipe,
+    *,
+    gpu: str | None,
+    gpus: int | None,
+    layout: str | None,
+    price: float | None,
+    node_memory: float | None,
+    assume: Sequence[str],
+    run: str | None,
+    fit: bool,
+    json: bool,
+) -> str:
+    """What `openrs plan` prints. Raises Refusal for GPUs, assumptions or a run that cannot be planned with."""
+    card = find(gpu if gpu is not None else recipe.hardware.gpu)
+    learned = learn(run) if run is not None else None
+    assumed = parse_assumptions(assume, learned.on(card, recipe.data.source) if learned is not None else ASSUMED)
+    measured = learned is not None and learned.gpu.measured_only == card.measured_only
+    mine = plan(
+        recipe, gpu=gpu, gpus=gpus, layout=layout, price=price, node_memory=node_memory, assumed=assumed,
+        measured=measured,
+    )  # fmt: skip
+    if fit:
+        found = find_fit(mine.job)
+        after = plan_job(mine.title, found.job, mine.price, node_memory, assumed, measured=measured)
+        if json:
+            return dumps({**after.to_dict(), "set": {c.setting: c.value for c in found.changes}}, indent=1) + "\n"
+        more = None if found.found else enough(recipe, mine.job)
+        return "\n".join(head(mine)) + "\n\n" + memory(mine) + "\n\n" + fitted(found, mine, after, more)
+    if json:
+        return dumps(mine.to_dict(), indent=1) + "\n"
+    others = [] if card.measured_only else other_gpus(recipe, mine)
+    layouts = [] if card.measured_only else other_layouts(recipe, mine)
+    return render(mine, others, layouts, summary(learned, card, recipe.data.source) if learned is not None else [])
+
+
+def render(mine: Plan, others: Sequence[Plan], layouts: Sequence[tuple[str, Plan]], lines: Sequence[str]) -> str:
+    """The whole answer of `openrs plan`. lines: what was learned from a run, if one was named."""
+    blocks = [
+        "\n".join([*head(mine), *lines]),
+        memory(mine),
+        time(mine),
+        storage(mine),
+        table("the same recipe on other GPUs", [(other.job.gpu.name, other) for other in others]),
+        table("the same kind of GPU, other numbers and layouts (same completions a step, same gradient)", layouts),
+        assumptions(mine),
+        "formulas with units and sources: docs/planning.md",
+    ]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def head(plan: Plan) -> list[str]:
+    job = plan.job
+    where = f"{job.gpus} x {job.gpu.name}, {job.layout}" if job.gpus else "no GPU"
+    prompt, completion = tokens_of(job, plan.assumed)
+    share = (
+        f"on {where}: {count(job.trainers, 'training process', 'es')}, {job.completions} completions a step"
+        f" ({job.completions // job.group} prompts x {job.group}), {count(job.calls, 'generation call')} a step,"
+        f" {job.steps} steps"
+    )
+    tokens = (
+        f"tokens: prompts of about {prompt:.0f} (at most {job.prompt_cap}), completions of about {completion:.0f}"
+        f" (at most {job.completion_cap})"
+    )
+    cache = f"{job.shape.kv_bytes(job.element):,} bytes of KV cache a token"
+    lines = [plan.title, share, f"model: {job.shape.parameters:,} parameters, {cache}", tokens]
+    return [wrapped(line, "  ") for line in lines] + [wrapped("note: " + note, "      ") for note in plan.notes]
+
+
+def count(number: int, thing: str, plural: str = "s") -> str:
+    return f"{number} {thing}{plural if number != 1 else ''}"
+
+
+def memory(plan: Plan) -> str:
+    """Memory of a training GPU by part, and of the generating one."""
+    job = plan.job
+    lines = [f"memory of {'a training GPU' if job.gpus else 'a process'}, at the longest prompt and completion"]
+    phases = {"always": "", "update": "while updating", "generation": "while generating"}
+    lines += [
+        f"  {part.name:26s} {amount(part.bytes):>10s}  {phases[part.phase]}".rstrip()
+        for part in plan.trainer
+        if part.bytes
+    ]
+    room = f" of {job.gpu.memory:.1f} GiB" if job.gpu.memory is not None else ""
+    lines.append(f"  {'at most':26s} {amount(peak(plan.trainer)):>10s}{room}")
+    if plan.generator:
+        parts = ", ".join(f"{part.name.removeprefix('vLLM ')} {amount(part.bytes)}" for part in plan.generator)
+        lines.append(f"  the generating GPU: {amount(peak(plan.generator))}{room} ({parts})")
+    if plan.fits is not None:
+        lines.append("  it fits" if plan.fits else "  IT DOES NOT FIT: see --fit")
+    if plan.largest is not None:
+        micro, longest = plan.largest
+        lines.append(
+            f"  largest that fits: micro-batch {micro} at {job.completion_cap} tokens, or {longest:,} tokens at"
+            f" micro-batch {job.micro}"
+        )
+    return "\n".join(lines)
+
+
+def time(plan: Plan) -> str:
+    if plan.seconds is None or plan.step is None or plan.hours is None:
+        return "time: unknown"
+    lines = [f"time of a step ({plan.flops:.2g} FLOP without padding)"]
+    lines += [f"  {part:26s} {plan.seconds[part]:8.1f} s" for part in PARTS]
+    lines.append(f"  {'together':26s} {plan.step:8.1f} s")
+    money = f", ${plan.dollars:.2f} at ${plan.price:g} per GPU-hour" if plan.dollars else ""
+    lines.append(f"  {plan.job.steps} steps: {hours(plan.hours)}{money}")
+    return "\n".join(lines)
+
+
+def storage(plan: Plan) -> str:
+    return (
+        f"disk: {amount(plan.disk.run)} for the run at its fullest (a checkpoint is {amount(plan.disk.checkpoint)}),"
+        f" {amount(plan.disk.cache)} of cache for the model\nRAM of the node: up to {amount(plan.host)}"
+    )
+
+
+def table(title: str, rows: Sequence[tuple[str, Plan]]) -> str:
+    if len(rows) < 2:
+        return ""
+    width = max(len(name) for name, _ in rows) + 2
+    names = ((6, "fits"), (8, "GiB"), (7, "of"), (9, "gen. s"), (10, "update s"), (9, "step s"), (8, "hours"))
+    lines = [title, " " * (2 + width) + "".join(f"{name:>{n}s}" for n, name in (*names, (9, "$/GPU-h"), (9, "$")))]
+    for name, row in rows:
+        yes = {True: "yes", False: "no", None: "?"}[row.fits]
+        used = max(peak(row.trainer), peak(row.generator)) / GIB
+        parts = row.seconds or {}
+        cells = [
+            _cell(used, 8, 1), _cell(row.job.gpu.memory, 7, 1), _cell(parts.get("generation"), 9, 1),
+            _cell(parts.get("update"), 10, 1), _cell(row.step, 9, 1), _cell(row.hours, 8, 1),
+            _cell(row.price, 9, 2), _cell(row.dollars, 9, 2),
+        ]  # fmt: skip
+        lines.append(f"  {name:{width}s}{yes:>6s}{''.join(cells)}")
+    return "\n".join(lines)
+
+
+def assumptions(plan: Plan) -> str:
+    lines = ["assumed (change with --assume NAME=NUMBER, or learn from a run with --from RUN)"]
+    for name, value, reason in described(plan.assumed):
+        usual = getattr(ASSUMED, name)
+        given = f"{value:.3g}" if value == usual else f"{value:.3g} instead of {usual:.3g}"
+        lines.append(wrapped(f"  {name} {given}: {reason}", "      "))
+    return "\n".join(lines)
+
+
+def fitted(found: Fit, before: Plan, after: Plan, more: int | None) -> str:
+    """What `--fit` proposes. more: how many of these GPUs it would take, where nothing else helps."""
+    if before.fits:
+        return "it fits as it is: nothing to change\n"
+    lines = []
+    if found.found:
+        lines.append("it fits with these settings; the completions of a step and the gradient stay:")
+        lines += [wrapped(f"  --set {c.setting}={c.value}  # {c.why}", "      ") for c in found.changes]
+        lines.append(f"  then at most {amount(peak(after.trainer))} of {after.job.gpu.memory:.1f} GiB")
+        if after.step is not None and after.hours is not None:
+            money = f", ${after.dollars:.2f}" if after.dollars else ""
+            lines.append(f"  a step takes {after.step:.1f} s, {after.job.steps} steps {hours(after.hours)}{money}")
+    else:
+        lines.append("no settings were found under which it fits and the gradient stays")
+        if more is not None:
+            lines.append(f"  it takes {more} x {before.job.gpu.name}: openrs plan ... --gpus {more} --fit")
+        lines.append(
+            "  or GPUs with more memory, or adapters instead of all weights (model.lora), which is another training"
+        )
+    return "\n".join([*lines, *(wrapped("note: " + note, "      ") for note in found.notes)]) + "\n"
+
+
+def wrapped(text: str, indent: str) -> str:
+    return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
+def amount(size: float) -> str:
+    """Bytes in the unit that suits: 23.4 GiB, 1.2 MiB."""
+    for unit, name in ((GIB, "GiB"), (2**20, "MiB")):
+        if size >= unit / 10:
+            return f"{size / unit:.1f} {name}"
+    return f"{size / 1024:.1f} KiB"
+
+
+def hours(value: float) -> str:
+    return f"{value:.1f} h" if value >= 1 else f"{value * 60:.0f} min"
+
+
+def _cell(value: float | None, width: int, digits: int) -> str:
+    return f"{'-':>{width}s}" if value is None else f"{value:>{width}.{digits}f}"

@@ -1,0 +1,136 @@
+"""Seconds of a step, part by part, and the assumptions they rest on. Formulas and their sources: docs/planning.md."""
+
+import math
+from dataclasses import dataclass, fields
+
+from openrs.planner.memory import disk, engine_of
+from openrs.planner.workload import Job
+
+REASONS = {
+    "decode_bandwidth": "share of the memory's speed that decoding reaches; with decode_overhead it gives the authors'"
+    " evaluation times on an A40 (five runs of 379 to 541 s on AIME24 and AMC23) within 16 %",
+    "decode_overhead": "seconds of scheduler, sampling and launches per decoded token; from the same logs (vLLM 0.7.2)",
+    "layer_overhead": "seconds per layer and decoded token where transformers generates: launches, not arithmetic",
+    "prefill_flops": "share of peak for prompts and for large decode batches: large matrix products alone",
+    "train_flops": "share of peak in forward and backward with padding: transformers without compiled kernels on 1.5B,"
+    " checkpointing counted as work; what is left of the authors' 172.8 s after decoding asks for 0.3 to 0.4",
+    "link": "share of the link's one-way speed in an all-reduce; over PCIe without P2P NCCL goes through host memory",
+    "sync": "times a plain copy of the weights that handing them to vLLM takes: TRL sends them one by one",
+    "reward_seconds": "seconds to judge one completion in one process: math-verify 0.5.2, 12,000 characters, measured",
+    "length": "mean completion as a share of the cap: 2,800 of 3,584 tokens at the start of exp2 and exp3 (paper)",
+    "prompt": "mean prompt in tokens: DeepScaleR's 40,315 problems with the training prompt, measured",
+    "disk": "bytes a second of a rented NVMe volume, written and fsynced",
+    "startup": "seconds to load libraries, weights and vLLM: 155 to 167 in the authors' logs, and compilation",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Assumptions:
+    """What the planner takes for granted; REASONS says why. Shares are of the data sheet's figure."""
+
+    decode_bandwidth: float = 0.80
+    decode_overhead: float = 2.8e-3
+    layer_overhead: float = 1.0e-3
+    prefill_flops: float = 0.50
+    train_flops: float = 0.35
+    link: float = 0.30
+    sync: float = 2.0
+    reward_seconds: float = 0.02
+    length: float = 0.78
+    prompt: float = 187.0
+    disk: float = 0.5e9
+    startup: float = 180.0
+
+
+ASSUMED = Assumptions()
+PARTS = ("generation", "reward", "update", "sync", "checkpoint")
+"""Parts of a step, as metrics.jsonl names them (time/generation ...)."""
+
+
+def tokens_of(job: Job, assumed: Assumptions) -> tuple[float, float]:
+    """Mean prompt and mean completion in tokens."""
+    return min(assumed.prompt, float(job.prompt_cap)), assumed.length * job.completion_cap
+
+
+def useful_flops(job: Job, assumed: Assumptions = ASSUMED) -> float:
+    """FLOPs of one optimizer step over all GPUs without padding (the paper's 3.6e15)."""
+    prompt, completion = tokens_of(job, assumed)
+    return job.completions * _sequence_flops(job, prompt + completion, (prompt + completion) / 2, completion)
+
+
+def padded_flops(job: Job, assumed: Assumptions = ASSUMED) -> float:
+    """FLOPs that the GPUs really do: every sequence as long as the longest, which is taken to reach the cap."""
+    prompt, completion = tokens_of(job, assumed)
+    length = prompt + job.completion_cap
+    return job.completions * _sequence_flops(job, length, length / 2 if job.flash else length, completion)
+
+
+def _sequence_flops(job: Job, length: float, context: float, head_tokens: float) -> float:
+    return job.shape.training_flops(
+        length, context, head_tokens, checkpointing=job.checkpointing, reference=job.reference, fused=job.fused_head
+    )
+
+
+def step_seconds(job: Job, assumed: Assumptions = ASSUMED) -> dict[str, float] | None:
+    """Seconds of one optimizer step by part (PARTS), or None for a GPU whose figures are unknown."""
+    gpu = job.gpu
+    if gpu.bandwidth is None or gpu.tflops is None or gpu.link is None:
+        return None
+    weights = job.shape.parameters * job.element
+    link = gpu.link * 1e9 * assumed.link
+    if not job.vllm:
+        sync = 0.0
+    elif job.layout == "split":
+        sync = weights / link
+    else:  # read and written once more inside the GPU
+        sync = 2 * weights / (gpu.bandwidth * 1e9 * assumed.decode_bandwidth)
+    return {
+        "generation": generation_seconds(job, assumed),
+        "reward": job.completions * assumed.reward_seconds / job.judges,
+        "update": padded_flops(job, assumed) / (job.trainers * gpu.tflops * 1e12 * assumed.train_flops)
+        + exchanged_bytes(job) / link,
+        "sync": sync * assumed.sync,
+        "checkpoint": disk(job).checkpoint / assumed.disk / job.save_steps,
+    }
+
+
+def generation_seconds(job: Job, assumed: Assumptions = ASSUMED) -> float:
+    """Seconds of all generation calls of a step on the slowest generator.
+
+    A call lasts as many decoding steps as its longest completion, taken to reach the cap. A step reads all weights but
+    the embedding once, and the KV cache of what is there so far; many sequences at once make it bound by FLOPs.
+    The mean square of the lengths is taken halfway between equal lengths (m^2) and all-or-nothing ones (m x cap).
+    """
+    gpu, shape = job.gpu, job.shape
+    assert gpu.bandwidth is not None
+    assert gpu.tflops is not None
+    prompt, completion = tokens_of(job, assumed)
+    bandwidth, flops = gpu.bandwidth * 1e9 * assumed.decode_bandwidth, gpu.tflops * 1e12 * assumed.prefill_flops
+    sequences = math.ceil(job.completions / job.calls / job.generators)
+    there = engine_of(job)
+    at_once = sequences
+    if there is not None:
+        at_once = max(1, min(sequences, int(there.kv_tokens // (prompt + completion))))
+    overhead = assumed.decode_overhead if job.vllm else assumed.layer_overhead * shape.layers
+    one = overhead + max(shape.read_per_token * job.element / bandwidth, 2 * shape.read_per_token * at_once / flops)
+    waves = math.ceil(sequences / at_once)
+    square = completion * (completion + job.completion_cap) / 2
+    cache = sequences * (prompt * completion + square / 2) * shape.kv_bytes(job.element) / bandwidth
+    prefill = sequences * (shape.layer_flops(prompt, prompt / 2) + shape.head_flops(1)) / flops
+    return job.calls * (waves * job.completion_cap * one + cache + prefill)
+
+
+def exchanged_bytes(job: Job) -> float:
+    """Bytes of gradients and weights that one GPU sends in a step.
+
+    ZeRO-2 scatters after every micro-batch and gathers weights once; plain data parallelism reduces once a step.
+    """
+    whole, share = job.trained * job.element, (job.trainers - 1) / job.trainers
+    if job.zero == 2:
+        return whole * share * (job.accumulation + 1)
+    return 2 * whole * share
+
+
+def described(assumed: Assumptions) -> list[tuple[str, float, str]]:
+    """Name, value and reason of every assumption."""
+    return [(field.name, getattr(assumed, field.name), REASONS[field.name]) for field in fields(assumed)]

@@ -1,0 +1,1 @@
+"""What was measured: runs, evaluations, result files of others."""

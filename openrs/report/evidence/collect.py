@@ -1,0 +1,186 @@
+"""What a run directory holds, read without ever failing: what is missing, broken or left out is said in `notes`."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from openrs.report.evidence.evaluations import LONGEST_TEXT, Evaluated, Text, evaluation, evaluations
+from openrs.report.evidence.files import json_file, jsonl_rows, yaml_file
+from openrs.report.evidence.values import below, mapping, number, text, whole
+from openrs.run.directory import Run
+
+TEXTS = 36  # completions of the training kept for the page, from at most STEPS_WITH_TEXTS steps
+STEPS_WITH_TEXTS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """metrics.jsonl as columns. steps: strictly increasing. columns: name -> as many values, NaN where none is.
+
+    The column `prompts` counts the distinct problems of a step. alarms: step and monitor (openrs/training/monitors.py).
+    """
+
+    steps: list[int]
+    columns: dict[str, list[float]]
+    alarms: list[tuple[int, str]] = field(default_factory=list)
+
+    def has(self, name: str) -> bool:
+        return any(not math.isnan(value) for value in self.columns.get(name, ()))
+
+    def between(self, name: str, first: int, last: int) -> list[float]:
+        """The known values of the steps from `first` to `last`, both included."""
+        values = zip(self.steps, self.columns.get(name, ()), strict=False)
+        return [value for step, value in values if first <= step <= last and not math.isnan(value)]
+
+
+@dataclass(slots=True)
+class RunData:
+    """Everything the report knows of one run. notes: what is missing or broken, in words, in the order found."""
+
+    name: str
+    path: Path
+    manifest: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    metrics: Metrics = field(default_factory=lambda: Metrics([], {}))
+    evaluations: list[Evaluated] = field(default_factory=list)
+    texts: list[Text] = field(default_factory=list)
+    checkpoints: list[int] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def experiment(self) -> str | None:
+        """exp1, exp2 or exp3 when the recipe says that it is one of the paper's."""
+        found = below(self.recipe, "paper", "experiment")
+        return found if isinstance(found, str) else None
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of the training."""
+        found = whole(below(self.manifest, "seeds", "training"))
+        return whole(below(self.recipe, "grpo", "seed")) if found is None else found
+
+    @property
+    def attempts(self) -> list[dict[str, Any]]:
+        """The manifest's entries of every launch."""
+        found = self.manifest.get("attempts")
+        return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+    @property
+    def planned(self) -> int | None:
+        """Steps that the recipe asks for."""
+        stop = whole(below(self.recipe, "training", "stop_after"))
+        return stop or whole(below(self.recipe, "grpo", "max_steps"))
+
+    @property
+    def base(self) -> Evaluated | None:
+        return next((one for one in self.evaluations if one.step == 0), None)
+
+    @property
+    def later(self) -> list[Evaluated]:
+        """Evaluations of the run's own checkpoints, by step."""
+        return [one for one in self.evaluations if one.step]
+
+    @property
+    def final(self) -> Evaluated | None:
+        """The checkpoint that the recipe fixed before training: the paper's released step, else the last evaluated."""
+        step = whole(below(self.recipe, "paper", "released_step"))
+        scored = [one for one in self.later if one.scores]
+        return next((one for one in scored if one.step == step), scored[-1] if scored else None)
+
+
+def collect(run: Run) -> RunData:
+    """Read whatever part of a run directory is there, or one evaluation's folder. Raises nothing for contents."""
+    data = RunData(text(run.path.resolve().name, 120), run.path)
+    if any((run.path / name).is_file() for name in ("scores.json", "samples.jsonl")):
+        one = evaluation(run.path, data.notes)
+        data.evaluations = [one] if one is not None else []
+        return data
+    data.evaluations = evaluations(run.path / "eval", data.notes)
+    files = (run.manifest, run.recipe, run.metrics)
+    if data.evaluations and not any(path.is_file() for path in files):
+        data.notes.append("only evaluations are here: no training was recorded")
+        return data
+    data.notes += [f"{path.name} is missing" for path in files if not path.is_file()]
+    data.manifest = mapping(json_file(run.manifest, data.notes)) if run.manifest.is_file() else {}
+    data.recipe = mapping(yaml_file(run.recipe, data.notes)) if run.recipe.is_file() else {}
+    data.metrics = _metrics(run.metrics, data.notes) if run.metrics.is_file() else data.metrics
+    data.texts = _training_texts(run.completions, data.notes)
+    found = [re.fullmatch(r"step-(\d{1,12})", path.name) for path in run.checkpoints.glob("step-*")]
+    data.checkpoints = sorted(int(match[1]) for match in found if match)
+    return data
+
+
+def _metrics(path: Path, notes: list[str]) -> Metrics:
+    by_step: dict[int, dict[str, float]] = {}
+    names: dict[str, None] = {}
+    alarms: list[tuple[int, str]] = []
+    for row in jsonl_rows(path, notes):
+        step = whole(row.get("step"))
+        if step is None:
+            continue
+        values = {text(name, 100): found for name, value in row.items() if (found := number(value)) is not None}
+        if isinstance(row.get("problems"), list):
+            values["prompts"] = float(len(row["problems"]))
+        if isinstance(row.get("alarms"), list):
+            alarms += [(step, text(name, 60)) for name in row["alarms"]]
+        names |= dict.fromkeys(values)
+        by_step[step] = values
+    steps = sorted(by_step)
+    if not steps:
+        notes.append("metrics.jsonl has no step in it")
+    columns = {name: [by_step[step].get(name, math.nan) for step in steps] for name in names if name != "step"}
+    return Metrics(steps, columns, alarms)
+
+
+# --- completions of the training --------------------------------------------------------------------------------------
+
+
+def _training_texts(folder: Path, notes: list[str]) -> list[Text]:
+    """A few completions of each of a few saved steps, evenly spread from the first to the last."""
+    files = sorted(folder.glob("step-*.parquet"))
+    if not files:
+        notes.append("no completions of the training were saved")
+        return []
+    places = min(STEPS_WITH_TEXTS, len(files))
+    chosen = [files[round(i * (len(files) - 1) / max(1, places - 1))] for i in range(places)]
+    found: list[Text] = []
+    for path in chosen:
+        try:
+            found += _of_step(path, max(1, TEXTS // places))
+        except (OSError, ValueError) as error:  # pyarrow's errors for broken files are ValueErrors
+            notes.append(f"completions/{path.name} cannot be read: {text(str(error), 120)}")
+    return found
+
+
+def _of_step(path: Path, count: int) -> list[Text]:
+    from pyarrow.parquet import ParquetFile
+
+    with ParquetFile(path) as file:
+        batch = next(file.iter_batches(batch_size=count), None)
+    return [_training_text(path.stem, row) for row in batch.to_pylist()] if batch is not None else []
+
+
+def _training_text(step: str, row: Mapping[str, Any]) -> Text:
+    rewards = [(name.removeprefix("reward/"), number(row[name])) for name in row if name.startswith("reward/")]
+    facts = [(f"reward {text(name, 40)}", f"{value:.3g}") for name, value in rewards if value is not None]
+    advantage = number(row.get("advantage"))
+    return Text(
+        place=f"training, step {step.removeprefix('step-').lstrip('0') or 0}",
+        problem=text(row.get("id"), 120),
+        gold=text(row.get("gold"), 300),
+        prompt=text(row.get("prompt"), LONGEST_TEXT // 4),
+        completion=text(row.get("completion"), LONGEST_TEXT),
+        verdict=_verdict(row, dict(rewards)),
+        facts=(*facts, *([("advantage", f"{advantage:+.3f}")] if advantage is not None else [])),
+    )
+
+
+def _verdict(row: Mapping[str, Any], rewards: Mapping[str, float | None]) -> str:
+    """The judge's verdict, or what the reward that asks for a right answer says: both pay more than 0 only for one."""
+    if isinstance(row.get("verdict"), str):
+        return text(row["verdict"], 40)
+    paid = next((rewards[name] for name in ("accuracy", "cosine") if rewards.get(name) is not None), None)
+    return "not judged" if paid is None else "correct" if paid > 0 else "incorrect"

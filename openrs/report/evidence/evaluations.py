@@ -1,0 +1,308 @@
+"""Evaluations in a run directory (eval/<model>/), read without failing: scores, samples by problem, a few texts."""
+
+import random
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from openrs.evaluation.inputs import combined
+from openrs.report.evidence.files import json_file, jsonl_rows
+from openrs.report.evidence.reference import TABLE_BENCHMARKS
+from openrs.report.evidence.values import below, mapping, number, share, text, whole
+
+TEXTS = 24  # completions kept for the page, of each evaluation
+MOST = 10**6  # problems of a benchmark, samples of a problem
+LISTED = 200  # disagreements of a benchmark that are listed; scores.json has all
+LONGEST_TEXT = 12_000  # characters of a completion that are shown
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One judged sample of a problem, without its text. tokens: 0 when unknown; cut: it reached the cap."""
+
+    verdict: str
+    answer: str
+    tokens: int
+    cut: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """One completion to look at. Everything in it is model output: hostile until escaped."""
+
+    place: str
+    problem: str
+    gold: str
+    prompt: str
+    completion: str
+    verdict: str
+    facts: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SecondOpinion:
+    """What the strict judge says of the samples of a score. rows: (problem, sample, lighteval's verdict, strict)."""
+
+    accuracy: float
+    disagree: int
+    only_lighteval: int
+    only_strict: int
+    rows: tuple[tuple[str, int, str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One benchmark of one evaluation. accuracy: avg@k in [0, 1]. per_problem: id -> k zeros and ones; may be empty."""
+
+    benchmark: str
+    n: int
+    k: int
+    accuracy: float
+    stderr: float | None
+    interval: tuple[float, float] | None
+    interval_fixed: tuple[float, float] | None
+    pass_at_k: Mapping[str, float]
+    majority: float | None
+    truncated: int | None
+    mean_tokens: float | None
+    verdicts: Mapping[str, int]
+    per_problem: Mapping[str, list[int]]
+    strict: SecondOpinion | None = None
+    e_notation: int = 0
+    """References that lighteval misreads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """One model's evaluation: eval/<name>/. step: 0 for the base of a run, None when the model is of no run.
+
+    tokens: benchmark of the paper -> lighteval's hash over everything generated, when there is one sample a problem.
+    """
+
+    name: str
+    model: str
+    revision: str | None
+    step: int | None
+    protocol: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+    scores: Mapping[str, Score]
+    seconds: Mapping[str, float]
+    cells: Mapping[str, Mapping[str, list[Cell]]]
+    tokens: Mapping[str, str]
+    texts: tuple[Text, ...]
+    samples: int
+
+    @property
+    def label(self) -> str:
+        return "base" if self.step == 0 else f"step {self.step}" if self.step is not None else self.model
+
+    def inputs_of(self, benchmark: str) -> str:
+        """`verified`: every hash that was taken equals the authors'; `differs`; or `not proven`."""
+        checks, changes = (self.inputs.get(key) for key in ("checks", "changes"))
+        checks = [one for one in checks if below(one, "benchmark") == benchmark] if isinstance(checks, list) else []
+        states = [below(one, "state") for one in checks]
+        changed = isinstance(changes, list) and any(below(one, "benchmark") == benchmark for one in changes)
+        if "differs" in states or changed:
+            return "differs"
+        return "verified" if "equal" in states else "not proven"
+
+
+def comparable(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
+    """`same`, or the settings in which two protocols differ: then a difference of scores is not only the model's."""
+    keys = ("temperature", "top_p", "max_tokens", "engine", "bos")
+    return ", ".join(key for key in keys if a.get(key) != b.get(key)) or "same"
+
+
+def evaluations(folder: Path, notes: list[str]) -> list[Evaluated]:
+    """Every evaluation below eval/, the base first, then by step, then models of no run by name."""
+    found = [evaluation(path, notes) for path in sorted(folder.glob("*")) if path.is_dir()]
+    kept = [one for one in found if one is not None]
+    return sorted(kept, key=lambda one: (one.step is None, one.step or 0, one.name))
+
+
+def evaluation(folder: Path, notes: list[str]) -> Evaluated | None:
+    """The evaluation in a folder with scores.json, samples.jsonl or both; None when neither holds anything."""
+    where = f"eval/{folder.name}"
+    written = (folder / "scores.json").is_file()
+    tree = json_file(folder / "scores.json", []) if written else None
+    cells, tokens, texts, samples = _samples(folder, notes)
+    if written and not isinstance(tree, dict):
+        notes.append(f"{where}/scores.json is broken and is left out")
+    elif tree is None:
+        had = f"{samples:,} samples are there, but no scores" if samples else "it holds no samples and no scores"
+        notes.append(f"{where} is not finished: {had}")
+    scores = _scores(tree, where, notes)
+    notes += [f"{where}: {name} {said}" for name, score in scores.items() if (said := _against(score, cells.get(name)))]
+    if not scores and not samples:
+        return None
+    step, match = whole(below(tree, "model", "step")), re.fullmatch(r"step-(\d{1,12})", folder.name)
+    return Evaluated(
+        name=text(folder.name, 120),
+        model=text(below(tree, "model", "name") or folder.name, 120),
+        revision=text(below(tree, "model", "revision"), 60) or None,
+        step=step if step is not None else int(match[1]) if match else None,
+        protocol=mapping(tree, "protocol"),
+        inputs=mapping(tree, "inputs"),
+        scores=scores,
+        seconds={text(k, 40): found for k, v in mapping(tree, "seconds").items() if (found := number(v)) is not None},
+        cells=cells,
+        tokens=tokens,
+        texts=texts,
+        samples=samples,
+    )
+
+
+def _scores(tree: Any, where: str, notes: list[str]) -> dict[str, Score]:
+    scores = {}
+    for name, value in mapping(tree, "benchmarks").items():
+        score = _score(text(name, 60), value)
+        if score is None:
+            notes.append(f"{where}: {text(name, 40)} has no usable score")
+            continue
+        if score.per_problem and not _consistent(score):
+            notes.append(f"{where}: {score.benchmark}'s verdicts by problem don't give its score; they are left out")
+            score = replace(score, per_problem={})
+        scores[score.benchmark] = score
+    if isinstance(tree, dict) and not scores:
+        notes.append(f"{where}/scores.json has no score in it")
+    return scores
+
+
+def _score(name: str, tree: Any) -> Score | None:
+    accuracy, n = share(below(tree, "accuracy")), whole(below(tree, "n"))
+    k = whole(below(tree, "k")) or 1
+    if accuracy is None or n is None or not 1 <= n <= MOST or not 1 <= k <= MOST:
+        return None
+    per_problem = {
+        text(problem, 120): [int(mark) for mark in marks]
+        for problem, marks in mapping(tree, "per_problem").items()
+        if isinstance(marks, list) and marks and all(mark in (0, 1) for mark in marks)
+    }
+    return Score(
+        benchmark=name,
+        n=n,
+        k=k,
+        accuracy=accuracy,
+        stderr=number(below(tree, "stderr")),
+        interval=_interval(below(tree, "interval")),
+        interval_fixed=_interval(below(tree, "interval_fixed")),
+        pass_at_k={text(k, 8): found for k, v in mapping(tree, "pass_at_k").items() if (found := share(v)) is not None},
+        majority=share(below(tree, "majority")),
+        truncated=whole(below(tree, "truncated")),
+        mean_tokens=number(below(tree, "mean_tokens")),
+        verdicts={text(k, 40): found for k, v in mapping(tree, "verdicts").items() if (found := whole(v)) is not None},
+        per_problem=per_problem,
+        strict=_second(below(tree, "strict")),
+        e_notation=whole(below(tree, "references", "e-notation")) or 0,
+    )
+
+
+def _second(tree: Any) -> SecondOpinion | None:
+    accuracy, disagree = share(below(tree, "accuracy")), whole(below(tree, "disagree"))
+    if accuracy is None or disagree is None:
+        return None
+    listed = below(tree, "rows")
+    rows = [
+        (
+            text(below(row, "problem"), 120),
+            whole(below(row, "sample")) or 0,
+            text(below(row, "verdict"), 40),
+            text(below(row, "strict"), 40),
+        )
+        for row in (listed if isinstance(listed, list) else [])[:LISTED]
+    ]
+    only_lighteval, only_strict = (whole(below(tree, name)) or 0 for name in ("only_lighteval", "only_strict"))
+    return SecondOpinion(accuracy, disagree, only_lighteval, only_strict, tuple(rows))
+
+
+def _consistent(score: Score) -> bool:
+    """n problems, k samples each, whose mean is the score."""
+    rows = score.per_problem.values()
+    shares = [sum(marks) / len(marks) for marks in rows]
+    fits = len(rows) == score.n and all(len(marks) == score.k for marks in rows)
+    return fits and abs(sum(shares) / score.n - score.accuracy) < 1e-6
+
+
+def _against(score: Score, cells: Mapping[str, list[Cell]] | None) -> str:
+    """What is wrong between a score and the samples that it was made from; empty when nothing is, or none are there."""
+    samples = [cell for problem in (cells or {}).values() for cell in problem]
+    if not samples:
+        return ""
+    if len(samples) != score.n * score.k:
+        return f"has a score over {score.n * score.k:,} samples, but samples.jsonl has {len(samples):,}"
+    right = sum(cell.verdict == "correct" for cell in samples) / len(samples)
+    differs = abs(right - score.accuracy) > 1e-6
+    return f"scores {100 * score.accuracy:.2f}, but samples.jsonl gives {100 * right:.2f}" if differs else ""
+
+
+def _interval(value: Any) -> tuple[float, float] | None:
+    low, high = (share(end) for end in value) if isinstance(value, list) and len(value) == 2 else (None, None)
+    return (low, high) if low is not None and high is not None else None
+
+
+# --- samples ----------------------------------------------------------------------------------------------------------
+
+
+class _Kept:
+    """Texts drawn evenly at random from all that come by, with a fixed seed: the same report can be made again."""
+
+    def __init__(self) -> None:
+        self.texts: list[Text] = []
+        self.seen = 0
+        self._draw = random.Random(0)
+
+    def wants(self) -> int | None:
+        """Where the next text goes, or None when it is not kept."""
+        self.seen += 1
+        place = len(self.texts) if len(self.texts) < TEXTS else self._draw.randrange(self.seen)
+        return place if place < TEXTS else None
+
+
+def _samples(
+    folder: Path, notes: list[str]
+) -> tuple[dict[str, dict[str, list[Cell]]], dict[str, str], tuple[Text, ...], int]:
+    """Cells of every sample by benchmark and problem, hashes of the tokens, a few texts, the number of samples."""
+    cells: dict[str, dict[str, list[Cell]]] = {}
+    hashes: dict[str, list[str]] = {}
+    kept, done = _Kept(), set[tuple[str, str, Any]]()
+    for row in jsonl_rows(folder / "samples.jsonl", notes) if (folder / "samples.jsonl").is_file() else ():
+        benchmark, problem = text(row.get("benchmark"), 60), text(row.get("problem"), 120)
+        key = (benchmark, problem, whole(row.get("sample")))
+        if key in done:
+            continue
+        done.add(key)
+        cell = _cell(row)
+        cells.setdefault(benchmark, {}).setdefault(problem, []).append(cell)
+        hashes.setdefault(benchmark, []).append(text(row.get("tokens_hash"), 20))
+        place = kept.wants()
+        if place is not None:
+            kept.texts[place : place + 1] = [_text(folder.name, row, cell)]
+    once = {
+        benchmark: combined(hashes[benchmark])
+        for benchmark, problems in cells.items()
+        if benchmark in TABLE_BENCHMARKS  # only these have a log to compare with
+        and all(len(one) == 1 for one in problems.values())
+        and all(hashes[benchmark])
+    }
+    return cells, once, tuple(kept.texts), kept.seen
+
+
+def _cell(row: Mapping[str, Any]) -> Cell:
+    verdict = text(row.get("verdict"), 40) or "not judged"
+    return Cell(verdict, text(row.get("answer"), 60), whole(row.get("tokens")) or 0, row.get("finish") == "length")
+
+
+def _text(model: str, row: Mapping[str, Any], cell: Cell) -> Text:
+    facts = (("answer", cell.answer), ("tokens", f"{cell.tokens:,}"), ("ended", "at the cap" if cell.cut else "itself"))
+    names = (text(row.get("benchmark"), 60), text(row.get("problem"), 120), f"sample {text(row.get('sample'), 8)}")
+    return Text(
+        place=f"evaluation of {text(model, 80)}",
+        problem=", ".join(names),
+        gold="",
+        prompt="",
+        completion=text(row.get("text"), LONGEST_TEXT),
+        verdict=cell.verdict,
+        facts=facts,
+    )

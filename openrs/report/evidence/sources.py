@@ -1,0 +1,162 @@
+"""What a report is made from: runs, single evaluations, anybody's result files; and what they measured, in one list."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from openrs.errors import Refusal
+from openrs.report.evidence import reference
+from openrs.report.evidence.collect import RunData, collect
+from openrs.report.evidence.evaluations import MOST, Evaluated
+from openrs.report.evidence.lighteval_logs import Reading, Result, read
+from openrs.report.evidence.values import number
+from openrs.run.directory import Run, run_at
+
+# The paper's sampling (lighteval, one sample a problem). The seed is free.
+PAPER_SAMPLING = {"temperature": 0.6, "top_p": 0.95, "max_tokens": 32768}
+RUN_PARTS = ("recipe.yaml", "manifest.json", "metrics.jsonl", "eval", "scores.json", "samples.jsonl")
+Origin = Literal["released weights", "trained here", "authors' log", "a results file"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """runs: run directories and single evaluations. results: other people's result files, None when none were named."""
+
+    runs: tuple[RunData, ...] = ()
+    results: Reading | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One model's score on one benchmark, from one source, as evidence on the paper's claims.
+
+    name: as the source has it. model: the reference's name (base, Open-RS1 ... 3), None for another. rows: problem -> k
+    zeros and ones; empty when only the mean is known. tokens: lighteval's hash over everything generated. unfit: why it
+    can't count, or "".
+    """
+
+    source: str
+    origin: Origin
+    name: str
+    model: str | None
+    step: int | None
+    benchmark: str
+    n: int
+    k: int
+    accuracy: float
+    stderr: float | None
+    rows: Mapping[str, list[int]]
+    protocol: Mapping[str, Any]
+    inputs: str
+    tokens: str | None
+    unfit: str
+
+
+def gather(names: Sequence[str]) -> Sources:
+    """Read every RUN, folder and file named. Raises Refusal for a path that is not there or holds nothing of use."""
+    runs: list[RunData] = []
+    files: list[Path] = []
+    for name in names:
+        run = run_at(name)
+        path = Path(name) if Path(name).exists() and not run.path.is_dir() else run.path
+        if path.is_file():
+            files.append(path)
+        elif not path.is_dir():
+            raise Refusal(
+                f"there is no run and no file {path}",
+                mend="give names of folders in runs/, or paths of runs or results",
+            )
+        elif any((path / part).exists() for part in RUN_PARTS):
+            runs.append(collect(Run(path)))
+        elif any(path.rglob("results_*.json")):
+            files.append(path)
+        else:  # an empty or strange folder is reported on as what it is: a run of which nothing is there
+            runs.append(collect(Run(path)))
+    reading = read(files) if files else None
+    if reading is not None and not reading.results and not runs:
+        why = "; ".join(f"{one.path}: {one.reason}" for one in reading.broken[:3])
+        raise Refusal(f"no results could be read: {why}", mend="give lighteval's results_*.json, or folders of them")
+    return Sources(tuple(runs), reading)
+
+
+def measured(sources: Sources) -> list[Measured]:
+    """Every score that there is, with whose it is and why it can't count where it can't."""
+    found = [one for run in sources.runs for evaluated in run.evaluations for one in _of_run(run, evaluated)]
+    results = sources.results.results if sources.results else ()
+    return found + [one for result in results if (one := _of_file(result)) is not None]
+
+
+def _of_run(run: RunData, evaluated: Evaluated) -> list[Measured]:
+    model, origin = whose(run, evaluated)
+    return [
+        Measured(
+            source=f"{run.name}, {evaluated.label}",
+            origin=origin,
+            name=evaluated.model,
+            model=model,
+            step=evaluated.step,
+            benchmark=name,
+            n=score.n,
+            k=score.k,
+            accuracy=score.accuracy,
+            stderr=score.stderr,
+            rows=score.per_problem,
+            protocol=evaluated.protocol,
+            inputs=evaluated.inputs_of(name),
+            tokens=evaluated.tokens.get(name),
+            unfit=_unfit(name, score.n, evaluated.inputs_of(name), evaluated.protocol),
+        )
+        for name, score in evaluated.scores.items()
+    ]
+
+
+def whose(run: RunData, evaluated: Evaluated) -> tuple[str | None, Origin]:
+    """The reference's model behind an evaluation of a run: the base, a checkpoint trained here, or released weights."""
+    if evaluated.step == 0:
+        model = run.recipe.get("model")
+        name, revision = (model.get("name"), model.get("revision")) if isinstance(model, dict) else (None, None)
+        return reference.model_named(str(name or ""), str(revision or "")), "released weights"
+    if evaluated.step is not None:
+        return reference.released_from(run.experiment, evaluated.step), "trained here"
+    return reference.model_named(evaluated.model, evaluated.revision), "released weights"
+
+
+def _of_file(result: Result) -> Measured | None:
+    if result.score is None or result.n is None or result.k is None or max(result.n, result.k) > MOST:
+        return None
+    logged = reference.log_of(result.hash_cont_tokens)
+    inputs = result.inputs if result.inputs in ("verified", "differs") else "not proven"
+    return Measured(
+        source=Path(result.files[0]).parent.name + "/" + Path(result.files[0]).name,
+        origin="authors' log" if logged else "a results file",
+        name=result.model,
+        model=logged.model if logged else reference.model_named(result.model),
+        step=logged.step if logged else None,
+        benchmark=result.benchmark,
+        n=result.n,
+        k=result.k,
+        accuracy=result.score,
+        stderr=result.stderr,
+        rows={},
+        protocol={},
+        inputs=inputs,
+        tokens=result.hash_cont_tokens,
+        unfit="it is the authors' own log, no new measurement"
+        if logged
+        else _unfit(result.benchmark, result.n, inputs, {}),
+    )
+
+
+def _unfit(benchmark: str, n: int, inputs: str, protocol: Mapping[str, Any]) -> str:
+    problems = reference.tree()["problems"].get(benchmark)
+    if problems is not None and n != problems:
+        return f"it has {n} problems, the paper {problems}"
+    if inputs == "differs":
+        return "its inputs are not the paper's"
+    other = [f"{key} {protocol[key]}" for key in PAPER_SAMPLING if key in protocol and other_sampling(protocol, key)]
+    return f"its sampling is not the paper's: {', '.join(other)}" if other else ""
+
+
+def other_sampling(protocol: Mapping[str, Any], key: str) -> bool:
+    return number(protocol.get(key)) != PAPER_SAMPLING[key]

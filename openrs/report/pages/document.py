@@ -1,0 +1,238 @@
+"""report.json: every number of the report, once. The page and report.md show this tree (schema: docs/report.md)."""
+
+import math
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+from openrs import __version__
+from openrs.report.evidence.collect import Metrics, RunData
+from openrs.report.evidence.evaluations import Evaluated, Score
+from openrs.report.evidence.sources import Measured, Sources, measured
+from openrs.report.evidence.values import below, text, whole
+from openrs.report.pages.published import published
+from openrs.report.verdicts import claims as claim_room
+from openrs.report.verdicts.claims import Claim, Evidence, Verdict
+from openrs.report.verdicts.compare import comparison, over_training
+from openrs.report.verdicts.cost import Ledger, ledger
+from openrs.report.verdicts.judge import judge
+from openrs.report.verdicts.levels import levels
+from openrs.report.verdicts.selection import of_run as of_run_selection
+from openrs.run.files import now
+
+SCHEMA = 1
+ALARMS = 100  # of the monitors, the first ones
+
+# What a table of the training says: metrics.jsonl's names -> words.
+TRAINING = {
+    "reward": "reward",
+    "accuracy": "accuracy",
+    "completions/mean_length": "mean length (tokens)",
+    "completions/clipped_ratio": "share cut off at the cap",
+    "kl": "KL from the start",
+    "entropy": "entropy",
+    "frac_reward_zero_std": "groups without a signal",
+    "grad_norm": "gradient norm",
+    "time/step": "seconds per step",
+}
+
+
+def document(sources: Sources, price: float | None = None) -> dict[str, Any]:
+    """The tree of a report, of plain JSON values (no NaN). price: dollars per GPU-hour, over the recipe's."""
+    ledgers = [ledger(run, price) for run in sources.runs]
+    evidence = Evidence(measured(sources), sources.runs, ledgers)
+    judged = judge(evidence)
+    broken = sources.results.broken if sources.results else ()
+    many = len(sources.runs) > 1
+    said = [f"{run.name}: {note}" if many else note for run in sources.runs for note in run.notes]
+    said += [f"{text(one.path)}: {text(one.reason)}" for one in broken]
+    known = {claim.id for claim, _ in judged}
+    said += [
+        f"{run.name}: its recipe names a claim {one} that is none" for run in sources.runs for one in named(run, known)
+    ]
+    tree = {
+        "schema": SCHEMA,
+        "made": now(),
+        "openrs": __version__,
+        "title": title(sources),
+        "levels": levels(evidence, judged),
+        "verdicts": {word: sum(verdict.word == word for _, verdict in judged) for word in claim_room.WORDS},
+        "claims": [claim_room.as_json(claim, verdict) for claim, verdict in judged],
+        "runs": [of_run(run, book) for run, book in zip(sources.runs, ledgers, strict=True)],
+        "comparison": comparison(sources.runs),
+        "results": results(evidence, judged),
+        "published": published(),
+        "missing": list(dict.fromkeys(said)),
+    }
+    clean: dict[str, Any] = plain(tree)
+    return clean
+
+
+def named(run: RunData, known: set[str]) -> list[str]:
+    """Claims that the recipe names (paper.claims) and that there are not."""
+    found = below(run.recipe, "paper", "claims")
+    return [name for one in found if (name := text(one, 60)) not in known] if isinstance(found, list) else []
+
+
+def title(sources: Sources) -> str:
+    names = [run.name for run in sources.runs]
+    if names:
+        return " and ".join(names) if len(names) < 3 else f"{names[0]} and {len(names) - 1} more runs"
+    return "Other people's results" if sources.results else "The published figures"
+
+
+def of_run(run: RunData, book: Ledger | None) -> dict[str, Any]:
+    """One run: what it is, its scores, base against checkpoints, its training, its cost, its manifest."""
+    return {
+        "run": about(run),
+        "evaluations": [evaluation(one) for one in run.evaluations],
+        "differences": over_training(run),
+        "selection": of_run_selection(run),
+        "training": training(run.metrics),
+        "cost": book.as_json() if book else None,
+        "manifest": {key: value for key, value in run.manifest.items() if key != "attempts"},
+    }
+
+
+def about(run: RunData) -> dict[str, Any]:
+    """Which run this is and in which state its records are."""
+    last = run.attempts[-1] if run.attempts else {}
+    return {
+        "name": run.name,
+        "title": text(run.recipe.get("title")) or None,
+        "experiment": run.experiment,
+        "recipe_sha256": text(below(run.manifest, "recipe", "sha256"), 64) or None,
+        "rewards_mode": text(below(run.recipe, "rewards", "mode"), 20) or None,
+        "rewards": rewards(run),
+        "seed": run.seed,
+        "code": text(below(run.manifest, "openrs", "version"), 40) or None,
+        "commit": text(below(run.manifest, "openrs", "commit"), 40) or None,
+        "attempts": len(run.attempts),
+        "state": state(run),
+        "reason": text(last.get("reason"), 300) or None,
+        "steps": run.metrics.steps[-1] if run.metrics.steps else 0,
+        "steps_planned": run.planned,
+        "checkpoints": run.checkpoints,
+        "final_step": run.final.step if run.final else None,
+        "evaluated_by": text(below(run.recipe, "evaluation", "checkpoints"), 20) or None,
+    }
+
+
+def rewards(run: RunData) -> list[str]:
+    """Names of the reward functions, with weights."""
+    found = below(run.recipe, "rewards", "functions")
+    named = [one for one in found if below(one, "name")] if isinstance(found, list) else []
+    return [f"{text(one['name'], 60)} x {text(one.get('weight', 1.0), 10)}" for one in named]
+
+
+def state(run: RunData) -> str:
+    """In which state the run was left, as far as its manifest tells."""
+    if not run.attempts:
+        return "no training recorded" if not run.metrics.steps else "unknown"
+    code = whole(run.attempts[-1].get("exit_code"))
+    if code is not None:
+        return "done" if code == 0 else "stopped"
+    ready = run.planned is not None and run.metrics.steps and run.metrics.steps[-1] >= run.planned and run.final
+    return "trained and evaluated" if ready else "running, or killed"
+
+
+def evaluation(one: Evaluated) -> dict[str, Any]:
+    proven = below(one.inputs, "proven")
+    return {
+        "name": one.name,
+        "label": one.label,
+        "model": one.model,
+        "revision": one.revision,
+        "step": one.step,
+        "protocol": dict(one.protocol),
+        "inputs_proven": proven if isinstance(proven, bool) else None,
+        "samples": one.samples,
+        "seconds": dict(one.seconds),
+        "benchmarks": {name: {**score(value), "inputs": one.inputs_of(name)} for name, value in one.scores.items()},
+    }
+
+
+def score(value: Score) -> dict[str, Any]:
+    return {
+        "n": value.n,
+        "k": value.k,
+        "accuracy": value.accuracy,
+        "stderr": value.stderr,
+        "interval": list(value.interval) if value.interval else None,
+        "interval_fixed": list(value.interval_fixed) if value.interval_fixed else None,
+        "pass_at_k": dict(value.pass_at_k),
+        "majority": value.majority,
+        "truncated": value.truncated,
+        "mean_tokens": value.mean_tokens,
+        "verdicts": dict(Counter(value.verdicts).most_common()),
+        "strict": asdict(value.strict) if value.strict is not None else None,
+        "e_notation": value.e_notation,
+    }
+
+
+def training(metrics: Metrics) -> dict[str, Any]:
+    """First and last tenth of the steps (at least one step each), mean of each metric; the greatest KL and its step."""
+    steps = metrics.steps
+    window = max(1, len(steps) // 10)
+    rows: dict[str, Any] = {}
+    for name in [*TRAINING, *sorted(name for name in metrics.columns if name.startswith("rewards/"))]:
+        if metrics.has(name):
+            values = metrics.columns[name]
+            rows[name] = {"first": _known_mean(values[:window]), "last": _known_mean(values[-window:])}
+    kl = zip(metrics.columns.get("kl", []), steps, strict=False)
+    top = max((pair for pair in kl if not math.isnan(pair[0])), default=None)
+    return {
+        "steps": len(steps),
+        "first_step": steps[0] if steps else None,
+        "last_step": steps[-1] if steps else None,
+        "window": window if steps else 0,
+        "metrics": rows,
+        "kl_max": {"value": top[0], "step": top[1]} if top else None,
+        "alarms": [{"step": step, "monitor": name} for step, name in metrics.alarms[:ALARMS]],
+        "alarms_in_all": len(metrics.alarms),
+    }
+
+
+def results(evidence: Evidence, judged: list[tuple[Claim, Verdict]]) -> list[dict[str, Any]]:
+    """Scores from result files, beside what the paper printed."""
+    printed = {(claim.model, claim.benchmark): claim.published for claim, _ in judged if claim.kind == "score"}
+    return [_result(one, printed.get((one.model, one.benchmark))) for one in evidence.measured if _from_file(one)]
+
+
+def _from_file(one: Measured) -> bool:
+    return one.origin in ("authors' log", "a results file")
+
+
+def _result(one: Measured, printed: float | None) -> dict[str, Any]:
+    return {
+        "source": one.source,
+        "origin": one.origin,
+        "model": one.model,
+        "name": one.name,
+        "benchmark": one.benchmark,
+        "accuracy": one.accuracy,
+        "stderr": one.stderr,
+        "n": one.n,
+        "k": one.k,
+        "inputs": one.inputs,
+        "published": printed,
+        "as_printed": abs(100 * one.accuracy - printed) <= 0.05 + 1e-9 if printed is not None else None,
+    }
+
+
+def plain(value: Any, depth: int = 12) -> Any:
+    """JSON values without NaN, infinity, text that cannot be shown, or nesting deeper than `depth`."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, bool | int | float) or value is None:
+        return value
+    if depth and isinstance(value, dict):
+        return {text(name, 120): plain(one, depth - 1) for name, one in value.items()}
+    if depth and isinstance(value, list | tuple):
+        return [plain(one, depth - 1) for one in value]
+    return text(value if isinstance(value, str) else type(value).__name__, 2000)
+
+
+def _known_mean(values: list[float]) -> float | None:
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else None

@@ -1,0 +1,317 @@
+"""report.md: the same tree in plain Markdown, for terminals, model cards and pull requests."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from openrs.evaluation.scores import e_notation
+from openrs.report.evidence import reference
+from openrs.report.evidence.values import (
+    ABSENT,
+    dollars,
+    duration,
+    percent,
+    point_span,
+    points,
+    probability,
+    short,
+    span,
+)
+from openrs.report.pages import words
+
+_SPECIAL = re.compile(r"([\\`*_\[\]<>|#~])")
+
+DISAGREEMENTS = 20  # of a benchmark that are listed here
+
+
+def markdown(tree: dict[str, Any]) -> str:
+    """The whole report as Markdown; texts of strangers are escaped."""
+    return "\n".join(_lines(tree)) + "\n"
+
+
+def escaped(text: Any) -> str:
+    """Text in a cell or a line of Markdown: no markup, no HTML, no line break of its own."""
+    return _SPECIAL.sub(r"\\\1", " ".join(str(text).split()))
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: int = 1) -> Iterator[str]:
+    """A table of cells that are escaped already; columns from number `right` on are set flush right."""
+    yield f"| {' | '.join(head)} |"
+    yield "|" + "|".join(" --- " if i < right else " ---: " for i in range(len(head))) + "|"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+    yield ""
+
+
+def _lines(tree: dict[str, Any]) -> Iterator[str]:
+    yield f"# Report on {escaped(tree['title'])}"
+    yield ""
+    yield from (escaped(sentence) for sentence in words.headline(tree))
+    yield ""
+    yield from _levels(tree["levels"])
+    tested = any(claim["verdict"] != "not tested" for claim in tree["claims"])
+    if tested:
+        yield from _claims(tree)
+    for one in tree["runs"]:
+        yield from _run(one, several=len(tree["runs"]) > 1)
+    if tree["comparison"]:
+        yield from _comparison(tree["comparison"])
+    if tree["results"]:
+        yield from _results(tree["results"])
+    if not tested:
+        yield from _claims(tree)
+    yield from _published(tree["published"])
+    if tree["missing"]:
+        yield "## What is missing"
+        yield ""
+        yield from (f"- {escaped(note)}" for note in tree["missing"])
+        yield ""
+    yield f"Made {tree['made']} by openrs {tree['openrs']}; the numbers are those of report.json."
+
+
+def _levels(levels: list[dict[str, Any]]) -> Iterator[str]:
+    rows = ((f"{one['level']} {one['title']}", escaped(one["state"]), escaped(one["said"])) for one in levels)
+    yield from table(("level of reproduction", "state", "why"), rows, right=3)
+
+
+def _claims(tree: dict[str, Any]) -> Iterator[str]:
+    yield "## The paper's claims"
+    yield ""
+    yield ", ".join(f"{count} {word}" for word, count in tree["verdicts"].items()) + "."
+    yield ""
+    rows = (
+        (escaped(c["text"]), c["evidence_level"] or c["level"], f"**{c['verdict']}**", escaped(c["said"]))
+        for c in tree["claims"]
+    )
+    yield from table(("claim", "level", "verdict", "evidence"), rows, right=4)
+
+
+def _run(one: dict[str, Any], *, several: bool) -> Iterator[str]:
+    run = one["run"]
+    if several:
+        yield f"## Run {escaped(run['name'])}"
+        yield ""
+    told = [f"State: {run['state']}", f"{run['steps']} steps"]
+    told += [f"rewards {escaped(run['rewards_mode'])}"] if run["rewards_mode"] else []
+    yield f"{escaped(run['title'])}. " * bool(run["title"]) + ", ".join(told) + "."
+    yield ""
+    if one["differences"]:
+        yield from _differences(one["differences"])
+    if one["evaluations"]:
+        yield from _evaluations(one["evaluations"])
+    if one["training"]["steps"]:
+        yield from _training(one["training"])
+    if one["cost"]:
+        yield from _cost(one["cost"])
+
+
+def _difference_cells(row: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        str(row["n"]),
+        "/".join(map(str, dict.fromkeys(row["k"]))),
+        percent(row["before"]),
+        percent(row["after"]),
+        points(row["difference"]),
+        point_span(row["interval"]),
+        f"{probability(row['p'])} ({probability(row['p_holm'])})",
+    )
+
+
+def _differences(rows: list[dict[str, Any]]) -> Iterator[str]:
+    yield "## Before and after"
+    yield ""
+    head = ("benchmark", "step", "n", "k", "base %", "after %", "difference", "95 % interval", "p (Holm)", "+", "-")
+    yield from table(
+        head,
+        (
+            (
+                escaped(reference.name(row["benchmark"])),
+                str(row["step"]),
+                *_difference_cells(row),
+                str(row["gained"]),
+                str(row["lost"]),
+            )
+            for row in rows
+        ),
+    )
+    yield "Paired by problem, in points; the interval is over problems. + and -: problems solved more, less often."
+    differing = {row["settings"] for row in rows} - {"same"}
+    for settings in sorted(differing):
+        yield f"The two evaluations differ in {escaped(settings)}: the difference is not only the model's."
+    yield ""
+
+
+def _evaluations(evaluations: list[dict[str, Any]]) -> Iterator[str]:
+    yield "## Scores"
+    yield ""
+    head = ("model", "benchmark", "n", "k", "avg@k %", "95 % interval", "cut off", "mean tokens", "inputs", "sampling")
+    rows = []
+    for one in evaluations:
+        for name, score in one["benchmarks"].items():
+            cut = ABSENT if score["truncated"] is None else str(score["truncated"])
+            values = (str(score["n"]), str(score["k"]), percent(score["accuracy"]), span(score["interval"]))
+            tail = (cut, short(score["mean_tokens"]), score["inputs"], escaped(sampling(one["protocol"])))
+            rows.append((escaped(one["label"]), escaped(reference.name(name)), *values, *tail))
+    yield from table(head, rows, right=2)
+    yield from _second_opinions(evaluations)
+
+
+def _second_opinions(evaluations: list[dict[str, Any]]) -> Iterator[str]:
+    """Both judges side by side, and the samples on which they differ."""
+    scored = [(one, name, score) for one in evaluations for name, score in one["benchmarks"].items()]
+    judged = [(one, name, score) for one, name, score in scored if score["strict"]]
+    if not judged:
+        return
+    yield "Two judges on the same samples. lighteval's verdict is the score; the strict one is a second opinion."
+    yield ""
+    head = ("model", "benchmark", "lighteval %", "strict %", "disagree", "only lighteval", "only strict", "misread")
+    rows = [
+        (
+            escaped(one["label"]), escaped(reference.name(name)), percent(score["accuracy"]),
+            percent(score["strict"]["accuracy"]),
+            *(str(score["strict"][key]) for key in ("disagree", "only_lighteval", "only_strict")),
+            e_notation(score["e_notation"], score["n"]) if score["e_notation"] else ABSENT,
+        )
+        for one, name, score in judged
+    ]  # fmt: skip
+    yield from table(head, rows, right=2)
+    for one, name, score in judged:
+        listed = score["strict"]["rows"][:DISAGREEMENTS]
+        for problem, sample, verdict, strict in listed:
+            said = f"lighteval {verdict}, strict {strict}"
+            yield f"- {escaped(one['label'])}, {escaped(problem)}, sample {sample}: {escaped(said)}"
+        if score["strict"]["disagree"] > len(listed):
+            more = score["strict"]["disagree"] - len(listed)
+            yield f"- {escaped(reference.name(name))}: {more} more in scores.json"
+    yield ""
+
+
+def sampling(protocol: dict[str, Any]) -> str:
+    """How completions were drawn, in a few words."""
+    named = (("temperature", "T"), ("top_p", "top-p"), ("max_tokens", "cap"), ("seed", "seed"), ("engine", ""))
+    return (
+        ", ".join(f"{word} {protocol[key]}".strip() for key, word in named if protocol.get(key) is not None) or ABSENT
+    )
+
+
+def _training(training: dict[str, Any]) -> Iterator[str]:
+    from openrs.report.pages.document import TRAINING
+
+    yield "## Training"
+    yield ""
+    rows = (
+        (escaped(TRAINING.get(name, name)), short(value["first"]), short(value["last"]))
+        for name, value in training["metrics"].items()
+    )
+    window = training["window"]
+    yield from table(("mean of", f"first {window} steps", f"last {window} steps"), rows)
+    if training["kl_max"]:
+        yield f"Greatest mean KL of a step: {short(training['kl_max']['value'])} at step {training['kl_max']['step']}."
+        yield ""
+
+
+def _cost(cost: dict[str, Any]) -> Iterator[str]:
+    yield "## Cost"
+    yield ""
+    priced = cost["dollars"] is not None
+    rows = [
+        (escaped(one["phase"]), duration(one["seconds"]), duration(one["gpu_seconds"]), dollars(one["dollars"]))
+        for one in cost["phases"]
+    ]
+    rows.append(("**all**", duration(cost["seconds"]), duration(cost["gpu_seconds"]), dollars(cost["dollars"])))
+    yield from table(("phase", "wall clock", "GPU time", "dollars"), rows)
+    if priced:
+        told = f"{dollars(cost['training_dollars'])} of training, {dollars(cost['dollars_per_step'])} a step"
+        told += f", {dollars(cost['dollars_per_point'])} a point gained" * (cost["dollars_per_point"] is not None)
+        price = f"{dollars(cost['price_per_gpu_hour'])} per GPU-hour ({escaped(cost['price_from'])})"
+        yield f"{cost['gpus']} x {escaped(cost['gpu'] or 'GPU')} at {price}: {told}. The paper: $42 for 500 steps."
+        yield ""
+
+
+def _comparison(comparison: dict[str, Any]) -> Iterator[str]:
+    yield "## Side by side"
+    yield ""
+    if comparison["against_first"]:
+        head = (
+            "first",
+            "other",
+            "benchmark",
+            "n",
+            "k",
+            "first %",
+            "other %",
+            "difference",
+            "95 % interval",
+            "p (Holm)",
+        )
+        rows = (
+            (escaped(r["a"]), escaped(r["b"]), escaped(reference.name(r["benchmark"])), *_difference_cells(r))
+            for r in comparison["against_first"]
+        )
+        yield from table(head, rows, right=3)
+    for group in comparison["seeds"]:
+        names = [escaped(name) for name in group["runs"]]
+        seeds = (
+            (
+                escaped(reference.name(row["benchmark"])),
+                *(f"{percent(s['before'])} to {percent(s['after'])}" for s in row["by_seed"]),
+                points(row["difference"]),
+                point_span(row["interval"]),
+                probability(row["p"]),
+                row["verdict"],
+            )
+            for row in group["benchmarks"]
+        )
+        yield f"{len(group['runs'])} seeds of one recipe, base to final checkpoint:"
+        yield ""
+        yield from table(["benchmark", *names, "pooled", "95 % interval", "p", "verdict"], seeds)
+
+
+def _results(results: list[dict[str, Any]]) -> Iterator[str]:
+    yield "## Result files"
+    yield ""
+    head = ("model", "benchmark", "n", "k", "score %", "stderr", "printed %", "inputs", "origin", "file")
+    rows = (
+        (
+            escaped(row["model"] or row["name"]),
+            escaped(reference.name(row["benchmark"])),
+            str(row["n"]),
+            str(row["k"]),
+            percent(row["accuracy"]),
+            percent(row["stderr"]),
+            ABSENT if row["published"] is None else str(row["published"]),
+            row["inputs"],
+            row["origin"],
+            escaped(row["source"]),
+        )
+        for row in results
+    )
+    yield from table(head, rows, right=2)
+
+
+def _published(published: dict[str, Any]) -> Iterator[str]:
+    yield "## The published figures, weighed"
+    yield ""
+    best = published["selection"]
+    yield (
+        f"AIME24 over {best['checkpoints']} checkpoints: best {percent(best['best'])}; expected"
+        f" {percent(best['expected_best'])} if none were better than the base ({percent(best['rate'])}), reached with"
+        f" probability {percent(best['probability'], 0)} % (n = {best['n']}, k = {best['k']}; {best['rates']})."
+    )
+    yield ""
+    head = ("model", "benchmark", "n", "k", "printed %", "95 % interval", "others' seeds, mean and sd %")
+    rows = (
+        (
+            row["model"],
+            reference.name(row["benchmark"]),
+            str(row["n"]),
+            str(row["k"]),
+            percent(row["published"]),
+            span(row["interval"]),
+            f"{percent(row['again'][0])} +- {percent(row['again'][1])} ({row['again'][2]})" if row["again"] else ABSENT,
+        )
+        for row in published["draws"]
+    )
+    yield from table(head, rows, right=2)
+    yield from (f"- {escaped(note)}" for note in published["notes"])
+    yield ""

@@ -1,0 +1,167 @@
+"""report.html, report.md and report.json: one tree of numbers (document.py), shown three times."""
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from openrs.errors import Refusal
+from openrs.report.evidence import reference, values
+from openrs.report.evidence.collect import RunData, collect
+from openrs.report.evidence.sources import Sources, gather
+from openrs.report.pages import figures, grid, plots, words
+from openrs.report.pages.browse import Browser, browser
+from openrs.report.pages.document import TRAINING, document
+from openrs.report.pages.figures import Plot
+from openrs.report.pages.markdown import markdown
+from openrs.run.directory import Run
+from openrs.run.files import write_json, write_text
+
+PARTS = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the page shows beside the numbers: plots, grids of problems, completions."""
+
+    scores: Sequence[Plot] = ()
+    checkpoints: Sequence[Plot] = ()
+    training: Sequence[Plot] = ()
+    zeros: Sequence[str] = ()
+    recipes: Sequence[str] = ()
+    published: Sequence[Plot] = ()
+    cost: Sequence[Plot] = ()
+    grids: Sequence[grid.Grid] = ()
+    browser: Browser | None = None
+    matrix: Sequence[tuple[str, Sequence[dict[str, Any]]]] = field(default_factory=list)
+    groups: Sequence[tuple[str, Sequence[dict[str, Any]]]] = field(default_factory=list)
+
+
+def write_report(run: Run, price: float | None = None) -> Path:
+    """Write report.json, report.md and report.html into the run directory; returns the page's path.
+
+    Works on whatever part of a run is there and never fails for what files hold: what is missing is said in the report.
+    price: dollars per GPU-hour, over the recipe's.
+    """
+    return write(Sources((collect(run),)), run.path, price)
+
+
+def report_on(names: Sequence[str], out: str | None = None, price: float | None = None) -> Path:
+    """The report on runs, single evaluations and result files; without any, on the published figures alone.
+
+    A single run's report goes into the run, every other into `out` (default: the folder `report`).
+    Raises Refusal for a path that is not there, and for result files of which none can be read.
+    """
+    if price is not None and not 0 <= price < values.LARGEST:
+        raise Refusal(f"--price {price} is no price", mend="give dollars per GPU-hour, e.g. --price 0.4375")
+    sources = gather(names)
+    alone = len(sources.runs) == 1 and sources.results is None
+    return write(sources, Path(out) if out else sources.runs[0].path if alone else Path("report"), price)
+
+
+def write(sources: Sources, folder: Path, price: float | None = None) -> Path:
+    """Write the three files into `folder`; returns the page's path. Raises Refusal where nothing can be written."""
+    tree = document(sources, price)
+    path = folder / "report.html"
+    page = html(tree, sources)
+    try:
+        write_json(folder / "report.json", tree)
+        write_text(folder / "report.md", markdown(tree))
+        write_text(path, page)
+    except OSError as error:
+        raise Refusal(f"{folder} cannot be written: {error.strerror}", mend="give another folder with --out") from None
+    return path
+
+
+def html(tree: dict[str, Any], sources: Sources) -> str:
+    """The page: one file that asks the network for nothing and runs no script but its own (its CSP says so)."""
+    style = (PARTS / "style.css").read_text(encoding="utf-8")
+    script = (PARTS / "script.js").read_text(encoding="utf-8")
+    return (
+        _environment()
+        .get_template("template.html")
+        .render(
+            r=tree,
+            view=view(tree, sources),
+            training_words=TRAINING,
+            headline=words.headline(tree),
+            tones=words.TONES,
+            style=style,
+            script=script,
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        )
+    )
+
+
+def view(tree: dict[str, Any], sources: Sources) -> View:
+    """Everything to look at. Grids and completions are shown of a single run; curves of several share their plots."""
+    runs = sources.runs
+    alone = runs[0] if len(runs) == 1 else None
+    selections = [one["selection"] for one in tree["runs"]]
+    over = [plots.checkpoints(run, one, named=alone is None) for run, one in zip(runs, selections, strict=True)]
+    length = plots.accuracy_against_length(runs)
+    return View(
+        scores=plots.benchmarks(runs),
+        checkpoints=[plot for plot in (*over, length) if plot is not None],
+        training=figures.curves(alone.metrics) if alone and alone.metrics.steps else plots.overlay(runs),
+        zeros=figures.zeros(alone.metrics) if alone else (),
+        recipes=[_recipe(run) for run in runs],
+        published=[plots.published_checkpoints(), plots.published_length(), *plots.published_benchmarks()],
+        cost=[plots.cost_against_score(_own_costs(tree))],
+        grids=grid.grids(alone) if alone else (),
+        browser=browser(alone) if alone else None,
+        matrix=_matrix(tree),
+        groups=_groups(tree),
+    )
+
+
+def _recipe(run: RunData) -> str:
+    """The run's resolved recipe, fit to be shown."""
+    if not run.recipe:
+        return ""
+    return values.text(yaml.safe_dump(run.recipe, sort_keys=False, allow_unicode=True, width=110), 40_000)
+
+
+def _own_costs(tree: dict[str, Any]) -> list[tuple[str, float, float]]:
+    """Runs with a price and all five benchmarks: name, dollars of training, average in percent."""
+    found = []
+    for run in tree["runs"]:
+        final = next((one for one in run["evaluations"] if one["step"] == run["run"]["final_step"]), None)
+        scores = final["benchmarks"] if final else {}
+        spent = run["cost"]["training_dollars"] if run["cost"] else None
+        if spent and all(name in scores for name in reference.TABLE_BENCHMARKS):
+            mean = sum(scores[name]["accuracy"] for name in reference.TABLE_BENCHMARKS) / 5
+            found.append((run["run"]["name"], spent, round(100 * mean, 1)))
+    return found
+
+
+def _matrix(tree: dict[str, Any]) -> list[tuple[str, Sequence[dict[str, Any]]]]:
+    """The table's claims, model by model: five scores and the average."""
+    kinds = ("score", "average")
+    return [(m, [c for c in tree["claims"] if c["kind"] in kinds and c["model"] == m]) for m in reference.released()]
+
+
+def _groups(tree: dict[str, Any]) -> list[tuple[str, Sequence[dict[str, Any]]]]:
+    return [(title, [c for c in tree["claims"] if c["kind"] in kinds]) for title, kinds in words.GROUPS.items()]
+
+
+def _environment() -> Environment:
+    """Everything put into the page is escaped, unless it is our own SVG, style or script."""
+    environment = Environment(
+        loader=PackageLoader("openrs.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    shows = (values.percent, values.points, values.span, values.point_span, values.short, values.probability)
+    environment.filters |= {show.__name__: show for show in (*shows, values.duration, values.dollars, grid.tally)}
+    environment.filters["benchmark"] = reference.name
+    environment.filters["ours"] = Markup  # only for what this package made: plots, style, script
+    return environment

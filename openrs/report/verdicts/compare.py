@@ -1,0 +1,127 @@
+"""Runs side by side: settings that differ, paired differences between their checkpoints, and seeds taken together."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from openrs.config.load import diff, load_resolved
+from openrs.errors import Refusal
+from openrs.evaluation.statistics import holm
+from openrs.report.evidence.collect import RunData
+from openrs.report.evidence.evaluations import Evaluated, Score, comparable
+from openrs.report.evidence.values import below, text
+from openrs.report.verdicts.paired_rules import difference_numbers, paired, pooled, shared
+from openrs.report.verdicts.training_rules import SEEDS
+
+
+def difference(before: Score, after: Score) -> dict[str, Any]:
+    """after - before, paired by problem. The numbers are None when the two share no problem."""
+    both = shared(before.per_problem, after.per_problem)
+    test = paired(before.per_problem, after.per_problem) if both else None
+    shares = [[sum(one.per_problem[p]) / len(one.per_problem[p]) for p in both] for one in (before, after)]
+    steps = [new - old for old, new in zip(*shares, strict=True)]
+    numbers = difference_numbers(test) if test else {"difference": None, "interval": None, "p": None, "n": 0}
+    return {
+        "benchmark": after.benchmark,
+        "before": before.accuracy,
+        "after": after.accuracy,
+        **numbers,
+        "k": [before.k, after.k],
+        "gained": sum(step > 0 for step in steps),
+        "lost": sum(step < 0 for step in steps),
+    }
+
+
+def differences(before: Evaluated, after: Evaluated) -> list[dict[str, Any]]:
+    """Benchmark by benchmark; p_holm corrects over the benchmarks. settings: `same`, or which differ."""
+    pairs = [(before.scores[name], score) for name, score in after.scores.items() if name in before.scores]
+    rows = [difference(old, new) for old, new in pairs]
+    corrected = holm({row["benchmark"]: row["p"] for row in rows if row["p"] is not None})
+    settings = comparable(before.protocol, after.protocol)
+    return [{**row, "p_holm": corrected.get(row["benchmark"]), "settings": settings} for row in rows]
+
+
+def over_training(run: RunData) -> list[dict[str, Any]]:
+    """The base against every evaluated checkpoint of the run."""
+    if run.base is None:
+        return []
+    return [{"step": later.step, **row} for later in run.later for row in differences(run.base, later)]
+
+
+def comparison(runs: Sequence[RunData]) -> dict[str, Any] | None:
+    """Two or more runs: what differs in their recipes, each checkpoint against the first run's, seeds pooled."""
+    if len(runs) < 2:
+        return None
+    first = runs[0]
+    against = []
+    for run in runs[1:]:
+        old, new = compared(first), compared(run)
+        if old is not None and new is not None:
+            labels = {"a": f"{first.name}, {old.label}", "b": f"{run.name}, {new.label}"}
+            against += [{**labels, **row} for row in differences(old, new)]
+    return {
+        "runs": [run.name for run in runs],
+        "settings": [settings for run in runs[1:] if (settings := _settings(first, run)) is not None],
+        "against_first": against,
+        "seeds": [_pooled(group) for group in seed_groups(runs) if len(group) > 1],
+    }
+
+
+def compared(run: RunData) -> Evaluated | None:
+    """The evaluation that stands for a run: its final checkpoint, or the only model there is."""
+    scored = [one for one in run.evaluations if one.scores]
+    return run.final or (scored[-1] if scored else None)
+
+
+def _settings(a: RunData, b: RunData) -> dict[str, Any] | None:
+    try:
+        found = diff(*(load_resolved(run.path / "recipe.yaml") for run in (a, b)))
+    except Refusal:  # a recipe of another version of openrs, or none: then there is nothing to compare
+        return None
+    rows = [{"key": key, "a": _shown(old), "b": _shown(new)} for key, old, new in found]
+    return {"a": a.name, "b": b.name, "changes": rows}
+
+
+def _shown(value: Any) -> str:
+    return text(value if isinstance(value, str) else json.dumps(value, default=str), 120)
+
+
+def seed_groups(runs: Sequence[RunData]) -> list[list[RunData]]:
+    """Runs whose recipes differ in nothing but their seeds, each seed once."""
+    groups: dict[str, dict[Any, RunData]] = {}
+    for run in runs:
+        if run.recipe and run.base is not None and run.final is not None:
+            groups.setdefault(_without_seeds(run), {}).setdefault(run.seed, run)
+    return [list(group.values()) for group in groups.values()]
+
+
+def _without_seeds(run: RunData) -> str:
+    tree = json.loads(json.dumps(run.recipe, default=str))
+    for place, key in ((tree.get("grpo"), "seed"), (below(tree, "model", "made"), "seed"), (tree, "title")):
+        if isinstance(place, dict):
+            place.pop(key, None)
+    return json.dumps(tree, sort_keys=True)
+
+
+def _pooled(group: Sequence[RunData]) -> dict[str, Any]:
+    """Base against final checkpoint with the samples of all seeds together, and seed by seed."""
+    names = [set(run.base.scores) & set(run.final.scores) for run in group if run.base and run.final]
+    rows = [_benchmark_pooled(group, name) for name in sorted(set.intersection(*names))]
+    return {"runs": [run.name for run in group], "seeds": [run.seed for run in group], "benchmarks": rows}
+
+
+def _benchmark_pooled(group: Sequence[RunData], name: str) -> dict[str, Any]:
+    pairs = [(run.base.scores[name], run.final.scores[name]) for run in group if run.base and run.final]
+    by_seed = [
+        {"run": run.name, "before": old.accuracy, "after": new.accuracy}
+        for run, (old, new) in zip(group, pairs, strict=True)
+    ]
+    pools = [pooled([pair[side].per_problem for pair in pairs]) for side in (0, 1)]
+    test = paired(*pools) if shared(*pools) else None
+    ups = sum(new.accuracy > old.accuracy for old, new in pairs)
+    verdict = "not tested"
+    if test is not None:
+        sure = test.p_value < 0.05 and test.difference > 0 and ups == len(by_seed) >= SEEDS
+        verdict = "better in every seed" if sure else f"better in {ups} of {len(by_seed)} seeds"
+    numbers = difference_numbers(test) if test else {"difference": None, "interval": None, "p": None}
+    return {"benchmark": name, "by_seed": by_seed, **numbers, "verdict": verdict}

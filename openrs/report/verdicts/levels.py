@@ -1,0 +1,124 @@
+"""The four levels of reproduction, and how far each was tried: printed at the head of every report."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from openrs.evaluation.statistics import equivalent_to_published
+from openrs.report.evidence import reference
+from openrs.report.evidence.sources import PAPER_SAMPLING, Measured, other_sampling
+from openrs.report.evidence.values import number, percent
+from openrs.report.verdicts.claims import Claim, Evidence, Verdict
+from openrs.report.verdicts.score_rules import rows_of
+from openrs.report.verdicts.training_rules import SEEDS, fullest, of_paper
+
+Tone = Literal["good", "warn", "bad", "none"]
+TITLES = {
+    "L0": "the same inputs",
+    "L1": "re-executed bit for bit",
+    "L2": "evaluation reproduced",
+    "L3": "training reproduced",
+}
+
+
+def levels(evidence: Evidence, judged: Sequence[tuple[Claim, Verdict]]) -> list[dict[str, Any]]:
+    """One entry a level: state in a word or two, tone for its badge, said in a sentence. Untried ones say so."""
+    found = (
+        inputs(evidence.measured),
+        bit_for_bit(evidence.measured),
+        evaluation(evidence),
+        training(evidence, judged),
+    )
+    return [
+        {"level": level, "title": title, "state": state, "tone": tone, "said": said}
+        for (level, title), (state, tone, said) in zip(TITLES.items(), found, strict=True)
+    ]
+
+
+def inputs(measured: Sequence[Measured]) -> tuple[str, Tone, str]:
+    """L0: input hashes equal to those in the authors' logs."""
+    of_paper_tasks = [one for one in measured if one.benchmark in reference.tree()["problems"]]
+    verified = _names(one.benchmark for one in of_paper_tasks if one.inputs == "verified")
+    differing = _names(one.benchmark for one in of_paper_tasks if one.inputs == "differs")
+    if differing:
+        return "differs", "bad", f"input hashes differ from the authors' logs on {differing}"
+    if verified:
+        return "proven", "good", f"input hashes equal the authors' logs on {verified}"
+    return "not tried", "none", "no evaluation here has input hashes to compare with the authors' logs"
+
+
+def bit_for_bit(measured: Sequence[Measured]) -> tuple[str, Tone, str]:
+    """L1: an evaluation of ours generated exactly the tokens of the authors' log."""
+    own = [one for one in measured if one.origin == "released weights" and one.tokens and not _other(one)]
+    equal = [one for one in own if (log := reference.log_of(one.tokens)) and log.model == one.model]
+    logged = {(log.model, log.benchmark) for log in reference.logs()}
+    tried = [one for one in own if (one.model, one.benchmark) in logged]
+    if equal:
+        return "proven", "good", f"the same tokens as in the authors' logs on {_pairs(equal)}"
+    if tried:
+        return "other tokens", "warn", f"one sample a problem on {_pairs(tried)}: not the tokens of the authors' logs"
+    if any(one.origin == "authors' log" for one in measured):
+        return "not tried", "none", "the result files here are the authors' own logs, not a new execution"
+    return "not tried", "none", "needs released weights, the paper's packages and an A40, one sample a problem"
+
+
+def evaluation(evidence: Evidence) -> tuple[str, Tone, str]:
+    """L2: released weights, many samples, equivalent to the independent re-evaluation at its sampling."""
+    study = reference.tree()["reevaluations"][0]
+    own = [one for one in evidence.measured if one.origin == "released weights" and one.model and one.k >= 2]
+    tested = []
+    for one in own:
+        again = reference.reevaluation(one.model, one.benchmark)
+        sampled = all(number(one.protocol.get(key)) == study[key] for key in ("temperature", "top_p"))
+        if again is not None and sampled and one.rows and one.inputs != "differs":
+            mean, deviation, seeds = again
+            margin = float(reference.tree()["margins"][one.benchmark])
+            test = equivalent_to_published(rows_of(one), mean, deviation / math.sqrt(seeds), margin)
+            tested.append((one, test.equivalent, f"{percent(one.accuracy)} against {percent(mean)} +- {margin:g}"))
+    if tested:
+        equal = [one for one, same, _ in tested if same]
+        told = "; ".join(f"{one.model} on {reference.name(one.benchmark)} {said}" for one, _, said in tested)
+        state = "equivalent" if len(equal) == len(tested) else f"{len(equal)} of {len(tested)} equivalent"
+        return state, "good" if len(equal) == len(tested) else "warn", f"TOST against {study['source']}: {told}"
+    if own:
+        return (
+            "tried",
+            "warn",
+            f"evaluated with k >= 2: {_pairs(own)}; no equivalence test was possible at this sampling",
+        )
+    return "not tried", "none", "needs released weights evaluated with many samples a problem"
+
+
+def training(evidence: Evidence, judged: Sequence[tuple[Claim, Verdict]]) -> tuple[str, Tone, str]:
+    """L3: three or more seeds of one of the paper's experiments, the checkpoint rule fixed before training."""
+    seeds = fullest(of_paper(evidence.runs))
+    if not seeds:
+        return "not tried", "none", "needs three seeds of one of the paper's experiments"
+    name = seeds[0].experiment
+    if len(seeds) < SEEDS:
+        plural = "s" if len(seeds) > 1 else ""
+        return (
+            f"{len(seeds)} seed{plural}",
+            "warn",
+            f"{len(seeds)} seed{plural} of {name}; {SEEDS} are needed for a verdict",
+        )
+    told = [(claim, verdict) for claim, verdict in judged if verdict.level == "L3" and verdict.word != "not tested"]
+    good = sum(verdict.word == "reproduced" for _, verdict in told)
+    tone: Tone = "good" if told and good == len(told) else "warn"
+    return (
+        f"{len(seeds)} seeds",
+        tone,
+        f"{len(seeds)} seeds of {name}: {good} of {len(told)} claims tested are reproduced",
+    )
+
+
+def _other(one: Measured) -> bool:
+    return any(other_sampling(one.protocol, key) for key in PAPER_SAMPLING)
+
+
+def _names(benchmarks: Any) -> str:
+    return ", ".join(reference.name(one) for one in dict.fromkeys(benchmarks))
+
+
+def _pairs(measured: Sequence[Measured]) -> str:
+    return ", ".join(dict.fromkeys(f"{reference.name(one.benchmark)} ({one.model or one.source})" for one in measured))

@@ -1,0 +1,90 @@
+"""One launch on a run directory: the lock, the recipe check, the manifest's entry, the log, and how it ended."""
+
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from openrs.config.load import diff
+from openrs.config.schema import Recipe
+from openrs.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Interrupted, Refusal
+from openrs.run import manifest, signals
+from openrs.run.directory import Lock, Run
+from openrs.run.files import NO_ROOM, disk_full
+from openrs.run.libraries import quiet
+from openrs.run.progress import Progress
+
+# Settings that say how far, for how long and who looks on, not what: they may differ between attempts of one run. (The
+# schedule spans grpo.max_steps, wherever training.stop_after ends it.)
+FREE = frozenset(
+    f"training.{name}"
+    for name in ("stop_after", "max_hours", "must_save_by", "watchdog_factor", "watchdog_least", "trackers")
+)
+
+
+@contextmanager
+def attempt(
+    recipe: Recipe, run: Run, command: Sequence[str] | None = None, *, accept_changes: bool = False
+) -> Iterator[Progress]:
+    """Hold the run while the block works in it; the manifest then says with which exit code and why it ended.
+
+    SIGTERM and Ctrl-C end the block as Interrupted. Raises Refusal when another process holds the run, or when the run
+    was made with another recipe (with `accept_changes` the manifest's attempt lists the changes instead), and Failure
+    for a disk that got full.
+    """
+    with Lock(run), signals.handled():
+        changes = changed_settings(recipe, run)
+        if changes and not accept_changes:
+            raise another_recipe(run, changes)
+        for left in run.path.glob(".*.part"):  # of a write that a kill cut short
+            left.unlink()
+        number = manifest.begin(recipe, run, command or sys.argv, changes if accept_changes else None)
+        folder = run.path / "attempts" / f"{number:02d}"
+        quiet(folder / "libraries.log")
+        progress = Progress(folder / "log")
+        code, reason = EXIT_FAILED, "stopped from outside"
+        try:
+            yield progress
+            code, reason = EXIT_DONE, "done"
+        except Refusal as refusal:
+            code, reason = refusal.exit_code, str(refusal)
+            raise
+        except (Interrupted, KeyboardInterrupt) as interrupted:
+            code, reason = EXIT_INTERRUPTED, str(interrupted) or "Ctrl-C"
+            raise
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                code, reason = EXIT_FAILED, f"{type(error).__name__}: {error}"
+                raise
+            full = disk_full(run.path, error, "goes on from what is complete")
+            code, reason = full.exit_code, str(full)
+            raise full from None
+        except BaseException as error:
+            code, reason = EXIT_FAILED, f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            with contextlib.suppress(OSError):  # on a full disk the reason above is what must come out
+                progress.note(f"ended with exit code {code}: {reason}")
+            with contextlib.suppress(OSError):
+                progress.close()
+            with contextlib.suppress(OSError):
+                manifest.end(run, code, reason)
+
+
+def changed_settings(recipe: Recipe, run: Run) -> list[dict[str, object]]:
+    """Settings that differ from those that the run was made with: key, was, now. Empty for a new run."""
+    before = manifest.recipe_of(run)
+    if before is None or not manifest.has_results(run):
+        return []
+    return [{"setting": key, "was": a, "now": b} for key, a, b in diff(before, recipe) if key not in FREE]
+
+
+def another_recipe(run: Run, changes: Sequence[dict[str, object]]) -> Refusal:
+    """A run directory holds one experiment: going on with other settings would mix two."""
+    listed = "\n".join(f"    {change['setting']}: {change['was']} -> {change['now']}" for change in changes)
+    return Refusal(
+        f"{run.path} was made with another recipe:\n{listed}",
+        "going on would mix two experiments in one run",
+        "give another --run, or the recipe that the run has (its recipe.yaml);"
+        " --accept-changes goes on all the same, and records them",
+    )

@@ -1,0 +1,195 @@
+"""Checkpoints that are complete or absent.
+
+A checkpoint is written beside, every file fsynced, given a manifest of sizes and SHA-256, renamed into place, and its
+parent fsynced. A folder whose manifest is missing or does not match does not exist for resume; it is set aside by name.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from openrs.run.files import sha256, sync_folder, write_json
+
+MANIFEST = "checkpoint.json"
+PLACE = "step-" + "[0-9]" * 6
+STAGING = ".staging"  # what is being written, or on its way out
+# A model as anybody loads it; the rest of a checkpoint (optimizer, RNG, position in the data) only serves to go on.
+MODEL_FILES = (
+    "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "adapter_config.json",
+    "tokenizer*", "*.jinja", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json",
+)  # fmt: skip
+
+
+def folder_of(checkpoints: Path, step: int) -> Path:
+    return checkpoints / f"step-{step:06d}"
+
+
+def step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
+def finish(staging: Path, checkpoints: Path, step: int) -> Path:
+    """Turn a folder that has been written beside into the complete checkpoint of `step`; returns its place.
+
+    Raises OSError (a full disk) and then leaves every earlier checkpoint as it was.
+    """
+    paths = sorted(path for path in staging.rglob("*") if path.name != MANIFEST)
+    listed = _facts(staging, [path for path in paths if path.is_file()])
+    for folder in [path for path in paths if path.is_dir()]:
+        sync_folder(folder)
+    write_json(staging / MANIFEST, {"step": step, "files": listed})  # fsyncs `staging` as well
+    place = folder_of(checkpoints, step)
+    if place.exists():  # never seen: the folder of a step that is done again was set aside at the start
+        _aside(place, "replaced")
+    staging.rename(place)
+    sync_folder(checkpoints)
+    return place
+
+
+def _facts(folder: Path, files: Iterable[Path]) -> dict[str, dict[str, Any]]:
+    """Name -> size and SHA-256 of each file, after an fsync of it. Hashing releases the GIL: threads share it out."""
+
+    def facts(path: Path) -> tuple[str, dict[str, Any]]:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        return str(path.relative_to(folder)), {"bytes": path.stat().st_size, "sha256": sha256(path)}
+
+    with ThreadPoolExecutor(4) as pool:
+        return dict(pool.map(facts, files))
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint: step, and files with their sizes and SHA-256. Raises ValueError in words."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        step, files = int(manifest["step"]), manifest["files"]
+        listed = {str(name): {"bytes": int(f["bytes"]), "sha256": str(f["sha256"])} for name, f in files.items()}
+    except FileNotFoundError:
+        raise ValueError("it has no manifest: it was never finished") from None
+    except (ValueError, KeyError, TypeError, AttributeError, OSError):
+        raise ValueError("its manifest is damaged") from None
+    if step != step_of(folder) or not listed:
+        raise ValueError("its manifest is of another checkpoint")
+    return {"step": step, "files": listed}
+
+
+def damage(folder: Path, *, hashes: bool = True) -> str | None:
+    """What is wrong with a checkpoint, in words, or None when it is complete. `hashes=False` compares sizes only."""
+    try:
+        listed = read_manifest(folder)["files"]
+    except ValueError as error:
+        return str(error)
+
+    def wrong(name: str) -> str | None:
+        path, facts = folder / name, listed[name]
+        try:
+            if not path.is_file():
+                return f"{name} is missing"
+            if path.stat().st_size != facts["bytes"]:
+                return f"{name} has {path.stat().st_size} bytes instead of {facts['bytes']}"
+            if hashes and sha256(path) != facts["sha256"]:
+                return f"{name} differs from its SHA-256"
+        except OSError as error:  # a sector that cannot be read any more
+            return f"{name} cannot be read: {error.strerror}"
+        return None
+
+    with ThreadPoolExecutor(4) as pool:
+        return next((reason for reason in pool.map(wrong, listed) if reason is not None), None)
+
+
+def resumable(folder: Path) -> bool:
+    """Whether a complete checkpoint still has all that training goes on from (see prune's `weights_only`)."""
+    return "trainer_state.json" in read_manifest(folder)["files"]
+
+
+def complete(checkpoints: Path) -> list[Path]:
+    """Folders of all checkpoints with a manifest whose sizes match, oldest first."""
+    folders = [path for path in checkpoints.glob(PLACE) if path.is_dir()]
+    return sorted((path for path in folders if damage(path, hashes=False) is None), key=step_of)
+
+
+def planned(folders: list[Path], every: int) -> list[Path]:
+    """Of complete checkpoints, oldest first, those that an uninterrupted run would have: every `every` steps, and the
+    last. A signal adds others, and what is evaluated must not hang on when somebody sent one."""
+    return [folder for folder in folders if step_of(folder) % every == 0 or folder == folders[-1]]
+
+
+def bytes_of(folder: Path) -> int:
+    """Size of a complete checkpoint."""
+    return sum(facts["bytes"] for facts in read_manifest(folder)["files"].values())
+
+
+def newest(checkpoints: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint that is complete to the last byte, and a line for each folder that is not.
+
+    A damaged folder is renamed to step-NNNNNN.damaged: kept for whoever wants to look, never loaded. What a kill left
+    half written or half deleted is removed. The caller holds the run's lock, or is its only process.
+    """
+    said: list[str] = []
+    for left in sorted((checkpoints / STAGING).glob("*")):
+        said.append(f"{left.name} was being written or deleted when the run was killed: removed")
+        shutil.rmtree(left)
+    for folder in sorted(checkpoints.glob(PLACE), key=step_of, reverse=True):
+        reason = damage(folder)
+        if reason is not None:
+            aside = _aside(folder, "damaged")
+            said.append(f"{folder.name} is damaged ({reason}): set aside as {aside.name}, not loaded")
+        elif not resumable(folder):
+            said.append(f"{folder.name} has only its weights left (training.old_weights_only): no going on from it")
+        else:
+            return folder, said
+    return None, said
+
+
+def _aside(folder: Path, word: str) -> Path:
+    """Rename a folder so that nobody takes it for a checkpoint; nothing in it is touched."""
+    place, number = folder.with_name(f"{folder.name}.{word}"), 2
+    while place.exists():
+        place, number = folder.with_name(f"{folder.name}.{word}-{number}"), number + 1
+    folder.rename(place)
+    sync_folder(folder.parent)
+    return place
+
+
+def prune(
+    checkpoints: Path,
+    keep_last: int,
+    keep_every: int | None,
+    needed: Iterable[int] = (),
+    *,
+    weights_only: bool = False,
+) -> list[Path]:
+    """Delete old complete checkpoints: not the newest `keep_last`, multiples of `keep_every`, or `needed` steps.
+
+    With `weights_only` those kept for other reasons than being new lose what only serves to go on. Returns what was
+    deleted. A checkpoint leaves its place by one rename, so a kill in between leaves no torn one behind.
+    """
+    folders, always = complete(checkpoints), set(needed)
+    new, old = folders[-max(keep_last, 1) :], folders[: -max(keep_last, 1)]
+    kept = [f for f in old if step_of(f) in always or (keep_every and step_of(f) % keep_every == 0)]
+    gone = [folder for folder in old if folder not in kept]
+    for folder in gone:
+        (checkpoints / STAGING).mkdir(exist_ok=True)
+        shutil.rmtree(folder.rename(checkpoints / STAGING / f"deleted-{folder.name}"))
+    if weights_only and new:
+        for folder in kept:
+            _thin(folder)
+    return gone
+
+
+def _thin(folder: Path) -> None:
+    """Take away all but the model. The manifest goes first: files that it does not list are nobody's business."""
+    manifest = read_manifest(folder)
+    listed = {n: facts for n, facts in manifest["files"].items() if any(fnmatch(n, p) for p in MODEL_FILES)}
+    if len(listed) < len(manifest["files"]):
+        write_json(folder / MANIFEST, manifest | {"files": listed})
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir():
+            path.rmdir()
+        elif str(path.relative_to(folder)) not in listed and path.name != MANIFEST:
+            path.unlink()

@@ -1,0 +1,77 @@
+"""How the heavy libraries are loaded: one thread each, quiet, and never asking the network for what nobody asked.
+
+Call `quiet()` before the first import of torch, transformers, trl, datasets or lighteval.
+"""
+
+import gc
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from openrs.run.files import redact
+
+# Read by the libraries when they are imported; what a user has set stays.
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",  # two OpenMP pools that spin on one core made a step 8 to 40 times slower (docs/stack.md)
+    "TOKENIZERS_PARALLELISM": "false",  # the tokenizers' own threads and our child processes do not go together
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "TRL_EXPERIMENTAL_SILENCE": "1",
+}
+
+
+def quiet(log: Path | None = None) -> None:
+    """Prepare the environment; warnings and log records of libraries go to the file `log`, or nowhere."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if not has_nvidia_gpu():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else deepspeed warns at every import that it found no GPU
+    handler: logging.Handler = logging.FileHandler(log, encoding="utf-8") if log is not None else logging.NullHandler()
+    handler.setFormatter(_WithoutSecrets("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    for old in [h for h in root.handlers if isinstance(h, logging.NullHandler | logging.FileHandler)]:
+        root.removeHandler(old)
+        old.close()
+    root.addHandler(handler)
+    logging.captureWarnings(capture=True)
+    warnings.simplefilter("once")
+    _hand_over("transformers", "huggingface_hub", "datasets", "trl", "accelerate", "lighteval", "DeepSpeed")
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Around the first import of transformers and what stands on it. Without the garbage collector, which finds nothing
+    then and takes an eighth of the time; and their progress bars are off afterwards."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()  # no variable does it
+    _hand_over("transformers", "huggingface_hub", "datasets", "trl", "accelerate", "lighteval", "DeepSpeed")
+
+
+def has_nvidia_gpu() -> bool:
+    """Whether this machine shows an NVIDIA device; asks no library, so it answers at once."""
+    return Path("/dev/nvidia0").exists() or Path("/dev/dxg").exists() or shutil.which("nvidia-smi") is not None
+
+
+class _WithoutSecrets(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
+
+
+def _hand_over(*names: str) -> None:
+    """Let the libraries' own loggers write through the root logger only, not to the terminal as well."""
+    for name in names:
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True

@@ -1,0 +1,185 @@
+"""Child processes that start, tell how they ended, and never outlive the run. Never imports torch.
+
+A worker's exit code does not survive torchrun (it turns every failure into 1), so each worker leaves its outcome as a
+file in the attempt's folder, and the parent makes it its own.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from openrs.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_REFUSED, Failure, Interrupted, Refusal
+from openrs.run.files import redact, write_json
+
+_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def die_with_parent(starter: int | None = None) -> None:
+    """Let the kernel kill this process when the one that started it is gone, SIGKILL included (Linux; else nothing).
+
+    A run's lock is free as soon as its holder is dead: nothing may then go on writing into the run. `starter` is that
+    process's number, for one that may itself be the first of a container.
+    """
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() == 1 if starter is None else os.getppid() != starter:  # it was gone before we asked
+        os._exit(EXIT_FAILED)
+
+
+class Child:
+    """A command that runs beside us, with everything that it starts in its process group.
+
+    It has a session of its own, so that Ctrl-C in a terminal reaches only us; and it ends when we do, however we do
+    (guardian.py).
+
+    Args:
+        environment: on top of ours.
+        log: gets its stderr, appended; its stdout is ours, or goes there as well (`all_to_log`).
+        grace: seconds between SIGTERM and SIGKILL when it has to end; 0: SIGKILL at once.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        log: Path,
+        *,
+        all_to_log: bool = False,
+        grace: float = 0.0,
+    ) -> None:
+        self._grace = grace
+        with log.open("ab") as file:
+            self._guardian = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(Path(__file__).with_name("guardian.py")), str(grace), *command],
+                env={**os.environ, **environment},
+                stdin=subprocess.PIPE,
+                stdout=file if all_to_log else None,
+                stderr=file,
+                start_new_session=True,
+            )
+
+    def wait(self, seconds: float = 0.0) -> int | None:
+        """Its exit code, 128 + N after a signal N; None when it still runs after `seconds`."""
+        try:
+            return self._guardian.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def stop(self) -> None:
+        """End it and its group; returns when they are gone."""
+        if self._guardian.stdin is not None:
+            self._guardian.stdin.close()
+        self._guardian.wait(timeout=self._grace + 30.0)
+
+
+def free_port() -> int:
+    """A TCP port that nobody has on 127.0.0.1 right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def signal_workers(attempt: Path, number: int, told: Collection[int] = ()) -> set[int]:
+    """Send a signal to the training processes of an attempt, but for those `told` already; returns whom it reached.
+
+    Not to torchrun: it would kill them after 30 s, in the middle of a step.
+    """
+    reached = set()
+    for path in attempt.glob("worker-*.pid"):
+        pid = int(path.read_text())
+        if pid not in told:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+            reached.add(pid)
+    return reached
+
+
+def tail(log: Path, lines: int = 5) -> str:
+    """The last lines of a log that say something, for a message."""
+    try:
+        text = log.read_bytes()[-20_000:].decode("utf-8", "replace")
+    except OSError:
+        return ""
+    return redact("\n".join([line for line in text.splitlines() if line.strip()][-lines:]))
+
+
+# --- which of the training processes this is --------------------------------------------------------------------------
+
+
+def rank() -> int:
+    """This process's number among those that train (torchrun's RANK); 0 where there is only one."""
+    return int(os.environ.get("RANK", "0"))
+
+
+# --- how a worker ended -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one worker ended. `what`, `why` and `mend` as in Refusal; what was no Refusal has only `what`."""
+
+    rank: int
+    code: int
+    what: str = ""
+    why: str = ""
+    mend: str = ""
+    time: float = 0.0
+
+
+def outcome_of(error: BaseException) -> Outcome:
+    """What an exception that ended this worker means for the run."""
+    number, now = rank(), time.time()
+    match error:
+        case Refusal():
+            return Outcome(number, error.exit_code, error.what, error.why, error.mend, now)
+        case Interrupted() | KeyboardInterrupt():
+            return Outcome(number, EXIT_INTERRUPTED, str(error) or "Ctrl-C", time=now)
+        case SystemExit():
+            code = error.code if isinstance(error.code, int) else EXIT_FAILED
+            return Outcome(number, code, f"left with exit code {error.code}", time=now)
+        case _:
+            return Outcome(number, EXIT_FAILED, f"{type(error).__name__}: {error}", time=now)
+
+
+def write_outcome(attempt: Path, outcome: Outcome) -> None:
+    write_json(attempt / f"outcome-{outcome.rank}.json", asdict(outcome))
+
+
+def outcomes(attempt: Path) -> list[Outcome]:
+    """Of the workers that have ended, the earliest first. One that was killed leaves none."""
+    found = [Outcome(**json.loads(path.read_text(encoding="utf-8"))) for path in attempt.glob("outcome-*.json")]
+    return sorted(found, key=lambda outcome: outcome.time)
+
+
+def raise_first(attempt: Path, code: int, log: Path) -> None:
+    """Raise what ended the workers of an attempt as if it had happened here. `code` is torchrun's own.
+
+    The earliest tells: what ended the others followed from it.
+    """
+    first = next((outcome for outcome in outcomes(attempt) if outcome.code), None)
+    if first is None and code:
+        stacks = [path for path in attempt.glob("stacks-*") if path.stat().st_size]
+        said = "".join(f"\n  | {line}" for line in tail(log).splitlines())
+        raise Failure(
+            f"the training processes ended with exit code {code}, and none told why{said}",
+            f"something hung: {stacks[0]} shows where" if stacks else "something killed them: for memory, perhaps",
+            f"all that they said: {log}",
+        )
+    if first is None:
+        return
+    if first.code == EXIT_INTERRUPTED:
+        raise Interrupted(first.what)
+    if first.code == EXIT_REFUSED:
+        raise Refusal(first.what, first.why, first.mend)
+    where = f"training process {first.rank}: {first.what}"
+    raise Failure(where, first.why, first.mend or f"all that the processes said: {log}")

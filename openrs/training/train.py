@@ -1,0 +1,239 @@
+"""The main loop: from a recipe to checkpoints. Assemble TRL's trainer, run it, record what it says."""
+
+import hashlib
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from openrs.config.checks import grpo_value, prompts_per_step
+from openrs.config.schema import Recipe
+from openrs.data import prompts
+from openrs.data.problems import Problems, load_problems
+from openrs.data.tokenizer import guard, load_tokenizer
+from openrs.errors import Refusal
+from openrs.hub.models import local_model
+from openrs.run import checkpoints, manifest
+from openrs.run.directory import Run
+from openrs.run.files import sha256
+from openrs.run.libraries import importing
+from openrs.run.processes import rank
+from openrs.run.progress import Progress
+from openrs.training import cpu, demo_model, disk, lora, tracking
+from openrs.training.canary import Canary
+from openrs.training.vllm_server import Address
+
+
+def train(recipe: Recipe, run: Run, progress: Progress) -> Path:
+    """Train in this process until the recipe's last step; returns the last checkpoint. The caller holds the run's lock.
+
+    Raises Refusal for data, models and prompts that cannot be used. launch.train does it in as many processes as the
+    recipe wants.
+    """
+    start, done = prepare(recipe, run, progress)
+    return done or train_from(recipe, run, progress, start)
+
+
+def prepare(recipe: Recipe, run: Run, progress: Progress) -> tuple[Path | None, Path | None]:
+    """What one process does before one or several train: look for checkpoints, set damaged ones aside, get the model.
+
+    Returns the newest complete checkpoint, None in a new run; and it again when it is the run's last, otherwise None.
+    """
+    start, said = checkpoints.newest(run.checkpoints)
+    for line in said:
+        progress.say(line)
+    if start is not None and checkpoints.step_of(start) >= last_step(recipe):
+        progress.say(f"training is done: {start.name} is there")
+        return start, start
+    load_problems(recipe.data)  # bad data is refused before a model is made, brought here or loaded
+    tracking.require(recipe.training.trackers)
+    disk.refuse_small_disk(recipe, run)
+    base_model(recipe, run, progress)
+    return start, None
+
+
+def last_step(recipe: Recipe) -> int:
+    return int(recipe.training.stop_after or recipe.grpo["max_steps"])
+
+
+def train_from(recipe: Recipe, run: Run, progress: Progress, start: Path | None, server: Address | None = None) -> Path:
+    """Train from the checkpoint `start`, or from the base model: alone, or as one of the processes torchrun started.
+
+    `server` is the vLLM server of the split layout. The process of rank 0 writes the records. Returns the last
+    checkpoint.
+    Raises Refusal when a stop rule of the recipe ended the run (after a checkpoint), Failure when the canary did.
+    """
+    with importing():
+        from datasets import Dataset
+
+        from openrs.rewards.functions import build_rewards
+        from openrs.rewards.grading import Judge
+        from openrs.training.alarms import Alarms
+        from openrs.training.lifecycle import guarded
+        from openrs.training.record import Recorder
+        from openrs.training.trainer import Trainer
+    model = base_model(recipe, run, progress)
+    tokenizer = load_tokenizer(model, trust_remote_code=recipe.model.trust_remote_code)
+    guard(tokenizer, model)
+    problems = load_problems(recipe.data)
+    prompted = prompts.build(tokenizer, recipe.prompt, problems.rows)
+    tell(recipe, problems, prompted, progress)
+    settle(recipe, run, model, problems, prompted, goes_on=start is not None)
+    if recipe.hardware.gpus == 0:
+        cpu.make_ready(recipe)
+
+    with Judge(recipe.rewards.workers, recipe.rewards.timeout_seconds, int(recipe.rewards.memory_gib * 2**30)) as judge:
+        rewards = build_rewards(recipe.rewards.functions, recipe.rewards.mode, judge)
+        trainer = Trainer(
+            model=str(model),
+            args=grpo_config(recipe, run.checkpoints / checkpoints.STAGING, rewards.weights, server),
+            processing_class=tokenizer,
+            train_dataset=Dataset.from_dict(
+                {
+                    "prompt": prompted.prompts,
+                    "gold": [problem.answer for problem in prompted.problems],
+                    "id": [problem.id for problem in prompted.problems],
+                }
+            ),
+            reward_funcs=rewards.functions,
+            peft_config=lora.peft_config(recipe.model.lora) if recipe.model.lora is not None else None,
+            prompt_ids=dict(zip(prompted.prompts, prompted.ids, strict=True)),
+            folder=run.checkpoints,
+            stats=rewards.stats,
+            ahead=rewards.ahead,
+            canary=Canary(prompted.ids, recipe.monitors.canary) if recipe.grpo.get("use_vllm") else None,
+        )
+        alarms, recorder = Alarms(recipe, run, progress), Recorder(trainer, recipe, run, progress)
+        trainer.add_callback(alarms)  # first: what it finds is recorded with the step
+        trainer.add_callback(recorder)
+        progress.start()
+        with closing(recorder), guarded(trainer, recipe, run, progress):
+            trainer.train(resume_from_checkpoint=str(start) if start is not None else None)
+    alarms.refuse_if_stopped(trainer.state.global_step)
+    return checkpoints.folder_of(run.checkpoints, last_step(recipe))
+
+
+def base_model(recipe: Recipe, run: Run, progress: Progress) -> Path:
+    """The folder of the model that training starts from: the demo's is made here, once; a hub model is on this disk.
+
+    Everything downstream (policy, reference, vLLM, tokenizer) loads from this one folder, so none of them can end up
+    with another revision. Raises Refusal when there is no such model.
+    """
+    if recipe.model.made is None:
+        return local_model(recipe.model.name, recipe.model.revision)
+    folder = run.path / "base"
+    if not (folder / "made.json").is_file():
+        progress.say("making the demo's model: supervised training on corrupted sums")
+        progress.start()
+    return demo_model.make(recipe.model.made, folder, lambda n, of, loss: progress.step("teach", n, of, {"loss": loss}))
+
+
+def settle(
+    recipe: Recipe, run: Run, model: Path, problems: Problems, prompted: prompts.Prompted, *, goes_on: bool
+) -> None:
+    """Record (rank 0 does) what is trained on, file by file. Raises Refusal when a run that goes on finds another."""
+    if rank() != 0:
+        return
+    content = hashlib.sha256()
+    for problem, ids in zip(prompted.problems, prompted.ids, strict=True):
+        content.update(json.dumps([problem.id, ids, problem.answer]).encode())
+    manifest.establish(
+        run,
+        goes_on=goes_on,
+        data={
+            "source": recipe.data.source,
+            "revision": recipe.data.revision,
+            "files": problems.files,
+            **counts_of(problems, prompted),
+            "prompts_and_golds_sha256": content.hexdigest(),
+        },
+        model={
+            "name": recipe.model.name,
+            "revision": recipe.model.revision,
+            "files": {path.name: sha256(path) for path in sorted(model.iterdir()) if path.is_file()},
+        },
+    )
+    manifest.record(run, libraries=manifest.libraries())
+
+
+def counts_of(problems: Problems, prompted: prompts.Prompted) -> dict[str, int]:
+    """What became of the rows."""
+    return {
+        "rows": problems.read,
+        "without_answer": len(problems.without_answer),
+        "too_long": len(prompted.too_long),
+        "problems": len(prompted.problems),
+    }
+
+
+def tell(recipe: Recipe, problems: Problems, prompted: prompts.Prompted, progress: Progress) -> None:
+    """Say what became of the data. Raises Refusal when it is too little for one step."""
+    counts = counts_of(problems, prompted)
+    dropped = f"{counts['without_answer']} rows without an answer dropped, " if problems.without_answer else ""
+    long = (
+        f"{counts['too_long']} longer than {recipe.prompt.max_tokens} tokens ({recipe.prompt.too_long}), "
+        if prompted.too_long
+        else ""
+    )
+    progress.say(
+        f"{counts['rows']} rows from {recipe.data.source}: {dropped}{long}{counts['problems']} problems to train on"
+    )
+    wanted = prompts_per_step(recipe)
+    if counts["problems"] < wanted:
+        raise Refusal(
+            f"{counts['problems']} problems are fewer than the {wanted} of one step",
+            "TRL drops a batch that it cannot fill, so no step would ever come",
+            "give more problems, or a smaller per_device_train_batch_size or gradient_accumulation_steps",
+        )
+
+
+def grpo_config(recipe: Recipe, staging: Path, weights: list[float], server: Address | None = None) -> Any:
+    """TRL's GRPOConfig of a recipe."""
+    from trl import GRPOConfig
+
+    return GRPOConfig(**grpo_settings(recipe, staging, weights, server))
+
+
+def grpo_settings(recipe: Recipe, staging: Path, weights: list[float], server: Address | None = None) -> dict[str, Any]:
+    """What GRPOConfig gets: the recipe's `grpo` section as it is, and the settings that openrs owns."""
+    model: dict[str, Any] = {
+        "dtype": recipe.model.dtype,
+        "attn_implementation": recipe.model.attn_implementation,
+        "use_safetensors": not recipe.model.allow_pickle_weights,
+    }
+    settings = {
+        **recipe.grpo,
+        "output_dir": str(staging),
+        "model_init_kwargs": {name: value for name, value in model.items() if value is not None},
+        "trust_remote_code": recipe.model.trust_remote_code,
+        "reward_weights": weights,
+        "logging_steps": 1,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": recipe.hardware.gpus == 0,
+    }
+    if recipe.hardware.zero_stage:
+        settings["deepspeed"] = deepspeed_config(recipe)
+    if recipe.grpo.get("use_vllm"):
+        settings["vllm_mode"] = "server" if recipe.hardware.layout == "split" else "colocate"
+    if server is not None:
+        settings |= {"vllm_server_base_url": server.url, "vllm_group_port": server.group_port}
+    return settings
+
+
+def deepspeed_config(recipe: Recipe) -> dict[str, Any]:
+    """ZeRO as the paper's accelerate configuration had it (recipes/accelerate_configs/zero2.yaml, 2889c47): stage 2, no
+    offloading. With bf16 the optimizer keeps float32 master weights; without ZeRO, a bfloat16 model has none.
+
+    "auto" is filled in by transformers from the training arguments.
+    """
+    fp16, bf16 = bool(grpo_value(recipe, "fp16")), grpo_value(recipe, "bf16")
+    return {
+        "zero_optimization": {"stage": recipe.hardware.zero_stage},
+        "bf16": {"enabled": not fp16 if bf16 is None else bool(bf16)},  # TRL reads an unset bf16 as on
+        "fp16": {"enabled": fp16},
+        "gradient_clipping": float(grpo_value(recipe, "max_grad_norm")),
+        "train_batch_size": "auto",
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+    }

@@ -1,0 +1,121 @@
+"""The split layout's generator: vLLM's own server on a GPU of its own, started, waited for and ended by openrs.
+
+TRL 1.16 sends it prompts over HTTP and weights over NCCL (trl/generation/vllm_client.py, which names the options).
+"""
+
+import json
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from openrs.config.checks import grpo_value
+from openrs.config.schema import Recipe
+from openrs.errors import Failure
+from openrs.planner.workload import ALONE
+from openrs.run import processes
+
+HOST = "127.0.0.1"  # the server takes weights and commands from whoever reaches it
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the server answers, and the port on which trainer and server meet for the weights."""
+
+    port: int
+    group_port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+
+def command(recipe: Recipe, model: str, port: int | str) -> list[str]:
+    """`vllm serve` as TRL 1.16 wants it (VLLMClient's docstring), with the recipe's window, share of memory and seed.
+
+    A GPU of its own gets at least the paper's share of it (0.7), whatever the recipe says for colocated vLLM.
+    """
+    window = recipe.grpo.get("vllm_max_model_length")
+    options = {
+        "--host": HOST,
+        "--port": port,
+        "--served-model-name": "policy",
+        "--dtype": recipe.model.dtype,
+        "--seed": grpo_value(recipe, "seed"),
+        "--gpu-memory-utilization": max(ALONE, grpo_value(recipe, "vllm_gpu_memory_utilization")),
+        "--generation-config": "vllm",  # no sampling defaults from the model's folder: TRL sends all of them
+        "--weight-transfer-config": json.dumps({"backend": "nccl"}),
+        "--logprobs-mode": "processed_logprobs",
+        "--max-logprobs": -1,
+    }
+    if window is not None:
+        options["--max-model-len"] = window
+    words = [str(word) for option in options.items() for word in option]
+    trusting = ["--trust-remote-code"] if recipe.model.trust_remote_code else []
+    return [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", model, *words, *trusting]
+
+
+def environment(device: str | None) -> dict[str, str]:
+    """What the server's environment has beyond ours. `device`: its GPU, as CUDA_VISIBLE_DEVICES names it."""
+    settings = {
+        "OMP_NUM_THREADS": "1",
+        "VLLM_SERVER_DEV_MODE": "1",  # opens the routes that take weights
+        "VLLM_HOST_IP": HOST,
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_OFFLINE": "1",  # the model is a folder
+    }
+    return settings if device is None else {"CUDA_VISIBLE_DEVICES": device, **settings}
+
+
+class Server:
+    """A running server. It ends with `stop`, and when this process is gone."""
+
+    def __init__(self, words: list[str], settings: dict[str, str], address: Address, log: Path) -> None:
+        self.address, self.log = address, log
+        self._process = processes.Child(words, settings, log, all_to_log=True, grace=15.0)
+
+    def wait_healthy(self, seconds: float, between: Callable[[], None] = lambda: None) -> float:
+        """Wait until it answers; returns how long that took. `between` is called twice a second.
+
+        Raises Failure when it ends instead, or does not answer in `seconds`.
+        """
+        began = time.monotonic()
+        while time.monotonic() - began < seconds:
+            self.check()
+            try:
+                with urllib.request.urlopen(f"{self.address.url}/health", timeout=5) as answer:  # noqa: S310 - http
+                    if answer.status == 200:
+                        return time.monotonic() - began
+            except (urllib.error.URLError, OSError):
+                pass  # not yet
+            between()
+            time.sleep(0.5)
+        raise Failure(
+            f"the vLLM server did not answer within {seconds:g} s",
+            self._said(),
+            f"read {self.log}; --set grpo.vllm_server_timeout=600 waits longer",
+        )
+
+    def check(self) -> None:
+        """Raises Failure when the server is dead."""
+        code = self._process.wait()
+        if code is not None:
+            how = f"was killed by signal {code - 128}" if code > 128 else f"ended with exit code {code}"
+            raise Failure(
+                f"the vLLM server {how}",
+                self._said(),
+                f"read {self.log}; the same command goes on from the last complete checkpoint",
+            )
+
+    def stop(self) -> None:
+        self._process.stop()
+
+    def _said(self) -> str:
+        lines = processes.tail(self.log, 3).splitlines()
+        return (
+            "its last words were:\n" + "\n".join(f"  | {line[:300]}" for line in lines) if lines else "it said nothing"
+        )
