@@ -29,10 +29,10 @@ def lengths_of(cap: int) -> list[int]:
 
 def make_model(folder: Path, layers: int, hidden: int) -> Path:
     """A made model, untaught: the lengths are given, so what it writes does not matter."""
-    from openrs.config.schema import MadeModel
+    from openrs.config.schema import ToyModel
     from openrs.training import demo_model
 
-    settings = MadeModel(seed=0, layers=layers, hidden=hidden, heads=hidden // 32, steps=1, learning_rate=1e-3)
+    settings = ToyModel(seed=0, layers=layers, hidden=hidden, heads=hidden // 32, steps=1, learning_rate=1e-3)
     return demo_model.make(settings, folder)
 
 

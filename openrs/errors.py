@@ -6,34 +6,32 @@ EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 75
 
 
-class Refusal(Exception):  # noqa: N818 - it is not a fault of the program: the message is the product
+class UserError(Exception):  # noqa: N818 - it is not a fault of the program: the message is the product
     """Bad configuration or bad data: trying again cannot help. Ends the program with exit code 2 and no stack trace.
 
     Args:
         what: what is wrong, with the file, key or value in it.
         why: why that is a problem. May be empty when `what` says it all.
-        mend: what the user can do about it.
+        fix:  what the user can do about it.
     """
 
     exit_code = EXIT_REFUSED
 
-    def __init__(self, what: str, why: str = "", mend: str = "") -> None:
-        self.what, self.why, self.mend = what, why, mend
+    def __init__(self, what: str, why: str = "", fix: str = "") -> None:
+        self.what, self.why, self.fix = what, why, fix
         super().__init__(
-            "\n".join(
-                part for part in (what, f"  why:  {why}" if why else "", f"  mend: {mend}" if mend else "") if part
-            )
+            "\n".join(part for part in (what, f"  why:  {why}" if why else "", f"  fix:  {fix}" if fix else "") if part)
         )
 
 
-class Failure(Refusal):
+class RunFailure(UserError):
     """Something around the program broke (a disk, a server, numbers that are none). Ends it with exit code 1 and no
     stack trace; once mended, the same command goes on from the last complete checkpoint."""
 
     exit_code = EXIT_FAILED
 
 
-def not_installed(error: ModuleNotFoundError) -> Refusal | None:
+def not_installed(error: ModuleNotFoundError) -> UserError | None:
     """What to install, when a package of one of our extras is missing; None for any other module: that is a fault."""
     import re
     from importlib.metadata import PackageNotFoundError, requires
@@ -51,8 +49,8 @@ def not_installed(error: ModuleNotFoundError) -> Refusal | None:
         return None
     if extra is None:
         return None
-    mend = f"pip install 'openrs[{extra}]' (or ./scripts/setup in a checkout, which takes the lock of this machine)"
-    return Refusal(f"the package {missing} is not installed", "this needs more than the base install", mend)
+    fix = f"pip install 'openrs[{extra}]' (or ./scripts/setup in a checkout, which takes the lock of this machine)"
+    return UserError(f"the package {missing} is not installed", "this needs more than the base install", fix)
 
 
 class Interrupted(Exception):  # noqa: N818 - a wish, not a fault

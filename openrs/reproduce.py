@@ -9,7 +9,7 @@ from typing import Any
 from openrs.config.schema import Recipe
 from openrs.data.problems import load_problems
 from openrs.evaluation.run import JUDGE_SECONDS, evaluate
-from openrs.evaluation.scores import told
+from openrs.evaluation.scores import format_score
 from openrs.evaluation.targets import targets_of_run
 from openrs.report.pages.page import write_report
 from openrs.rewards.grading import Judge
@@ -29,8 +29,8 @@ def reproduce(recipe: Recipe, run: Run, progress: Progress) -> Path:
     report = write_report(run)
     for name, score in after["benchmarks"].items():
         first, last = before["benchmarks"][name], score
-        progress.say(f"{name}, base:    {told(first)}")
-        progress.say(f"{name}, step {after['model']['step']}: {told(last)}")
+        progress.say(f"{name}, base:    {format_score(first)}")
+        progress.say(f"{name}, step {after['model']['step']}: {format_score(last)}")
     progress.say(f"report: {report}")
     return report
 

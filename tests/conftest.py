@@ -50,12 +50,12 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]
 def made_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's model after a few supervised steps: it loads, generates and trains, and knows nothing."""
     pytest.importorskip("torch", reason="torch is not installed")
-    from openrs.config.schema import MadeModel
+    from openrs.config.schema import ToyModel
     from openrs.run.libraries import quiet
     from openrs.training.demo_model import make
 
     quiet()
-    return make(MadeModel(steps=10), tmp_path_factory.mktemp("made") / "model")
+    return make(ToyModel(steps=10), tmp_path_factory.mktemp("made") / "model")
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import pytest
 
 from openrs.cli.main import main
 from openrs.config.load import load
-from openrs.errors import Failure, Interrupted, Refusal
+from openrs.errors import Interrupted, RunFailure, UserError
 from openrs.run.attempt import attempt
 from openrs.run.directory import Run
 
@@ -25,15 +25,15 @@ def last(run: Run) -> tuple[int, str]:
     ("error", "raised", "code", "reason"),
     [
         (None, None, 0, "done"),
-        (Refusal("bad data", "why", "mend"), Refusal, 2, "bad data\n  why:  why\n  mend: mend"),
-        (Failure("the server is gone"), Failure, 1, "the server is gone"),
+        (UserError("bad data", "why", "fix"), UserError, 2, "bad data\n  why:  why\n  fix:  mend"),
+        (RunFailure("the server is gone"), RunFailure, 1, "the server is gone"),
         (Interrupted("at step 5"), Interrupted, 75, "at step 5"),
         (KeyboardInterrupt(), KeyboardInterrupt, 75, "Ctrl-C"),
         (ZeroDivisionError("x hf_abcdefghijk"), ZeroDivisionError, 1, "ZeroDivisionError: x [hidden]"),
         (SystemExit(3), SystemExit, 1, "SystemExit: 3"),
         (PermissionError(errno.EACCES, "denied", "f"), PermissionError, 1, "PermissionError: [Errno 13] denied: 'f'"),
-        (OSError(errno.ENOSPC, "No space left on device", "f"), Failure, 1, None),
-        (OSError(errno.EDQUOT, "Disk quota exceeded", "f"), Failure, 1, None),
+        (OSError(errno.ENOSPC, "No space left on device", "f"), RunFailure, 1, None),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "f"), RunFailure, 1, None),
     ],
 )
 def test_every_way_to_end(
@@ -75,7 +75,7 @@ def test_another_recipe(tmp_path: Path) -> None:
     with attempt(load("demo", ["grpo.seed=2"]), run):  # nothing was made with the first
         run.metrics.write_text('{"step": 1}\n')
     with (
-        pytest.raises(Refusal, match=r"made with another recipe:\n    grpo.seed: 2 -> 3\n") as raised,
+        pytest.raises(UserError, match=r"made with another recipe:\n    grpo.seed: 2 -> 3\n") as raised,
         attempt(load("demo", ["grpo.seed=3"]), run),
     ):
         raise AssertionError
@@ -93,7 +93,7 @@ def test_another_recipe(tmp_path: Path) -> None:
 def test_a_second_attempt_at_the_same_time(tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
     with attempt(load("demo"), run):
-        with pytest.raises(Refusal, match="is in use by process"), attempt(load("demo"), run):
+        with pytest.raises(UserError, match="is in use by process"), attempt(load("demo"), run):
             raise AssertionError
         assert len(run.attempts()) == 1
 
@@ -136,7 +136,7 @@ def test_exit_codes_reach_the_shell(
     from openrs.training import launch
 
     run = str(tmp_path / "run")
-    for error, code in ((Refusal("r"), 2), (Failure("f"), 1), (Interrupted("i"), 75)):
+    for error, code in ((UserError("r"), 2), (RunFailure("f"), 1), (Interrupted("i"), 75)):
 
         def ends(*_: object, error: Exception = error) -> None:
             raise error

@@ -8,7 +8,7 @@ import pytest
 
 from openrs import __version__
 from openrs.config.load import load, load_resolved
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.run import manifest
 from openrs.run.directory import Run
 from openrs.run.files import sha256, write_json
@@ -78,7 +78,7 @@ def test_what_must_stay_the_same(run: Run) -> None:
     manifest.establish(run, goes_on=False, data={"files": {"a.jsonl": "aa"}, "rows": 3})
     manifest.establish(run, goes_on=False, data={"files": {"a.jsonl": "bb"}, "rows": 4})  # nothing was made of the old
     manifest.establish(run, goes_on=True, data={"files": {"a.jsonl": "bb"}, "rows": 4})
-    with pytest.raises(Refusal) as raised:
+    with pytest.raises(UserError) as raised:
         manifest.establish(run, goes_on=True, data={"files": {"a.jsonl": "bb", "b.jsonl": "cc"}, "rows": 5})
     assert "    data.files.b.jsonl: None -> cc\n    data.rows: 4 -> 5" in str(raised.value)
     assert manifest.read(run)["data"]["rows"] == 4

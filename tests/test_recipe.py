@@ -11,11 +11,11 @@ from openrs.config.checks import prompts_per_step
 from openrs.config.load import diff, load, packaged, to_json, to_yaml
 from openrs.config.names import is_hub_name
 from openrs.config.schema import Recipe
-from openrs.errors import Refusal
+from openrs.errors import UserError
 
 
 def refused(recipe: str | Path, *overrides: str) -> str:
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(UserError) as caught:
         load(str(recipe), overrides)
     return str(caught.value)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.run import directory as rundir
 from openrs.run.directory import Lock, Run
 from openrs.run.files import Journal, read_jsonl, redact, write_json, write_text
@@ -79,7 +79,7 @@ def test_an_only_line_that_is_torn(tmp_path: Path) -> None:
 def test_damage_in_the_middle_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "journal.jsonl"
     path.write_text(f'{{"a": 0}}\n{line}\n{{"a": 2}}\n')
-    with pytest.raises(Refusal, match=r"journal.jsonl:2 is "):
+    with pytest.raises(UserError, match=r"journal.jsonl:2 is "):
         list(read_jsonl(path))
 
 
@@ -167,12 +167,12 @@ def test_the_lock_names_its_holder_and_is_free_however_that_ends(tmp_path: Path)
     process = subprocess.Popen([sys.executable, "-c", HOLDER, tmp_path], stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == b"held\n"
-    with pytest.raises(Refusal, match=f"is in use by process {process.pid} on {os.uname().nodename} since 20"):
+    with pytest.raises(UserError, match=f"is in use by process {process.pid} on {os.uname().nodename} since 20"):
         Lock(Run(tmp_path))
     process.kill()
     process.wait()
     process.stdout.close()
-    with Lock(Run(tmp_path)), pytest.raises(Refusal, match=f"process {os.getpid()} on"):
+    with Lock(Run(tmp_path)), pytest.raises(UserError, match=f"process {os.getpid()} on"):
         Lock(Run(tmp_path))
     with Lock(Run(tmp_path)):
         pass
@@ -180,9 +180,9 @@ def test_the_lock_names_its_holder_and_is_free_however_that_ends(tmp_path: Path)
 
 def test_a_place_that_cannot_be_a_run(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(Refusal, match="cannot be written"):
+    with pytest.raises(UserError, match="cannot be written"):
         Lock(Run(tmp_path / "file"))
-    with pytest.raises(Refusal, match="cannot be written"):
+    with pytest.raises(UserError, match="cannot be written"):
         Lock(Run(Path("/proc/run")))
 
 
@@ -193,7 +193,7 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(rundir.fcntl, "flock", failing)
-    with pytest.raises(Refusal, match="cannot be locked: No locks available"):
+    with pytest.raises(UserError, match="cannot be locked: No locks available"):
         Lock(Run(tmp_path))
 
 
@@ -201,7 +201,7 @@ def test_names_of_runs() -> None:
     assert rundir.run_at("exp3").path == Path("runs/exp3")
     assert rundir.run_at("./exp3").path == Path("exp3")
     assert rundir.run_at("/volume/exp3").path == Path("/volume/exp3")
-    with pytest.raises(Refusal, match="is no run directory"):
+    with pytest.raises(UserError, match="is no run directory"):
         rundir.existing_run("./nothing here")
     run = Run(Path("r"))
     assert run.evaluation("../../etc").parent == Path("r/eval")

@@ -129,10 +129,10 @@ def test_the_same_command_again_does_nothing(reproduced: Run) -> None:
 
 
 def test_another_recipe_on_the_same_run_is_refused(reproduced: Run, taught_model: Path) -> None:
-    from openrs.errors import Refusal
+    from openrs.errors import UserError
 
     other = small(taught_model, 50, "training.completions_every=10", "grpo.beta=0.1")
-    with pytest.raises(Refusal, match=r"grpo.beta: 0.04 -> 0.1"), attempt(other, reproduced, ["test"]):
+    with pytest.raises(UserError, match=r"grpo.beta: 0.04 -> 0.1"), attempt(other, reproduced, ["test"]):
         pass
 
 

@@ -6,29 +6,38 @@ import sys
 
 from openrs.cluster import collect as collecting
 from openrs.cluster import control, preflight, status
-from openrs.cluster.api import ApiException, Away, Cluster, Object, connect, lines, namespace_at_hand, opened
-from openrs.cluster.follow import FEW, conclude, follow
-from openrs.cluster.jobs import PLACEHOLDER, Asked, Made, make, to_text
+from openrs.cluster.api import (
+    ApiException,
+    Cluster,
+    Object,
+    ServerUnavailable,
+    connect,
+    lines,
+    namespace_at_hand,
+    opened,
+)
+from openrs.cluster.follow import TAIL_LINES, conclude, follow
+from openrs.cluster.jobs import PLACEHOLDER, JobManifests, JobRequest, make, to_text
 from openrs.cluster.reading import need_job, pods
 from openrs.cluster.screen import Screen
 from openrs.cluster.submit import submit as send
 from openrs.cluster.words import containers
 from openrs.config.load import load
 from openrs.doctor.doctor import MARKS
-from openrs.doctor.finding import Line
-from openrs.errors import EXIT_DONE, Refusal
+from openrs.doctor.finding import Finding
+from openrs.errors import EXIT_DONE, UserError
 from openrs.planner.render import wrapped
 
 
 def run(args: argparse.Namespace) -> int:
-    """Returns 0; everything else is raised: Refusal (2), Failure (1), Interrupted (75)."""
+    """Returns 0; everything else is raised: UserError (2), Failure (1), Interrupted (75)."""
     verbs = {"submit": submit, "status": show, "logs": logs, "collect": collect, "stop": stop, "delete": delete}
     verbs[args.what](args)
     return EXIT_DONE
 
 
 def submit(args: argparse.Namespace) -> None:
-    asked = Asked(
+    asked = JobRequest(
         recipe=load(args.recipe, args.overrides),
         named=args.recipe,
         overrides=args.overrides,
@@ -57,12 +66,12 @@ def submit(args: argparse.Namespace) -> None:
         screen.say(f"openrs cluster logs -f {asked.name} follows it")
         return
     job = need_job(cluster, asked.name)
-    end = follow(cluster, job, screen, tail=FEW if what == "there" else None)
+    end = follow(cluster, job, screen, tail=TAIL_LINES if what == "there" else None)
     conclude(end)
     screen.say(end.text)
 
 
-def place(made: Made, namespace: str | None) -> None:
+def place(made: JobManifests, namespace: str | None) -> None:
     """Into its namespace, so that what is printed and what is sent are the same."""
     if namespace is not None:
         for thing in made.objects:
@@ -70,24 +79,24 @@ def place(made: Made, namespace: str | None) -> None:
             thing["metadata"] = {"name": meta["name"], "namespace": namespace} | meta
 
 
-def check(cluster: Cluster, made: Made, *, force: bool) -> None:
-    """Print the preflight. Raises Refusal when something is missing, unless forced."""
+def check(cluster: Cluster, made: JobManifests, *, force: bool) -> None:
+    """Print the preflight. Raises UserError when something is missing, unless forced."""
     found = preflight.examine(cluster, made)
     sys.stdout.write("".join(f"{rendered(line)}\n" for line in found))
     sys.stdout.flush()
     failed = [line for line in found if line.state == "fail"]
     if failed and not force:
-        mends = "; ".join(line.mend for line in failed if line.mend)
-        raise Refusal(
+        mends = "; ".join(line.fix for line in failed if line.fix)
+        raise UserError(
             f"the Job cannot run as things are: {', '.join(line.name for line in failed)}",
-            mend=f"{mends or 'see above'}. (--force sends it all the same)",
+            fix=f"{mends or 'see above'}. (--force sends it all the same)",
         )
 
 
-def rendered(line: Line) -> str:
+def rendered(line: Finding) -> str:
     needed = f"; needed: {line.needed}" if line.needed and line.state in {"fail", "warn"} else ""
-    mend = f"; mend: {line.mend}" if line.mend and line.state != "ok" else ""
-    return wrapped(f"{MARKS[line.state]}  {line.name:10s}  {line.found}{needed}{mend}", " " * 18)
+    fix = f"; fix: {line.fix}" if line.fix and line.state != "ok" else ""
+    return wrapped(f"{MARKS[line.state]}  {line.name:10s}  {line.found}{needed}{fix}", " " * 18)
 
 
 def show(args: argparse.Namespace) -> None:
@@ -106,7 +115,7 @@ def logs(args: argparse.Namespace) -> None:
         return
     there = pods(cluster, job["metadata"]["name"])
     if not there:
-        raise Refusal(f"run {args.run} has no Pod", mend=f"openrs cluster status {args.run} says why")
+        raise UserError(f"run {args.run} has no Pod", fix=f"openrs cluster status {args.run} says why")
     for pod in there:
         print_logs(cluster, pod, screen, args.tail)
 
@@ -123,7 +132,7 @@ def print_logs(cluster: Cluster, pod: Object, screen: Screen, tail: int | None) 
             answer = opened(cluster.core.read_namespaced_pod_log, name, cluster.namespace, what=what, **options)
             for line in lines(answer):
                 screen.log(f"[{name} {state['name']}] ", line.decode("utf-8", "replace"))
-        except (ApiException, Away) as error:
+        except (ApiException, ServerUnavailable) as error:
             screen.say(f"the log of {name}, container {state['name']}, cannot be read: {error}")
 
 
@@ -149,12 +158,12 @@ def delete(args: argparse.Namespace) -> None:
 
 
 def confirm(what: str, word: str) -> None:
-    """Ask a person to type the run's name. Raises Refusal where nobody can, or for another answer."""
+    """Ask a person to type the run's name. Raises UserError where nobody can, or for another answer."""
     if not sys.stdin.isatty():
-        raise Refusal(f"nobody is here to ask whether to delete {what}", mend="--yes says so beforehand")
+        raise UserError(f"nobody is here to ask whether to delete {what}", fix="--yes says so beforehand")
     try:
         answer = input(f"Delete {what}? Type {word} to do it: ")
     except EOFError:
         answer = ""
     if answer.strip() != word:
-        raise Refusal("nothing was deleted")
+        raise UserError("nothing was deleted")

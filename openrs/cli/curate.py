@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from openrs.curation.settings import Source, load
-from openrs.errors import EXIT_DONE, Refusal
+from openrs.errors import EXIT_DONE, UserError
 from openrs.evaluation.shards import shard_from
 from openrs.rewards.grading import processors
 from openrs.run.progress import Progress
@@ -41,7 +41,7 @@ def show(
 
     quiet()
     if golds < 0:
-        raise Refusal(f"--golds {golds} is no number of golds", mend="--golds 1000, or 0 for none")
+        raise UserError(f"--golds {golds} is no number of golds", fix="--golds 1000, or 0 for none")
     given = {name: column for name, column in columns.items() if column is not None}
     source = Source.model_validate({"path": path, "revision": revision, "allow_unpinned": True, **given})
     progress = Progress(stream=sys.stderr)
@@ -57,5 +57,5 @@ def show(
 
 def _workers(asked: int | None) -> int:
     if asked is not None and asked < 1:
-        raise Refusal(f"--workers {asked}", mend="at least one process")
+        raise UserError(f"--workers {asked}", fix="at least one process")
     return asked or min(processors(), 32)

@@ -29,7 +29,7 @@ from openrs.cli.verbs import (
     track,
     train,
 )
-from openrs.errors import EXIT_INTERRUPTED, Interrupted, Refusal, not_installed
+from openrs.errors import EXIT_INTERRUPTED, Interrupted, UserError, not_installed
 from openrs.run.files import redact
 
 Verb = Callable[[argparse.Namespace], int]
@@ -273,9 +273,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         function: Verb = args.function
         return function(args)
-    except Refusal as refusal:
-        print(redact(f"openrs {args.verb}: {refusal}"), file=sys.stderr)
-        return refusal.exit_code
+    except UserError as error:
+        print(redact(f"openrs {args.verb}: {error}"), file=sys.stderr)
+        return error.exit_code
     except ModuleNotFoundError as error:
         missing = not_installed(error)
         if missing is None:

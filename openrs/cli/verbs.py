@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from openrs.errors import EXIT_DONE, EXIT_REFUSED, Refusal
+from openrs.errors import EXIT_DONE, EXIT_REFUSED, UserError
 
 if TYPE_CHECKING:
     from openrs.config.schema import Recipe
@@ -93,7 +93,7 @@ def evaluate(args: argparse.Namespace) -> int:
         targets.merge_shards(args.merge, args.run, args.data)
         return EXIT_DONE
     if args.model is None:
-        raise Refusal("no model to evaluate", mend="openrs evaluate MODEL; see openrs evaluate --help")
+        raise UserError("no model to evaluate", fix="openrs evaluate MODEL; see openrs evaluate --help")
     options = {name: getattr(args, name) for name in EVALUATION_OPTIONS if getattr(args, name) is not None}
     targets.evaluate_model(
         args.model, args.protocol, options, revision=args.revision, dtype=args.dtype, keep_in=args.run,
@@ -204,7 +204,7 @@ def doctor(args: argparse.Namespace) -> int:
     measure = args.what[:1] == ["nccl"]
     names = args.what[1:] if measure else args.what
     if len(names) > 1:
-        raise Refusal(f"one recipe at a time: {' '.join(names)}", mend="openrs doctor [nccl] [RECIPE]")
+        raise UserError(f"one recipe at a time: {' '.join(names)}", fix="openrs doctor [nccl] [RECIPE]")
     recipe = load(names[0], args.overrides) if names else None
     run = run_at(args.run or (Path(names[0]).stem if names else "doctor"))
     if measure:

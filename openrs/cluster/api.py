@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from openrs.errors import Failure, Refusal, not_installed
+from openrs.errors import RunFailure, UserError, not_installed
 from openrs.run.files import redact
 
 try:
@@ -23,13 +23,24 @@ except ModuleNotFoundError as missing:
     raise (not_installed(missing) or missing) from None
 
 Object = dict[str, Any]
-__all__ = ["ApiException", "Away", "Cluster", "Expired", "Object", "ask", "connect", "lines", "once", "opened"]
+__all__ = [
+    "ApiException",
+    "ServerUnavailable",
+    "Cluster",
+    "Expired",
+    "Object",
+    "ask",
+    "connect",
+    "lines",
+    "once",
+    "opened",
+]
 
 SELECTOR = "app.kubernetes.io/name=openrs"
 RUN_LABEL = "app.kubernetes.io/instance"
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 CONNECT, READ = 5.0, 30.0  # seconds: for a connection, for an answer
-IMPATIENT = 10.0  # seconds of asking again before a command that has only begun gives up
+STARTUP_RETRY_S = 10.0  # seconds of asking again before a command that has only begun gives up
 FIRST, LONGEST = 0.5, 15.0  # seconds between two tries: the first pause, doubled each time up to the last
 PATIENT = 900.0  # ... and while a Job is being followed: API servers are upgraded, laptops change networks
 
@@ -65,7 +76,7 @@ class Cluster:
 def connect(context: str | None, namespace: str | None) -> Cluster:
     """By the kubeconfig (KUBECONFIG or ~/.kube/config), or inside a cluster by the Pod's service account.
 
-    Raises Refusal when there is neither, or no such context.
+    Raises UserError when there is neither, or no such context.
     """
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # it would tell of retries that we tell of ourselves
     settings = client.Configuration()
@@ -87,7 +98,7 @@ def namespace_at_hand(context: str | None, namespace: str | None) -> str | None:
     """The namespace that `connect` would take, without a server; None where no configuration says."""
     try:
         return connect(context, namespace).namespace
-    except Refusal:
+    except UserError:
         return namespace
 
 
@@ -98,15 +109,15 @@ def _namespace_of(context: str | None) -> str | None:
     return None if name is None else str(name)
 
 
-def _no_config(context: str | None, error: Exception) -> Refusal:
+def _no_config(context: str | None, error: Exception) -> UserError:
     said = str(error)
     if context is not None and "Expected object with name" in said:
         names = (
             ", ".join(one["name"] for one in config.list_kube_config_contexts(os.environ.get("KUBECONFIG"))[0])
             or "none"
         )
-        return Refusal(f"the kubeconfig has no context {context}", mend=f"it has: {names}")
-    return Refusal(
+        return UserError(f"the kubeconfig has no context {context}", fix=f"it has: {names}")
+    return UserError(
         "no cluster to talk to: no usable kubeconfig, and this is no Pod of a cluster",
         redact(said),
         "set KUBECONFIG, or log in with your cloud's tool; `kubectl get jobs` should answer",
@@ -120,21 +131,21 @@ def ask(
     call: Callable[..., Any],
     *args: Any,
     what: str,
-    patience: float = IMPATIENT,
+    patience: float = STARTUP_RETRY_S,
     say: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Object:
     """Call a method of the client and return the answer as a dict. For questions that may be asked twice.
 
     what: verb and resource for messages, "list jobs". A busy or silent server (429, 5xx, no connection) is asked again
-    for `patience` seconds, which `say` is told once. Raises Refusal for a no (401, 403, ...), Failure when it stays
+    for `patience` seconds, which `say` is told once. Raises UserError for a no (401, 403, ...), RunFailure when it stays
     away, ApiException for 404 and 409, which mean something to the caller.
     """
     begin, pause, told = time.monotonic(), FIRST, False
     while True:
         try:
             return once(call, *args, what=what, **options)
-        except Away as away:
+        except ServerUnavailable as away:
             waited = time.monotonic() - begin
             if waited + pause > patience:
                 raise silent(what, away.why, waited) from None
@@ -145,7 +156,7 @@ def ask(
             pause = min(2 * pause, LONGEST)
 
 
-class Away(Exception):  # noqa: N818 - a state of the server, not a fault
+class ServerUnavailable(Exception):  # noqa: N818 - a state of the server, not a fault
     """The server is busy or not there: worth another try. after: seconds that it asked us to wait."""
 
     def __init__(self, why: str, after: float | None = None) -> None:
@@ -154,18 +165,18 @@ class Away(Exception):  # noqa: N818 - a state of the server, not a fault
 
 
 def once(call: Callable[..., Any], *args: Any, what: str, **options: Any) -> Object:
-    """One try. Raises Away where another may help, Refusal for a no, ApiException for 404 and 409, Expired for 410."""
+    """One try. Raises ServerUnavailable where another may help, UserError for a no, ApiException for 404 and 409, Expired for 410."""
     answer = opened(call, *args, what=what, **options)
     try:
         body = answer.data
     except urllib3.exceptions.HTTPError as error:
-        raise Away(_short(error)) from None
+        raise ServerUnavailable(_short(error)) from None
     finally:
         answer.release_conn()
     try:
         found: Object = json.loads(body or b"{}")
     except ValueError:
-        raise Away("half an answer") from None
+        raise ServerUnavailable("half an answer") from None
     return found
 
 
@@ -176,23 +187,23 @@ def opened(call: Callable[..., Any], *args: Any, what: str, read: float = READ, 
     except ApiException as error:
         raise _meaning(error, what) from None
     except urllib3.exceptions.SSLError as error:
-        raise Refusal(
+        raise UserError(
             f"the API server's certificate is not the kubeconfig's: {_short(error)}",
-            mend="another cluster answers at this address, or the kubeconfig is old: log in again",
+            fix="another cluster answers at this address, or the kubeconfig is old: log in again",
         ) from None
     except urllib3.exceptions.MaxRetryError as error:
         if isinstance(error.reason, urllib3.exceptions.SSLError):
-            raise Refusal(
+            raise UserError(
                 f"the API server's certificate is not the kubeconfig's: {_short(error.reason)}",
-                mend="another cluster answers at this address, or the kubeconfig is old: log in again",
+                fix="another cluster answers at this address, or the kubeconfig is old: log in again",
             ) from None
-        raise Away(_short(error)) from None
+        raise ServerUnavailable(_short(error)) from None
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise Away(_short(error)) from None
+        raise ServerUnavailable(_short(error)) from None
 
 
 def lines(answer: Any) -> Iterator[bytes]:
-    """Whole lines of an open response as they come. Raises Away when the connection breaks."""
+    """Whole lines of an open response as they come. Raises ServerUnavailable when the connection breaks."""
     rest = b""
     try:
         for piece in answer.stream(amt=None, decode_content=False):
@@ -201,16 +212,16 @@ def lines(answer: Any) -> Iterator[bytes]:
         if rest:  # the end came after it, not a break in it
             yield rest
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise Away(_short(error)) from None
+        raise ServerUnavailable(_short(error)) from None
     finally:
         answer.close()
         answer.release_conn()
 
 
-def silent(what: str, why: str, waited: float) -> Failure:
-    return Failure(
+def silent(what: str, why: str, waited: float) -> RunFailure:
+    return RunFailure(
         f"the API server did not answer for {waited:.0f} s ({what}: {why})",
-        mend="look whether `kubectl get jobs` answers; then give the command again. A Job that runs goes on without us",
+        fix="look whether `kubectl get jobs` answers; then give the command again. A Job that runs goes on without us",
     )
 
 
@@ -221,41 +232,43 @@ def _meaning(error: Any, what: str) -> Exception:
     status = error.status or 0
     if status == 429 or status >= 500:
         after = (error.headers or {}).get("Retry-After", "")
-        return Away(f"{status} {error.reason or ''}".strip(), min(float(after), 60.0) if after.isdigit() else None)
+        return ServerUnavailable(
+            f"{status} {error.reason or ''}".strip(), min(float(after), 60.0) if after.isdigit() else None
+        )
     match status:
         case 404 | 409:
             found: Exception = error
         case 410:
             found = Expired(said(error))
         case 401:
-            found = Refusal(
+            found = UserError(
                 "the API server does not know us (401): the token has expired, or belongs to another cluster",
-                mend="log in again with your cloud's tool (aws, gcloud, az, oc); `kubectl get jobs` should answer",
+                fix="log in again with your cloud's tool (aws, gcloud, az, oc); `kubectl get jobs` should answer",
             )
         case 403:
             found = forbidden(said(error), what)
         case 400 | 422:
-            found = Refusal(f"the API server refuses to {what} ({status}): {said(error)}")
+            found = UserError(f"the API server refuses to {what} ({status}): {said(error)}")
         case _:
-            found = Failure(f"the API server answers {status} when asked to {what}: {said(error)}")
+            found = RunFailure(f"the API server answers {status} when asked to {what}: {said(error)}")
     return found
 
 
-def forbidden(message: str, what: str) -> Refusal:
+def forbidden(message: str, what: str) -> UserError:
     """403 is a missing right, or an admission rule that says no: quota, PodSecurity, a webhook."""
     if "exceeded quota" in message:
-        return Refusal(
+        return UserError(
             f"the namespace's quota is too small to {what}: {message}",
-            mend="wait for other Jobs to end, delete some, or ask for more: kubectl describe resourcequota",
+            fix="wait for other Jobs to end, delete some, or ask for more: kubectl describe resourcequota",
         )
     if "violates PodSecurity" in message:
-        return Refusal(f"the namespace's PodSecurity level refuses to {what}: {message}")
+        return UserError(f"the namespace's PodSecurity level refuses to {what}: {message}")
     if "cannot" in message:
-        return Refusal(
+        return UserError(
             f"not allowed to {what}: {message}",
-            mend="an administrator can bind the Role of k8s/namespace/role.yaml to you; --namespace chooses another",
+            fix="an administrator can bind the Role of k8s/namespace/role.yaml to you; --namespace chooses another",
         )
-    return Refusal(f"not allowed to {what}: {message}")
+    return UserError(f"not allowed to {what}: {message}")
 
 
 def said(error: Any) -> str:
@@ -267,13 +280,13 @@ def said(error: Any) -> str:
     return redact(str(message or "no reason given"))[:1000]
 
 
-def no_namespace(error: Any, namespace: str) -> Refusal | None:
+def no_namespace(error: Any, namespace: str) -> UserError | None:
     """A 404 may mean that the namespace itself does not exist."""
     if f'namespaces "{namespace}" not found' not in said(error):
         return None
-    return Refusal(
+    return UserError(
         f"there is no namespace {namespace}",
-        mend=f"kubectl create namespace {namespace} (or kubectl apply -k k8s/namespace), or another --namespace",
+        fix=f"kubectl create namespace {namespace} (or kubectl apply -k k8s/namespace), or another --namespace",
     )
 
 

@@ -11,13 +11,13 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Literal
 
 from openrs.cluster import api, words
-from openrs.cluster.api import Away, Cluster
+from openrs.cluster.api import Cluster, ServerUnavailable
 from openrs.cluster.collect_pod import reader
 from openrs.cluster.control import Say
 from openrs.cluster.jobs import DATA, job_name
 from openrs.cluster.pods_exec import SILENCE, output
 from openrs.cluster.reading import read_job
-from openrs.errors import Failure, Refusal
+from openrs.errors import RunFailure, UserError
 from openrs.planner.render import amount
 from openrs.run.files import now, sha256, write_json
 
@@ -65,14 +65,16 @@ def collect(
     """Copy what `kind` says of every run in the claim of `run` into `to`/<name>/. Returns these folders.
 
     kind: report (report, scores, metrics, manifest, logs), all (and completions, samples), checkpoints (everything).
-    Given again it copies what is missing or has changed. Raises Refusal, Failure.
+    Given again it copies what is missing or has changed. Raises UserError, RunFailure.
     """
     job = read_job(cluster, job_name(run))
     with reader(cluster, run, job, image, say) as (pod, container):
         source = Source(cluster, pod, container, kind)
         found = listed(source)
         if not found:
-            raise Refusal(f"the claim of {run} holds no run yet", mend=f"openrs cluster status {run} says what it does")
+            raise UserError(
+                f"the claim of {run} holds no run yet", fix=f"openrs cluster status {run} says what it does"
+            )
         folders = sorted({to / PurePosixPath(file.path).parts[0] for file in found})
         for folder in folders:
             claim_folder(folder, cluster, run)
@@ -85,7 +87,7 @@ def collect(
 
 
 def listed(source: Source, names: Sequence[str] = ()) -> list[File]:
-    """The files there are, with their hashes. Raises Refusal for names that would lead out of the folder."""
+    """The files there are, with their hashes. Raises UserError for names that would lead out of the folder."""
     text = b"".join(again(lambda: list(source.output("list", ROOT, source.kind, *names, silence=HASHING))))
     found = []
     for line in text.decode("utf-8", "replace").splitlines():
@@ -93,7 +95,7 @@ def listed(source: Source, names: Sequence[str] = ()) -> list[File]:
             row = json.loads(line)
             file = File(str(row["path"]), int(row["size"]), str(row["sha256"]))
         except (ValueError, KeyError, TypeError):
-            raise Failure(f"the Pod's list of files cannot be read: {words.clean(line)[:200]}") from None
+            raise RunFailure(f"the Pod's list of files cannot be read: {words.clean(line)[:200]}") from None
         found.append(file)
         refuse_odd(file)
     return found
@@ -103,13 +105,13 @@ def refuse_odd(file: File) -> None:
     parts = PurePosixPath(file.path).parts
     safe = len(parts) > 1 and ".." not in parts and not file.path.startswith("/") and file.path.isprintable()
     if not safe or "\\" in file.path or file.size < 0 or any(len(part) > 200 for part in parts):
-        raise Refusal(f"the volume names a file that may not be written here: {words.clean(file.path)!r}")
+        raise UserError(f"the volume names a file that may not be written here: {words.clean(file.path)!r}")
 
 
 def claim_folder(folder: Path, cluster: Cluster, run: str) -> None:
     """Make the folder ours to write in, or refuse one that something else made: a run of this machine, say."""
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).is_file():
-        raise Refusal(
+        raise UserError(
             f"{folder} is there, and was not collected from a cluster",
             "its files would be overwritten",
             "give another folder with --to",
@@ -133,7 +135,7 @@ def copy(source: Source, files: Sequence[File], to: Path, say: Say) -> None:
         try:
             pull(source, asked)
             broken, whole = 0, True
-        except Away as away:
+        except ServerUnavailable as away:
             moved = any(size_of(one.part) > one.offset for one in asked)
             broken, whole = (1 if moved else broken + 1), False
             if broken > TRIES:
@@ -150,7 +152,7 @@ def copy(source: Source, files: Sequence[File], to: Path, say: Say) -> None:
                 one.part.unlink(missing_ok=True)
                 changed[file.path] += 1
                 if changed[file.path] > 2:
-                    raise Failure(f"{file.path} keeps changing", mend="give the command again in a while")
+                    raise RunFailure(f"{file.path} keeps changing", fix="give the command again in a while")
                 say(f"{file.path} changed while it was copied; once more")
                 same = [now for now in listed(source, [PurePosixPath(file.path).parts[0]]) if now.path == file.path]
                 waiting[waiting.index(file) : waiting.index(file) + 1] = same
@@ -193,7 +195,7 @@ def pieces(files: Sequence[File], to: Path) -> list[Piece]:
 
 
 def pull(source: Source, asked: Sequence[Piece]) -> None:
-    """Append what comes to the parts. Raises Away when the connection breaks: what came so far is kept."""
+    """Append what comes to the parts. Raises ServerUnavailable when the connection breaks: what came so far is kept."""
     words = [word for one in asked for word in (one.file.path, str(one.offset), str(one.length))]
     rest, left, coming = b"", 0, iter(asked)
     out: IO[bytes] | None = None
@@ -205,7 +207,7 @@ def pull(source: Source, asked: Sequence[Piece]) -> None:
                     left, rest = int.from_bytes(rest[:8], "big"), rest[8:]
                     piece = next(coming, None)
                     if piece is None or left > piece.length:
-                        raise Failure("the Pod sends more than it was asked for")
+                        raise RunFailure("the Pod sends more than it was asked for")
                     if out is not None:
                         out.close()
                     out = piece.part.open("ab")
@@ -224,15 +226,15 @@ def again(call: Callable[[], list[bytes]]) -> list[bytes]:
     for broken in range(TRIES + 1):
         try:
             return call()
-        except Away as away:
+        except ServerUnavailable as away:
             if broken == TRIES:
                 raise _gave_up(away) from None
             time.sleep(min(api.FIRST * 2.0**broken, api.LONGEST))
     raise AssertionError
 
 
-def _gave_up(away: Away) -> Failure:
-    return Failure(
+def _gave_up(away: ServerUnavailable) -> RunFailure:
+    return RunFailure(
         f"the connection to the Pod keeps breaking ({away.why})",
-        mend="give the command again: what is here stays, and half a file is gone on with",
+        fix="give the command again: what is here stays, and half a file is gone on with",
     )

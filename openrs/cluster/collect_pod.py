@@ -11,7 +11,7 @@ from openrs.cluster.control import Say
 from openrs.cluster.jobs import DATA, PLACEHOLDER, job_name, manifest
 from openrs.cluster.reading import claim_of, no_job, pods
 from openrs.cluster.submit import create
-from openrs.errors import Failure, Refusal
+from openrs.errors import RunFailure, UserError
 
 START = 600.0  # seconds for it to start: the volume moves, the image is pulled
 READER = "read"
@@ -47,8 +47,8 @@ def reading_pod(cluster: Cluster, run: str, job: Object | None, image: str | Non
     if known is None or known == PLACEHOLDER:
         if job is None and not _claim_there(cluster, str(claim)):
             raise no_job(cluster, run)
-        raise Refusal(
-            f"the Job of {run} is gone, and so is the image's name", mend="--image REGISTRY/openrs@sha256:..."
+        raise UserError(
+            f"the Job of {run} is gone, and so is the image's name", fix="--image REGISTRY/openrs@sha256:..."
         )
     small = {"cpu": "500m", "memory": "512Mi", "ephemeral-storage": "256Mi"}
     spec = {
@@ -100,7 +100,7 @@ def wait_running(cluster: Cluster, name: str, say: Say) -> None:
             say(f"Pod {name} {now_does}")
             before = now_does
         if phase in {"Failed", "Succeeded"} or time.monotonic() > end:
-            raise Failure(f"Pod {name} does not run: {now_does}", mend=f"kubectl describe pod {name} tells more")
+            raise RunFailure(f"Pod {name} does not run: {now_does}", fix=f"kubectl describe pod {name} tells more")
         time.sleep(control.POLL)
 
 

@@ -7,7 +7,7 @@ from openrs.cluster import words
 from openrs.cluster.api import ApiException, Cluster, Object, ask
 from openrs.cluster.jobs import job_name
 from openrs.cluster.reading import claim_of, need_job, no_job, pods, read_job
-from openrs.errors import Failure, Refusal
+from openrs.errors import RunFailure, UserError
 
 Say = Callable[[str], None]
 KUEUE = ("kueue.x-k8s.io", "v1beta2")
@@ -52,7 +52,7 @@ def wait_gone(cluster: Cluster, name: str, limit: float, say: Say) -> int | None
             say(now)
             before = now
         if time.monotonic() > end:
-            raise Failure(f"the Pods of Job {name} do not end: {now}", mend="kubectl describe pod tells more")
+            raise RunFailure(f"the Pods of Job {name} do not end: {now}", fix="kubectl describe pod tells more")
         time.sleep(POLL)
 
 
@@ -72,7 +72,7 @@ def suspend(cluster: Cluster, job: Object, *, suspended: bool) -> None:
             patch = {"spec": {"active": not suspended}}
             ask(cluster.custom.patch_namespaced_custom_object, *where, title, patch, what=f"patch Workload {title}")
             return
-    raise Refusal(f"Kueue has no Workload for Job {name}", mend="kubectl describe job tells more")
+    raise UserError(f"Kueue has no Workload for Job {name}", fix="kubectl describe job tells more")
 
 
 def remove_job(cluster: Cluster, name: str, say: Say, limit: float = 1200) -> None:
@@ -90,7 +90,7 @@ def remove_job(cluster: Cluster, name: str, say: Say, limit: float = 1200) -> No
             say(f"waiting for the Pods of Job {name} to end")
             told = True
         if time.monotonic() > end:
-            raise Failure(f"Job {name} does not go away", mend="kubectl describe job tells more")
+            raise RunFailure(f"Job {name} does not go away", fix="kubectl describe job tells more")
         time.sleep(POLL)
 
 

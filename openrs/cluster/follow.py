@@ -12,12 +12,12 @@ from openrs.cluster import words
 from openrs.cluster.api import PATIENT, Cluster, Object
 from openrs.cluster.reading import pods, run_of
 from openrs.cluster.screen import Screen
-from openrs.cluster.watch import Voice, log_of, watched
-from openrs.errors import EXIT_REFUSED, Failure, Interrupted, Refusal
+from openrs.cluster.watch import OutageNotifier, log_of, watched
+from openrs.errors import EXIT_REFUSED, Interrupted, RunFailure, UserError
 from openrs.run.progress import duration
 
 DRAIN = 20.0  # seconds for the last lines of the logs after the Job has ended
-FEW = 20  # lines of log to begin with, when a Job has run before we came
+TAIL_LINES = 20  # lines of log to begin with, when a Job has run before we came
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class End:
 def follow(cluster: Cluster, job: Object, screen: Screen, *, patience: float = PATIENT, tail: int | None = None) -> End:
     """Tell of the Job until it ends. Ctrl-C raises Interrupted, and the Job goes on.
 
-    tail: begin with so many lines of a log that is there already. Raises Refusal for missing rights, Failure when the
+    tail: begin with so many lines of a log that is there already. Raises UserError for missing rights, RunFailure when the
     API server stays away for `patience` seconds.
     """
     follower = _Follower(cluster, job, screen, patience, tail)
@@ -52,11 +52,11 @@ def follow(cluster: Cluster, job: Object, screen: Screen, *, patience: float = P
 
 
 def conclude(end: End) -> None:
-    """Make the Job's end the command's: a complete one returns. Raises Refusal, Failure, Interrupted."""
+    """Make the Job's end the command's: a complete one returns. Raises UserError, RunFailure, Interrupted."""
     if end.state == "complete":
         return
     if end.state == "failed":
-        raise (Refusal if end.code == EXIT_REFUSED else Failure)(end.text)
+        raise (UserError if end.code == EXIT_REFUSED else RunFailure)(end.text)
     raise Interrupted(end.text)
 
 
@@ -67,7 +67,7 @@ class _Follower:
         self.stop = threading.Event()
         self._cluster, self._job, self._screen, self._patience, self._tail = cluster, job, screen, patience, tail
         self._name = job["metadata"]["name"]
-        self._voice = Voice(screen.say)
+        self._voice = OutageNotifier(screen.say)
         self._queue: queue.SimpleQueue[tuple[str, str, Any]] = queue.SimpleQueue()
         self._pods: dict[str, Object] = {}
         self._told: dict[str, str] = {}
@@ -124,7 +124,7 @@ class _Follower:
     def _error(self, kind: str, error: Exception) -> None:
         if self.stop.is_set():
             return
-        if kind in {"event", "line"} and isinstance(error, Refusal):  # we can do without them
+        if kind in {"event", "line"} and isinstance(error, UserError):  # we can do without them
             self._screen.say(str(error))
             return
         raise error
@@ -204,7 +204,7 @@ class _Follower:
 
     def _drain(self) -> None:
         """The last lines, and how the last Pods ended: the Job's own news may have come before theirs."""
-        with contextlib.suppress(Refusal):
+        with contextlib.suppress(UserError):
             for pod in pods(self._cluster, self._name):
                 self._pod("MODIFIED", pod)
         end = time.monotonic() + DRAIN

@@ -18,7 +18,7 @@ from openrs.config.load import packaged, to_yaml
 from openrs.config.names import is_hub_name
 from openrs.config.schema import Recipe
 from openrs.config.yaml_lines import read_yaml
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.hub.pins import references
 from openrs.planner.gpus import TABLE, find
 
@@ -38,7 +38,7 @@ _IMAGE = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class JobRequest:
     """What `openrs cluster submit` was asked for. Fields that are None are as in the manifest.
 
     named: the recipe as it was named: packaged, or a file. claim: an existing claim to use. products: values of the
@@ -63,7 +63,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class JobManifests:
     """claim is None when an existing one is used. notes: what a person should know."""
 
     claim: Object | None
@@ -83,7 +83,7 @@ def manifest(name: str) -> list[Object]:
     """The objects of k8s/job-NAME.yaml, as kubectl would read them."""
     path = MANIFESTS / name / "job.yaml"
     if not path.is_file():
-        raise Refusal(
+        raise UserError(
             f"the manifests of k8s/ are not here ({path})",
             "this installation of openrs was made without them",
             "install openrs from a whole checkout, or from its wheel",
@@ -95,8 +95,8 @@ def manifest(name: str) -> list[Object]:
     return found
 
 
-def make(asked: Asked) -> Made:
-    """The claim and the Job for a recipe. Raises Refusal for names Kubernetes does not take, and for a recipe that
+def make(asked: JobRequest) -> JobManifests:
+    """The claim and the Job for a recipe. Raises UserError for names Kubernetes does not take, and for a recipe that
     needs files of this machine.
     """
     _check_names(asked)
@@ -120,7 +120,7 @@ def make(asked: Asked) -> Made:
         claim["spec"]["storageClassName"] = asked.storage_class
     if "@sha256:" not in asked.image:
         notes.append(f"the image {asked.image} is named by a tag, which can move: give its digest to know what ran")
-    return Made(None if asked.claim is not None else claim, job, notes)
+    return JobManifests(None if asked.claim is not None else claim, job, notes)
 
 
 def to_text(objects: Sequence[Object]) -> str:
@@ -131,17 +131,17 @@ def to_text(objects: Sequence[Object]) -> str:
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 
-def _check_names(asked: Asked) -> None:
+def _check_names(asked: JobRequest) -> None:
     name = asked.name
     if re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name) is None or len(name) > LONGEST_NAME:
-        raise Refusal(
+        raise UserError(
             f"a run in a cluster cannot be called {name}",
             f"Kubernetes takes small letters, digits and -, at most {LONGEST_NAME} of them here",
             "give another with --run",
         )
     if _IMAGE.fullmatch(asked.image) is None and asked.image != PLACEHOLDER:
-        raise Refusal(
-            f"{asked.image} is no image's name", mend="e.g. --image ghcr.io/you/openrs@sha256:<64 hexadecimal digits>"
+        raise UserError(
+            f"{asked.image} is no image's name", fix="e.g. --image ghcr.io/you/openrs@sha256:<64 hexadecimal digits>"
         )
 
 
@@ -159,7 +159,7 @@ def _local_files(recipe: Recipe) -> list[str]:
     ]
     here = [f"{key}: {path}" for key, path in wrong if not is_hub_name(path) and not path.startswith(f"{DATA}/")]
     if here:
-        raise Refusal(
+        raise UserError(
             f"the recipe names files of this machine: {'; '.join(here)}",
             "a Pod does not see them",
             f"name a hub repository, or copy them into the claim and name them from {DATA}/",
@@ -171,7 +171,7 @@ def _local_files(recipe: Recipe) -> list[str]:
 # --- what is changed --------------------------------------------------------------------------------------------------
 
 
-def _rename(claim: Object, job: Object, asked: Asked) -> None:
+def _rename(claim: Object, job: Object, asked: JobRequest) -> None:
     """The run's name into every place that has the manifest's."""
     name = asked.name
     for thing in (claim, job):
@@ -184,7 +184,7 @@ def _rename(claim: Object, job: Object, asked: Asked) -> None:
             volume["persistentVolumeClaim"]["claimName"] = asked.claim or job_name(name)
 
 
-def _containers(pod: Object, asked: Asked) -> None:
+def _containers(pod: Object, asked: JobRequest) -> None:
     """The commands. What a recipe does not need goes: nothing to fetch, no links between GPUs to measure."""
     recipe = IN_POD if asked.named not in packaged() else asked.named
     changes = [word for change in asked.overrides for word in ("--set", change)] if recipe != IN_POD else []
@@ -216,13 +216,15 @@ def literal(word: str) -> str:
     return word.replace("$(", "$$(")
 
 
-def _recipe(job: Object, asked: Asked) -> None:
+def _recipe(job: Object, asked: JobRequest) -> None:
     """The resolved recipe as an annotation, so that two submissions can be compared; a file of the user's own also goes
     to the Pod, as a file made of its annotation: so the Job stays one object, whole in itself.
     """
     text = to_yaml(asked.recipe)
     if len(text.encode()) > 100_000:
-        raise Refusal("the recipe is larger than 100 kB", "an object's annotations hold 256 kB", "shorten its prompts")
+        raise UserError(
+            "the recipe is larger than 100 kB", "an object's annotations hold 256 kB", "shorten its prompts"
+        )
     job["metadata"]["annotations"] = {HASH: asked.recipe.hash, RECIPE: text}
     if asked.named in packaged():
         return
@@ -280,12 +282,12 @@ def _expression(pod: Object) -> Object:
 
 
 def labels_of(gpu: str) -> list[str]:
-    """What gpu-feature-discovery calls a GPU of a recipe: nvidia-smi's name with - for blanks. Raises Refusal."""
+    """What gpu-feature-discovery calls a GPU of a recipe: nvidia-smi's name with - for blanks. Raises UserError."""
     row = read_yaml(TABLE)[0].get(find(gpu).name)
     if row is None:
-        raise Refusal(
+        raise UserError(
             f"nobody here knows how a cluster's nodes call the GPU {gpu}",
-            mend="--gpu-product LABEL, as in: kubectl get nodes -L nvidia.com/gpu.product",
+            fix="--gpu-product LABEL, as in: kubectl get nodes -L nvidia.com/gpu.product",
         )
     return [_label(alias) for alias in row["names"] if not alias.isdigit()]
 

@@ -7,13 +7,13 @@ from typing import Any
 from kubernetes.utils.quantity import parse_quantity
 
 from openrs.cluster.api import Object
-from openrs.doctor.finding import Line
+from openrs.doctor.finding import Finding
 
 PRODUCT = "nvidia.com/gpu.product"
 GPU = "nvidia.com/gpu"
 
 
-def fitting(nodes: Sequence[Object], pod: Object) -> Line:
+def fitting(nodes: Sequence[Object], pod: Object) -> Finding:
     """Whether any of the nodes could ever hold the Pod, if nothing else ran there."""
     needs = needed(pod)
     told = ", ".join(f"{plain(amount)} {name}" for name, amount in sorted(needs.items()))
@@ -26,19 +26,15 @@ def fitting(nodes: Sequence[Object], pod: Object) -> Line:
         else:
             reasons[why] = reasons.get(why, 0) + 1
     if fit:
-        return Line("nodes", "ok", f"{fit} of {len(nodes)} could hold the Pod ({told})")
+        return Finding("nodes", "ok", f"{fit} of {len(nodes)} could hold the Pod ({told})")
     known = sorted({str(product) for node in nodes if (product := _labels(node).get(PRODUCT))})
-    mend = "ask for a node, or for less"
+    fix = "ask for a node, or for less"
     if GPU in needs and known:
-        mend = (
-            f"the cluster's GPUs are {', '.join(known)}: --gpu-product takes one, openrs plan --gpu says what changes"
-        )
+        fix = f"the cluster's GPUs are {', '.join(known)}: --gpu-product takes one, openrs plan --gpu says what changes"
     elif GPU in needs:
-        mend = (
-            "no node has the label nvidia.com/gpu.product: is NVIDIA's GPU operator (or gpu-feature-discovery) there?"
-        )
+        fix = "no node has the label nvidia.com/gpu.product: is NVIDIA's GPU operator (or gpu-feature-discovery) there?"
     why = "; ".join(f"{count} {reason}" for reason, count in sorted(reasons.items())) or "there are no nodes"
-    return Line("nodes", "fail", f"none of {len(nodes)} can ever hold the Pod: {why}", told, mend)
+    return Finding("nodes", "fail", f"none of {len(nodes)} can ever hold the Pod: {why}", told, fix)
 
 
 def misfit(node: Object, pod: Object, needs: Mapping[str, Decimal]) -> str | None:

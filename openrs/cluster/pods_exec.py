@@ -8,8 +8,8 @@ from typing import Any
 from kubernetes.stream import stream
 from websocket import ABNF, WebSocketException
 
-from openrs.cluster.api import ApiException, Away, Cluster, forbidden
-from openrs.errors import Failure
+from openrs.cluster.api import ApiException, Cluster, ServerUnavailable, forbidden
+from openrs.errors import RunFailure
 from openrs.run.files import redact
 
 STDIN, STDOUT, STDERR, ERROR = 0, 1, 2, 3
@@ -22,7 +22,7 @@ def output(
 ) -> Iterator[bytes]:
     """The command's stdout, piece by piece. `given` goes to its stdin, whose end the protocol cannot tell it.
 
-    Raises Away when the connection breaks (what came so far was right), Failure when the command fails, Refusal when
+    Raises ServerUnavailable when the connection breaks (what came so far was right), RunFailure when the command fails, Refusal when
     we may not.
     """
     try:
@@ -63,22 +63,22 @@ def output(
                 status += data
     except (WebSocketException, ssl.SSLError, OSError) as error:
         if not status:  # without the command's own end it is no end
-            raise Away(str(error) or type(error).__name__) from None
+            raise ServerUnavailable(str(error) or type(error).__name__) from None
     finally:
         connection.close()
     if not status:
-        raise Away("the connection ended before the command did")
+        raise ServerUnavailable("the connection ended before the command did")
     _check(json.loads(status), said, command)
 
 
 def _check(status: Any, said: bytes, command: Sequence[str]) -> None:
     if status.get("status") != "Success":
         words = redact(said.decode("utf-8", "replace").strip()) or str(status.get("message"))
-        raise Failure(f"{command[0]} in the Pod failed: {words}")
+        raise RunFailure(f"{command[0]} in the Pod failed: {words}")
 
 
 def _refused(reason: str, pod: str) -> Exception:
     words = redact(reason)
     if "403" in words:
         return forbidden("cannot create resource pods/exec, " + words.partition("\n")[0], f"copy out of Pod {pod}")
-    return Away(words[:200])
+    return ServerUnavailable(words[:200])

@@ -13,16 +13,16 @@ from kubernetes.utils.quantity import parse_quantity
 
 from openrs.cluster.api import ApiException, Cluster, Object, ask, no_namespace, said
 from openrs.cluster.control import KUEUE
-from openrs.cluster.jobs import PLACEHOLDER, Made
+from openrs.cluster.jobs import PLACEHOLDER, JobManifests
 from openrs.cluster.nodes import fitting, needed, plain
-from openrs.doctor.finding import Line, judged
-from openrs.errors import Refusal
+from openrs.doctor.finding import Finding, judged
+from openrs.errors import UserError
 
 STRICT: dict[str, Any] = {"dry_run": "All", "field_validation": "Strict", "field_manager": "openrs"}
 
 
-def examine(cluster: Cluster, made: Made) -> list[Line]:
-    """All lines. Raises Refusal for a namespace that does not exist and for credentials that are not taken."""
+def examine(cluster: Cluster, made: JobManifests) -> list[Finding]:
+    """All lines. Raises UserError for a namespace that does not exist and for credentials that are not taken."""
     pod = made.job["spec"]["template"]["spec"]
     found = [_image(pod), _server(cluster, made), *_nodes(cluster, pod), _claim(cluster, made), _secret(cluster, pod)]
     found += _quota(cluster, made)
@@ -32,27 +32,27 @@ def examine(cluster: Cluster, made: Made) -> list[Line]:
     return [line for line in found if line is not None]
 
 
-def _looked(name: str, look: Callable[[], Line | None]) -> Line | None:
+def _looked(name: str, look: Callable[[], Finding | None]) -> Finding | None:
     """A line, or one that says that we may not look."""
     try:
         return look()
-    except Refusal as refusal:
-        if "not allowed" not in refusal.what:
+    except UserError as error:
+        if "not allowed" not in error.what:
             raise
-        return Line(name, "unknown", refusal.what, "", refusal.mend)
+        return Finding(name, "unknown", error.what, "", error.fix)
 
 
-def _image(pod: Object) -> Line:
+def _image(pod: Object) -> Finding:
     image = pod["containers"][0]["image"]
     if image == PLACEHOLDER:
-        return Line(
+        return Finding(
             "image", "fail", "none: the manifests have only a placeholder", "the image of openrs in your registry",
             "--image REGISTRY/openrs@sha256:..., or OPENRS_IMAGE in the environment (docs/kubernetes.md)",
         )  # fmt: skip
-    return Line("image", "ok", image)
+    return Finding("image", "ok", image)
 
 
-def _server(cluster: Cluster, made: Made) -> Line | None:
+def _server(cluster: Cluster, made: JobManifests) -> Finding | None:
     """The server's own word on every object, and on a Pod of the Job: PodSecurity and quota only look at Pods."""
     pod = {
         "apiVersion": "v1",
@@ -75,22 +75,22 @@ def _server(cluster: Cluster, made: Made) -> Line | None:
         except ApiException as error:
             if error.status == 409:  # there already: submit looks at it
                 continue
-            raise no_namespace(error, cluster.namespace) or Refusal(said(error)) from None
-        except Refusal as refusal:
-            if "cannot" in refusal.what and kind == "Pod":
+            raise no_namespace(error, cluster.namespace) or UserError(said(error)) from None
+        except UserError as error:
+            if "cannot" in error.what and kind == "Pod":
                 untried.append(kind)
                 continue
-            if refusal.what.startswith("not allowed"):
+            if error.what.startswith("not allowed"):
                 raise
-            full = "quota" in refusal.what  # others may end
-            return Line("API server", "warn" if full else "fail", refusal.what, "", refusal.mend)
+            full = "quota" in error.what  # others may end
+            return Finding("API server", "warn" if full else "fail", error.what, "", error.fix)
     if untried:
-        return Line("API server", "unknown", "takes the Job; its Pod could not be tried (no right to create Pods)")
-    return Line("API server", "ok", "takes the Job, its claim and its Pod (dry run, strict)")
+        return Finding("API server", "unknown", "takes the Job; its Pod could not be tried (no right to create Pods)")
+    return Finding("API server", "ok", "takes the Job, its claim and its Pod (dry run, strict)")
 
 
-def _nodes(cluster: Cluster, pod: Object) -> list[Line | None]:
-    def look() -> Line:
+def _nodes(cluster: Cluster, pod: Object) -> list[Finding | None]:
+    def look() -> Finding:
         listed: list[Object] = ask(cluster.core.list_node, what="list nodes").get("items") or []
         return fitting(listed, pod)
 
@@ -100,11 +100,11 @@ def _nodes(cluster: Cluster, pod: Object) -> list[Line | None]:
 # --- claim, secret, quota, queue --------------------------------------------------------------------------------------
 
 
-def _claim(cluster: Cluster, made: Made) -> Line | None:
+def _claim(cluster: Cluster, made: JobManifests) -> Finding | None:
     volume = next(one for one in made.job["spec"]["template"]["spec"]["volumes"] if one["name"] == "data")
     name = volume["persistentVolumeClaim"]["claimName"]
 
-    def look() -> Line:
+    def look() -> Finding:
         try:
             there = ask(
                 cluster.core.read_namespaced_persistent_volume_claim, name, cluster.namespace, what=f"get claim {name}"
@@ -113,18 +113,18 @@ def _claim(cluster: Cluster, made: Made) -> Line | None:
             if error.status != 404:
                 raise
             if made.claim is None:
-                return Line("claim", "fail", f"there is no claim {name}", "", "leave --claim out and one is made")
+                return Finding("claim", "fail", f"there is no claim {name}", "", "leave --claim out and one is made")
             return _class(cluster, made.claim, name)
         return _there(there, made, name)
 
     return _looked("claim", look)
 
 
-def _there(there: Object, made: Made, name: str) -> Line:
+def _there(there: Object, made: JobManifests, name: str) -> Finding:
     status = there.get("status") or {}
     phase, size = status.get("phase"), (status.get("capacity") or there["spec"]["resources"]["requests"]).get("storage")
     if there["metadata"].get("deletionTimestamp") or phase == "Lost":
-        return Line(
+        return Finding(
             "claim",
             "fail",
             f"{name} is {'being deleted' if phase != 'Lost' else 'lost'}",
@@ -133,23 +133,25 @@ def _there(there: Object, made: Made, name: str) -> Line:
         )
     wanted = made.claim["spec"]["resources"]["requests"]["storage"] if made.claim is not None else None
     if wanted is not None and size is not None and parse_quantity(size) < parse_quantity(wanted):
-        return Line(
+        return Finding(
             "claim", "warn", f"{name} is there, with {size}", f"{wanted} for all checkpoints",
             "kubectl patch it larger where its storage class allows that",
         )  # fmt: skip
-    return Line("claim", "ok", f"{name} is there ({phase}, {size}): what is in it is kept, and the run goes on from it")
+    return Finding(
+        "claim", "ok", f"{name} is there ({phase}, {size}): what is in it is kept, and the run goes on from it"
+    )
 
 
-def _class(cluster: Cluster, claim: Object, name: str) -> Line:
+def _class(cluster: Cluster, claim: Object, name: str) -> Finding:
     """A claim that will be made needs a storage class: the one it names, or the cluster's default."""
     size = claim["spec"]["resources"]["requests"]["storage"]
     wanted = claim["spec"].get("storageClassName")
     try:
         listed = ask(cluster.storage.list_storage_class, what="list storage classes").get("items") or []
-    except Refusal as refusal:
-        if "not allowed" not in refusal.what:
+    except UserError as error:
+        if "not allowed" not in error.what:
             raise
-        return Line("claim", "info", f"{name} will be made ({size}, class {wanted or 'the default'})")
+        return Finding("claim", "info", f"{name} will be made ({size}, class {wanted or 'the default'})")
     names = [one["metadata"]["name"] for one in listed]
     default = "storageclass.kubernetes.io/is-default-class"
     has_default = any((one["metadata"].get("annotations") or {}).get(default) == "true" for one in listed)
@@ -161,7 +163,7 @@ def _class(cluster: Cluster, claim: Object, name: str) -> Line:
     )
 
 
-def _secret(cluster: Cluster, pod: Object) -> Line | None:
+def _secret(cluster: Cluster, pod: Object) -> Finding | None:
     """The hub's token is optional. Only its metadata is asked for: the value never comes here."""
     names = {
         variable["valueFrom"]["secretKeyRef"]["name"]
@@ -173,21 +175,21 @@ def _secret(cluster: Cluster, pod: Object) -> Line | None:
         return None
     name = names.pop()
 
-    def look() -> Line:
+    def look() -> Finding:
         try:
             metadata_of(cluster, name)
         except ApiException as error:
             if error.status != 404:
                 raise
             make = f"kubectl create secret generic {name} --from-literal=token=hf_..."
-            return Line("token", "info", f"no secret {name}: enough for public models and data", "", make)
-        return Line("token", "ok", f"secret {name} is there; only the container fetch gets it")
+            return Finding("token", "info", f"no secret {name}: enough for public models and data", "", make)
+        return Finding("token", "ok", f"secret {name} is there; only the container fetch gets it")
 
     return _looked("token", look)
 
 
 def metadata_of(cluster: Cluster, name: str) -> None:
-    """Ask for a secret's metadata alone (PartialObjectMetadata). Raises ApiException 404, Refusal."""
+    """Ask for a secret's metadata alone (PartialObjectMetadata). Raises ApiException 404, UserError."""
 
     def call(**options: Any) -> Any:
         return cluster.client.call_api(
@@ -203,11 +205,11 @@ def metadata_of(cluster: Cluster, name: str) -> None:
     ask(call, what=f"get the secret {name}")
 
 
-def _quota(cluster: Cluster, made: Made) -> list[Line | None]:
+def _quota(cluster: Cluster, made: JobManifests) -> list[Finding | None]:
     needs = needed(made.job["spec"]["template"]["spec"])
     pods = int(made.job["spec"].get("parallelism", 1))
 
-    def look() -> Line | None:
+    def look() -> Finding | None:
         listed = ask(cluster.core.list_namespaced_resource_quota, cluster.namespace, what="list quotas").get("items")
         short = [text for quota in listed or [] for text in shortages(quota, needs, pods)]
         if not listed:
@@ -234,16 +236,16 @@ def shortages(quota: Object, needs: Mapping[str, Decimal], pods: int) -> list[st
     return found
 
 
-def _queue(cluster: Cluster, name: str) -> Line | None:
+def _queue(cluster: Cluster, name: str) -> Finding | None:
     where = (*KUEUE, cluster.namespace, "localqueues")
 
-    def look() -> Line:
+    def look() -> Finding:
         try:
             listed = ask(cluster.custom.list_namespaced_custom_object, *where, what="list Kueue's LocalQueues")
         except ApiException as error:
             if error.status != 404:
                 raise
-            return Line(
+            return Finding(
                 "queue",
                 "fail",
                 "the cluster has no Kueue (kueue.x-k8s.io/v1beta2)",
@@ -253,7 +255,7 @@ def _queue(cluster: Cluster, name: str) -> Line | None:
         queues = {one["metadata"]["name"]: one for one in listed.get("items") or []}
         if name not in queues:
             have = ", ".join(sorted(queues)) or "none"
-            return Line(
+            return Finding(
                 "queue", "fail", f"no LocalQueue {name} in {cluster.namespace}", f"one of: {have}", "--queue NAME"
             )
         conditions = (queues[name].get("status") or {}).get("conditions") or []

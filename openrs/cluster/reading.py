@@ -2,7 +2,7 @@
 
 from openrs.cluster.api import RUN_LABEL, SELECTOR, ApiException, Cluster, Object, ask, labels
 from openrs.cluster.jobs import job_name
-from openrs.errors import Refusal
+from openrs.errors import UserError
 
 
 def read_job(cluster: Cluster, name: str) -> Object | None:
@@ -21,11 +21,11 @@ def need_job(cluster: Cluster, run: str) -> Object:
     return job
 
 
-def no_job(cluster: Cluster, run: str) -> Refusal:
+def no_job(cluster: Cluster, run: str) -> UserError:
     runs = [run_of(job) for job in jobs(cluster)]
-    return Refusal(
+    return UserError(
         f"namespace {cluster.namespace} has no Job {job_name(run)}",
-        mend=f"runs there: {', '.join(runs)}" if runs else "it has no Job of openrs; is it the right --namespace?",
+        fix=f"runs there: {', '.join(runs)}" if runs else "it has no Job of openrs; is it the right --namespace?",
     )
 
 

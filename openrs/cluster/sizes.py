@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass, field
 
 from openrs.config.schema import Recipe
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.planner.memory import GIB
-from openrs.planner.plan import Plan, plan
+from openrs.planner.plan import ResourcePlan, plan
 
 CPUS_PER_GPU = 4  # a trainer, a judge, and their loaders
 SHM_PER_GPU = 4  # GiB of /dev/shm: NCCL's buffers, and vLLM's
@@ -36,8 +36,8 @@ def sizes_of(recipe: Recipe) -> Sizes:
     shm = SHM_PER_GPU * gpus
     try:
         planned = plan(recipe)
-    except Refusal as refusal:
-        note = f"memory and disk are those of the manifest, the plan is unknown: {refusal.what}"
+    except UserError as error:
+        note = f"memory and disk are those of the manifest, the plan is unknown: {error.what}"
         return Sizes(gpus, cpu, shm=f"{shm}Gi" if gpus else None, notes=[note])
     notes = []
     if planned.fits is False:
@@ -54,24 +54,24 @@ def sizes_of(recipe: Recipe) -> Sizes:
     )
 
 
-def _memory(planned: Plan, shm: int) -> int:
+def _memory(planned: ResourcePlan, shm: int) -> int:
     """GiB. /dev/shm counts, and so do pages that a checkpoint leaves behind: they can be dropped, but only in time."""
     host = planned.host / GIB
     return _up(1.4 * (host + shm), 8) if planned.job.gpus else _up(1.1 * host, 2)
 
 
-def _storage(planned: Plan) -> int:
+def _storage(planned: ResourcePlan) -> int:
     """GiB for the run at its fullest, what is fetched, and a third for evaluations and for what was not foreseen."""
     whole = 1.35 * (planned.disk.run + planned.disk.cache) / GIB
     return _up(whole, 50) if planned.job.gpus else _up(whole, 1)
 
 
-def _deadline(planned: Plan) -> int | None:
+def _deadline(planned: ResourcePlan) -> int | None:
     """Training and as much again for evaluation, and three times that: it counts waiting for GPUs, too."""
     return None if planned.hours is None else math.ceil(SLACK * 2 * planned.hours) * 3600
 
 
-def _grace(planned: Plan) -> int:
+def _grace(planned: ResourcePlan) -> int:
     """Seconds to end a step and to write a checkpoint to a slow disk, and half as much again, in minutes."""
     step = max(planned.step or 0.0, LONGEST_STEP if planned.job.gpus else 0.0)
     return _up(1.2 * (step + planned.disk.checkpoint / SLOWEST_DISK), 60)

@@ -3,7 +3,7 @@
 from openrs.cluster import words
 from openrs.cluster.api import Cluster, Object, ask
 from openrs.cluster.reading import claim_of, jobs, need_job, pods, run_of
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.run.progress import duration
 
 
@@ -54,8 +54,8 @@ def _state(job: Object) -> str:
 def _events(cluster: Cluster, name: str) -> list[str]:
     try:
         listed = ask(cluster.core.list_namespaced_event, cluster.namespace, what="list events").get("items") or []
-    except Refusal as refusal:
-        return [refusal.what]
+    except UserError as error:
+        return [error.what]
     ours = [
         one
         for one in listed

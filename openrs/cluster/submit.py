@@ -8,23 +8,32 @@ import yaml
 from pydantic import ValidationError
 
 from openrs.cluster import api, words
-from openrs.cluster.api import IMPATIENT, ApiException, Away, Cluster, Object, ask, no_namespace, once
+from openrs.cluster.api import (
+    STARTUP_RETRY_S,
+    ApiException,
+    Cluster,
+    Object,
+    ServerUnavailable,
+    ask,
+    no_namespace,
+    once,
+)
 from openrs.cluster.control import Say, remove_job, suspend
-from openrs.cluster.jobs import RECIPE, Made
+from openrs.cluster.jobs import RECIPE, JobManifests
 from openrs.cluster.reading import read_job, run_of
 from openrs.config.load import diff
 from openrs.config.schema import Recipe
-from openrs.errors import Failure, Refusal
-from openrs.run.attempt import FREE
+from openrs.errors import RunFailure, UserError
+from openrs.run.attempt import MUTABLE_KEYS
 
 What = Literal["made", "there", "resumed", "replaced"]
 
 
-def submit(cluster: Cluster, made: Made, say: Say) -> What:
+def submit(cluster: Cluster, made: JobManifests, say: Say) -> What:
     """Bring the Job into the cluster, or find that it is there.
 
     A finished run, and a run of that name with another recipe, are refused; one that runs is left alone; one that was
-    stopped goes on; one that failed is replaced. Raises Refusal, or Failure when the server stays away.
+    stopped goes on; one that failed is replaced. Raises UserError, or RunFailure when the server stays away.
     """
     name = made.job["metadata"]["name"]
     found = read_job(cluster, name)
@@ -36,7 +45,7 @@ def submit(cluster: Cluster, made: Made, say: Say) -> What:
     return "made"
 
 
-def claim(cluster: Cluster, made: Made, say: Say) -> None:
+def claim(cluster: Cluster, made: JobManifests, say: Say) -> None:
     """Make the claim unless it is there: a run's data outlive its Jobs."""
     if made.claim is None:
         return
@@ -49,7 +58,7 @@ def claim(cluster: Cluster, made: Made, say: Say) -> None:
         say(f"claim {made.claim['metadata']['name']} is there, and kept")
 
 
-def create(cluster: Cluster, thing: Object, say: Say, patience: float = 10 * IMPATIENT) -> Object:
+def create(cluster: Cluster, thing: Object, say: Say, patience: float = 10 * STARTUP_RETRY_S) -> Object:
     """Make one object, strictly validated. An answer that gets lost is no doubt: the same name cannot be made twice, so
     the next try tells whether the first one worked. Raises ApiException 409 for one that others made before.
     """
@@ -72,12 +81,12 @@ def create(cluster: Cluster, thing: Object, say: Say, patience: float = 10 * IMP
             if error.status == 409 and lost:  # a try whose answer we never got had worked
                 return ask(read, name, cluster.namespace, what=f"get {kind} {name}", say=say)
             raise no_namespace(error, cluster.namespace) or error from None
-        except Away as away:
+        except ServerUnavailable as away:
             lost, waited = away.why, time.monotonic() - begin
             if waited + pause > patience:
-                raise Failure(
+                raise RunFailure(
                     f"nobody knows whether {kind} {name} was made: the API server stopped answering ({lost})",
-                    mend="give the same command again: it makes the Job if it is not there, and never a second one",
+                    fix="give the same command again: it makes the Job if it is not there, and never a second one",
                 ) from None
             if pause == api.FIRST:
                 say(f"the API server does not answer ({lost}); asking again")
@@ -88,31 +97,31 @@ def create(cluster: Cluster, thing: Object, say: Say, patience: float = 10 * IMP
 # --- the same run again -----------------------------------------------------------------------------------------------
 
 
-def _again(cluster: Cluster, made: Made, found: Object, say: Say) -> What:
+def _again(cluster: Cluster, made: JobManifests, found: Object, say: Say) -> What:
     name = found["metadata"]["name"]
     run = run_of(found)
     changes = changed(found, made.job)
-    serious = [change for change in changes if change[0] not in FREE]
+    serious = [change for change in changes if change[0] not in MUTABLE_KEYS]
     state = words.job_state(found)
     if serious:
         told = "\n".join(f"    {key}: {was} -> {now}" for key, was, now in serious)
-        raise Refusal(
+        raise UserError(
             f"Job {name} was made with another recipe:\n{told}",
             "going on would mix two experiments in one run",
             f"give another --run, or take it away first: openrs cluster delete {run}",
         )
     if found["metadata"].get("deletionTimestamp"):
-        raise Refusal(f"Job {name} is being deleted", mend="give the command again when it is gone")
+        raise UserError(f"Job {name} is being deleted", fix="give the command again when it is gone")
     if state == "complete":
-        raise Refusal(
+        raise UserError(
             f"Job {name} is done",
-            mend=f"openrs cluster collect {run} brings its results; for another run give another --run",
+            fix=f"openrs cluster collect {run} brings its results; for another run give another --run",
         )
     if state == "stopping":
-        raise Refusal(f"Job {name} is being stopped", mend=f"wait for its checkpoint: openrs cluster status {run}")
+        raise UserError(f"Job {name} is being stopped", fix=f"wait for its checkpoint: openrs cluster status {run}")
     if state in {"running", "waiting", "queued"}:
         if changes:
-            raise Refusal(
+            raise UserError(
                 f"Job {name} runs, with {', '.join(f'{key} = {was}' for key, was, _ in changes)}",
                 "a Job's settings cannot change while it runs",
                 f"openrs cluster stop {run}, then give this command again",

@@ -1,4 +1,4 @@
-"""Watches that survive a dropped connection, 410 Gone, 429, 500, a server that is away for minutes. Logs that do."""
+"""Watches that survive a dropped connection, 410 PodDeleted, 429, 500, a server that is away for minutes. Logs that do."""
 
 import json
 import threading
@@ -7,9 +7,20 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from openrs.cluster import api
-from openrs.cluster.api import PATIENT, ApiException, Away, Cluster, Expired, Object, lines, once, opened, silent
+from openrs.cluster.api import (
+    PATIENT,
+    ApiException,
+    Cluster,
+    Expired,
+    Object,
+    ServerUnavailable,
+    lines,
+    once,
+    opened,
+    silent,
+)
 from openrs.cluster.words import containers
-from openrs.errors import Refusal
+from openrs.errors import UserError
 
 WATCH = 240  # seconds after which the server ends a watch, and we begin the next one where it ended
 QUIET = 150.0  # seconds without a line of log before the connection is taken for dead and made anew
@@ -18,7 +29,7 @@ OVERLAP = 60  # seconds of log that are asked for again after a break; what was 
 Say = Callable[[str], None]
 
 
-class Voice:
+class OutageNotifier:
     """Says once that the server is away, and once that it is back, however many connections notice."""
 
     def __init__(self, say: Say) -> None:
@@ -37,15 +48,15 @@ class Voice:
             self._say("the API server answers again")
 
 
-class Patience:
+class RetryBackoff:
     """How long the server has been away, for one connection; any answer makes it forget."""
 
-    def __init__(self, what: str, voice: Voice, limit: float = PATIENT) -> None:
+    def __init__(self, what: str, voice: OutageNotifier, limit: float = PATIENT) -> None:
         self._what, self._voice, self._limit = what, voice, limit
         self._since: float | None = None
         self._pause = api.FIRST
 
-    def wait(self, away: Away) -> None:
+    def wait(self, away: ServerUnavailable) -> None:
         """Sleep before the next try. Raises Failure when it has been too long."""
         now = time.monotonic()
         self._since = self._since or now
@@ -67,7 +78,7 @@ def watched(
     listing: Callable[..., Any],
     namespace: str,
     stop: threading.Event,
-    voice: Voice,
+    voice: OutageNotifier,
     *,
     what: str,
     patience: float = PATIENT,
@@ -77,11 +88,11 @@ def watched(
     a break the watch goes on at the last version it saw, or lists again and tells the difference. After each such list
     comes LISTED, with an empty object.
 
-    Raises Refusal for a no, Failure when the server stays away longer than `patience` seconds.
+    Raises UserError for a no, Failure when the server stays away longer than `patience` seconds.
     """
     version: str | None = None
     known: dict[str, Object] = {}
-    waiting = Patience(what, voice, patience)
+    waiting = RetryBackoff(what, voice, patience)
     while not stop.is_set():
         try:
             if version is None:
@@ -100,14 +111,14 @@ def watched(
             time.sleep(0.2)  # a server that ends each watch at once is not asked a thousand times a second
         except Expired:
             version = None
-        except Away as away:
+        except ServerUnavailable as away:
             waiting.wait(away)
 
 
 def _changes(
     listing: Callable[..., Any], namespace: str, version: str, what: str, selector: dict[str, str]
 ) -> Iterator[tuple[str, Object]]:
-    """One watch, until the server ends it. Raises Expired, Away, Refusal."""
+    """One watch, until the server ends it. Raises Expired, ServerUnavailable, UserError."""
     answer = opened(
         listing,
         namespace,
@@ -126,11 +137,11 @@ def _changes(
             change = json.loads(line)
             kind, thing = change["type"], change["object"]
         except (ValueError, KeyError, TypeError):
-            raise Away("half an answer") from None
+            raise ServerUnavailable("half an answer") from None
         if kind == "ERROR":
             if thing.get("code") == 410:
                 raise Expired(thing.get("message", ""))
-            raise Away(f"{thing.get('code')} {thing.get('reason')}")
+            raise ServerUnavailable(f"{thing.get('code')} {thing.get('reason')}")
         yield kind, thing
 
 
@@ -160,7 +171,7 @@ def _key(thing: Object) -> str:
 # --- logs -------------------------------------------------------------------------------------------------------------
 
 
-class Gone(Exception):  # noqa: N818 - a state of the Pod, not a fault
+class PodDeleted(Exception):  # noqa: N818 - a state of the Pod, not a fault
     """The Pod, and its log with it, is no more."""
 
 
@@ -171,7 +182,7 @@ def log_of(
     look: Callable[[], Object | None],
     *,
     stop: threading.Event,
-    voice: Voice,
+    voice: OutageNotifier,
     tail: int | None = None,
     patience: float = PATIENT,
 ) -> Iterator[str]:
@@ -179,8 +190,8 @@ def log_of(
 
     look: the Pod as it is now; None when it is gone. tail: begin with so many of the lines there are.
     """
-    seen = Seen()
-    waiting = Patience(f"the log of {pod}", voice, patience)
+    seen = LogDeduplicator()
+    waiting = RetryBackoff(f"the log of {pod}", voice, patience)
     while not stop.is_set():
         thing = look()
         if thing is None:
@@ -199,14 +210,16 @@ def log_of(
             if state == "terminated":
                 return
             stop.wait(0.3)  # the stream ended: the container did, or the connection; the next look tells
-        except Gone:
+        except PodDeleted:
             return
-        except Away as away:
+        except ServerUnavailable as away:
             if away.why != "no answer in time":  # a quiet log is no reason to worry
                 waiting.wait(away)
 
 
-def _read(cluster: Cluster, pod: str, container: str, *, follow: bool, seen: "Seen", tail: int | None) -> Iterator[str]:
+def _read(
+    cluster: Cluster, pod: str, container: str, *, follow: bool, seen: "LogDeduplicator", tail: int | None
+) -> Iterator[str]:
     options: dict[str, Any] = {"container": container, "follow": follow, "timestamps": True}
     if seen.last:
         options["since_seconds"] = int(time.monotonic() - seen.at) + OVERLAP
@@ -223,11 +236,11 @@ def _read(cluster: Cluster, pod: str, container: str, *, follow: bool, seen: "Se
         )
     except ApiException as error:
         if error.status == 404:
-            raise Gone from None
+            raise PodDeleted from None
         raise
-    except Refusal as refusal:
-        if "is waiting to start" in str(refusal) or "is terminated" in str(refusal) or "not found" in str(refusal):
-            raise Away("the container is not ready") from None
+    except UserError as error:
+        if "is waiting to start" in str(error) or "is terminated" in str(error) or "not found" in str(error):
+            raise ServerUnavailable("the container is not ready") from None
         raise
     seen.again()
     for line in lines(answer):
@@ -236,7 +249,7 @@ def _read(cluster: Cluster, pod: str, container: str, *, follow: bool, seen: "Se
             yield text
 
 
-class Seen:
+class LogDeduplicator:
     """Which lines of a log we have: by their time, and among those of one time by their number."""
 
     def __init__(self) -> None:

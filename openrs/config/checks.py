@@ -10,7 +10,7 @@ from typing import Any
 from openrs.config.names import is_hub_name
 from openrs.config.schema import Recipe
 from openrs.config.yaml_lines import Lines
-from openrs.errors import Refusal
+from openrs.errors import UserError
 
 GRPO_OPTIONS = Path(__file__).parent / "grpo_options.json"
 
@@ -72,12 +72,12 @@ def prompts_per_step(recipe: Recipe) -> int:
 
 
 def check(recipe: Recipe, lines: Lines) -> None:
-    """Raises Refusal naming file and line for every setting that cannot work; all of them in one message."""
+    """Raises UserError naming file and line for every setting that cannot work; all of them in one message."""
     problems = [*_options(recipe, lines)]
     if not problems:  # the sums below need options of the right type
         problems = [f"{_where(lines, *key)}: {text}" for key, text in _combinations(recipe)]
     if problems:
-        raise Refusal("\n".join(problems))
+        raise UserError("\n".join(problems))
 
 
 def _where(lines: Lines, *key: str) -> str:

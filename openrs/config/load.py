@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from openrs.config.schema import Evaluation, Recipe
 from openrs.config.yaml_lines import Key, Lines, override, place_of, read_yaml, text_of
-from openrs.errors import Refusal
+from openrs.errors import UserError
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -33,7 +33,7 @@ def packaged() -> dict[str, str]:
 def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe by name or path, lay it over what it extends, apply `--set` overrides, check everything.
 
-    Raises Refusal with file and line for an unknown, misspelt or ill-typed key and for combinations that cannot work.
+    Raises UserError with file and line for an unknown, misspelt or ill-typed key and for combinations that cannot work.
     """
     from openrs.config.checks import check
 
@@ -55,7 +55,7 @@ def load_resolved(path: Path) -> Recipe:
 
 
 def with_changes(settings: Evaluation, changes: Mapping[str, Any]) -> Evaluation:
-    """Evaluation settings with some of them changed by hand. Raises Refusal naming each value that cannot be."""
+    """Evaluation settings with some of them changed by hand. Raises UserError naming each value that cannot be."""
     try:
         return Evaluation.model_validate(settings.model_dump() | dict(changes))
     except ValidationError as error:
@@ -90,15 +90,15 @@ def _find(name: str) -> Path:
     if path.suffix in {".yaml", ".yml"} or "/" in name:
         if path.is_file():
             return path
-        raise Refusal(
-            f"there is no recipe file {name}", mend="give the path of a YAML file, or a name from: openrs recipe list"
+        raise UserError(
+            f"there is no recipe file {name}", fix="give the path of a YAML file, or a name from: openrs recipe list"
         )
     if (RECIPES / f"{name}.yaml").is_file():
         return RECIPES / f"{name}.yaml"
     near = difflib.get_close_matches(name, packaged(), n=1)
-    raise Refusal(
+    raise UserError(
         f"there is no recipe called {name}",
-        mend=f"did you mean {near[0]}? see: openrs recipe list"
+        fix=f"did you mean {near[0]}? see: openrs recipe list"
         if near
         else "see: openrs recipe list, or give the path of a YAML file",
     )
@@ -114,13 +114,13 @@ def _extended(path: Path) -> tuple[dict[str, Any], Lines]:
     below = path.parent / f"{parent}.yaml"
     base = below if below.is_file() else RECIPES / f"{parent}.yaml"
     if not base.is_file():
-        raise Refusal(
+        raise UserError(
             f"{where}: there is no recipe {parent} to extend",
-            mend="name a recipe beside this file, or one of: openrs recipe list",
+            fix="name a recipe beside this file, or one of: openrs recipe list",
         )
     base_tree, base_lines = read_yaml(base)
     if "extends" in base_tree:
-        raise Refusal(
+        raise UserError(
             f"{where}: {parent} itself extends {base_tree['extends']}",
             "only one level is allowed, so that two files tell all",
             f"extend {base_tree['extends']} and write the differences here",
@@ -146,9 +146,9 @@ def _inline_files(tree: dict[str, Any], folder: Path, lines: Lines) -> None:
             prompt[key] = text_of(folder / value[1:], lines["prompt", key])  # type: ignore[index]
 
 
-def _refusal(error: ValidationError, lines: Lines) -> Refusal:
+def _refusal(error: ValidationError, lines: Lines) -> UserError:
     problems = [_problem(item["loc"], item["type"], item["msg"], item["input"], lines) for item in error.errors()]
-    return Refusal("\n".join(problems), mend="openrs recipe show demo prints every key there is")
+    return UserError("\n".join(problems), fix="openrs recipe show demo prints every key there is")
 
 
 def _problem(loc: Key, kind: str, message: str, value: Any, lines: Lines) -> str:

@@ -17,7 +17,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
-class MadeModel(Settings):
+class ToyModel(Settings):
     """The demo's model, made on the spot (openrs/training/demo_model.py): a Qwen2 taught on corrupted sums."""
 
     seed: int = 0
@@ -45,7 +45,7 @@ class Model(Settings):
     context: int | None = Field(None, ge=8, description="tokens that fit into the model's window, when known")
     trust_remote_code: bool = Field(False, description="run Python code that comes with the model")
     allow_pickle_weights: bool = Field(False, description="load .bin weights, which can run code when loaded")
-    made: MadeModel | None = None
+    made: ToyModel | None = None
     lora: Lora | None = None
 
 
@@ -129,7 +129,7 @@ class Watch(Settings):
     steps: int = Field(3, ge=1, description="so many steps one after another before a limit counts")
 
 
-class Canary(Settings):
+class CanaryConfig(Settings):
     """vLLM and the trainer score the same fixed text after each weight sync; apart, the run ends with exit code 1."""
 
     prompts: int = Field(8, ge=0, description="the first problems of the data; 0: no canary")
@@ -137,7 +137,7 @@ class Canary(Settings):
     max_gap: float = Field(0.1, gt=0, description="mean |difference| of log-probabilities, nats (canary.py says why)")
 
 
-class Monitors(Settings):
+class MonitorsConfig(Settings):
     """Alarms once a crossing, in the log and in metrics.jsonl. No rule stops a run unless the recipe sets it."""
 
     capped: Watch = Watch(above=0.5)
@@ -153,7 +153,7 @@ class Monitors(Settings):
     reward_seconds: Watch = Watch()
     update_seconds: Watch = Watch()
     sync_seconds: Watch = Watch()
-    canary: Canary = Canary()
+    canary: CanaryConfig = CanaryConfig()
 
 
 class Evaluation(Settings):
@@ -208,7 +208,7 @@ class Recipe(Settings):
     rewards: Rewards
     grpo: dict[str, Any]
     training: Training = Training()
-    monitors: Monitors = Monitors()
+    monitors: MonitorsConfig = MonitorsConfig()
     evaluation: Evaluation = Evaluation()
     hardware: Hardware = Hardware()
     paper: Paper = Paper()

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from openrs.errors import Refusal
+from openrs.errors import UserError
 
 Key = tuple[str | int, ...]
 Lines = dict[Key, str]
@@ -35,13 +35,13 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
     """Read a YAML file whose top is a mapping.
 
     Returns the tree, and for every key in it the file and line where it stands.
-    Raises Refusal for a missing file, broken YAML, a top that is no mapping, or a key written twice.
+    Raises UserError for a missing file, broken YAML, a top that is no mapping, or a key written twice.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise Refusal(
-            f"{path} cannot be read: {error}", mend="give the path of a YAML file, or a name from: openrs recipe list"
+        raise UserError(
+            f"{path} cannot be read: {error}", fix="give the path of a YAML file, or a name from: openrs recipe list"
         ) from None
     loader = _Loader(text)
     try:
@@ -53,13 +53,13 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path.name}:{mark.line + 1}" if mark else path.name
-        raise Refusal(
-            f"{where}: not YAML: {getattr(error, 'problem', error)}", mend="indent with spaces, one `key: value` a line"
+        raise UserError(
+            f"{where}: not YAML: {getattr(error, 'problem', error)}", fix="indent with spaces, one `key: value` a line"
         ) from None
     finally:
         loader.dispose()
     if not isinstance(tree, dict):
-        raise Refusal(f"{path.name}:1: the top of the file is a {type(tree).__name__}, not `key: value` lines")
+        raise UserError(f"{path.name}:1: the top of the file is a {type(tree).__name__}, not `key: value` lines")
     return tree, lines
 
 
@@ -69,8 +69,8 @@ def _walk(node: yaml.Node, key: Key, file: str, lines: Lines) -> None:
             here = (*key, str(name.value))
             where = f"{file}:{name.start_mark.line + 1}"
             if here in lines:
-                raise Refusal(
-                    f"{where}: `{name.value}` is written twice (first at {lines[here]})", mend="keep one of them"
+                raise UserError(
+                    f"{where}: `{name.value}` is written twice (first at {lines[here]})", fix="keep one of them"
                 )
             lines[here] = where
             _walk(value, here, file, lines)
@@ -87,10 +87,10 @@ def place_of(loc: Key, lines: Lines) -> str:
 
 def override(change: str, tree: dict[str, Any], lines: Lines, *, example: str, false_is_empty: bool = False) -> None:
     """Apply `--set KEY=VALUE` to a tree. Something can be set inside a key that holds null, and inside one that holds
-    false where `false_is_empty`. Raises Refusal for a text of another form, and for what has no inside."""
+    false where `false_is_empty`. Raises UserError for a text of another form, and for what has no inside."""
     name, equals, text = change.partition("=")
     if not equals or not name:
-        raise Refusal(f"--set {change}: not KEY=VALUE", mend=f"e.g. --set {example}")
+        raise UserError(f"--set {change}: not KEY=VALUE", fix=f"e.g. --set {example}")
     try:
         value = parse_value(text)
     except yaml.YAMLError:
@@ -102,7 +102,7 @@ def override(change: str, tree: dict[str, Any], lines: Lines, *, example: str, f
         if below is None or (false_is_empty and below is False):
             below = here[str(part)] = {}
         if not isinstance(below, dict):
-            raise Refusal(f"--set {change}: {part} holds {below!r}, nothing can be set inside it")
+            raise UserError(f"--set {change}: {part} holds {below!r}, nothing can be set inside it")
         here = below
     here[str(key[-1])] = value
     for old in [line for line in lines if line[: len(key)] == key]:
@@ -112,10 +112,10 @@ def override(change: str, tree: dict[str, Any], lines: Lines, *, example: str, f
 
 
 def text_of(file: Path, where: str) -> str:
-    """The text of a file that the key at `where` names, byte for byte. Raises Refusal when it cannot be read."""
+    """The text of a file that the key at `where` names, byte for byte. Raises UserError when it cannot be read."""
     try:
         return file.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise Refusal(
-            f"{where}: {file} cannot be read: {error}", mend="give a path relative to the recipe file"
+        raise UserError(
+            f"{where}: {file} cannot be read: {error}", fix="give a path relative to the recipe file"
         ) from None

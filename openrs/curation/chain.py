@@ -36,7 +36,7 @@ from openrs.curation.settings import (
 from openrs.curation.stages import check_of
 from openrs.curation.steps import Step, counts, made_from
 from openrs.curation.text import digest
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.evaluation.engines import layout_of
 from openrs.evaluation.shards import Shard
 from openrs.hub.models import local_model
@@ -66,7 +66,7 @@ class Chain:
 def curate(recipe: Curation, out: Path, workers: int, shard: Shard | None = None) -> Path | None:
     """Run the chain into the folder `out`; returns the dataset's path, None for a shard (which ends with its samples).
 
-    Raises Refusal for sources, benchmarks and models that cannot be used, Interrupted for Ctrl-C and SIGTERM, Failure
+    Raises UserError for sources, benchmarks and models that cannot be used, Interrupted for Ctrl-C and SIGTERM, Failure
     for a full disk; the same command goes on from what is done.
     """
     from openrs.curation.card import write_output
@@ -90,7 +90,7 @@ def curate(recipe: Curation, out: Path, workers: int, shard: Shard | None = None
 @contextmanager
 def _launched(out: Path, *, wait: bool) -> Iterator[tuple[Lock, Progress]]:
     said = disk_full_said(out, "goes on from what is complete")
-    with said, signals.handled(), _locked(out, wait=wait) as lock:
+    with said, signals.install_handlers(), _locked(out, wait=wait) as lock:
         (out / "work").mkdir(exist_ok=True)
         with closing(Progress(out / "work" / "log")) as progress:
             yield lock, progress
@@ -101,8 +101,8 @@ def _locked(out: Path, *, wait: bool) -> Lock:
     while True:
         try:
             return Lock(Run(out))
-        except Refusal as refusal:
-            if not wait or "in use" not in refusal.what:
+        except UserError as error:
+            if not wait or "in use" not in error.what:
                 raise
             time.sleep(2)
 

@@ -16,7 +16,7 @@ from typing import Any
 from openrs.curation.rows import Out, Row
 from openrs.curation.settings import Decontaminate
 from openrs.curation.text import fingerprint, numbers, shingles, tokens
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.run.files import write_json
 
 SHORT, LONG = 20, 60  # n-grams of a question
@@ -36,7 +36,7 @@ class Questions:
 def gather(settings: Decontaminate, folder: Path) -> Path:
     """Load the benchmarks and write their questions to a file in `folder`, for the processes that look rows up.
 
-    Raises Refusal for a benchmark that is unknown or cannot be had.
+    Raises UserError for a benchmark that is unknown or cannot be had.
     """
     from openrs.evaluation import benchmarks as bench
 
@@ -45,10 +45,10 @@ def gather(settings: Decontaminate, folder: Path) -> Path:
     for one in bench.resolve(settings.benchmarks):
         try:
             rows += [(one.name, row.id, row.question) for row in bench.load_problems(one, data, any_count=True)]
-        except Refusal as refusal:
-            raise Refusal(
-                f"decontamination: {refusal.what}",
-                refusal.why,
+        except UserError as error:
+            raise UserError(
+                f"decontamination: {error.what}",
+                error.why,
                 "give the folder of the benchmark files (--set stages.decontaminate.data=DIR), or leave the benchmark"
                 " out (--set stages.decontaminate.benchmarks=[...])",
             ) from None

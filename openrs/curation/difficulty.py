@@ -23,7 +23,7 @@ from openrs.data.tokenizer import ChatEncoder
 from openrs.evaluation.benchmarks import Benchmark, EvalProblem
 from openrs.evaluation.engines import layout_of
 from openrs.evaluation.inputs import InputsReport
-from openrs.evaluation.plan import Plan, Target, keep_record, protocol_of, refuse_long, requests_for, weights
+from openrs.evaluation.plan import EvalPlan, Target, keep_record, protocol_of, refuse_long, requests_for, weights
 from openrs.evaluation.run import sample
 from openrs.evaluation.sampling import Sample, Samples, key_of
 from openrs.evaluation.shards import Shard
@@ -39,7 +39,7 @@ KEPT_TEXT = 400  # characters of a completion's end that stay in the journal: th
 Decide = Callable[[Row], Row | Out]
 
 
-class Asked(Benchmark):
+class RowBenchmark(Benchmark):
     """The rows as a benchmark; their golds are read as in training."""
 
     as_in_training: str = "corrected"
@@ -188,7 +188,7 @@ def _take(tally: Tally, path: Path) -> None:
         tally.rows.setdefault(key_of(row, path), _small(row))
 
 
-def plan_of(problems: Sequence[EvalProblem], settings: Sampling, rule: str | None, seed: int) -> Plan:
+def plan_of(problems: Sequence[EvalProblem], settings: Sampling, rule: str | None, seed: int) -> EvalPlan:
     """The evaluator's plan for these problems. Raises Refusal for a model or an engine that cannot be used."""
     given = settings.model_dump(include={"samples", "temperature", "top_p", "max_tokens", "engine", "processes"})
     given |= settings.model_dump(include={"gpu_memory", "batch_size"}) | {"seed": seed}
@@ -198,7 +198,7 @@ def plan_of(problems: Sequence[EvalProblem], settings: Sampling, rule: str | Non
     target = Target(settings.model, str(folder), settings.revision, dtype=settings.dtype)
     encoder = ChatEncoder.from_folder(folder)
     ids = [tuple(encoder.ids(one.prompt)) for one in problems]
-    benchmark = Asked(
+    benchmark = RowBenchmark(
         name=ASKED, rows=len(problems), question="problem", gold=("answer",), gold_kind="latex", tokens=1,
         prompt=None, as_in_training=str(Rule(rule or "corrected")),
     )  # fmt: skip
@@ -217,4 +217,6 @@ def plan_of(problems: Sequence[EvalProblem], settings: Sampling, rule: str | Non
         "evaluation": evaluation.model_dump(),
     }  # fmt: skip
     inputs = InputsReport((), (), (), None)
-    return Plan(target, evaluation, folder, [benchmark], {ASKED: problems}, samples, requests, inputs, layout, record)
+    return EvalPlan(
+        target, evaluation, folder, [benchmark], {ASKED: problems}, samples, requests, inputs, layout, record
+    )

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from openrs.curation.rows import Out, Row
 from openrs.curation.settings import Draw, Stratum
 from openrs.curation.text import digest
-from openrs.errors import Refusal
+from openrs.errors import UserError
 
 
 def place(seed: int, row: Row) -> int:
@@ -31,7 +31,7 @@ def strata_of(settings: Draw) -> list[Stratum]:
 def choose(parts: Iterable[Sequence[Row]], settings: Draw, seed: int) -> dict[int, str | None]:
     """Number of each drawn row -> its new level (None: as it was). A row goes into the first stratum that it fits.
 
-    Memory: one entry a drawn row. Raises Refusal when there are fewer rows than asked (unless `short: take_all`).
+    Memory: one entry a drawn row. Raises UserError when there are fewer rows than asked (unless `short: take_all`).
     """
     strata = strata_of(settings)
     heaps: list[list[tuple[int, int]]] = [[] for _ in strata]
@@ -48,9 +48,9 @@ def choose(parts: Iterable[Sequence[Row]], settings: Draw, seed: int) -> dict[in
     short = [(n, len(heap)) for n, heap in enumerate(heaps) if len(heap) < strata[n].rows]
     if short and settings.short == "refuse":
         told = "; ".join(f"{strata[n].rows:,} asked of {named(strata[n])}, {there:,} are left" for n, there in short)
-        raise Refusal(
+        raise UserError(
             f"too few rows to draw from: {told}",
-            mend="ask for fewer, loosen a stage before it, or set short: take_all (what is done so far is kept)",
+            fix="ask for fewer, loosen a stage before it, or set short: take_all (what is done so far is kept)",
         )
     return {-number: stratum.label for stratum, heap in zip(strata, heaps, strict=True) for _, number in heap}
 

@@ -9,7 +9,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Self
 
-from openrs.errors import Failure
+from openrs.errors import RunFailure
 from openrs.run import signals
 
 AHEAD = 2  # tasks that wait for each process: what is handed out must not grow with the data
@@ -23,7 +23,7 @@ class Pool:
         self._executor: ProcessPoolExecutor | None = None
 
     def each(self, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
-        """function(*task) for each task; results come as they are finished. Raises Failure when a process dies."""
+        """function(*task) for each task; results come as they are finished. Raises RunFailure when a process dies."""
         if self.workers == 1:
             for task in tasks:
                 yield function(*task)
@@ -40,7 +40,7 @@ class Pool:
                 for one in done:
                     yield one.result()
         except BrokenProcessPool:
-            raise Failure(
+            raise RunFailure(
                 "a working process was ended from outside",
                 "out of memory, perhaps",
                 "the same command goes on from what is done; --workers 1 takes least memory",
@@ -49,7 +49,7 @@ class Pool:
     def _first(self, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> set[Future[Any]]:
         """Start the processes. A signal waits until they are up: one that is cut off while it starts says so at length.
         They begin with signals blocked, too (_begin)."""
-        with signals.held():
+        with signals.block_signals():
             if self._executor is None:
                 context = multiprocessing.get_context("spawn")  # no fork: there may be threads here
                 self._executor = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_begin)

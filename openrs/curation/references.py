@@ -32,7 +32,7 @@ class Golds:
     """Asks the judge, of so many workers, once for each different gold. A context: leaving it ends the workers."""
 
     def __init__(self, settings: Verify, workers: int) -> None:
-        self._rule, self._mend = Rule(settings.rule), settings.mend
+        self._rule, self._mend = Rule(settings.rule), settings.fix
         self._judge = Judge(workers, settings.timeout_seconds)
         self._slow = Judge(1, 6 * settings.timeout_seconds)
         self._text_counts = settings.text == "drop"

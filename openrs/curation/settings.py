@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 from openrs.config.names import is_hub_name
 from openrs.config.schema import Settings
 from openrs.config.yaml_lines import Key, Lines, override, place_of, read_yaml, text_of
-from openrs.errors import Refusal
+from openrs.errors import UserError
 
 RECIPES = Path(__file__).parent / "recipes"
 BENCHMARKS = ["aime24", "aime25", "amc23", "math_500", "minerva", "olympiadbench"]
@@ -66,7 +66,7 @@ class Verify(Settings):
     """The gold can be read, and an answer that repeats it is judged right: what the reward has to do in training."""
 
     rule: Literal["corrected", "paper", "paper-cosine"] = "corrected"
-    mend: bool = Field(True, description="\\frac12 becomes \\frac{1}{2} where only then it verifies; counted")
+    fix: bool = Field(True, description="\\frac12 becomes \\frac{1}{2} where only then it verifies; counted")
     text: Literal["drop", "keep"] = Field("drop", description="golds that are no mathematics to the judge")
     timeout_seconds: float = Field(5.0, gt=0)
 
@@ -243,7 +243,7 @@ def packaged() -> dict[str, str]:
 def load(name: str, overrides: Sequence[str] = ()) -> Curation:
     """A recipe by name or path; a JSONL or parquet file, or a folder of them, is taken through the recipe `own`.
 
-    Raises Refusal with file and line for what is misspelt, ill-typed or missing.
+    Raises UserError with file and line for what is misspelt, ill-typed or missing.
     """
     path = Path(name)
     data = path.suffix in {".jsonl", ".parquet"} or path.is_dir()
@@ -251,8 +251,8 @@ def load(name: str, overrides: Sequence[str] = ()) -> Curation:
     tree, lines = read_yaml(recipe_file)
     if data:
         if not path.exists():
-            raise Refusal(
-                f"there is no file {name}", mend="give a JSONL or parquet file, a folder of them, or a recipe"
+            raise UserError(
+                f"there is no file {name}", fix="give a JSONL or parquet file, a folder of them, or a recipe"
             )
         tree["title"] = path.stem or "own"
         tree["sources"] = {(path.stem or "own").replace(".", "-"): {"path": name}}
@@ -265,7 +265,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> Curation:
     except ValidationError as error:
         faults += _faults(error, (), Curation, lines)
     if faults:
-        raise Refusal("\n".join(faults), mend=f"every key there is: docs/curation.md, or {RECIPES / 'own.yaml'}")
+        raise UserError("\n".join(faults), fix=f"every key there is: docs/curation.md, or {RECIPES / 'own.yaml'}")
     return recipe
 
 
@@ -324,14 +324,14 @@ def _find(name: str) -> Path:
     if path.suffix in {".yaml", ".yml"}:
         if path.is_file():
             return path
-        raise Refusal(f"there is no recipe file {name}", mend="give the path of a YAML file, or a name")
+        raise UserError(f"there is no recipe file {name}", fix="give the path of a YAML file, or a name")
     if (RECIPES / f"{name}.yaml").is_file():
         return RECIPES / f"{name}.yaml"
     there = packaged()
     near = difflib.get_close_matches(name, there, n=1)
-    raise Refusal(
+    raise UserError(
         f"there is no curation recipe {name}",
-        mend=f"did you mean {near[0]}?"
+        fix=f"did you mean {near[0]}?"
         if near
         else f"one of {', '.join(there)}, a YAML file, or a .jsonl or .parquet file",
     )

@@ -18,7 +18,7 @@ from openrs.curation.pool import Pool
 from openrs.curation.references import Golds, gold_of
 from openrs.curation.rows import PART_ROWS, Out, Row, read_rows, write_rows
 from openrs.curation.settings import BENCHMARKS, Curation, Decontaminate, Duplicates, Source, Verify
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.rewards.kinds import KINDS, reference_kinds
 from openrs.run.progress import Progress
 
@@ -71,7 +71,7 @@ def look(
 ) -> Shown:
     """Look through a dataset. golds: how many different rows the judge is asked about, drawn by digest.
 
-    Raises Refusal for a dataset that cannot be read at all. Benchmarks that cannot be had are said in `unchecked`.
+    Raises UserError for a dataset that cannot be read at all. Benchmarks that cannot be had are said in `unchecked`.
     """
     shown = Shown(str(source.path))
     with tempfile.TemporaryDirectory(prefix="openrs-show-") as scratch, Pool(workers) as pool:
@@ -196,8 +196,8 @@ def _overlap(
 ) -> None:
     try:
         questions = decontaminate.gather(settings, folder)
-    except Refusal as refusal:
-        shown.unchecked = refusal.what
+    except UserError as error:
+        shown.unchecked = error.what
         return
     progress.say(f"comparing with {', '.join(settings.benchmarks)}")
     shown.benchmarks = settings.benchmarks
@@ -218,7 +218,7 @@ def _golds(parts: Sequence[Path], shown: Shown, wanted: int, workers: int, progr
     every = ((place(0, row), row) for part in parts for row in read_rows(part))
     rows = [row for _, row in heapq.nsmallest(wanted, every, key=lambda one: one[0])]
     progress.say(f"judging {len(rows):,} golds")
-    with Golds(Verify(mend=False), workers) as asked:
+    with Golds(Verify(fix=False), workers) as asked:
         for row, out in zip(rows, asked.check(rows), strict=True):
             if isinstance(out, Out):
                 shown.golds.setdefault(out.reason, Finding()).add(row.place, row.problem, out.detail)

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from openrs.curation.picture import histogram
 from openrs.curation.references import gold_of
 from openrs.curation.show import SHOWN_TEXT, Finding, Shown
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.rewards.grading import printable
 from openrs.run.files import write_text
 
@@ -56,7 +56,7 @@ def sections(shown: Shown) -> list[tuple[str, Sequence[tuple[str, Finding]]]]:
 
 
 def write_page(shown: Shown, path: Path) -> None:
-    """One HTML file that asks the network for nothing and runs no script. Raises Refusal where it cannot be written."""
+    """One HTML file that asks the network for nothing and runs no script. Raises UserError where it cannot be written."""
     environment = Environment(
         loader=PackageLoader("openrs.curation", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
@@ -70,7 +70,7 @@ def write_page(shown: Shown, path: Path) -> None:
     try:
         write_text(path, page)
     except OSError as error:
-        raise Refusal(f"{path} cannot be written: {error.strerror}", mend="give another --html FILE") from None
+        raise UserError(f"{path} cannot be written: {error.strerror}", fix="give another --html FILE") from None
 
 
 def readable(text: str) -> str:

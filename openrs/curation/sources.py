@@ -14,7 +14,7 @@ from typing import Any
 from openrs.curation.rows import Row
 from openrs.curation.settings import Curation, Source
 from openrs.data.rows import MISSING, cell, column_names, hub_rows
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.run.files import sha256
 
 LONGEST_LINE = 32 * 2**20
@@ -49,7 +49,7 @@ class Reader:
     hashes: dict[str, str] = field(default_factory=dict)
 
     def rows(self) -> Iterator[Read]:
-        """Raises Refusal for a source that cannot be read at all."""
+        """Raises UserError for a source that cannot be read at all."""
         number = 0
         for name, source in self.recipe.sources.items():
             counted, with_problem, columns = 0, 0, ""
@@ -74,7 +74,7 @@ class Reader:
 
 
 def files_of(source: Source) -> list[Path] | None:
-    """The files of a source, None for a hub data set. Raises Refusal when there is none."""
+    """The files of a source, None for a hub data set. Raises UserError when there is none."""
     if source.hub is not None:
         return None
     return [file for path in _list(source.path) for file in _files_at(Path(path).expanduser())]
@@ -85,11 +85,11 @@ def _files_at(path: Path) -> list[Path]:
         found = sorted(p for p in path.iterdir() if p.suffix in {".jsonl", ".parquet"})
         if found:
             return found
-        raise Refusal(f"{path} has no .jsonl or .parquet file in it", mend="give a folder with raw problems in it")
+        raise UserError(f"{path} has no .jsonl or .parquet file in it", fix="give a folder with raw problems in it")
     if not path.is_file():
-        raise Refusal(f"there is no file {path}", mend="give a path, a folder, or a hub data set (owner/name)")
+        raise UserError(f"there is no file {path}", fix="give a path, a folder, or a hub data set (owner/name)")
     if path.suffix not in {".jsonl", ".parquet"}:
-        raise Refusal(f"{path} is neither .jsonl nor .parquet", mend="convert it to one of the two")
+        raise UserError(f"{path} is neither .jsonl nor .parquet", fix="convert it to one of the two")
     return [path]
 
 
@@ -117,8 +117,8 @@ def raw_rows(source: Source, columns: Sequence[str]) -> Iterator[Mapping[str, An
 def _raw(source: Source) -> Iterator[Raw]:
     files, hub = files_of(source), source.hub or ""
     if files is None:
-        mend = "check the name and the network, openrs fetch it beforehand, or give a local file in its path"
-        rows = hub_rows(hub, source.revision, source.subset, source.split, mend)
+        fix = "check the name and the network, openrs fetch it beforehand, or give a local file in its path"
+        rows = hub_rows(hub, source.revision, source.subset, source.split, fix)
         for index, row in enumerate(rows):
             yield Raw(f"{hub}:{index + 1}", row)
         return
@@ -178,7 +178,7 @@ def _parquet(path: Path, source: Source) -> Iterator[Raw]:
                     place = f"{path.name}:{number}"
                     yield Raw(place, row) if isinstance(row, dict) else Raw(place, None, "not readable", str(row))
     except (pa.ArrowException, OSError) as error:
-        raise Refusal(f"{path}: not a parquet file: {error}") from None
+        raise UserError(f"{path}: not a parquet file: {error}") from None
 
 
 def _batch(batch: Any) -> Sequence[Any]:
@@ -273,10 +273,10 @@ def _list(names: str | list[str]) -> list[str]:
     return [names] if isinstance(names, str) else names
 
 
-def _nothing(name: str, source: Source, counted: int, columns: str) -> Refusal:
+def _nothing(name: str, source: Source, counted: int, columns: str) -> UserError:
     if counted == 0:
-        return Refusal(f"the source {name} has no rows", mend=f"look into its path, and at sources.{name}.where")
-    return Refusal(
+        return UserError(f"the source {name} has no rows", fix=f"look into its path, and at sources.{name}.where")
+    return UserError(
         f"no row of the source {name} has a problem in {' or '.join(_list(source.problem))}",
         f"its columns: {columns}" if columns else "no row could be read",
         f"name the right one: --set sources.{name}.problem=COLUMN (and answer, solution); dots go into nested columns",

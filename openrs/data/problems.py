@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from openrs.config.names import is_hub_name
 from openrs.data.problem import Problem
 from openrs.data.rows import MISSING, Row, cell, column_names, hub_rows, jsonl_rows, parquet_rows
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.run.files import sha256
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Problems:
 def load_problems(data: "Data") -> Problems:
     """Read the training problems that a recipe names.
 
-    Raises Refusal for a missing file, a missing column (listing those there are), an empty data set, rows without an
+    Raises UserError for a missing file, a missing column (listing those there are), an empty data set, rows without an
     answer (unless `data.missing_answer: drop`), and a hub that cannot be reached.
     """
     if data.source == "made":
@@ -53,14 +53,14 @@ def load_problems(data: "Data") -> Problems:
         problems.append(Problem(str(index), problem, data.answer_template.replace("{answer}", answer)))
     if missing and data.missing_answer == "refuse":
         shown = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "") + " (counted from 0)"
-        raise Refusal(
+        raise UserError(
             f"{data.source}: {len(missing)} of {read} rows have no problem or answer: row {shown}",
             "a reward cannot be computed without a gold",
             "mend the rows, or set data.missing_answer: drop",
         )
     if not problems:
-        raise Refusal(
-            f"{data.source} has no problems in it", mend="give a file with at least one row that has an answer"
+        raise UserError(
+            f"{data.source} has no problems in it", fix="give a file with at least one row that has an answer"
         )
     return Problems(problems, read, missing, {path.name: sha256(path) for path in files or []})
 
@@ -69,7 +69,7 @@ def column(row: Row, name: str, source: str) -> Any:
     """The value under a dotted name. Refuses, listing what there is."""
     value = cell(row, name)
     if value is MISSING:
-        raise Refusal(
+        raise UserError(
             f"{source} has no column {name}",
             f"the columns there are: {', '.join(column_names(row))}",
             "name the right one in data.problem_column and data.answer_column (dots go into nested columns)",
@@ -94,16 +94,16 @@ def _files(data: "Data") -> list[Path] | None:
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.suffix in {".jsonl", ".parquet"})
         if not files:
-            raise Refusal(
-                f"{path} has no .jsonl or .parquet file in it", mend="give a folder with training files in it"
+            raise UserError(
+                f"{path} has no .jsonl or .parquet file in it", fix="give a folder with training files in it"
             )
         return files
     if not path.is_file():
-        raise Refusal(
-            f"there is no file {path}", mend="give data.source as a path, a hub data set (owner/name), or `made`"
+        raise UserError(
+            f"there is no file {path}", fix="give data.source as a path, a hub data set (owner/name), or `made`"
         )
     if path.suffix not in {".jsonl", ".parquet"}:
-        raise Refusal(f"{path} is neither .jsonl nor .parquet", mend="convert it to one of the two")
+        raise UserError(f"{path} is neither .jsonl nor .parquet", fix="convert it to one of the two")
     return [path]
 
 
@@ -113,5 +113,5 @@ def _file_rows(files: Iterable[Path]) -> Iterator[Row]:
 
 
 def _hub_rows(data: "Data") -> Iterator[Row]:
-    mend = "check the name and the network, openrs fetch it beforehand, or give a local file in data.source"
-    return hub_rows(data.source, data.revision, data.subset, data.split, mend)
+    fix = "check the name and the network, openrs fetch it beforehand, or give a local file in data.source"
+    return hub_rows(data.source, data.revision, data.subset, data.split, fix)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from openrs.errors import Refusal
+from openrs.errors import UserError
 
 if TYPE_CHECKING:
     from openrs.config.schema import Prompt
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Prompted:
+class TokenizedProblems:
     """Problems with their prompts. `prompts[i]` belongs to `problems[i]`; `ids[i]` are its tokens."""
 
     problems: list["Problem"]
@@ -29,7 +29,7 @@ class Prompted:
 def render(tokenizer: Any, prompt: "Prompt", problem: str) -> str:
     """The prompt as text, special tokens included: BOS, system message, user turn, and the opening of the answer."""
     if prompt.chat_template is None and not getattr(tokenizer, "chat_template", None):
-        raise Refusal(
+        raise UserError(
             "the model's tokenizer has no chat template",
             "without one nobody knows how this model wants a question to be put",
             "set prompt.chat_template in the recipe, or add chat_template.jinja to the model folder",
@@ -50,27 +50,27 @@ def tokenize(tokenizer: Any, prompt: "Prompt", texts: Sequence[str]) -> list[lis
     return [[tokenizer.bos_token_id, *row] for row in ids] if prompt.double_bos else ids
 
 
-def build(tokenizer: Any, prompt: "Prompt", problems: Sequence["Problem"]) -> Prompted:
+def tokenize_problems(tokenizer: Any, prompt: "Prompt", problems: Sequence["Problem"]) -> TokenizedProblems:
     """Render and tokenise all problems, and treat the long ones as the recipe says.
 
-    Raises Refusal when a prompt is too long and the recipe says `refuse`, or when none is left.
+    Raises UserError when a prompt is too long and the recipe says `refuse`, or when none is left.
     """
     texts = [render(tokenizer, prompt, problem.problem) for problem in problems]
     ids = tokenize(tokenizer, prompt, texts)
     long = [i for i, row in enumerate(ids) if len(row) > prompt.max_tokens]
     named = [problems[i].id for i in long]
     if long and prompt.too_long == "refuse":
-        raise Refusal(
+        raise UserError(
             f"{len(long)} prompts exceed prompt.max_tokens = {prompt.max_tokens} (problems {', '.join(named[:5])})",
-            mend="raise prompt.max_tokens, or set prompt.too_long to drop or truncate_left",
+            fix="raise prompt.max_tokens, or set prompt.too_long to drop or truncate_left",
         )
     keep = list(range(len(texts)))
     if prompt.too_long == "drop":
         keep = [i for i in keep if len(ids[i]) <= prompt.max_tokens]
     if not keep:
-        raise Refusal(
-            f"every prompt is longer than prompt.max_tokens = {prompt.max_tokens}", mend="raise prompt.max_tokens"
+        raise UserError(
+            f"every prompt is longer than prompt.max_tokens = {prompt.max_tokens}", fix="raise prompt.max_tokens"
         )
-    return Prompted(
+    return TokenizedProblems(
         [problems[i] for i in keep], [texts[i] for i in keep], [ids[i][-prompt.max_tokens :] for i in keep], named
     )

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.hub import cache
 
 Row = Mapping[str, Any]
@@ -13,7 +13,7 @@ MISSING: Any = object()
 
 
 def jsonl_rows(path: Path) -> Iterator[Row]:
-    """Rows of a JSONL file; blank lines are passed over. Raises Refusal with the line's number."""
+    """Rows of a JSONL file; blank lines are passed over. Raises UserError with the line's number."""
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
@@ -21,14 +21,14 @@ def jsonl_rows(path: Path) -> Iterator[Row]:
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise Refusal(f"{path}:{number}: not JSON: {error}", mend="one object a line, UTF-8") from None
+                raise UserError(f"{path}:{number}: not JSON: {error}", fix="one object a line, UTF-8") from None
             if not isinstance(row, dict):
-                raise Refusal(f"{path}:{number}: a {type(row).__name__}, not an object", mend="one object a line")
+                raise UserError(f"{path}:{number}: a {type(row).__name__}, not an object", fix="one object a line")
             yield row
 
 
 def parquet_rows(path: Path) -> Iterator[Row]:
-    """Rows of a parquet file, a thousand in memory at a time. Raises Refusal when it is none."""
+    """Rows of a parquet file, a thousand in memory at a time. Raises UserError when it is none."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -37,13 +37,13 @@ def parquet_rows(path: Path) -> Iterator[Row]:
             for batch in file.iter_batches(batch_size=1024):
                 yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
-        raise Refusal(f"{path}: not a parquet file: {error}") from None
+        raise UserError(f"{path}: not a parquet file: {error}") from None
 
 
-def hub_rows(repo: str, revision: str | None, subset: str | None, split: str, mend: str) -> Iterator[Row]:
+def hub_rows(repo: str, revision: str | None, subset: str | None, split: str, fix: str) -> Iterator[Row]:
     """Rows of a hub data set: from the folder that `openrs fetch` brought, or from the hub.
 
-    datasets does not find a fetched snapshot by the set's name when offline, but loads its folder. Raises Refusal,
+    datasets does not find a fetched snapshot by the set's name when offline, but loads its folder. Raises UserError,
     with `mend` for what else can be done, when it cannot be had.
     """
     import datasets
@@ -56,7 +56,7 @@ def hub_rows(repo: str, revision: str | None, subset: str | None, split: str, me
             rows = datasets.load_dataset(repo, name=subset, split=split, revision=revision)
     except Exception as error:  # noqa: BLE001 - the hub is a named fault boundary: it fails in dozens of ways
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise Refusal(f"data set {repo} at {revision or 'main'} cannot be had: {reason}", mend=mend) from None
+        raise UserError(f"data set {repo} at {revision or 'main'} cannot be had: {reason}", fix=fix) from None
     yield from rows
 
 

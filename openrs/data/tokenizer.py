@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from openrs.errors import Refusal
+from openrs.errors import UserError
 
 PAPER_CHAT = "<｜begin▁of▁sentence｜><｜User｜>{prompt}<｜Assistant｜><think>\n"
 """The paper's evaluation prompt in chat format, no system message (paper.md section 1, proven by hash_full_prompts)."""
@@ -50,14 +50,14 @@ class TokenizerFacts:
 def load_tokenizer(folder_or_repo: str | Path, revision: str | None = None, trust_remote_code: bool = False) -> Any:
     """A transformers tokenizer from a folder, or from the hub at a pinned revision. Call `guard` on it before use.
 
-    Raises Refusal when a folder has no tokenizer, a file in it is broken, or the hub cannot give one.
+    Raises UserError when a folder has no tokenizer, a file in it is broken, or the hub cannot give one.
     """
     folder = Path(folder_or_repo)
     if folder.is_dir():
         _tokenizer_file(folder)
     elif folder.is_absolute() or str(folder_or_repo).startswith(".") or str(folder_or_repo).count("/") > 1:
-        raise Refusal(
-            f"there is no folder {folder_or_repo}", mend="give a model folder, or a hub name like owner/model"
+        raise UserError(
+            f"there is no folder {folder_or_repo}", fix="give a model folder, or a hub name like owner/model"
         )
     from transformers import AutoTokenizer
 
@@ -67,17 +67,17 @@ def load_tokenizer(folder_or_repo: str | Path, revision: str | None = None, trus
         )
     except Exception as error:  # noqa: BLE001 - fault boundary: the hub, and files from anywhere
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise Refusal(
+        raise UserError(
             f"the tokenizer of {folder_or_repo}{f' at {revision}' if revision else ''} cannot be loaded: {reason}",
-            mend="check the name, the revision and the network, or give a folder with tokenizer.json",
+            fix="check the name, the revision and the network, or give a folder with tokenizer.json",
         ) from None
 
 
-def guard(tokenizer: Any, folder: Path) -> TokenizerFacts:
+def check_tokenizer(tokenizer: Any, folder: Path) -> TokenizerFacts:
     """Stop when the loaded tokenizer does not do what `folder`/tokenizer.json says.
 
     Checked on PROBES: equal ids with and without special tokens, and decode(encode(text)) == text.
-    Raises Refusal naming the first text and ids that differ.
+    Raises UserError naming the first text and ids that differ.
     """
     truth = _read_tokenizer(folder)
     for text in PROBES:
@@ -89,7 +89,7 @@ def guard(tokenizer: Any, folder: Path) -> TokenizerFacts:
         ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
         back = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         if back != text:
-            raise Refusal(
+            raise UserError(
                 f"{folder}: {text[:40]!r} comes back from the tokenizer as {str(back)[:40]!r}",
                 "what cannot be written in its tokens cannot be asked or answered",
                 "use a byte-level tokenizer",
@@ -129,7 +129,7 @@ class ChatEncoder:
 
     @classmethod
     def from_folder(cls, path: Path) -> "ChatEncoder":
-        """From a model's folder, or its tokenizer.json. Raises Refusal when a part is missing or broken."""
+        """From a model's folder, or its tokenizer.json. Raises UserError when a part is missing or broken."""
         folder = path.parent if path.is_file() else path
         tokenizer = _read_tokenizer(folder)
         config = _read_config(folder)
@@ -137,15 +137,15 @@ class ChatEncoder:
         return cls(tokenizer, _compiled(_template_text(folder, config), folder), special)
 
     def text(self, prompt: str) -> str:
-        """The chat text for one user message, ready for the assistant's turn. Raises Refusal if the template fails."""
+        """The chat text for one user message, ready for the assistant's turn. Raises UserError if the template fails."""
         from jinja2 import TemplateError
 
         messages = [{"role": "user", "content": prompt}]
         try:
             return str(self.template.render(messages=messages, add_generation_prompt=True, **self.special))
         except (TemplateError, TypeError, ValueError, AttributeError) as error:
-            raise Refusal(
-                f"the chat template cannot be rendered: {error}", mend="use the model's own chat_template.jinja"
+            raise UserError(
+                f"the chat template cannot be rendered: {error}", fix="use the model's own chat_template.jinja"
             ) from None
 
     def ids(self, prompt: str, *, double_bos: bool = False) -> list[int]:
@@ -185,11 +185,11 @@ def _leading(ids: list[int], token: int | None) -> int:
     return next((n for n, here in enumerate(ids) if here != token), len(ids)) if token is not None else 0
 
 
-def _other_ids(loaded: str, text: str, ids: list[int], wanted: list[int]) -> Refusal:
+def _other_ids(loaded: str, text: str, ids: list[int], wanted: list[int]) -> UserError:
     same = min(len(ids), len(wanted))
     place = next((n for n in range(same) if ids[n] != wanted[n]), same)
     around = slice(max(0, place - 1), place + 4)
-    return Refusal(
+    return UserError(
         f"{loaded} is not the one in tokenizer.json: for {text[:40]!r} it gives {ids[around]} where the file gives "
         f"{wanted[around]} (from token {around.start})",
         "transformers builds its own tokenizer class for some model types, and the model would read nonsense",
@@ -199,11 +199,11 @@ def _other_ids(loaded: str, text: str, ids: list[int], wanted: list[int]) -> Ref
 
 def _tokenizer_file(folder: Path) -> Path:
     if not folder.is_dir():
-        raise Refusal(f"there is no folder {folder}", mend="give the folder that holds tokenizer.json")
+        raise UserError(f"there is no folder {folder}", fix="give the folder that holds tokenizer.json")
     file = folder / "tokenizer.json"
     if not file.is_file():
         there = ", ".join(sorted(f.name for f in folder.iterdir())[:8]) or "nothing"
-        raise Refusal(
+        raise UserError(
             f"{folder} has no tokenizer.json", f"in it: {there}", "copy the tokenizer's files beside the model's"
         )
     return file
@@ -218,7 +218,7 @@ def _read_tokenizer(folder: Path) -> Any:
         tokenizer.no_truncation()  # saved with the file by whoever called it last, and no part of the tokenizer
         tokenizer.no_padding()
     except Exception as error:  # noqa: BLE001 - fault boundary: the library raises bare Exception for a broken file
-        raise Refusal(f"{file} is no tokenizer: {error}", mend="copy it again from the model's home") from None
+        raise UserError(f"{file} is no tokenizer: {error}", fix="copy it again from the model's home") from None
     return tokenizer
 
 
@@ -229,7 +229,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise Refusal(f"{file} cannot be read: {error}") from None
+        raise UserError(f"{file} cannot be read: {error}") from None
     return config if isinstance(config, dict) else {}
 
 
@@ -247,7 +247,7 @@ def _template_text(folder: Path, config: dict[str, Any]) -> str:
             "default"
         )
     if not isinstance(template, str) or not template:
-        raise Refusal(
+        raise UserError(
             f"{folder} has no chat template",
             "without one nobody can say how the model wants to be asked",
             "put its chat_template.jinja beside tokenizer.json",
@@ -271,7 +271,7 @@ def _compiled(text: str, folder: Path) -> Any:
             return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
     def refuse(message: str) -> None:
-        raise Refusal(f"{folder}: its chat template refuses a single user message: {message}")
+        raise UserError(f"{folder}: its chat template refuses a single user message: {message}")
 
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"]
@@ -282,4 +282,4 @@ def _compiled(text: str, folder: Path) -> Any:
     try:
         return environment.from_string(text)
     except TemplateError as error:
-        raise Refusal(f"{folder}: its chat template is broken: {error}") from None
+        raise UserError(f"{folder}: its chat template is broken: {error}") from None

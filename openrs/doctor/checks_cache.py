@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from openrs.config.schema import Recipe
-from openrs.doctor.finding import Line, State, judged
+from openrs.doctor.finding import Finding, State, judged
 from openrs.doctor.nvidia import Nvidia
 from openrs.doctor.probe import Probe
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.hub.cache import offline, problems, read_lock, snapshot
 from openrs.hub.pins import Reference, references
 
@@ -38,19 +38,19 @@ print("openrs:" + json.dumps(facts))
 TOKENIZER = """
 import sys
 from pathlib import Path
-from openrs.data.tokenizer import guard, load_tokenizer
-from openrs.errors import Refusal
+from openrs.data.tokenizer import check_tokenizer, load_tokenizer
+from openrs.errors import UserError
 try:
-    facts = guard(load_tokenizer(sys.argv[1]), Path(sys.argv[1]))
-except Refusal as refusal:
-    sys.exit("openrs:" + refusal.what)
+    facts = check_tokenizer(load_tokenizer(sys.argv[1]), Path(sys.argv[1]))
+except UserError as error:
+    sys.exit("openrs:" + error.what)
 print(f"openrs:{facts.tokens:,} tokens, ids as in tokenizer.json, round trip, {facts.bos_added} BOS")
 """
 
 
-def lines(probe: Probe, recipe: Recipe | None, nvidia: Nvidia, *, quick: bool) -> tuple[list[Line], float | None]:
+def lines(probe: Probe, recipe: Recipe | None, nvidia: Nvidia, *, quick: bool) -> tuple[list[Finding], float | None]:
     """Lines on torch, hub, cache and tokenizer, and the hub's time (seconds since 1970) where it answered."""
-    found: list[Line] = []
+    found: list[Finding] = []
     hub_time = None
     if not quick:
         found.append(torch_line(probe, len(nvidia.cards)))
@@ -59,8 +59,8 @@ def lines(probe: Probe, recipe: Recipe | None, nvidia: Nvidia, *, quick: bool) -
     try:
         refs = references(recipe)
         read_lock()
-    except Refusal as refusal:
-        return [*found, Line("pins", "fail", refusal.what, "every reference pinned", refusal.mend)], hub_time
+    except UserError as error:
+        return [*found, Finding("pins", "fail", error.what, "every reference pinned", error.fix)], hub_time
     if refs:
         cached, missing = cache_line(refs, hashes=not quick)
         found.append(cached)
@@ -72,16 +72,16 @@ def lines(probe: Probe, recipe: Recipe | None, nvidia: Nvidia, *, quick: bool) -
     return found, hub_time
 
 
-def torch_line(probe: Probe, gpus: int) -> Line:
+def torch_line(probe: Probe, gpus: int) -> Finding:
     """torch as a child process sees it: its version, CUDA, and a product on every GPU."""
     said = probe.run(sys.executable, "-c", TORCH)
     text = next((line for line in said.text.splitlines() if line.startswith("openrs:")), None)
-    mend = "scripts/setup installs it; with GPUs the CUDA lock, and a driver >= 580"
+    fix = "scripts/setup installs it; with GPUs the CUDA lock, and a driver >= 580"
     if text is None:
         last = next((line for line in reversed(said.text.splitlines()) if line.strip()), said.why)
         if "No module named 'torch'" in last:
-            return Line("torch", "warn", "not installed", "only needed to train and to evaluate", mend)
-        return Line("torch", "fail" if said.code is not None else "unknown", last[:200], "torch that works", mend)
+            return Finding("torch", "warn", "not installed", "only needed to train and to evaluate", fix)
+        return Finding("torch", "fail" if said.code is not None else "unknown", last[:200], "torch that works", fix)
     facts = json.loads(text.removeprefix("openrs:"))
     found = f"{facts['version']}, " + (
         f"CUDA {facts['cuda']}, NCCL {facts['nccl']}, a product right on each of {facts['gpus']} GPUs"
@@ -89,32 +89,34 @@ def torch_line(probe: Probe, gpus: int) -> Line:
         else "no CUDA"
     )
     if gpus and not facts["gpus"]:
-        return Line("torch", "fail", f"{found}, though nvidia-smi sees {gpus} GPUs", "torch that uses them", mend)
+        return Finding("torch", "fail", f"{found}, though nvidia-smi sees {gpus} GPUs", "torch that uses them", fix)
     if facts["gpus"] and not facts["bf16"]:
-        return Line("torch", "fail", f"{found}; no bf16", "GPUs of compute capability 8.0 or newer", "take newer GPUs")
-    return Line("torch", "ok", found)
+        return Finding(
+            "torch", "fail", f"{found}; no bf16", "GPUs of compute capability 8.0 or newer", "take newer GPUs"
+        )
+    return Finding("torch", "ok", found)
 
 
-def cache_line(refs: Sequence[Reference], *, hashes: bool) -> tuple[Line, bool]:
+def cache_line(refs: Sequence[Reference], *, hashes: bool) -> tuple[Finding, bool]:
     """Whether everything is in the cache; and whether something is missing."""
     wrong = {ref.repo: found for ref in refs if (found := problems(ref, hashes=hashes))}
     checked = "every file equal to its SHA-256" if hashes else "sizes compared"
     if not wrong:
-        return Line("cache", "ok", f"{len(refs)} repositories complete, {checked}"), False
+        return Finding("cache", "ok", f"{len(refs)} repositories complete, {checked}"), False
     text = "; ".join(f"{repo}: {found[0]}" for repo, found in list(wrong.items())[:3])
     text += f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
     damaged = any("not fetched" not in found[0] for found in wrong.values())
     state: State = "fail" if offline() or damaged else "warn"
-    mend = "openrs fetch RECIPE" + (" with a network (HF_HUB_OFFLINE is set)" if offline() else "")
-    return Line("cache", state, text, "models and data at their pinned commits", mend), True
+    fix = "openrs fetch RECIPE" + (" with a network (HF_HUB_OFFLINE is set)" if offline() else "")
+    return Finding("cache", state, text, "models and data at their pinned commits", fix), True
 
 
-def hub_line() -> tuple[Line, float | None]:
+def hub_line() -> tuple[Finding, float | None]:
     """Whether the hub answers; its Date header tells the time."""
     endpoint = os.environ.get("HF_ENDPOINT", HUB)
-    mend = "check network and proxy, set HF_ENDPOINT to a mirror, or bring the cache and set HF_HUB_OFFLINE=1"
+    fix = "check network and proxy, set HF_ENDPOINT to a mirror, or bring the cache and set HF_HUB_OFFLINE=1"
     if not endpoint.startswith(("https://", "http://")):
-        return Line("hub", "fail", f"HF_ENDPOINT={endpoint}", "an https:// address", mend), None
+        return Finding("hub", "fail", f"HF_ENDPOINT={endpoint}", "an https:// address", fix), None
     try:
         request = urllib.request.Request(endpoint, method="HEAD")  # noqa: S310 - http(s) only, see above
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:  # noqa: S310
@@ -123,9 +125,11 @@ def hub_line() -> tuple[Line, float | None]:
         date = error.headers.get("Date")  # it answers, and that is what was asked
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        return Line("hub", "fail", f"{endpoint} does not answer: {reason}", "the hub, or all in the cache", mend), None
+        return Finding(
+            "hub", "fail", f"{endpoint} does not answer: {reason}", "the hub, or all in the cache", fix
+        ), None
     parsed = email.utils.parsedate_tz(date) if date else None
-    return Line("hub", "ok", f"{endpoint} answers"), email.utils.mktime_tz(parsed) if parsed else None
+    return Finding("hub", "ok", f"{endpoint} answers"), email.utils.mktime_tz(parsed) if parsed else None
 
 
 def model_folder(recipe: Recipe, refs: Sequence[Reference]) -> Path | None:
@@ -138,12 +142,12 @@ def model_folder(recipe: Recipe, refs: Sequence[Reference]) -> Path | None:
     return next((snapshot(ref) for ref in refs if ref.kind == "model"), None)
 
 
-def tokenizer_line(probe: Probe, folder: Path) -> Line:
+def tokenizer_line(probe: Probe, folder: Path) -> Finding:
     """The loaded tokenizer against tokenizer.json, by the guard that training uses, in a child process."""
     said = probe.run(sys.executable, "-c", TOKENIZER, str(folder))
     text = next((line for line in said.text.splitlines() if line.startswith("openrs:")), None)
     if text is None:
         last = next((line for line in reversed(said.text.splitlines()) if line.strip()), said.why)
-        return Line("tokenizer", "unknown", last[:200], "the ids of tokenizer.json", "scripts/setup")
-    mend = "fetch the model again; a folder of your own: save it with the class that transformers loads"
-    return judged("tokenizer", said.code == 0, text.removeprefix("openrs:"), "the ids of tokenizer.json", mend)
+        return Finding("tokenizer", "unknown", last[:200], "the ids of tokenizer.json", "scripts/setup")
+    fix = "fetch the model again; a folder of your own: save it with the class that transformers loads"
+    return judged("tokenizer", said.code == 0, text.removeprefix("openrs:"), "the ids of tokenizer.json", fix)

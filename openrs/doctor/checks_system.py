@@ -12,11 +12,11 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from openrs.doctor.finding import Line, State, judged
+from openrs.doctor.finding import Finding, State, judged
 from openrs.doctor.probe import Probe
 from openrs.hub.cache import hub_cache
 from openrs.planner.memory import GIB
-from openrs.planner.plan import Plan
+from openrs.planner.plan import ResourcePlan
 from openrs.planner.render import amount
 
 SHARED = "/dev/shm"  # noqa: S108 - its size is asked for, nothing is written
@@ -29,12 +29,12 @@ FILES = 4096  # open files: workers, shards, sockets
 SLOW_DISK = 100e6  # bytes a second
 
 
-def python() -> Line:
+def python() -> Finding:
     good = (3, 11) <= sys.version_info[:2] <= (3, 12)
     return judged("Python", good, platform.python_version(), "3.11 or 3.12", "make the environment anew: scripts/setup")
 
 
-def packages() -> Line:
+def packages() -> Finding:
     """Installed versions against the lock (OPENRS_LOCK, or locks/ of a checkout), else against openrs's own pins."""
     wanted, source = _locked()
     installed = {plain(d.metadata["Name"]): d.version for d in metadata.distributions() if d.metadata["Name"]}
@@ -45,16 +45,16 @@ def packages() -> Line:
     ]
     missing = [name for name in wanted if name not in installed]
     if not wanted:
-        return Line("packages", "unknown", "no lock to compare with", mend="set OPENRS_LOCK to the lock's path")
-    mend = "scripts/setup installs the lock again; results with other versions are other results"
+        return Finding("packages", "unknown", "no lock to compare with", fix="set OPENRS_LOCK to the lock's path")
+    fix = "scripts/setup installs the lock again; results with other versions are other results"
     if other:
         text = ", ".join(other[:4]) + (f" and {len(other) - 4} more" if len(other) > 4 else "")
         matters = any(entry.split(" ")[0] in DECIDING for entry in other)
-        return Line("packages", "fail" if matters else "warn", text, f"the versions of {source}", mend)
+        return Finding("packages", "fail" if matters else "warn", text, f"the versions of {source}", fix)
     text = f"{len(wanted) - len(missing)} as in {source}"
     if missing:
         text += f", {len(missing)} not installed ({', '.join(missing[:3])}{' ...' if len(missing) > 3 else ''})"
-    return Line("packages", "warn" if "torch" in missing else "ok", text, mend=mend if "torch" in missing else "")
+    return Finding("packages", "warn" if "torch" in missing else "ok", text, fix=fix if "torch" in missing else "")
 
 
 def plain(name: str) -> str:
@@ -96,7 +96,7 @@ def _checkout_lock() -> Path | None:
     return locks / ("cpu.txt" if cpu else f"cuda-py3{sys.version_info[1]}.txt")
 
 
-def limits(gpus: int) -> list[Line]:
+def limits(gpus: int) -> list[Finding]:
     """Shared memory, locked memory, open files."""
     try:
         size: float | None = float(shutil.disk_usage(SHARED).total)
@@ -104,22 +104,22 @@ def limits(gpus: int) -> list[Line]:
         size = None
     needed = f"{amount(SHM)} for NCCL between {gpus} GPUs" if gpus > 1 else ""
     enough = True if gpus <= 1 else None if size is None else size >= SHM
-    mend = "docker run --shm-size=8g; in Kubernetes a memory volume mounted there"
-    found = [judged(SHARED, enough, "unknown" if size is None else amount(size), needed, mend)]
+    fix = "docker run --shm-size=8g; in Kubernetes a memory volume mounted there"
+    found = [judged(SHARED, enough, "unknown" if size is None else amount(size), needed, fix)]
     locked = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
     text = "unlimited" if locked == resource.RLIM_INFINITY else amount(locked)
     enough = gpus == 0 or locked == resource.RLIM_INFINITY or locked >= GIB
-    mend = "docker run --ulimit memlock=-1, or ulimit -l unlimited"
-    found.append(judged("memlock", enough, text, "unlimited for pinned buffers" if gpus else "", mend, bad="warn"))
+    fix = "docker run --ulimit memlock=-1, or ulimit -l unlimited"
+    found.append(judged("memlock", enough, text, "unlimited for pinned buffers" if gpus else "", fix, bad="warn"))
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     text = "unlimited" if files == resource.RLIM_INFINITY else f"{files:,}"
     enough = gpus == 0 or files == resource.RLIM_INFINITY or files >= FILES
-    mend = f"ulimit -n {FILES}"
-    found.append(judged("open files", enough, text, f"{FILES:,}" if gpus else "", mend, bad="warn"))
+    fix = f"ulimit -n {FILES}"
+    found.append(judged("open files", enough, text, f"{FILES:,}" if gpus else "", fix, bad="warn"))
     return found
 
 
-def processors(probe: Probe, plan: Plan | None) -> Line:
+def processors(probe: Probe, plan: ResourcePlan | None) -> Finding:
     """Cores that this process may use, after affinity and the container's share."""
     cores = float(len(os.sched_getaffinity(0)))
     share = (probe.read("/sys/fs/cgroup/cpu.max") or "").split()
@@ -129,30 +129,30 @@ def processors(probe: Probe, plan: Plan | None) -> Line:
         if quota < cores:
             cores, text = quota, f"{text}, of which the container may use {quota:.1f}"
     if plan is None or not plan.job.gpus:
-        return Line("CPU", "ok", text)
+        return Finding("CPU", "ok", text)
     need = 2 * plan.job.trainers + plan.job.judges
-    mend = "fewer judges (rewards.workers), or a larger node: generation waits for slow cores"
-    return judged("CPU", cores >= need, text, f"{need}: two a process, one a judge", mend, bad="warn")
+    fix = "fewer judges (rewards.workers), or a larger node: generation waits for slow cores"
+    return judged("CPU", cores >= need, text, f"{need}: two a process, one a judge", fix, bad="warn")
 
 
-def memory(probe: Probe, plan: Plan | None) -> Line:
+def memory(probe: Probe, plan: ResourcePlan | None) -> Finding:
     """RAM that is there, or that the container's limit leaves."""
     text = probe.read("/proc/meminfo") or ""
     values = {name: int(kib) * 1024 for name, kib in re.findall(r"^(\w+):\s+(\d+) kB", text, re.MULTILINE)}
     total, free = values.get("MemTotal"), values.get("MemAvailable")
     if total is None:
-        return Line("RAM", "unknown", "the kernel does not say")
+        return Finding("RAM", "unknown", "the kernel does not say")
     found = f"{amount(total)}" + (f", {amount(free)} of it free" if free is not None else "")
     limit = _memory_limit(probe)
     if limit is not None and limit < total:
         found += f"; the container may use {amount(limit)}"
         total = limit
     if plan is None:
-        return Line("RAM", "ok", found)
-    mend = "a larger node or limit; rewards.workers and rewards.memory_gib bound the judges"
+        return Finding("RAM", "ok", found)
+    fix = "a larger node or limit; rewards.workers and rewards.memory_gib bound the judges"
     need = f"up to {amount(plan.host)}"
     bad: State = "fail" if total < plan.host else "warn"  # what others hold now may be free when it is needed
-    return judged("RAM", min(total, free or total) >= plan.host, found, need, mend, bad=bad)
+    return judged("RAM", min(total, free or total) >= plan.host, found, need, fix, bad=bad)
 
 
 def _memory_limit(probe: Probe) -> int | None:
@@ -171,7 +171,7 @@ def standing(path: Path) -> Path:
     return path
 
 
-def volumes(plan: Plan | None, runs: Path) -> list[Line]:
+def volumes(plan: ResourcePlan | None, runs: Path) -> list[Finding]:
     """Free disk on each volume against what is planned there; two plans on one disk are added."""
     wants: list[tuple[str, Path, float]] = [("runs", runs, plan.disk.run if plan else 0.0)]
     cached = plan is None or plan.job.gpu.measured_only
@@ -184,12 +184,12 @@ def volumes(plan: Plan | None, runs: Path) -> list[Line]:
         name = "disk of " + " and ".join(entry[0] for entry in there)
         free, need = shutil.disk_usage(there[0][1]).free, sum(entry[2] for entry in there)
         text = f"{amount(free)} free at {there[0][1]}"
-        mend = "a larger volume; fewer checkpoints kept (training.keep_last); another --run or HF_HOME"
-        found.append(judged(name, free > need, text, amount(need) if need else "", mend))
+        fix = "a larger volume; fewer checkpoints kept (training.keep_last); another --run or HF_HOME"
+        found.append(judged(name, free > need, text, amount(need) if need else "", fix))
     return found
 
 
-def writing(runs: Path, checkpoint: float) -> Line:
+def writing(runs: Path, checkpoint: float) -> Finding:
     """Speed of 64 MiB written and fsynced, and of small fsyncs, on the volume of the runs."""
     folder = standing(runs)
     path = folder / f".openrs-doctor-{os.getpid()}"
@@ -209,29 +209,29 @@ def writing(runs: Path, checkpoint: float) -> Line:
                 os.fsync(file.fileno())
             pause = (time.perf_counter() - begin) / 8
     except OSError as error:
-        mend = "mend its owner or its space, or choose another place with --run"
-        return Line("writing", "fail", f"{folder} cannot be written: {error.strerror}", "a volume for runs/", mend)
+        fix = "mend its owner or its space, or choose another place with --run"
+        return Finding("writing", "fail", f"{folder} cannot be written: {error.strerror}", "a volume for runs/", fix)
     finally:
         path.unlink(missing_ok=True)
     text = f"{speed / 1e6:.0f} MB/s, {pause * 1e3:.1f} ms a small fsync"
     if checkpoint > 1e9:
         text += f"; a checkpoint of {amount(checkpoint)} takes {checkpoint / speed:.0f} s"
-    mend = "use a local disk for runs/, and copy what you keep"
-    return judged("writing", speed >= SLOW_DISK, text, f"{SLOW_DISK / 1e6:.0f} MB/s", mend, bad="warn")
+    fix = "use a local disk for runs/, and copy what you keep"
+    return judged("writing", speed >= SLOW_DISK, text, f"{SLOW_DISK / 1e6:.0f} MB/s", fix, bad="warn")
 
 
-def clock(hub_time: float | None) -> Line:
+def clock(hub_time: float | None) -> Finding:
     """The clock against the hub's, or at least against the age of this installation."""
-    mend = "switch on NTP: a wrong clock breaks certificates, tokens and the order of records"
+    fix = "switch on NTP: a wrong clock breaks certificates, tokens and the order of records"
     if hub_time is not None:
         off = abs(time.time() - hub_time)
-        return judged("clock", off < 120, f"{off:.0f} s from the hub's", "within 120 s", mend)
+        return judged("clock", off < 120, f"{off:.0f} s from the hub's", "within 120 s", fix)
     installed = Path(__file__).stat().st_mtime
     good = time.time() > installed - 86_400
-    return judged("clock", good, "later than this installation" if good else "before this installation", "right", mend)
+    return judged("clock", good, "later than this installation" if good else "before this installation", "right", fix)
 
 
-def container(probe: Probe) -> Line:
+def container(probe: Probe) -> Finding:
     """Who we are, where, and what is closed."""
     inside = probe.exists("/.dockerenv") or probe.exists("/run/.containerenv")
     kind = "Kubernetes" if os.environ.get("KUBERNETES_SERVICE_HOST") else "a container" if inside else "no container"
@@ -243,5 +243,5 @@ def container(probe: Probe) -> Line:
         f", at most {pids} processes" if pids.isdigit() else ""
     )
     if pids.isdigit() and int(pids) < 512:
-        return Line("container", "warn", text, "at least 512 processes and threads", "raise its pids limit")
-    return Line("container", "info", text)
+        return Finding("container", "warn", text, "at least 512 processes and threads", "raise its pids limit")
+    return Finding("container", "info", text)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from openrs.config.schema import Recipe
 from openrs.doctor import checks_cache, checks_gpu, checks_system, nccl, nvidia
-from openrs.doctor.finding import Line
+from openrs.doctor.finding import Finding
 from openrs.doctor.probe import Probe
-from openrs.errors import EXIT_DONE, EXIT_REFUSED, Refusal
-from openrs.planner.plan import Plan, plan
+from openrs.errors import EXIT_DONE, EXIT_REFUSED, UserError
+from openrs.planner.plan import ResourcePlan, plan
 from openrs.planner.render import wrapped
 
 QUICK_LIMIT = 1.2  # seconds for a tool under --quick, which answers in under two
@@ -22,7 +22,7 @@ MARKS = {"ok": "ok  ", "info": "--  ", "warn": "warn", "fail": "FAIL", "unknown"
 ANYWHERE = "reproduce demo, report, curate, inputs, results, grade, plan, recipe, fetch, cluster"
 
 
-def examine(recipe: Recipe | None, runs: Path, probe: Probe, *, quick: bool) -> list[Line]:
+def examine(recipe: Recipe | None, runs: Path, probe: Probe, *, quick: bool) -> list[Finding]:
     """All lines. recipe None: the machine alone. quick: only what answers at once, for health checks."""
     mine, found = _plan(recipe)
     gpus = mine.job.gpus if mine is not None else 0
@@ -39,20 +39,20 @@ def examine(recipe: Recipe | None, runs: Path, probe: Probe, *, quick: bool) -> 
     return [*found, checks_system.clock(hub_time), *cached, checks_system.container(probe)]
 
 
-def _plan(recipe: Recipe | None) -> tuple[Plan | None, list[Line]]:
+def _plan(recipe: Recipe | None) -> tuple[ResourcePlan | None, list[Finding]]:
     if recipe is None:
         return None, []
     try:
         return plan(recipe), []
-    except Refusal as refusal:  # a model whose sizes nobody knows yet: the rest can still be looked at
-        return None, [Line("plan", "unknown", refusal.what, "what the recipe takes", refusal.mend)]
+    except UserError as error:  # a model whose sizes nobody knows yet: the rest can still be looked at
+        return None, [Finding("plan", "unknown", error.what, "what the recipe takes", error.fix)]
 
 
-def code(lines: Sequence[Line]) -> int:
+def code(lines: Sequence[Finding]) -> int:
     return EXIT_REFUSED if any(line.state == "fail" for line in lines) else EXIT_DONE
 
 
-def render(lines: Sequence[Line], name: str | None) -> str:
+def render(lines: Sequence[Finding], name: str | None) -> str:
     """The lines as a person reads them, what is to be mended below, and what runs here last."""
     width = max(len(line.name) for line in lines) + 2
     text = [wrapped(f"{MARKS[line.state]}  {line.name:{width}s}{line.found}", " " * (width + 6)) for line in lines]
@@ -66,12 +66,12 @@ def render(lines: Sequence[Line], name: str | None) -> str:
             text += ["", head]
         for line in those:
             needed = f" needed: {line.needed}." if line.needed else ""
-            mend = f" mend: {line.mend}" if line.mend else ""
-            text.append(wrapped(f"  {line.name}: {line.found}.{needed}{mend}", "    "))
+            fix = f" mend: {line.fix}" if line.fix else ""
+            text.append(wrapped(f"  {line.name}: {line.found}.{needed}{fix}", "    "))
     return "\n".join([*text, "", verdict(lines, name)]) + "\n"
 
 
-def verdict(lines: Sequence[Line], name: str | None) -> str:
+def verdict(lines: Sequence[Finding], name: str | None) -> str:
     """One line: what runs here, and what does not."""
     failed = [line.name for line in lines if line.state == "fail"]
     if any(line.name == "GPUs" and line.found.startswith("none") for line in lines):
@@ -106,7 +106,7 @@ def require_gpus(recipe: Recipe, name: str) -> None:
     here = len(checks_gpu.visible(cards.cards))
     if here < wanted:
         have = f"{here} GPU{'s' if here > 1 else ''}" if here else f"none ({cards.why})"
-        raise Refusal(
+        raise UserError(
             f"{name} needs {wanted} x {recipe.hardware.gpu}, this machine has {have}; here run:"
             f" openrs train {name} --dry-run, openrs doctor {name}, openrs reproduce demo"
         )

@@ -7,21 +7,21 @@ State = Literal["ok", "info", "warn", "fail", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Finding:
     """state fail: a run would fail, or cost money for nothing; warn: slower, or risky; unknown: nobody could say."""
 
     name: str
     state: State
     found: str
     needed: str = ""
-    mend: str = ""
+    fix: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return {field: getattr(self, field) for field in self.__slots__}
 
 
-def judged(name: str, good: bool | None, found: str, needed: str, mend: str, *, bad: State = "fail") -> Line:
+def judged(name: str, good: bool | None, found: str, needed: str, fix: str, *, bad: State = "fail") -> Finding:
     """A line that is ok, or `bad` with its needs and cure; None is unknown."""
     if good is None:
-        return Line(name, "unknown", found, needed, mend)
-    return Line(name, "ok", found, needed) if good else Line(name, bad, found, needed, mend)
+        return Finding(name, "unknown", found, needed, fix)
+    return Finding(name, "ok", found, needed) if good else Finding(name, bad, found, needed, fix)

@@ -17,7 +17,7 @@ from typing import Any, Literal, cast
 
 from openrs.config.schema import Recipe
 from openrs.doctor.allreduce import PROGRAM, SPEND, STALL, Try, attempt
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.planner.gpus import find
 from openrs.planner.workload import job_of
 from openrs.run.files import now, write_json
@@ -49,11 +49,11 @@ def system(run_dir: Path) -> dict[str, str]:
 
 
 def mode_of(environ: Mapping[str, str]) -> Mode:
-    """OPENRS_NCCL, auto when unset. Raises Refusal for another word."""
+    """OPENRS_NCCL, auto when unset. Raises UserError for another word."""
     word = environ.get("OPENRS_NCCL", "").strip().lower() or "auto"
     if word not in MODES:
-        raise Refusal(
-            f"OPENRS_NCCL={word} is no mode", mend="auto (measured), safe (no P2P), or off (NCCL's own defaults)"
+        raise UserError(
+            f"OPENRS_NCCL={word} is no mode", fix="auto (measured), safe (no P2P), or off (NCCL's own defaults)"
         )
     return word
 
@@ -62,7 +62,7 @@ def environment(run_dir: Path, mode: Mode, environ: Mapping[str, str] | None = N
     """What `train` sets for trainers and generator alike, and logs. A variable that the user has set is left alone.
 
     auto takes the winner that `openrs doctor nccl` wrote into the run; without one, NCCL's own defaults.
-    Raises Refusal when that file is damaged.
+    Raises UserError when that file is damaged.
     """
     given = os.environ if environ is None else environ
     chosen: dict[str, str] = {}
@@ -77,10 +77,10 @@ def environment(run_dir: Path, mode: Mode, environ: Mapping[str, str] | None = N
 def read(run_dir: Path) -> dict[str, Any] | None:
     """The run's nccl.json: {"mode", "winner", "env", "evidence", ...}, or None when nothing was measured.
 
-    Raises Refusal when it is damaged, and when it says that nothing worked.
+    Raises UserError when it is damaged, and when it says that nothing worked.
     """
     path = run_dir / RESULT
-    mend = "measure again: openrs doctor nccl RECIPE --run RUN; or set OPENRS_NCCL=safe"
+    fix = "measure again: openrs doctor nccl RECIPE --run RUN; or set OPENRS_NCCL=safe"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         env = found["env"]
@@ -90,9 +90,9 @@ def read(run_dir: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError):
         whole = False
     if not whole:
-        raise Refusal(f"{path} is damaged, or sets what openrs never sets", mend=mend)
+        raise UserError(f"{path} is damaged, or sets what openrs never sets", fix=fix)
     if found.get("winner") is None:
-        raise Refusal(f"{path}: the GPUs could not talk to each other when it was measured", mend=mend)
+        raise UserError(f"{path}: the GPUs could not talk to each other when it was measured", fix=fix)
     return cast(dict[str, Any], found)
 
 
@@ -117,7 +117,7 @@ def measure(
 
     torch is loaded once beforehand, perhaps from a cold disk; the rest of `limit` seconds is halved. What works wins;
     of two that work the defaults, unless the safe settings are 5 % faster.
-    Raises Refusal (after writing the evidence) when neither works.
+    Raises UserError (after writing the evidence) when neither works.
     """
     deadline = time.monotonic() + limit
     load(limit / 3)
@@ -149,7 +149,7 @@ def measure(
     }
     write_json(run_dir / RESULT, found)
     if winner is None:
-        raise Refusal(
+        raise UserError(
             "GPUs cannot talk to each other: " + "; ".join(f"{one.name}: {one.outcome}, {one.detail}" for one in tries),
             "training would hang in its first step",
             "see /dev/shm, driver and topology in: openrs doctor; or take another node",
@@ -177,7 +177,7 @@ def run(recipe: Recipe | None, run_dir: Path, gpus: int, say: Callable[[str], No
     """`openrs doctor nccl`: measure for a recipe (its gradient sizes, all its GPUs) or for all GPUs that are there.
 
     gpus: how many are visible. Under OPENRS_NCCL=safe or off it only says so, so that compose and the Job can always
-    call it. Raises Refusal where there are too few GPUs, or where nothing works.
+    call it. Raises UserError where there are too few GPUs, or where nothing works.
     """
     mode = mode_of(os.environ)
     if mode != "auto":
@@ -188,7 +188,7 @@ def run(recipe: Recipe | None, run_dir: Path, gpus: int, say: Callable[[str], No
         return say("this recipe runs without GPUs: there is nothing to measure")
     if gpus < max(1, ranks):
         what = f"NCCL is to be measured between {ranks or 'some'} GPUs, this machine has {gpus or 'none'}"
-        raise Refusal(what, mend="see why with: openrs doctor")
+        raise UserError(what, fix="see why with: openrs doctor")
     run_dir.mkdir(parents=True, exist_ok=True)
     if ranks == 1:
         write_json(

@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from openrs.doctor.probe import Probe, Said
+from openrs.doctor.probe import CommandResult, Probe
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class GpuInfo:
     """One GPU. Memory in MiB; widths as numbers of lanes; every field may be unknown (None)."""
 
     name: str | None
@@ -47,7 +47,7 @@ class Nvidia:
     """All of it. cards is empty when there are none; `why` says why nothing is known (then cards is empty too)."""
 
     driver: str | None
-    cards: tuple[Card, ...]
+    cards: tuple[GpuInfo, ...]
     why: str = ""
 
 
@@ -56,7 +56,7 @@ def look(probe: Probe) -> Nvidia:
     return parse(probe.run("nvidia-smi", "-q", "-x"))
 
 
-def parse(said: Said) -> Nvidia:
+def parse(said: CommandResult) -> Nvidia:
     """nvidia-smi -q -x (nvsmi_device v10 to v13) as data."""
     if said.code is None:
         return Nvidia(None, (), said.why)
@@ -78,8 +78,8 @@ def driver_version(driver: str | None) -> tuple[int, ...] | None:
     return tuple(int(part) for part in driver.split("."))
 
 
-def _card(gpu: ET.Element) -> Card:
-    return Card(
+def _card(gpu: ET.Element) -> GpuInfo:
+    return GpuInfo(
         name=_text(gpu, "product_name"),
         uuid=_text(gpu, "uuid"),
         bus=_text(gpu, "pci/pci_bus_id"),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class CommandResult:
     """What a tool answered. code None: it is not there, or gave no answer in time (then `why` says so)."""
 
     code: int | None
@@ -24,7 +24,7 @@ class Probe:
 
     limit: float = 20.0
 
-    def run(self, *command: str) -> Said:
+    def run(self, *command: str) -> CommandResult:
         """Run a tool; one that hangs (nvidia-smi does, when a GPU has fallen off the bus) is killed and left behind."""
         try:
             process = subprocess.Popen(
@@ -35,17 +35,17 @@ class Probe:
                 start_new_session=True,
             )
         except FileNotFoundError:
-            return Said(None, "", f"{command[0]} is not installed")
+            return CommandResult(None, "", f"{command[0]} is not installed")
         except OSError as error:
-            return Said(None, "", f"{command[0]} cannot be run: {error.strerror}")
+            return CommandResult(None, "", f"{command[0]} cannot be run: {error.strerror}")
         try:
             output, _ = process.communicate(timeout=self.limit)
         except subprocess.TimeoutExpired:
-            return Said(None, "", f"{command[0]} gave no answer in {self.limit:g} s")
+            return CommandResult(None, "", f"{command[0]} gave no answer in {self.limit:g} s")
         finally:  # also on Ctrl-C
             if process.poll() is None:
                 end_group(process.pid)
-        return Said(process.returncode, output.decode("utf-8", "replace"))
+        return CommandResult(process.returncode, output.decode("utf-8", "replace"))
 
     def read(self, path: str) -> str | None:
         """A small file as text, or None when it is not there or not readable."""

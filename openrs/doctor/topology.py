@@ -9,8 +9,8 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-from openrs.doctor.finding import Line
-from openrs.doctor.probe import Probe, Said
+from openrs.doctor.finding import Finding
+from openrs.doctor.probe import CommandResult, Probe
 
 MEANING = {
     "PIX": "one PCIe bridge", "PXB": "several PCIe bridges", "PHB": "a PCIe host bridge (the CPU)",
@@ -68,7 +68,7 @@ def parse_matrix(text: str) -> Topology | None:
     return Topology(len(gpus), links, tuple(rest[1] if len(rest) > 1 and rest[1].isdigit() else None for rest in after))
 
 
-def parse_acs(said: Said) -> tuple[int, int] | None:
+def parse_acs(said: CommandResult) -> tuple[int, int] | None:
     """(PCI bridges with ACS on, bridges that say) of `lspci -vvv`; None when it is not there, or hides it from users.
 
     A bridge with SrcValid+ in its ACSCtl sends what one GPU writes to another up to the root, where it may be lost.
@@ -99,36 +99,38 @@ def iommu(probe: Probe) -> str:
     return "pass-through" if "iommu=pt" in words or "iommu.passthrough=1" in words else "on"
 
 
-def lines(probe: Probe, gpus: int) -> list[Line]:
+def lines(probe: Probe, gpus: int) -> list[Finding]:
     """Topology, ACS and IOMMU as the doctor says them. Only asked where there are several GPUs."""
     said = probe.run("nvidia-smi", "topo", "-m")
     topology = parse_matrix(said.text) if said.code == 0 else None
     measure = "measure it: openrs doctor nccl (it finds a hang in a minute and keeps what works)"
     if topology is None:
         why = said.why or "nvidia-smi topo -m gave no matrix"
-        found = [Line("topology", "unknown", why, "how the GPUs are tied together", measure)]
+        found = [Finding("topology", "unknown", why, "how the GPUs are tied together", measure)]
     elif topology.gpus != gpus:
         text = f"the matrix has {topology.gpus} GPUs, nvidia-smi -q has {gpus}: {topology.words}"
-        found = [Line("topology", "unknown", text, "the same GPUs in both", measure)]
+        found = [Finding("topology", "unknown", text, "the same GPUs in both", measure)]
     else:
-        found = [Line("topology", "ok", topology.words)]
+        found = [Finding("topology", "ok", topology.words)]
     switched = topology.switched if topology is not None else None
     acs, mapping = parse_acs(probe.run("lspci", "-vvv")), iommu(probe)
     if acs is None:
         hidden = "lspci hides ACS from users who are not root, or is not installed"
         found.append(
-            Line("ACS", "unknown" if switched is not False else "info", hidden, "off under GPUs on one switch", measure)
+            Finding(
+                "ACS", "unknown" if switched is not False else "info", hidden, "off under GPUs on one switch", measure
+            )
         )
     elif acs[0] and switched is not False:
         text = f"on at {acs[0]} of {acs[1]} PCI bridges"
         needed = "off where GPUs share a PCIe switch, else they wait for each other forever"
-        found.append(Line("ACS", "warn", text, needed, "switch it off in the BIOS or with setpci; " + measure))
+        found.append(Finding("ACS", "warn", text, needed, "switch it off in the BIOS or with setpci; " + measure))
     else:
         text = f"on at {acs[0]} of {acs[1]} PCI bridges" + ("; no GPUs share a switch" if acs[0] else "")
-        found.append(Line("ACS", "ok", text))
+        found.append(Finding("ACS", "ok", text))
     if mapping == "on" and switched is not False:
         needed = "off or pass-through (iommu=pt) where GPUs share a PCIe switch"
-        found.append(Line("IOMMU", "warn", "on", needed, "boot with iommu=pt; " + measure))
+        found.append(Finding("IOMMU", "warn", "on", needed, "boot with iommu=pt; " + measure))
     else:
-        found.append(Line("IOMMU", "unknown" if mapping == "unknown" else "ok", mapping))
+        found.append(Finding("IOMMU", "unknown" if mapping == "unknown" else "ok", mapping))
     return found

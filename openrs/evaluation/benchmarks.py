@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from openrs.config.yaml_lines import read_yaml
 from openrs.data.rows import Row, hub_rows, jsonl_rows, parquet_rows
-from openrs.errors import Refusal
+from openrs.errors import UserError
 
 DEFINITIONS = Path(__file__).with_name("benchmarks.yaml")
 PROMPTS = Path(__file__).parents[1] / "recipes" / "prompts"
@@ -106,7 +106,7 @@ def _packaged() -> dict[str, Benchmark]:
 def resolve(names: Sequence[str]) -> list[Benchmark]:
     """Benchmarks by name, in the order asked for; a name that ends in .yaml is a file and adds every benchmark in it.
 
-    Raises Refusal for an unknown name, a name asked for twice, and a file that is no list of benchmarks.
+    Raises UserError for an unknown name, a name asked for twice, and a file that is no list of benchmarks.
     """
     chosen: dict[str, Benchmark] = {}
     for name in names:
@@ -115,27 +115,27 @@ def resolve(names: Sequence[str]) -> list[Benchmark]:
         elif name in known():
             new = {name: known()[name]}
         else:
-            raise Refusal(
+            raise UserError(
                 f"there is no benchmark {name}",
-                mend=f"one of {', '.join(known())}, or the path of a YAML file with your own",
+                fix=f"one of {', '.join(known())}, or the path of a YAML file with your own",
             )
         twice = [key for key in new if key in chosen]
         if twice:
-            raise Refusal(f"benchmark {twice[0]} is asked for twice", mend="name each benchmark once")
+            raise UserError(f"benchmark {twice[0]} is asked for twice", fix="name each benchmark once")
         chosen |= new
     return list(chosen.values())
 
 
 def read_definitions(path: Path) -> dict[str, Benchmark]:
-    """Read a file of definitions. Raises Refusal with file and line for what is missing, misspelt or impossible."""
+    """Read a file of definitions. Raises UserError with file and line for what is missing, misspelt or impossible."""
     tree, lines = read_yaml(path)
     if not tree:
-        raise Refusal(f"{path.name}: no benchmark in it", mend=f"see the head of {DEFINITIONS}")
+        raise UserError(f"{path.name}: no benchmark in it", fix=f"see the head of {DEFINITIONS}")
     found: dict[str, Benchmark] = {}
     for name, given in tree.items():
         where = lines[(name,)]
         if not isinstance(given, dict):
-            raise Refusal(f"{where}: {name} is no `key: value` list", mend=f"see the head of {DEFINITIONS}")
+            raise UserError(f"{where}: {name} is no `key: value` list", fix=f"see the head of {DEFINITIONS}")
         settings = {"name": name, **given}
         if settings.get("prompt", "eval_math.txt") is not None:
             settings["template"] = _read_prompt(str(settings.get("prompt", "eval_math.txt")), path.parent, where)
@@ -143,7 +143,7 @@ def read_definitions(path: Path) -> dict[str, Benchmark]:
             found[name] = Benchmark.model_validate(settings)
         except ValidationError as error:
             faults = [_fault(name, item["loc"], item["msg"], lines) for item in error.errors()]
-            raise Refusal("\n".join(faults), mend=f"see the head of {DEFINITIONS}") from None
+            raise UserError("\n".join(faults), fix=f"see the head of {DEFINITIONS}") from None
     return found
 
 
@@ -157,8 +157,8 @@ def _read_prompt(name: str, folder: Path, where: str) -> str:
         if file.is_file():
             return file.read_bytes().decode("utf-8")  # byte for byte: the hashes cover it
     there = ", ".join(sorted(file.name for file in PROMPTS.glob("*.txt")))
-    raise Refusal(
-        f"{where}: there is no prompt file {name}", mend=f"put it beside the YAML file, or take one of: {there}"
+    raise UserError(
+        f"{where}: there is no prompt file {name}", fix=f"put it beside the YAML file, or take one of: {there}"
     )
 
 
@@ -167,7 +167,7 @@ def load_problems(benchmark: Benchmark, data_dir: Path | None = None, *, any_cou
 
     data_dir: folder with NAME.jsonl or NAME.parquet; None takes the generator, or the hub at the pinned revision.
     any_count: do not insist on benchmark.rows (the input check names the rows that are missing instead).
-    Raises Refusal for a missing or broken file, missing columns (naming those there are), empty or ill-typed questions
+    Raises UserError for a missing or broken file, missing columns (naming those there are), empty or ill-typed questions
     and answers, ids that come twice, and a wrong number of rows.
     """
     problems: list[EvalProblem] = []
@@ -177,7 +177,7 @@ def load_problems(benchmark: Benchmark, data_dir: Path | None = None, *, any_cou
         problem = problem_of(benchmark, row, f"{source}: row {number}")
         if problem.id in first:
             what = f"the id {row[benchmark.id]!r}" if benchmark.id and benchmark.id in row else "the same question"
-            raise Refusal(
+            raise UserError(
                 f"{source}: rows {first[problem.id]} and {number} have {what}",
                 "a problem counted twice would count its samples twice",
                 "remove one, or name a column with unique ids (id:)",
@@ -185,7 +185,7 @@ def load_problems(benchmark: Benchmark, data_dir: Path | None = None, *, any_cou
         first[problem.id] = number
         problems.append(problem)
     if not problems or (len(problems) != benchmark.rows and not any_count):
-        raise Refusal(
+        raise UserError(
             f"{source}: {len(problems)} rows, {benchmark.name} has {benchmark.rows}",
             "scores over other problems cannot be compared",
             "take the whole file, or define a benchmark of your own with this number of rows",
@@ -197,7 +197,7 @@ def problem_of(benchmark: Benchmark, row: Row, where: str) -> EvalProblem:
     """One row as a problem. `where` goes into the messages."""
     question = _column(row, (benchmark.question,), where)
     if not isinstance(question, str) or not question.strip():
-        raise Refusal(f"{where}: {benchmark.question} is {_shown(question)}, not a question")
+        raise UserError(f"{where}: {benchmark.question} is {_shown(question)}, not a question")
     name = str(row[benchmark.id]) if benchmark.id and benchmark.id in row else None
     if benchmark.prompt_function:
         prompt, choices, index = ask_lighteval(benchmark, row, where)
@@ -207,7 +207,7 @@ def problem_of(benchmark: Benchmark, row: Row, where: str) -> EvalProblem:
     try:
         (prompt + gold).encode("utf-8")
     except UnicodeEncodeError:
-        raise Refusal(f"{where}: half a character (a lone surrogate) in question or answer") from None
+        raise UserError(f"{where}: half a character (a lone surrogate) in question or answer") from None
     return EvalProblem(f"{benchmark.name}/{name or digest(question)}", question, gold, prompt)
 
 
@@ -229,7 +229,7 @@ def ask_lighteval(benchmark: Benchmark, row: Row, where: str) -> tuple[str, list
     try:
         doc = function(dict(row), benchmark.name)
     except KeyError as error:
-        raise Refusal(f"{where}: there is no column {error}", f"the columns are {', '.join(map(str, row))}") from None
+        raise UserError(f"{where}: there is no column {error}", f"the columns are {', '.join(map(str, row))}") from None
     finally:
         random.setstate(state)
     return str(doc.query), [str(choice) for choice in doc.choices], int(doc.gold_index)
@@ -240,11 +240,11 @@ def _gold_text(benchmark: Benchmark, row: Row, where: str) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 1:
         value = value[0]  # OlympiadBench's final_answer
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise Refusal(f"{where}: the answer is {_shown(value)}", mend="a text, a number, or a list of one of them")
+        raise UserError(f"{where}: the answer is {_shown(value)}", fix="a text, a number, or a list of one of them")
     if str(value).strip() in ("", "nan", "inf", "-inf"):
-        raise Refusal(f"{where}: the answer is {str(value) or 'empty'}")
+        raise UserError(f"{where}: the answer is {str(value) or 'empty'}")
     if benchmark.gold_kind == "index" and str(value) not in tuple(LETTERS):
-        raise Refusal(f"{where}: the answer is {_shown(value)}, not one of {', '.join(LETTERS)}")
+        raise UserError(f"{where}: the answer is {_shown(value)}, not one of {', '.join(LETTERS)}")
     return str(value)
 
 
@@ -252,7 +252,7 @@ def _column(row: Row, names: Sequence[str], where: str) -> Any:
     for name in names:
         if name in row:
             return row[name]
-    raise Refusal(
+    raise UserError(
         f"{where}: there is no column {' or '.join(names)}",
         f"the columns are {', '.join(map(str, row))}",
         "rename the column, or define a benchmark that names yours (question:, gold:)",
@@ -278,7 +278,7 @@ def read_rows(benchmark: Benchmark, data_dir: Path | None) -> tuple[Iterator[Row
         if file.is_file():
             return read(file), str(file)
     there = ", ".join(sorted(f.name for f in data_dir.iterdir())) if data_dir.is_dir() else "no such folder"
-    raise Refusal(
+    raise UserError(
         f"{data_dir} has no {benchmark.name}.jsonl or {benchmark.name}.parquet",
         f"in it: {there or 'nothing'}",
         "give --data the folder that holds the benchmark files",
@@ -287,9 +287,11 @@ def read_rows(benchmark: Benchmark, data_dir: Path | None) -> tuple[Iterator[Row
 
 def _hub_rows(benchmark: Benchmark) -> Iterator[Row]:
     if benchmark.hub is None:
-        raise Refusal(f"{benchmark.name} has no hub data set", mend=f"give --data a folder with {benchmark.name}.jsonl")
-    mend = f"try again with a network, or give --data a folder with {benchmark.name}.jsonl"
-    return hub_rows(benchmark.hub, benchmark.revision, benchmark.subset, benchmark.split, mend)
+        raise UserError(
+            f"{benchmark.name} has no hub data set", fix=f"give --data a folder with {benchmark.name}.jsonl"
+        )
+    fix = f"try again with a network, or give --data a folder with {benchmark.name}.jsonl"
+    return hub_rows(benchmark.hub, benchmark.revision, benchmark.subset, benchmark.split, fix)
 
 
 def _import(name: str, where: str) -> Any:
@@ -297,6 +299,6 @@ def _import(name: str, where: str) -> Any:
     try:
         return getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
-        raise Refusal(
-            f"{where}: {name} cannot be imported: {error}", mend="module:function of something installed"
+        raise UserError(
+            f"{where}: {name} cannot be imported: {error}", fix="module:function of something installed"
         ) from None

@@ -17,10 +17,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from openrs.errors import Failure, Refusal
+from openrs.errors import RunFailure, UserError
 from openrs.evaluation.engine_process import unit_line
-from openrs.evaluation.engines import Layout
-from openrs.evaluation.sampling import EngineSettings, Sample, Take
+from openrs.evaluation.engines import EngineLayout
+from openrs.evaluation.sampling import EngineSettings, NextBatch, Sample
 from openrs.run.processes import tail
 
 
@@ -53,19 +53,19 @@ class EngineProcess:
             self._ask.flush()
 
     def hear(self) -> dict[str, Any]:
-        """Its next message. Raises Refusal for a model that cannot be used, Failure when it died."""
+        """Its next message. Raises UserError for a model that cannot be used, RunFailure when it died."""
         line = self._answer.readline()
         if not line:
             status = self._process.wait()
             said = "".join(f"\n  | {line}" for line in tail(self.log).splitlines())
-            raise Failure(
+            raise RunFailure(
                 f"{self.name} ended with status {status}{said}",
                 "it ran out of memory, perhaps, or the GPU failed",
                 f"the same command draws only what is missing; all that it said: {self.log}",
             )
         message: dict[str, Any] = json.loads(line)
         if "refused" in message:
-            raise Refusal(*message["refused"])
+            raise UserError(*message["refused"])
         return message
 
     def end(self) -> None:
@@ -80,7 +80,7 @@ class EngineProcess:
 class EnginePool:
     """Starts the engines' processes: they import while the caller plans, and wait for `load`. To be closed."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: EngineLayout) -> None:
         self._at_hand = 0
         self._engines: list[EngineProcess] = []
         try:
@@ -97,7 +97,7 @@ class EnginePool:
             at_hand: units that an engine has at the same time; more wait here, for whichever engine comes first.
             logs: folder for engine-0.log ...
 
-        Raises Refusal for a model that cannot be used, Failure when an engine dies while it loads.
+        Raises UserError for a model that cannot be used, RunFailure when an engine dies while it loads.
         """
         self._at_hand = at_hand
         logs.mkdir(parents=True, exist_ok=True)
@@ -106,8 +106,8 @@ class EnginePool:
         for engine in self._engines:
             engine.hear()
 
-    def generate(self, take: Take) -> Iterator[list[Sample]]:
-        """Raises Failure when an engine dies; what was finished before has been handed over."""
+    def generate(self, take: NextBatch) -> Iterator[list[Sample]]:
+        """Raises RunFailure when an engine dies; what was finished before has been handed over."""
         lock = threading.Lock()
         arrived: queue.SimpleQueue[list[Sample] | Exception | None] = queue.SimpleQueue()
 
@@ -127,7 +127,7 @@ class EnginePool:
             else:
                 yield samples
 
-    def _serve(self, engine: EngineProcess, take: Take, arrived: "queue.SimpleQueue[Any]") -> None:
+    def _serve(self, engine: EngineProcess, take: NextBatch, arrived: "queue.SimpleQueue[Any]") -> None:
         units: list[set[tuple[str, str, int]]] = []  # given, and not yet wholly answered
         try:
             while True:

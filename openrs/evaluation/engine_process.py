@@ -15,8 +15,8 @@ import traceback
 from dataclasses import asdict
 from typing import Any
 
-from openrs.errors import EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, Refusal, not_installed
-from openrs.evaluation.sampling import EngineSettings, Request, Unit
+from openrs.errors import EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, UserError, not_installed
+from openrs.evaluation.sampling import Batch, EngineSettings, Request
 
 
 def main(parent: int, engine: str) -> None:
@@ -50,14 +50,14 @@ def serve(name: str) -> int:
     log_to(asked["log"])
     try:
         engine = engines.load(EngineSettings(**asked["settings"]))
-    except (Refusal, ModuleNotFoundError) as error:
-        refusal = error if isinstance(error, Refusal) else not_installed(error)
+    except (UserError, ModuleNotFoundError) as error:
+        refusal = error if isinstance(error, UserError) else not_installed(error)
         if refusal is None:
             raise
-        send({"refused": [refusal.what, refusal.why, refusal.mend]})
+        send({"refused": [refusal.what, refusal.why, refusal.fix]})
         return EXIT_REFUSED
     send({"ready": True})
-    units: queue.SimpleQueue[Unit] = queue.SimpleQueue()
+    units: queue.SimpleQueue[Batch] = queue.SimpleQueue()
 
     def read() -> None:
         for line in inbox:
@@ -68,7 +68,7 @@ def serve(name: str) -> int:
     while True:
         ahead = [units.get()]
 
-        def take(ahead: list[Unit] = ahead) -> Unit | None:
+        def take(ahead: list[Batch] = ahead) -> Batch | None:
             try:
                 return ahead.pop() if ahead else units.get_nowait()
             except queue.Empty:
@@ -95,12 +95,12 @@ def die_with(parent: int) -> None:
         os._exit(EXIT_FAILED)
 
 
-def unit_line(unit: Unit) -> bytes:
+def unit_line(unit: Batch) -> bytes:
     rows = [[r.benchmark, r.problem, r.sample, r.seed, r.limit, list(r.ids)] for r in unit]
     return json.dumps(rows).encode("ascii") + b"\n"
 
 
-def unit_from(rows: list[list[Any]]) -> Unit:
+def unit_from(rows: list[list[Any]]) -> Batch:
     return [Request(name, problem, n, seed, limit, tuple(ids)) for name, problem, n, seed, limit, ids in rows]
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from openrs.config.schema import Evaluation
 from openrs.data.tokenizer import ChatEncoder
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.evaluation.sampling import Engine, EngineSettings
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class EngineLayout:
     """engine: vllm or transformers. devices: one process each; a number for CUDA_VISIBLE_DEVICES, None for a CPU."""
 
     engine: str
@@ -28,23 +28,23 @@ class Layout:
         return self.engine == "transformers" and len(self.devices) == 1
 
 
-def layout_of(settings: Evaluation) -> Layout:
-    """Raises Refusal for an engine that is not installed, and for more vLLM engines than GPUs."""
+def layout_of(settings: Evaluation) -> EngineLayout:
+    """Raises UserError for an engine that is not installed, and for more vLLM engines than GPUs."""
     gpus = visible_gpus()
     installed = importlib.util.find_spec("vllm") is not None
     engine = settings.engine
     if engine == "auto":
         engine = "vllm" if gpus and installed else "transformers"
     if engine == "vllm" and not installed:
-        raise Refusal("vllm is not installed", mend="pip install 'openrs[cuda]', or take --engine transformers")
+        raise UserError("vllm is not installed", fix="pip install 'openrs[cuda]', or take --engine transformers")
     count = settings.processes or max(1, len(gpus))
     if engine == "vllm" and len(gpus) < count and gpus:
-        raise Refusal(
+        raise UserError(
             f"{count} vLLM engines for {len(gpus)} GPU{'s' if len(gpus) > 1 else ''}",
             "each takes most of a GPU's memory",
             f"set --processes to at most {len(gpus)}",
         )
-    return Layout(engine, tuple(gpus[number % len(gpus)] if gpus else None for number in range(count)))
+    return EngineLayout(engine, tuple(gpus[number % len(gpus)] if gpus else None for number in range(count)))
 
 
 def visible_gpus() -> list[str]:
@@ -76,7 +76,7 @@ def warm(engine: str) -> None:
 
 
 def load(settings: EngineSettings) -> Engine:
-    """Load a model into this process. Raises Refusal for one that cannot be used.
+    """Load a model into this process. Raises UserError for one that cannot be used.
 
     What it says is decoded by tokenizer.json itself: transformers would build a tokenizer of its own for some models
     (openrs/data/tokenizer.py).

@@ -144,7 +144,7 @@ def record(benchmarks: Sequence[Benchmark], data_dir: Path, tokenizer: Path) -> 
     encoder = ChatEncoder.from_folder(tokenizer)
     tree: dict[str, Any] = {}
     for benchmark in benchmarks:
-        read = asked(benchmark, data_dir, encoder)
+        read = encode_benchmark(benchmark, data_dir, encoder)
         encoded = read.encoded or ()
         forms = {}
         for bos, ids in (("two BOS", [e.double for e in encoded]), ("one BOS", [e.ids for e in encoded])):
@@ -163,18 +163,18 @@ def combined(digests: Iterable[str]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class EncodedBenchmark:
     """A benchmark's problems, and each in the model's chat format (None without a tokenizer)."""
 
     problems: Sequence[EvalProblem]
     encoded: Sequence[Encoded] | None
 
 
-def asked(benchmark: Benchmark, data_dir: Path | None, encoder: ChatEncoder | None) -> Asked:
+def encode_benchmark(benchmark: Benchmark, data_dir: Path | None, encoder: ChatEncoder | None) -> EncodedBenchmark:
     """Read a benchmark and put its questions. Of a published one any number of rows is read: `check_asked` names those
     that are missing. Raises Refusal for data that cannot be read."""
     problems = load_problems(benchmark, data_dir, any_count=benchmark.hashes is not None)
-    return Asked(problems, [encoder.encoded(problem.prompt) for problem in problems] if encoder else None)
+    return EncodedBenchmark(problems, [encoder.encoded(problem.prompt) for problem in problems] if encoder else None)
 
 
 def check_inputs(benchmarks: Sequence[Benchmark], data_dir: Path | None, tokenizer: Path | None = None) -> InputsReport:
@@ -187,11 +187,11 @@ def check_inputs(benchmarks: Sequence[Benchmark], data_dir: Path | None, tokeniz
     """
     published = [benchmark for benchmark in benchmarks if benchmark.hashes]
     encoder = ChatEncoder.from_folder(tokenizer) if tokenizer and published else None
-    return check_asked(benchmarks, {one.name: asked(one, data_dir, encoder) for one in published}, encoder)
+    return check_encoded(benchmarks, {one.name: encode_benchmark(one, data_dir, encoder) for one in published}, encoder)
 
 
-def check_asked(
-    benchmarks: Sequence[Benchmark], questions: Mapping[str, Asked], encoder: ChatEncoder | None
+def check_encoded(
+    benchmarks: Sequence[Benchmark], questions: Mapping[str, EncodedBenchmark], encoder: ChatEncoder | None
 ) -> InputsReport:
     """The same for questions that are read already; those of a benchmark without published hashes are not needed."""
     recorded = recorded_digests()

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from openrs.config.schema import Evaluation
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.evaluation import benchmarks as bench
 from openrs.evaluation.benchmarks import Benchmark, EvalProblem
 from openrs.evaluation.plan import RECORD, differences, problems_digest, read_record
 from openrs.evaluation.run import write_scores
 from openrs.evaluation.sampling import Key, key_of
-from openrs.evaluation.scores import document_of
+from openrs.evaluation.scores import build_scores
 from openrs.evaluation.shards import DONE, Shard, assigned, pairs_of
 from openrs.run.directory import run_at
 from openrs.run.files import read_jsonl, sync_folder, write_json
@@ -38,11 +38,11 @@ def merge(paths: Sequence[Path], run: str | None, data: str | None) -> Iterator[
 
     paths: evaluations' folders (with shards/ in them), runs (with eval/ in them), or shards' own folders from anywhere,
     which then are one evaluation and go into `run`.
-    Raises Refusal for a gap, an overlap, shards of different evaluations, and problems that are not those asked.
+    Raises UserError for a gap, an overlap, shards of different evaluations, and problems that are not those asked.
     """
     alone = [path for path in paths if (path / RECORD).is_file() and not (path / "shards").is_dir()]
     if alone and len(alone) < len(paths):
-        raise Refusal("shards and whole evaluations together", mend="give the shards of one evaluation only")
+        raise UserError("shards and whole evaluations together", fix="give the shards of one evaluation only")
     if alone:
         parts = [part_at(path) for path in alone]
         parents = {path.resolve().parent for path in alone}
@@ -51,7 +51,7 @@ def merge(paths: Sequence[Path], run: str | None, data: str | None) -> Iterator[
         elif len(parents) == 1 and next(iter(parents)).name == "shards":
             into = next(iter(parents)).parent
         else:
-            raise Refusal("the shards come from several folders", mend="--run NAME says where the whole goes")
+            raise UserError("the shards come from several folders", fix="--run NAME says where the whole goes")
         yield into, merged(parts, into, data)
         return
     found = [folder for path in paths for folder in evaluations_in(path)]
@@ -60,11 +60,11 @@ def merge(paths: Sequence[Path], run: str | None, data: str | None) -> Iterator[
 
 
 def evaluations_in(path: Path) -> list[Path]:
-    """Folders with shards: `path` itself, or those in its eval/. Raises Refusal when there is none."""
+    """Folders with shards: `path` itself, or those in its eval/. Raises UserError when there is none."""
     found = [path] if (path / "shards").is_dir() else sorted(p.parent for p in path.glob("eval/*/shards") if p.is_dir())
     if not found:
         what = "has no shards" if path.is_dir() else "is no folder"
-        raise Refusal(f"{path} {what}", mend="give an evaluation's folder (runs/NAME/eval/MODEL), or a run")
+        raise UserError(f"{path} {what}", fix="give an evaluation's folder (runs/NAME/eval/MODEL), or a run")
     return found
 
 
@@ -72,14 +72,14 @@ def part_at(path: Path) -> Part:
     record = read_record(path)
     cut = record.get("shard") if record is not None else None
     if record is None or not isinstance(cut, dict):
-        raise Refusal(f"{path} is no shard of an evaluation", mend="take it away, or give the shards' folders")
+        raise UserError(f"{path} is no shard of an evaluation", fix="take it away, or give the shards' folders")
     shard = Shard(cut["number"], cut["of"])
     try:
         done = json.loads((path / DONE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise Refusal(
+        raise UserError(
             f"shard {shard.number} of {shard.of} is not finished: {path}",
-            mend=f"give its command again (--shard {shard.number}/{shard.of}); it draws what is missing",
+            fix=f"give its command again (--shard {shard.number}/{shard.of}); it draws what is missing",
         ) from None
     return Part(path, shard, record, done)
 
@@ -100,7 +100,7 @@ def merged(parts: Sequence[Part], into: Path, data: str | None) -> dict[str, Any
     write_rows(samples, parts)
     write_json(into / RECORD, record)
     seconds = {name: sum(part.done["seconds"].get(name, 0.0) for part in parts) for name in first.done["seconds"]}
-    document = document_of(record, problems, rows, seconds, sum(part.done["drawn"] for part in parts))
+    document = build_scores(record, problems, rows, seconds, sum(part.done["drawn"] for part in parts))
     return write_scores(into, benchmarks, record, document=document, rows=rows)
 
 
@@ -117,11 +117,11 @@ def refuse_mixture(parts: Sequence[Part]) -> None:
         ):
             changed.append("other benchmarks or samples")
         if changed:
-            raise Refusal(f"{first.path} and {part.path} are not of one evaluation: {'; '.join(changed)}")
+            raise UserError(f"{first.path} and {part.path} are not of one evaluation: {'; '.join(changed)}")
     places: dict[int, Path] = {}
     for part in parts:
         if part.shard.number in places:
-            raise Refusal(
+            raise UserError(
                 f"shard {part.shard.number} of {part.shard.of} is there twice: {part.path} and"
                 f" {places[part.shard.number]}",
                 "its samples would be counted twice",
@@ -130,7 +130,7 @@ def refuse_mixture(parts: Sequence[Part]) -> None:
         places[part.shard.number] = part.path
     lacking = [str(number) for number in range(1, first.shard.of + 1) if number not in places]
     if lacking:
-        raise Refusal(
+        raise UserError(
             f"shard {', '.join(lacking)} of {first.shard.of} missing",
             "scores would be of a part of the samples",
             "evaluate them first (--shard), or give their folders too",
@@ -144,7 +144,7 @@ def read_again(
     problems: dict[str, Sequence[EvalProblem]] = {one.name: bench.load_problems(one, folder) for one in benchmarks}
     for name, rows in problems.items():
         if problems_digest(rows) != record["benchmarks"][name]["problems"]:
-            raise Refusal(f"the problems of {name} here are not those that the shards answered", mend="give --data")
+            raise UserError(f"the problems of {name} here are not those that the shards answered", fix="give --data")
     return problems
 
 
@@ -163,7 +163,7 @@ def rows_of(part: Part, shares: Mapping[Key, int]) -> dict[Key, dict[str, Any]]:
     if foreign:
         where = shares.get(foreign[0])
         owner = f"shard {where}" if where else "no shard"
-        raise Refusal(
+        raise UserError(
             f"{path}: {len(foreign)} samples overlap with other shards, or belong to none; the first, sample"
             f" {foreign[0][2]} of {foreign[0][1]}, belongs to {owner}",
             "a sample counts once",
@@ -171,9 +171,9 @@ def rows_of(part: Part, shares: Mapping[Key, int]) -> dict[Key, dict[str, Any]]:
         )
     lacking = [key for key, number in shares.items() if number == part.shard.number and key not in rows]
     if lacking:
-        raise Refusal(
+        raise UserError(
             f"{path}: {len(lacking)} samples are missing, the first is sample {lacking[0][2]} of {lacking[0][1]}",
-            mend=f"give the shard's command again (--shard {part.shard.number}/{part.shard.of}); it draws them",
+            fix=f"give the shard's command again (--shard {part.shard.number}/{part.shard.of}); it draws them",
         )
     return rows
 
@@ -181,7 +181,7 @@ def rows_of(part: Part, shares: Mapping[Key, int]) -> dict[Key, dict[str, Any]]:
 def refuse_other_samples(path: Path, rows: Mapping[Key, Any]) -> None:
     there = {key_of(row, path) for row in read_jsonl(path)}
     if there and there != set(rows):
-        raise Refusal(
+        raise UserError(
             f"{path} holds {len(there)} samples of another evaluation",
             "they would be lost, or counted together",
             "move the file away, or give another --run",

@@ -11,13 +11,13 @@ from typing import Any
 
 from openrs.config.schema import Evaluation
 from openrs.data.tokenizer import ChatEncoder, Encoded
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.evaluation import benchmarks as bench
 from openrs.evaluation.benchmarks import Benchmark, EvalProblem, digest
-from openrs.evaluation.engines import Layout, layout_of
-from openrs.evaluation.inputs import InputsReport, asked, check_asked, combined
+from openrs.evaluation.engines import EngineLayout, layout_of
+from openrs.evaluation.inputs import InputsReport, check_encoded, combined, encode_benchmark
 from openrs.evaluation.protocols import name_of, samples_of
-from openrs.evaluation.sampling import EngineSettings, Request, seed_of, units_of
+from openrs.evaluation.sampling import EngineSettings, Request, make_batches, seed_of
 from openrs.hub.models import commit_of, context_of, local_model
 from openrs.rewards.extraction import opens_thought
 from openrs.run.files import sha256, write_json
@@ -47,7 +47,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class EvalPlan:
     """One evaluation. samples: benchmark -> k. record: what settings.json holds, see `record_of`."""
 
     target: Target
@@ -58,13 +58,13 @@ class Plan:
     samples: Mapping[str, int]
     requests: Sequence[Request]
     inputs: InputsReport
-    layout: Layout
+    layout: EngineLayout
     record: dict[str, Any]
 
     def units(self) -> list[list[Request]]:
         """The work, long completions first."""
         size = self.settings.batch_size if self.layout.engine == "transformers" else 1
-        return units_of(self.requests, size, {one.name: one.tokens for one in self.benchmarks})
+        return make_batches(self.requests, size, {one.name: one.tokens for one in self.benchmarks})
 
     def engine(self) -> EngineSettings:
         return EngineSettings(
@@ -79,28 +79,28 @@ class Plan:
         )
 
 
-def prepare(target: Target, settings: Evaluation, layout: Layout | None = None) -> Plan:
+def prepare(target: Target, settings: Evaluation, layout: EngineLayout | None = None) -> EvalPlan:
     """`layout`: what `layout_of` said of these settings, for a caller who has asked: it starts nvidia-smi.
 
-    Raises Refusal for unusable models, benchmarks and settings: a folder without chat template, changed questions,
+    Raises UserError for unusable models, benchmarks and settings: a folder without chat template, changed questions,
     completions that do not fit into the model's window, an engine that is not there."""
     chosen = bench.resolve(settings.benchmarks)
     if not chosen:
-        raise Refusal("no benchmark to evaluate on", mend=f"--benchmarks with some of: {', '.join(bench.known())}")
+        raise UserError("no benchmark to evaluate on", fix=f"--benchmarks with some of: {', '.join(bench.known())}")
     data = Path(settings.data).expanduser() if settings.data is not None else None
     layout = layout or layout_of(settings)
     folder = local_model(target.path, target.revision)
     encoder = ChatEncoder.from_folder(folder)
-    questions = {one.name: asked(one, data, encoder) for one in chosen}
-    inputs = check_asked(chosen, questions, encoder)
+    questions = {one.name: encode_benchmark(one, data, encoder) for one in chosen}
+    inputs = check_encoded(chosen, questions, encoder)
     refuse_changed_questions(inputs)
     problems = {name: one.problems for name, one in questions.items()}
     encoded = {name: one.encoded or () for name, one in questions.items()}
     samples = {one.name: samples_of(settings, one) for one in chosen}
     if settings.temperature == 0 and max(samples.values()) > 1:
-        raise Refusal(
+        raise UserError(
             f"{max(samples.values())} samples at temperature 0 are {max(samples.values())} copies of one",
-            mend="--samples 1, or a temperature above 0",
+            fix="--samples 1, or a temperature above 0",
         )
     ids = {name: [e.double if settings.double_bos else e.ids for e in some] for name, some in encoded.items()}
     requests = requests_for(problems, ids, samples, settings)
@@ -125,7 +125,7 @@ def prepare(target: Target, settings: Evaluation, layout: Layout | None = None) 
         "thinking": any(opens_thought(one.text) for some in encoded.values() for one in some[:1]),
         "evaluation": settings.model_dump(),
     }
-    return Plan(target, settings, folder, chosen, problems, samples, requests, inputs, layout, record)
+    return EvalPlan(target, settings, folder, chosen, problems, samples, requests, inputs, layout, record)
 
 
 def requests_for(
@@ -177,10 +177,10 @@ def protocol_of(settings: Evaluation, engine: str, bos: int, dtype: str) -> dict
 
 
 def weights(folder: Path) -> dict[str, str]:
-    """SHA-256 of the weight files of a model folder. Raises Refusal when it has none."""
+    """SHA-256 of the weight files of a model folder. Raises UserError when it has none."""
     found = {file.name: sha256(file) for file in sorted(folder.glob("*.safetensors"))}
     if not found:
-        raise Refusal(
+        raise UserError(
             f"{folder} has no weights as safetensors",
             "other forms of weights can run code when they are loaded",
             "convert them, or give another folder",
@@ -195,7 +195,7 @@ def refuse_changed_questions(inputs: InputsReport) -> None:
     if asked or differs:
         first = "; ".join(str(change) for change in asked[:3]) or f"{differs[0]}: other questions or another prompt"
         more = f" and {len(asked) - 3} more" if len(asked) > 3 else ""
-        raise Refusal(
+        raise UserError(
             f"the questions are not the published ones: {first}{more}",
             "its score could not be compared with anybody's",
             "take the published file (openrs inputs --data DIR names all rows), or define a benchmark of your own",
@@ -205,15 +205,15 @@ def refuse_changed_questions(inputs: InputsReport) -> None:
 def refuse_long(requests: Sequence[Request], settings: Evaluation, context: int | None) -> None:
     short = min(requests, key=lambda request: request.limit)
     if short.limit < 1:
-        raise Refusal(
+        raise UserError(
             f"the prompt of {short.problem} has {len(short.ids)} tokens, the window {settings.window}",
-            mend="set a larger window",
+            fix="set a larger window",
         )
     longest = max(len(request.ids) + request.limit for request in requests)
     if context is not None and longest > context:
         prompt = max(len(request.ids) for request in requests)
         fits = context - prompt
-        raise Refusal(
+        raise UserError(
             f"a prompt of {prompt} tokens and max_tokens = {settings.max_tokens} do not fit into the model's window"
             f" of {context}",
             "the model was never trained beyond its window",
@@ -225,7 +225,7 @@ def keep_record(folder: Path, record: Mapping[str, Any]) -> None:
     """Write settings.json. A folder holds one model under one sampling; benchmarks and samples may be added to it, but
     not to a shard, which is a part of a whole that was cut once.
 
-    Raises Refusal when it holds another: samples of two would be counted together.
+    Raises UserError when it holds another: samples of two would be counted together.
     """
     path = folder / RECORD
     before = read_record(folder)
@@ -234,7 +234,7 @@ def keep_record(folder: Path, record: Mapping[str, Any]) -> None:
         if not changed and "shard" in record and before["benchmarks"] != record["benchmarks"]:
             changed = ["other benchmarks or samples"]
         if changed:
-            raise Refusal(
+            raise UserError(
                 f"{folder} holds another evaluation: {'; '.join(changed)}",
                 "its samples and new ones would be counted together",
                 "give another --run, or remove the folder",
@@ -253,11 +253,11 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         record = None
     parts = ("model", "protocol", "benchmarks", "inputs", "evaluation")
     if not isinstance(record, dict) or not all(isinstance(record.get(part), dict) for part in parts):
-        raise Refusal(f"{path} is damaged", mend="remove the folder to evaluate anew")
+        raise UserError(f"{path} is damaged", fix="remove the folder to evaluate anew")
     return record
 
 
-FREE = ("name", "samples", "samples_small", "batch_size")  # they may differ between two visits to one folder
+MUTABLE_KEYS = ("name", "samples", "samples_small", "batch_size")  # they may differ between two visits to one folder
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -268,7 +268,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     found += [
         f"{key} {before['protocol'].get(key)} instead of {value}"
         for key, value in now["protocol"].items()
-        if key not in FREE and before["protocol"].get(key) != value
+        if key not in MUTABLE_KEYS and before["protocol"].get(key) != value
     ]
     return found + [
         f"other {name} problems or prompts"

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from openrs.config.schema import Evaluation
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.evaluation import benchmarks as bench
 from openrs.evaluation.benchmarks import Benchmark
 from openrs.evaluation.merge import read_again
 from openrs.evaluation.plan import RECORD, read_record
 from openrs.evaluation.run import read_scores, write_scores
 from openrs.evaluation.sampling import Samples
-from openrs.evaluation.scores import document_of
+from openrs.evaluation.scores import build_scores
 from openrs.evaluation.verdicts import Referee, text_of, thinks
 from openrs.rewards.grading import Judge
 from openrs.run.directory import Lock, Run, run_at
@@ -36,12 +36,12 @@ def rejudge(run: str, data: str | None, judge: Judge, progress: Progress) -> Ite
     """Judge every finished evaluation of a run anew, or the one whose folder is given: the journal's verdicts, both of
     them, scores.json and a new results file.
 
-    Raises Refusal where there is none, where samples are missing, and where the problems are not those that were asked.
+    Raises UserError where there is none, where samples are missing, and where the problems are not those that were asked.
     """
     found = folders(run)
     if not found:
-        raise Refusal(
-            f"{run} holds no evaluation", mend="give a run (its eval/ is looked through), or an evaluation's folder"
+        raise UserError(
+            f"{run} holds no evaluation", fix="give a run (its eval/ is looked through), or an evaluation's folder"
         )
     for folder in found:
         yield _one(folder, data, judge, progress)
@@ -68,7 +68,7 @@ def _one(folder: Path, data: str | None, judge: Judge, progress: Progress) -> Re
         ]
         missing = [key for key in wanted if key not in samples.rows]
         if missing:
-            raise Refusal(
+            raise UserError(
                 f"{folder}: {len(missing)} of {len(wanted)} samples are missing",
                 "a score over a part of the samples is no score of the benchmark",
                 "finish it first: openrs evaluate draws only what is missing",
@@ -82,7 +82,7 @@ def _one(folder: Path, data: str | None, judge: Judge, progress: Progress) -> Re
         write_json(folder / RECORD, record)
         known = read_scores(folder)
         seconds = known["seconds"] if known else dict.fromkeys(("load", "generate", "score"), 0.0)
-        document = document_of(record, problems, samples.rows, seconds, known["drawn"] if known else len(old))
+        document = build_scores(record, problems, samples.rows, seconds, known["drawn"] if known else len(old))
         scores = write_scores(folder, chosen, record, document=document, rows=samples.rows, known=known)
     changed, strict_changed = (
         sum(a.get(key) != b[key] for a, b in zip(old, new, strict=True)) for key in ("verdict", "strict")

@@ -19,10 +19,10 @@ from openrs.config.schema import Evaluation
 from openrs.evaluation.benchmarks import Benchmark
 from openrs.evaluation.engine_pool import EnginePool
 from openrs.evaluation.engines import layout_of, load
-from openrs.evaluation.plan import Plan, Target, keep_record, prepare
+from openrs.evaluation.plan import EvalPlan, Target, keep_record, prepare
 from openrs.evaluation.protocols import described
 from openrs.evaluation.sampling import Engine, Samples
-from openrs.evaluation.scores import Rows, document_of, joined
+from openrs.evaluation.scores import Rows, build_scores, merge_scores
 from openrs.evaluation.scoring import Scoring
 from openrs.evaluation.shards import Shard, finish_shard, requests_of_shard
 from openrs.evaluation.verdicts import Referee, text_of, thinks
@@ -35,7 +35,10 @@ from openrs.run.progress import Progress, duration
 # above their sum for a slow answer to get lighteval's verdict; judging goes on beside the engines.
 JUDGE_SECONDS = 30.0
 PIECES = ("scipy.stats", "torch", "pandas", "datasets", "transformers", "inspect_ai")  # of what lighteval imports
-AT_HAND = {"vllm": 288, "transformers": 2}  # units that an engine has at the same time (vllm_engine: AT_ONCE + AHEAD)
+MAX_IN_FLIGHT = {
+    "vllm": 288,
+    "transformers": 2,
+}  # units that an engine has at the same time (vllm_engine: AT_ONCE + AHEAD)
 
 
 def evaluate(
@@ -63,7 +66,7 @@ def evaluate(
 
 
 def _evaluate(
-    plan: Plan, folder: Path, progress: Progress, judge: Judge, *, shard: Shard | None, pool: EnginePool | None
+    plan: EvalPlan, folder: Path, progress: Progress, judge: Judge, *, shard: Shard | None, pool: EnginePool | None
 ) -> dict[str, Any] | None:
     progress.say(described(plan.settings, plan.layout.engine, plan.record["protocol"]["bos"]))
     if plan.inputs.checks:
@@ -82,11 +85,11 @@ def _evaluate(
         if known is not None and not drawn and answers(known, plan.record):
             progress.say(f"{plan.target.label} is evaluated: {folder / 'scores.json'}")
             return known
-        document = document_of(plan.record, plan.problems, samples.rows, seconds, drawn)
+        document = build_scores(plan.record, plan.problems, samples.rows, seconds, drawn)
         return write_scores(folder, plan.benchmarks, plan.record, document=document, rows=samples.rows, known=known)
 
 
-def proof(plan: Plan) -> str:
+def proof(plan: EvalPlan) -> str:
     """The outcome of L0 in a line, and whether the tokens that are fed are those that it proved."""
     fed = plan.record["protocol"]["bos"]
     other = plan.inputs.proven and fed != plan.inputs.bos
@@ -106,7 +109,7 @@ def write_scores(
     from openrs.evaluation.lighteval_results import write_results
 
     write_results(folder, benchmarks, document, record, rows)
-    whole = joined(known, document)
+    whole = merge_scores(known, document)
     write_json(folder / "scores.json", whole)
     return whole
 
@@ -130,7 +133,7 @@ def answers(scores: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
     return asked and scores.get("protocol") == record["protocol"]
 
 
-def judge_anew(plan: Plan, samples: Samples, judge: Judge, progress: Progress) -> None:
+def judge_anew(plan: EvalPlan, samples: Samples, judge: Judge, progress: Progress) -> None:
     """Give samples of an older journal their second opinion. Nothing is sampled again, and no `verdict` changes."""
     referee = Referee(judge, plan.benchmarks, plan.problems, thinks(plan.record, samples.rows.values()))
     old = [
@@ -143,7 +146,7 @@ def judge_anew(plan: Plan, samples: Samples, judge: Judge, progress: Progress) -
 
 
 def sample(
-    plan: Plan,
+    plan: EvalPlan,
     samples: Samples,
     folder: Path,
     progress: Progress,
@@ -175,7 +178,7 @@ def sample(
         engine: Engine
         if pool is not None:
             engine = pool
-            pool.load(plan.engine(), min(AT_HAND[plan.layout.engine], -(-len(missing) // count)), folder)
+            pool.load(plan.engine(), min(MAX_IN_FLIGHT[plan.layout.engine], -(-len(missing) // count)), folder)
         else:
             engine = load(plan.engine())
         loaded = time.monotonic()

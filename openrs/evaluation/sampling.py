@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.run.files import Journal, read_jsonl, write_text
 
 Key = tuple[str, str, int]
@@ -55,16 +55,16 @@ class Sample:
         return self.benchmark, self.problem, self.sample
 
 
-Unit = Sequence[Request]
+Batch = Sequence[Request]
 """Requests that an engine draws together: a padded batch for transformers, a single one for vLLM."""
-Take = Callable[[], Unit | None]
+NextBatch = Callable[[], Batch | None]
 """Gives the next unit of work, or None when there is none just now."""
 
 
 class Engine(Protocol):
     """A loaded model."""
 
-    def generate(self, take: Take) -> Iterator[list[Sample]]:
+    def generate(self, take: NextBatch) -> Iterator[list[Sample]]:
         """Draw unit after unit, and hand over samples as soon as they are finished; ends when `take` gives None and
         nothing is under way."""
         ...
@@ -92,13 +92,13 @@ def seed_of(seed: int, benchmark: str, problem: str, sample: int) -> int:
     return int.from_bytes(hashlib.sha256(text).digest()[:4], "big") >> 1
 
 
-def unit_seed(unit: Unit) -> int:
+def batch_seed(unit: Batch) -> int:
     """The seed of a batch, from all of its requests: no two different batches ever share random numbers."""
     text = "/".join(str(request.seed) for request in unit).encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:4], "big") >> 1
 
 
-def units_of(requests: Sequence[Request], size: int, tokens: Mapping[str, int]) -> list[list[Request]]:
+def make_batches(requests: Sequence[Request], size: int, tokens: Mapping[str, int]) -> list[list[Request]]:
     """Cut the work into units of at most `size` requests, the long ones first: a straggler would leave machines idle.
 
     tokens: how long completions of a benchmark usually are. Within a benchmark long prompts come first, so that a
@@ -134,7 +134,7 @@ class Samples:
             write_text(self._path, "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in self.rows.values()))
             self._journal = Journal(self._path)
 
-    def missing(self, units: Sequence[Unit]) -> list[Unit]:
+    def missing(self, units: Sequence[Batch]) -> list[Batch]:
         """Units of which at least one sample is not finished; they are drawn again whole, from their own seed."""
         return [unit for unit in units if any(request.key not in self.rows for request in unit)]
 
@@ -146,14 +146,14 @@ class Samples:
 
 
 def key_of(row: Mapping[str, Any], path: Path) -> Key:
-    """Benchmark, problem and sample of a line of samples.jsonl. Raises Refusal for one that is no finished sample."""
+    """Benchmark, problem and sample of a line of samples.jsonl. Raises UserError for one that is no finished sample."""
     kinds = {
         "benchmark": str, "problem": str, "sample": int, "tokens": int, "tokens_hash": str, "finish": str,
         "text": str, "verdict": str, "answer": str,
     }  # fmt: skip
     wrong = [name for name, kind in kinds.items() if not isinstance(row.get(name), kind)]
     if wrong:
-        raise Refusal(
+        raise UserError(
             f"{path} has a line without {' and '.join(wrong)}",
             "it is no journal of an evaluation, or was changed by hand",
             "move the file away to sample anew",

@@ -92,7 +92,7 @@ def powers_of_two(k: int) -> list[int]:
     return steps if steps[-1] == k else [*steps, k]
 
 
-def document_of(
+def build_scores(
     record: Mapping[str, Any],
     problems: Mapping[str, Sequence[EvalProblem]],
     rows: Rows,
@@ -114,7 +114,7 @@ def document_of(
     }
 
 
-def joined(before: Mapping[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
+def merge_scores(before: Mapping[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
     """`new`, with the benchmarks that were scored in this folder before and were not asked for this time."""
     kept = {name: one for name, one in (before or {}).get("benchmarks", {}).items() if name not in new["benchmarks"]}
     if before is None or not kept:
@@ -129,7 +129,7 @@ def joined(before: Mapping[str, Any] | None, new: dict[str, Any]) -> dict[str, A
     return {**new, "inputs": inputs, "benchmarks": {**kept, **new["benchmarks"]}}
 
 
-def told(score: Mapping[str, Any]) -> str:
+def format_score(score: Mapping[str, Any]) -> str:
     """An accuracy in words, never without n, k and its interval; what was cut off or not judged is counted."""
     low, high = score["interval"]
     asides = [f"{score['truncated']} cut off"] if score["truncated"] else []

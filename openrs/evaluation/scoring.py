@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from openrs.evaluation.plan import Plan
+from openrs.evaluation.plan import EvalPlan
 from openrs.evaluation.sampling import Sample, Samples
 from openrs.evaluation.verdicts import Referee, thinks
 from openrs.rewards.grading import Judge
@@ -24,7 +24,7 @@ class Scoring:
     What goes wrong in the thread (a full disk) is raised by the next `give`, or at the end.
     """
 
-    def __init__(self, plan: Plan, samples: Samples, judge: Judge, progress: Progress) -> None:
+    def __init__(self, plan: EvalPlan, samples: Samples, judge: Judge, progress: Progress) -> None:
         self._label, self._samples, self._progress = plan.target.label, samples, progress
         self._referee = Referee(judge, plan.benchmarks, plan.problems, thinks(plan.record, samples.rows.values()))
         wanted = {request.key for request in plan.requests}

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from openrs.errors import Refusal
-from openrs.evaluation.plan import Plan
+from openrs.errors import UserError
+from openrs.evaluation.plan import EvalPlan
 from openrs.run.files import write_json
 
 DONE = "done.json"
@@ -29,11 +29,11 @@ class Shard:
 
 
 def shard_from(text: str) -> Shard:
-    """From `2/4`. Raises Refusal."""
+    """From `2/4`. Raises UserError."""
     match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text)
     shard = Shard(int(match[1]), int(match[2])) if match else None
     if shard is None or not 1 <= shard.number <= shard.of:
-        raise Refusal(f"there is no shard {text}", mend="--shard 1/4, 2/4, 3/4 and 4/4 are the four quarters")
+        raise UserError(f"there is no shard {text}", fix="--shard 1/4, 2/4, 3/4 and 4/4 are the four quarters")
     return shard
 
 
@@ -57,12 +57,12 @@ def pairs_of(record: Mapping[str, Any], tokens: Mapping[str, int]) -> dict[tuple
     }
 
 
-def requests_of_shard(plan: Plan, shard: Shard) -> Plan:
-    """The plan with this shard's requests only. Raises Refusal when there are more shards than parts to give away."""
+def requests_of_shard(plan: EvalPlan, shard: Shard) -> EvalPlan:
+    """The plan with this shard's requests only. Raises UserError when there are more shards than parts to give away."""
     tokens = {one.name: one.tokens for one in plan.benchmarks}
     pairs = pairs_of(plan.record, tokens)
     if shard.of > len(pairs):
-        raise Refusal(
+        raise UserError(
             f"{shard.of} shards for {len(pairs)} parts",
             "an evaluation is cut by benchmark and sample",
             f"take at most {len(pairs)} shards, or more samples",
@@ -72,7 +72,7 @@ def requests_of_shard(plan: Plan, shard: Shard) -> Plan:
     return replace(plan, requests=[one for one in plan.requests if (one.benchmark, one.sample) in mine], record=record)
 
 
-def finish_shard(folder: Path, plan: Plan, seconds: Mapping[str, float], drawn: int) -> None:
+def finish_shard(folder: Path, plan: EvalPlan, seconds: Mapping[str, float], drawn: int) -> None:
     """Mark a shard as finished; the merge (merge.py) takes no other."""
     if drawn or not (folder / DONE).is_file():
         write_json(folder / DONE, {"samples": len(plan.requests), "drawn": drawn, "seconds": dict(seconds)})

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from openrs.errors import Refusal
+from openrs.errors import UserError
 
 Matrix = Sequence[Sequence[int]] | NDArray[Any]
 Floats = NDArray[np.float64]
@@ -156,7 +156,7 @@ def majority_at_k(answers: Sequence[Sequence[str | None]], correct: Matrix, k: i
     """
     rows = _rows(correct)
     if [len(row) for row in answers] != [len(row) for row in rows]:
-        raise Refusal("answers and verdicts do not belong together: their numbers of samples differ")
+        raise UserError("answers and verdicts do not belong together: their numbers of samples differ")
     tries = np.array([len(row) for row in rows])
     used = int(tries.min()) if k is None else k
     _need(used, tries)
@@ -218,11 +218,11 @@ def equivalent_to_published(
     """TOST against a published mean over the same problems (a proportion, with its standard error over seeds).
 
     Only sampling is noise, since the problems are the same: se**2 = se_fixed**2 + published_se**2, normal.
-    Raises Refusal for k = 1, which does not tell its own noise.
+    Raises UserError for k = 1, which does not tell its own noise.
     """
     score = avg_at_k(correct)
     if score.se_fixed is None:
-        raise Refusal("one sample a problem does not tell its own noise", mend="evaluate with --samples 2 or more")
+        raise UserError("one sample a problem does not tell its own noise", fix="evaluate with --samples 2 or more")
     found = _tost(score.value - published, math.hypot(score.se_fixed, published_se), stats.norm, margin_points, alpha)
     return Equivalence(n=score.n, k=(score.k,), **found)
 
@@ -241,12 +241,14 @@ def single_run(correct: Matrix, published: float | None = None) -> Prediction:
     The Poisson-binomial distribution at each problem's share of right samples; because the shares are themselves
     measured with k_i samples, noise of variance 2 p_i (1 - p_i) / (k_i - 1) is added, which makes the whole variance
     unbiased for a new run around them. p_value: chance of a result at most as likely as the published one.
-    Raises Refusal for k = 1 and for a published score that is no number of the n problems.
+    Raises UserError for k = 1 and for a published score that is no number of the n problems.
     """
     right, tries = _counts(correct)
     n, k, share = len(right), int(tries.min()), right / tries
     if k < 2:
-        raise Refusal("one sample a problem tells nothing about a second run", mend="evaluate with --samples 2 or more")
+        raise UserError(
+            "one sample a problem tells nothing about a second run", fix="evaluate with --samples 2 or more"
+        )
     chances = poisson_binomial(share)
     extra = math.sqrt(float((2 * share * (1 - share) / (tries - 1)).sum()))
     if extra:
@@ -277,7 +279,7 @@ def expected_best(rate: float | Sequence[float], n: int, m: int, at_least: float
     """
     rates = [rate] * n if isinstance(rate, int | float) else list(rate)
     if len(rates) != n or m < 1 or n < 1:
-        raise Refusal(f"{len(rates)} rates for {n} problems and {m} checkpoints: no such selection")
+        raise UserError(f"{len(rates)} rates for {n} problems and {m} checkpoints: no such selection")
     below = np.cumsum(poisson_binomial(rates))
     expected = float((1 - below[:-1] ** m).sum() / n)
     chance = None
@@ -290,9 +292,9 @@ def expected_best(rate: float | Sequence[float], n: int, m: int, at_least: float
 def _rows(correct: Matrix) -> list[list[int]]:
     rows = [list(row) for row in correct]
     if not rows or any(not row for row in rows):
-        raise Refusal("a score needs at least one problem, and at least one sample of each")
+        raise UserError("a score needs at least one problem, and at least one sample of each")
     if any(value not in (0, 1) for row in rows for value in row):
-        raise Refusal("verdicts are 0 or 1")
+        raise UserError("verdicts are 0 or 1")
     return rows
 
 
@@ -303,17 +305,17 @@ def _counts(correct: Matrix) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 def _need(k: int, tries: NDArray[np.int64]) -> None:
     if not 1 <= k <= int(tries.min()):
-        raise Refusal(
-            f"k = {k}, but a problem has {int(tries.min())} samples", mend="ask for a k from 1 to that number"
+        raise UserError(
+            f"k = {k}, but a problem has {int(tries.min())} samples", fix="ask for a k from 1 to that number"
         )
 
 
 def _differences(a: Matrix, b: Matrix) -> tuple[Floats, list[int], list[int]]:
     (right_a, tries_a), (right_b, tries_b) = _counts(a), _counts(b)
     if len(right_a) != len(right_b) or len(right_a) < 2:
-        raise Refusal(
+        raise UserError(
             f"{len(right_a)} and {len(right_b)} problems cannot be paired",
-            mend="compare two evaluations of the same problems, at least two of them",
+            fix="compare two evaluations of the same problems, at least two of them",
         )
     return right_a / tries_a - right_b / tries_b, tries_a.tolist(), tries_b.tolist()
 
@@ -394,8 +396,8 @@ def _sign_flip(steps: Floats, rng: np.random.Generator) -> tuple[float, str]:
 
 def _tost(difference: float, se: float, law: Any, margin_points: float, alpha: float) -> dict[str, Any]:
     if not margin_points > 0:
-        raise Refusal(
-            f"a margin of {margin_points} points: nothing is that equal", mend="give a margin above 0, e.g. 3"
+        raise UserError(
+            f"a margin of {margin_points} points: nothing is that equal", fix="give a margin above 0, e.g. 3"
         )
     margin = margin_points / 100
     # where no spread was seen nothing is known of the noise, and nothing is proven
@@ -413,5 +415,5 @@ def _tost(difference: float, se: float, law: Any, margin_points: float, alpha: f
 def _count_of(score: float, n: int) -> int:
     count = round(score * n)
     if not 0 <= count <= n or abs(score * n - count) > ROUNDED * n + 1e-9:
-        raise Refusal(f"{100 * score:.2f} % is no whole number of {n} problems answered once")
+        raise UserError(f"{100 * score:.2f} % is no whole number of {n} problems answered once")
     return count

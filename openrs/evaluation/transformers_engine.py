@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from openrs.data.tokenizer import ChatEncoder
-from openrs.errors import Refusal
-from openrs.evaluation.sampling import EngineSettings, Request, Sample, Take, Unit, finished, unit_seed
+from openrs.errors import UserError
+from openrs.evaluation.sampling import Batch, EngineSettings, NextBatch, Request, Sample, batch_seed, finished
 from openrs.run.libraries import importing
 
 LIKELIEST = 256  # tokens that are looked at before all are sorted
@@ -25,7 +25,7 @@ class TransformersEngine:
         encoder: the model's own.
         stops: token ids that end a completion.
 
-    Raises Refusal when the model cannot be loaded.
+    Raises UserError when the model cannot be loaded.
     """
 
     def __init__(self, settings: EngineSettings, encoder: ChatEncoder, stops: frozenset[int]) -> None:
@@ -44,8 +44,8 @@ class TransformersEngine:
             ).to("cuda" if torch.cuda.is_available() else "cpu")
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:  # none, broken
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise Refusal(
-                f"the model {settings.model} cannot be loaded: {reason}", mend="give a folder with safetensors"
+            raise UserError(
+                f"the model {settings.model} cannot be loaded: {reason}", fix="give a folder with safetensors"
             ) from None
         # Released checkpoints of the paper say use_cache: false, which makes generation about 200 times slower.
         self._model.config.use_cache = True
@@ -62,7 +62,7 @@ class TransformersEngine:
         if not torch.cuda.is_available():
             keep_memory()
 
-    def generate(self, take: Take) -> Iterator[list[Sample]]:
+    def generate(self, take: NextBatch) -> Iterator[list[Sample]]:
         while (unit := take()) is not None:
             yield self._batch(unit)
 
@@ -71,13 +71,13 @@ class TransformersEngine:
         if self._torch.cuda.is_available():
             self._torch.cuda.empty_cache()
 
-    def _batch(self, unit: Unit) -> list[Sample]:
+    def _batch(self, unit: Batch) -> list[Sample]:
         torch, device = self._torch, self._model.device
         width = max(len(request.ids) for request in unit)
         ids = torch.tensor([[self._pad] * (width - len(r.ids)) + list(r.ids) for r in unit], device=device)
         mask = torch.tensor([[0] * (width - len(r.ids)) + [1] * len(r.ids) for r in unit], device=device)
         with torch.inference_mode(), torch.random.fork_rng():  # the caller's own random numbers go on as if not asked
-            torch.manual_seed(unit_seed(unit))
+            torch.manual_seed(batch_seed(unit))
             output = self._model.generate(
                 input_ids=ids,
                 attention_mask=mask,

@@ -10,17 +10,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from openrs.data.tokenizer import ChatEncoder
-from openrs.errors import Refusal
-from openrs.evaluation.sampling import EngineSettings, Request, Sample, Take, finished
+from openrs.errors import UserError
+from openrs.evaluation.sampling import EngineSettings, NextBatch, Request, Sample, finished
 
 AT_ONCE = 256  # requests that vLLM computes together; as many as fit into its cache
-AHEAD = 32  # requests that wait inside, so that a finished one is replaced at once
+PREFETCH = 32  # requests that wait inside, so that a finished one is replaced at once
 
 
 class VllmEngine:
     """The same arguments as TransformersEngine. Prompts are token ids; vLLM's tokenizer is never asked.
 
-    Raises Refusal when the model cannot be loaded, or does not fit into the GPU.
+    Raises UserError when the model cannot be loaded, or does not fit into the GPU.
     """
 
     def __init__(self, settings: EngineSettings, encoder: ChatEncoder, stops: frozenset[int]) -> None:
@@ -56,14 +56,14 @@ class VllmEngine:
             self._engine = LLMEngine.from_engine_args(arguments)
         except (OSError, ValueError, RuntimeError) as error:  # no weights, a window that does not fit, no memory
             reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            raise Refusal(
+            raise UserError(
                 f"vLLM cannot load {settings.model}: {reason}",
-                mend="see the engine's log; less memory: --gpu-memory; without vLLM: --engine transformers",
+                fix="see the engine's log; less memory: --gpu-memory; without vLLM: --engine transformers",
             ) from None
 
-    def generate(self, take: Take) -> Iterator[list[Sample]]:
+    def generate(self, take: NextBatch) -> Iterator[list[Sample]]:
         while True:
-            while len(self._under_way) < AT_ONCE + AHEAD and (unit := take()) is not None:
+            while len(self._under_way) < AT_ONCE + PREFETCH and (unit := take()) is not None:
                 for request in unit:
                     self._add(request)
             if not self._under_way:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.hub.pins import Kind, Reference, reference
 from openrs.run.files import now, sha256, write_json
 
@@ -71,13 +71,13 @@ def read_lock(cache: Path | None = None) -> dict[str, Any]:
     except FileNotFoundError:
         return {"first": {}, "files": {}}
     except (OSError, ValueError) as error:
-        raise Refusal(
+        raise UserError(
             f"{path} cannot be read: {error}",
             "it holds the hashes that what was fetched is checked against",
             "delete it and fetch again: sizes and hashes are then recorded anew",
         ) from None
     if not isinstance(lock, dict) or not all(isinstance(lock.get(key), dict) for key in ("first", "files")):
-        raise Refusal(f"{path} is no lock of openrs", mend="delete it and fetch again")
+        raise UserError(f"{path} is no lock of openrs", fix="delete it and fetch again")
     return lock
 
 
@@ -125,9 +125,9 @@ def only_one(cache: Path, say: Callable[[str], None]) -> Iterator[None]:
         cache.mkdir(parents=True, exist_ok=True)
         handle = os.open(cache / ".openrs-fetch.lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise Refusal(
+        raise UserError(
             f"the cache {cache} cannot be written: {error.strerror}",
-            mend="set HF_HOME to a folder that can be, or mend its owner",
+            fix="set HF_HOME to a folder that can be, or mend its owner",
         ) from None
     try:
         try:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from openrs.errors import Interrupted, Refusal
+from openrs.errors import Interrupted, UserError
 from openrs.hub.cache import File, repository
 from openrs.hub.pins import Reference
 from openrs.run.files import redact, sha256
@@ -44,7 +44,7 @@ class Hub:
     say: Callable[[str], None] = lambda _: None
 
     def commit(self, ref: Reference) -> str:
-        """The full commit of a reference. Raises Refusal when the repository has none that begins so."""
+        """The full commit of a reference. Raises UserError when the repository has none that begins so."""
         if ref.exact:
             return ref.revision
         api = self._api()
@@ -54,7 +54,7 @@ class Hub:
         commits = self.patiently(lambda: api.list_repo_commits(ref.repo, repo_type=ref.kind), ref, "its commits")
         found = [str(commit.commit_id) for commit in commits if str(commit.commit_id).startswith(ref.revision)]
         if len(found) != 1:
-            raise Refusal(
+            raise UserError(
                 f"{ref.kind} {ref.repo} has {len(found) or 'no'} commits that begin with {ref.revision}",
                 "its history was rewritten, or the beginning is too short",
                 "give the full commit in the recipe",
@@ -62,7 +62,7 @@ class Hub:
         return found[0]
 
     def files(self, ref: Reference, commit: str) -> list[Remote]:
-        """The files to fetch, with their sizes. Raises Refusal when none of them is wanted."""
+        """The files to fetch, with their sizes. Raises UserError when none of them is wanted."""
         from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 
         info = self.patiently(
@@ -81,7 +81,7 @@ class Hub:
         )
         chosen = [remote for remote in wanted if remote.name != ".gitattributes"]
         if not chosen or (ref.kind == "model" and not any(r.name.endswith(("safetensors", "bin")) for r in chosen)):
-            raise Refusal(
+            raise UserError(
                 f"{ref.kind} {ref.repo} at {commit[:7]} has nothing to fetch",
                 f"in it: {', '.join(remote.name for remote in remotes) or 'nothing'}",
                 "models need weights as safetensors (or model.allow_pickle_weights: true)",
@@ -91,7 +91,7 @@ class Hub:
     def fetch(self, ref: Reference, commit: str, remote: Remote) -> File:
         """Bring one file into the cache and check it; a damaged one is taken once more.
 
-        Raises Refusal when it differs again, when the disk is full, or the hub says no; Interrupted when it stays away.
+        Raises UserError when it differs again, when the disk is full, or the hub says no; Interrupted when it stays away.
         """
         wanted = ref.sha256.get(remote.name) or remote.sha256
         for last in (False, True):
@@ -104,7 +104,7 @@ class Hub:
             path.unlink(missing_ok=True)
             if not last:
                 self.say(f"{ref.repo} {remote.name} arrived damaged: once more")
-        raise Refusal(
+        raise UserError(
             f"{ref.kind} {ref.repo}: {remote.name} is not what is pinned",
             f"its SHA-256 is {found.sha256}, wanted is {wanted}"
             if wanted
@@ -154,13 +154,13 @@ class Hub:
     def patiently(self, call: Callable[[], T], ref: Reference, what: str) -> T:
         """Call again after an error that may pass, with growing pauses. The fault boundary towards the hub.
 
-        Raises Refusal for what will not pass (no such repository, no access, disk full), Interrupted (exit code 75)
+        Raises UserError for what will not pass (no such repository, no access, disk full), Interrupted (exit code 75)
         when the hub stays away: the same command goes on later.
         """
         for wait in (*self.waits, None):
             try:
                 return call()
-            except Refusal:
+            except UserError:
                 raise
             except Exception as error:  # noqa: BLE001 - named fault boundary: the hub
                 refusal = _final(error, ref)
@@ -170,7 +170,7 @@ class Hub:
                 if wait is None:
                     raise Interrupted(
                         f"{ref.kind} {ref.repo}: {what} could not be had: {reason}\n"
-                        f"  mend: give the same command again when the network is back; it goes on where it stopped"
+                        f"  fix:  give the same command again when the network is back; it goes on where it stopped"
                     ) from None
                 pause = min(LONGEST_WAIT, max(wait * random.uniform(0.8, 1.2), _retry_after(error)))
                 self.say(f"{ref.repo}: {what}: {reason}; trying again in {pause:.0f} s")
@@ -188,7 +188,7 @@ def part_of(ref: Reference, remote: Remote, cache: Path) -> Path:
     return repository(ref, cache) / "blobs" / f"{remote.sha256}.part"
 
 
-def _final(error: Exception, ref: Reference) -> Refusal | None:
+def _final(error: Exception, ref: Reference) -> UserError | None:
     """The refusal for an error that trying again cannot mend, or None."""
     from huggingface_hub import errors
 
@@ -205,15 +205,15 @@ def _final(error: Exception, ref: Reference) -> Refusal | None:
         (errors.HFValidationError, "is no name of a repository", "owner/name, as on the hub"),
         (errors.OfflineModeIsEnabled, "is not in the cache, and HF_HUB_OFFLINE is set", "unset it to fetch"),
     ]
-    for kind, what, mend in known:
+    for kind, what, fix in known:
         if isinstance(error, kind):
-            return Refusal(f"{name} {what}", mend=mend)
+            return UserError(f"{name} {what}", fix=fix)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return Refusal(f"{name}: the disk is full", mend="make room and give the same command again: it goes on")
+        return UserError(f"{name}: the disk is full", fix="make room and give the same command again: it goes on")
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        return Refusal(f"{name}: {error.filename} cannot be written: {error.strerror}", mend="set HF_HOME elsewhere")
+        return UserError(f"{name}: {error.filename} cannot be written: {error.strerror}", fix="set HF_HOME elsewhere")
     if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):
-        return Refusal(f"{name}: the hub says no", mend=access)
+        return UserError(f"{name}: the hub says no", fix=access)
     return None
 
 

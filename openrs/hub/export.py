@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from openrs.config.schema import Recipe
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.hub.model_card import card
 from openrs.hub.models import local_model
 from openrs.run import checkpoints, manifest
@@ -20,7 +20,7 @@ ORIGIN = "openrs.json"  # what an export was made from, so that the same command
 def export(run: Run, step: int | None = None, to: Path | None = None) -> Path:
     """Write the checkpoint of `step` (default: the newest) into the folder `to` (default: RUN/export/step-NNNNNN).
 
-    The folder appears whole or not at all. Returns it. Raises Refusal for a step without a complete checkpoint, a
+    The folder appears whole or not at all. Returns it. Raises UserError for a step without a complete checkpoint, a
     damaged one, and a folder that holds something else.
     """
     recipe = manifest.recipe_of(run)
@@ -34,11 +34,11 @@ def export(run: Run, step: int | None = None, to: Path | None = None) -> Path:
             write_text(folder / "README.md", card(run, recipe, number))  # results may be new
             return folder
         if not folder.is_dir() or any(folder.iterdir()):
-            raise Refusal(f"{folder} is there and is no export of this checkpoint", mend="give another --to")
+            raise UserError(f"{folder} is there and is no export of this checkpoint", fix="give another --to")
         folder.rmdir()
-    reason = checkpoints.damage(source)
+    reason = checkpoints.find_corruption(source)
     if reason is not None:
-        raise Refusal(f"{source} is damaged: {reason}", mend="give another --step")
+        raise UserError(f"{source} is damaged: {reason}", fix="give another --step")
     beside = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
@@ -53,15 +53,15 @@ def export(run: Run, step: int | None = None, to: Path | None = None) -> Path:
 
 
 def _checkpoint(run: Run, step: int | None) -> Path:
-    there = checkpoints.complete(run.checkpoints)
+    there = checkpoints.list_complete(run.checkpoints)
     if not there:
-        raise Refusal(f"{run.path} has no complete checkpoint", mend="train first")
+        raise UserError(f"{run.path} has no complete checkpoint", fix="train first")
     if step is None:
         return there[-1]
     place = checkpoints.folder_of(run.checkpoints, step)
     if place not in there:
         steps = ", ".join(str(checkpoints.step_of(folder)) for folder in there)
-        raise Refusal(f"{run.path} has no complete checkpoint of step {step}", mend=f"there are: {steps}")
+        raise UserError(f"{run.path} has no complete checkpoint of step {step}", fix=f"there are: {steps}")
     return place
 
 
@@ -99,7 +99,7 @@ def _copy(source: Path, base: Path | None, folder: Path) -> None:
         if any(fnmatch(name, pattern) for pattern in checkpoints.MODEL_FILES):
             shutil.copyfile(source / name, folder / name)
             if sha256(folder / name) != facts["sha256"]:
-                raise Refusal(f"{name} was damaged on the way to {folder}", mend="look at that disk, and try again")
+                raise UserError(f"{name} was damaged on the way to {folder}", fix="look at that disk, and try again")
 
 
 def _make_usable(folder: Path) -> None:

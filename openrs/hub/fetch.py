@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from openrs.config.schema import Model
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.hub import cache as caches
 from openrs.hub.cache import File, hub_cache, offline
 from openrs.hub.download import Hub, Remote, part_of
@@ -46,7 +46,7 @@ def listed(refs: Sequence[Reference], cache: Path | None = None) -> list[Listed]
         if size is None and ref.kind == "model":
             try:
                 size, about = 2 * shape_of(Model(name=ref.repo, revision=ref.revision), cache).parameters, True
-            except Refusal:
+            except UserError:
                 size = None
         rows.append(Listed(ref, size, about, "fetched" if not wrong else "; ".join(wrong[:2])))
     return rows
@@ -73,14 +73,14 @@ def render(rows: Sequence[Listed], cache: Path | None = None) -> str:
 def fetch(refs: Sequence[Reference], hub: Hub, *, workers: int = WORKERS, progress: bool = True) -> None:
     """Fetch all references, several files at once, and check every byte. Says what it does through hub.say.
 
-    With HF_HUB_OFFLINE set it only checks. Raises Refusal or Interrupted as Hub does; KeyboardInterrupt at once.
+    With HF_HUB_OFFLINE set it only checks. Raises UserError or Interrupted as Hub does; KeyboardInterrupt at once.
     """
     if offline():
         return _check_only(refs, hub)
     try:
         from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
     except ImportError:
-        raise Refusal("huggingface_hub is not installed", mend="pip install 'openrs[train]'") from None
+        raise UserError("huggingface_hub is not installed", fix="pip install 'openrs[train]'") from None
     disable_progress_bars()
     with caches.only_one(hub.cache, hub.say):
         todo: list[tuple[Reference, str, list[Remote]]] = []
@@ -121,7 +121,7 @@ def _check_only(refs: Sequence[Reference], hub: Hub) -> None:
         f"{ref.purpose}: {ref.repo}: {'; '.join(found)}" for ref in refs if (found := caches.problems(ref, hub.cache))
     ]
     if wrong:
-        raise Refusal("\n".join(wrong), "HF_HUB_OFFLINE is set, so nothing is fetched", "unset it and fetch again")
+        raise UserError("\n".join(wrong), "HF_HUB_OFFLINE is set, so nothing is fetched", "unset it and fetch again")
     hub.say("offline: everything is there, every file equal to its SHA-256")
 
 
@@ -136,7 +136,7 @@ def _room(todo: Sequence[tuple[Reference, str, list[Remote]]], cache: Path) -> N
             missing += 0 if there else remote.bytes - (part.stat().st_size if part.exists() else 0)
     free = shutil.disk_usage(cache).free
     if missing + SPARE > free:
-        raise Refusal(
+        raise UserError(
             f"{amount(missing)} are to be fetched, {cache} has {amount(free)} free",
             f"{amount(SPARE)} are left alone",
             "make room, or set HF_HOME to a larger disk",
@@ -148,7 +148,7 @@ def _agrees(ref: Reference, commit: str, files: dict[str, File], hub: Hub) -> No
     old = caches.locked_files(ref, hub.cache) if caches.locked_commit(ref, hub.cache) == commit else None
     changed = [name for name, file in files.items() if old and name in old and old[name] != file]
     if changed:
-        raise Refusal(
+        raise UserError(
             f"{ref.kind} {ref.repo} @ {commit[:7]}: {', '.join(changed)} changed since it was first fetched",
             "a commit's files cannot change: one of the two was tampered with",
             f"compare with the hub's page; to take the new ones delete {hub.cache / caches.LOCK}",

@@ -5,24 +5,24 @@ from pathlib import Path
 from typing import Any
 
 from openrs.config.names import is_hub_name
-from openrs.errors import Refusal
+from openrs.errors import UserError
 
 
 def local_model(name: str, revision: str | None = None) -> Path:
     """The folder of a model: `name` itself, or the hub's files at `revision`, from the cache or fetched and checked.
 
     A hub name without a revision is taken as it is pinned (openrs/hub/pins.yaml), else as the hub has it today.
-    Raises Refusal for a folder that is not there or is no model, and when the hub cannot give it.
+    Raises UserError for a folder that is not there or is no model, and when the hub cannot give it.
     """
     if is_hub_name(name):
         return _of_hub(name, revision)
     folder = Path(name).expanduser()
     if not folder.is_dir():
-        raise Refusal(
-            f"there is no model folder {name}", mend="give a folder, a hub repository (owner/name), or a run's name"
+        raise UserError(
+            f"there is no model folder {name}", fix="give a folder, a hub repository (owner/name), or a run's name"
         )
     if not (folder / "config.json").is_file():
-        raise Refusal(f"{name} is no model folder: it has no config.json", mend="give the folder that has it")
+        raise UserError(f"{name} is no model folder: it has no config.json", fix="give the folder that has it")
     return folder
 
 
@@ -52,13 +52,13 @@ def commit_of(folder: Path) -> str | None:
 
 
 def config_of(folder: Path) -> dict[str, Any]:
-    """config.json. Raises Refusal when it is damaged."""
+    """config.json. Raises UserError when it is damaged."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise Refusal(f"{folder / 'config.json'} cannot be read: {error}") from None
+        raise UserError(f"{folder / 'config.json'} cannot be read: {error}") from None
     if not isinstance(config, dict):
-        raise Refusal(f"{folder / 'config.json'} is no JSON object")
+        raise UserError(f"{folder / 'config.json'} is no JSON object")
     return config
 
 

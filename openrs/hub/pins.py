@@ -10,7 +10,7 @@ from typing import Any, Literal
 from openrs.config.names import is_hub_name
 from openrs.config.schema import Recipe
 from openrs.config.yaml_lines import read_yaml
-from openrs.errors import Refusal
+from openrs.errors import UserError
 
 PINS = Path(__file__).with_name("pins.yaml")
 Kind = Literal["model", "dataset"]
@@ -73,12 +73,12 @@ def pinned(kind: Kind, repo: str) -> str | None:
 
 
 def checkpoint(experiment: str, step: int) -> tuple[str, str]:
-    """Repository and commit of an authors' checkpoint. Raises Refusal listing the steps that there are."""
+    """Repository and commit of an authors' checkpoint. Raises UserError listing the steps that there are."""
     table = _pins()["checkpoints"]
     steps = table.get(experiment) if experiment != "repository" else None
     if steps is None or step not in steps:
         known = "; ".join(f"{name} at {', '.join(map(str, table[name]))}" for name in table if name != "repository")
-        raise Refusal(f"the authors published no checkpoint {experiment}@{step}", mend=f"there are {known}")
+        raise UserError(f"the authors published no checkpoint {experiment}@{step}", fix=f"there are {known}")
     return table["repository"], steps[step]
 
 
@@ -86,12 +86,12 @@ def reference(kind: Kind, repo: str, purpose: str, revision: str | None = None, 
               pickles: bool = False) -> Reference:  # fmt: skip
     """A reference to a hub repository at the given revision, or as pinned here.
 
-    Raises Refusal for one that nobody pinned (and nobody allowed unpinned), and for a revision that can move.
+    Raises UserError for one that nobody pinned (and nobody allowed unpinned), and for a revision that can move.
     """
     pin = _pins()[f"{kind}s"].get(repo, {})
     chosen = revision or pinned(kind, repo)
     if chosen is None and not allow_unpinned:
-        raise Refusal(
+        raise UserError(
             f"{purpose}: {kind} {repo} has no pinned revision",
             "the hub may serve something else tomorrow",
             f"give a commit ({'model' if kind == 'model' else 'data'}.revision), or allow_unpinned: true",
@@ -99,7 +99,7 @@ def reference(kind: Kind, repo: str, purpose: str, revision: str | None = None, 
     chosen = chosen or "main"
     moves = COMMIT.fullmatch(chosen) is None and BEGINNING.fullmatch(chosen) is None
     if moves and revision is not None and not allow_unpinned:
-        raise Refusal(
+        raise UserError(
             f"{purpose}: revision {revision} of {kind} {repo} is no commit",
             "a branch or a tag can move",
             "give the commit's 40 hexadecimal digits (or its first 7 or more)",
@@ -117,7 +117,7 @@ def reference(kind: Kind, repo: str, purpose: str, revision: str | None = None, 
 def references(recipe: Recipe) -> list[Reference]:
     """Every hub repository that a recipe needs: its model, its training data, its benchmarks. Each repository once.
 
-    Raises Refusal for an unpinned one, all of them in one message.
+    Raises UserError for an unpinned one, all of them in one message.
     """
     found: list[Reference] = []
     problems: list[str] = []
@@ -133,13 +133,13 @@ def references(recipe: Recipe) -> list[Reference]:
     for kind, repo, purpose, revision, unpinned, pickles in wanted:
         try:
             new = reference(kind, repo, purpose, revision, allow_unpinned=unpinned, pickles=pickles)
-        except Refusal as refusal:
-            problems.append(str(refusal))
+        except UserError as error:
+            problems.append(str(error))
             continue
         if all((new.name, new.revision) != (old.name, old.revision) for old in found):
             found.append(new)
     if problems:
-        raise Refusal("\n".join(problems))
+        raise UserError("\n".join(problems))
     return found
 
 
@@ -164,7 +164,7 @@ def _benchmarks(recipe: Recipe) -> list[tuple[str, str, str | None]]:
 def target(name: str) -> list[Reference] | None:
     """References for `paper:base`, `paper:exp3@50`, `paper:open-rs3`; None when `name` is none of these.
 
-    Raises Refusal for a name of this form that the paper has not.
+    Raises UserError for a name of this form that the paper has not.
     """
     if not name.startswith("paper:"):
         return None
@@ -178,4 +178,4 @@ def target(name: str) -> list[Reference] | None:
     if step:
         repo, commit = checkpoint(step[1], int(step[2]))
         return [reference("model", repo, name, commit)]
-    raise Refusal(f"there is no {name}", mend="paper:base, paper:open-rs1 to 3, or a checkpoint like paper:exp3@50")
+    raise UserError(f"there is no {name}", fix="paper:base, paper:open-rs1 to 3, or a checkpoint like paper:exp3@50")

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from openrs.errors import EXIT_DONE, EXIT_FAILED, Failure, Refusal
+from openrs.errors import EXIT_DONE, EXIT_FAILED, RunFailure, UserError
 from openrs.hub.cache import offline
 from openrs.hub.export import export
 from openrs.run import checkpoints
@@ -44,17 +44,17 @@ class _NotNow(Exception):  # noqa: N818 - a state of the hub
 def push(folder: Path, repo: str, *, private: bool, say: Callable[[str], None], tries: int) -> str:
     """Upload a model folder as one commit, trying again while the hub fails in ways that pass; returns the commit.
 
-    What a broken try has uploaded is not sent again: the hub keeps large files by their SHA-256. Raises Refusal where
-    trying again cannot help (no token, no right, no such name), Failure after `tries`.
+    What a broken try has uploaded is not sent again: the hub keeps large files by their SHA-256. Raises UserError where
+    trying again cannot help (no token, no right, no such name), RunFailure after `tries`.
     """
     for number in range(1, tries + 1):
         try:
             return _push_once(folder, repo, private=private)
         except _NotNow as failed:
             if number == tries:
-                raise Failure(
+                raise RunFailure(
                     f"{folder.name} could not be pushed to {repo}: {failed}",
-                    mend="the same command tries again, and sends only what is missing",
+                    fix="the same command tries again, and sends only what is missing",
                 ) from None
             pause = _pause(number, failed)
             say(f"pushing {folder.name} to {repo}: {failed}; trying again in {pause:.0f} s")
@@ -75,9 +75,11 @@ def _push_once(folder: Path, repo: str, *, private: bool) -> str:
     except Exception as error:  # noqa: BLE001 - named fault boundary: the hub
         response = getattr(error, "response", None)
         if isinstance(error, errors.HFValidationError):
-            raise Refusal(f"{repo} is no name of a repository", mend="owner/name, as on the hub") from None
+            raise UserError(f"{repo} is no name of a repository", fix="owner/name, as on the hub") from None
         if isinstance(error, errors.LocalTokenNotFoundError) or getattr(response, "status_code", 0) in (401, 403):
-            raise Refusal(f"the hub does not let us write to {repo}", mend="set HF_TOKEN to a token that may") from None
+            raise UserError(
+                f"the hub does not let us write to {repo}", fix="set HF_TOKEN to a token that may"
+            ) from None
         asks = str(getattr(response, "headers", {}).get("Retry-After", "0"))
         reason = redact(str(error).splitlines()[0] if str(error) else type(error).__name__)[:200]
         raise _NotNow(reason, float(asks) if asks.isdigit() else 0.0) from None
@@ -100,13 +102,13 @@ def check(repo: str | None, runs: int = 1) -> None:
     try:
         validate_repo_id(repo)
     except HFValidationError:
-        raise Refusal(f"--push {repo}: no name of a repository", mend="owner/name, as on the hub") from None
+        raise UserError(f"--push {repo}: no name of a repository", fix="owner/name, as on the hub") from None
     if offline():
-        raise Refusal(f"--push {repo}: HF_HUB_OFFLINE is set", mend="set HF_HUB_OFFLINE=0 (docker compose run: -e)")
+        raise UserError(f"--push {repo}: HF_HUB_OFFLINE is set", fix="set HF_HUB_OFFLINE=0 (docker compose run: -e)")
     if get_token() is None:
-        raise Refusal(f"--push {repo}: there is no token for the hub", mend="set HF_TOKEN to one that may write there")
+        raise UserError(f"--push {repo}: there is no token for the hub", fix="set HF_TOKEN to one that may write there")
     if runs > 1:
-        raise Refusal(f"--push {repo}: {runs} runs would overwrite each other there", mend="export them one by one")
+        raise UserError(f"--push {repo}: {runs} runs would overwrite each other there", fix="export them one by one")
 
 
 # --- the queue --------------------------------------------------------------------------------------------------------
@@ -123,7 +125,7 @@ def _done(run: Run, repo: str) -> set[int]:
 
 def waiting(run: Run, repo: str) -> list[int]:
     """Steps of which the model is to be pushed yet, oldest first."""
-    folders = [*checkpoints.complete(run.checkpoints), *(run.path / "uploads").glob(checkpoints.PLACE)]
+    folders = [*checkpoints.list_complete(run.checkpoints), *(run.path / "uploads").glob(checkpoints.PLACE)]
     return sorted({checkpoints.step_of(folder) for folder in folders} - _done(run, repo))
 
 
@@ -238,8 +240,8 @@ def main(path: str, starter: int) -> int:
 
     try:
         work(run, wanted["repo"], private=wanted["private"], ended=ended, say=say)
-    except Refusal as refusal:
-        say(str(refusal))
+    except UserError as error:
+        say(str(error))
         return EXIT_FAILED
     return EXIT_DONE
 

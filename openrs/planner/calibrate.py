@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from openrs.config.load import load_resolved
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.planner import gpus
 from openrs.planner.gpus import Gpu
 from openrs.planner.times import ASSUMED, Assumptions, step_seconds
@@ -20,7 +20,7 @@ WARM_UP = 2  # first steps that load kernels and fill caches
 
 
 @dataclass(frozen=True, slots=True)
-class Learned:
+class Calibration:
     """assumed: with the run's figures in it; gpu, data: what the run ran on; lines: what was learned, in words."""
 
     assumed: Assumptions
@@ -38,16 +38,16 @@ class Learned:
         return replace(base, length=self.assumed.length if data == self.data else ASSUMED.length)
 
 
-def learn(name: str) -> Learned:
+def calibrate(name: str) -> Calibration:
     """Read a run's metrics and turn its seconds into utilisations.
 
     Keys used: time/generation, time/reward, time/update, time/sync (seconds of a step), or only time/step or step_time;
-    completions/mean_length (tokens). Medians, without the first steps. Raises Refusal when no step has a time in it.
+    completions/mean_length (tokens). Medians, without the first steps. Raises UserError when no step has a time in it.
     """
     run = existing_run(name)
     rows = list(read_jsonl(run.metrics))
     if not rows:
-        raise Refusal(f"{run.metrics} has no steps yet", mend="plan from a run that has done at least one step")
+        raise UserError(f"{run.metrics} has no steps yet", fix="plan from a run that has done at least one step")
     recipe = load_resolved(run.recipe)
     card = _card(run.manifest, recipe.hardware.gpu)
     rows = rows[WARM_UP:] or rows
@@ -55,7 +55,7 @@ def learn(name: str) -> Learned:
     assumed, lines = _length(rows, job.completion_cap)
     predicted = step_seconds(job, assumed)
     if predicted is None:
-        raise Refusal(
+        raise UserError(
             f"{run.path} ran on {card.name}, whose figures are unknown",
             "utilisations are shares of a GPU's figures",
             f"plan from a run on one of {', '.join(gpus.known())}",
@@ -64,14 +64,16 @@ def learn(name: str) -> Learned:
     whole = _median(rows, "time/step") or _median(rows, "step_time")
     if not measured:
         if whole is None:
-            raise Refusal(
+            raise UserError(
                 f"{run.metrics} has no times in it",
                 "time/generation, time/reward, time/update, time/sync and time/step are absent",
                 "plan from a run made by openrs train",
             )
         factor = whole / sum(predicted.values())
         lines.append(f"only the whole step is known ({whole:.2f} s): every part scaled by {factor:.2f}")
-        return Learned(_scaled(assumed, dict.fromkeys(predicted, factor)), card, recipe.data.source, len(rows), lines)
+        return Calibration(
+            _scaled(assumed, dict.fromkeys(predicted, factor)), card, recipe.data.source, len(rows), lines
+        )
     factors = {}
     for part, seconds in predicted.items():
         if part in measured and seconds > 0:
@@ -85,7 +87,7 @@ def learn(name: str) -> Learned:
         again is not None and again["sync"] > 0 and "sync" in factors
     ):  # what the link's share took up is not counted twice
         assumed = replace(assumed, sync=assumed.sync * max(measured["sync"], 1e-6) / again["sync"])
-    return Learned(assumed, card, recipe.data.source, len(rows), lines)
+    return Calibration(assumed, card, recipe.data.source, len(rows), lines)
 
 
 def _card(manifest: Path, otherwise: str) -> Gpu:
@@ -128,7 +130,7 @@ def _scaled(assumed: Assumptions, factors: Mapping[str, float]) -> Assumptions:
     )
 
 
-def summary(learned: Learned, gpu: Gpu, data: str) -> list[str]:
+def summary(learned: Calibration, gpu: Gpu, data: str) -> list[str]:
     """What `openrs plan --from` says above the plan, for a plan on `gpu` with the problems of `data`."""
     lines = [f"learned from {learned.steps} steps on {learned.gpu.name}:", *(f"  {line}" for line in learned.lines)]
     if learned.gpu.measured_only != gpu.measured_only:

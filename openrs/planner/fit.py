@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from openrs.planner.memory import COLOCATED_TOKENS, GIB, SERVER_TOKENS, engine, fits
-from openrs.planner.workload import ALONE, Job
+from openrs.planner.workload import ALONE, Workload
 
 # Losses that do not divide by the tokens of a micro-batch: a smaller one gives the same gradient.
 MICRO_FREE = ("grpo", "dr_grpo", "dapo")
@@ -25,15 +25,15 @@ class Fit:
     """changes: the fewest found; job: with them; found: whether it fits then. notes: what was not proposed, and why."""
 
     changes: list[Change]
-    job: Job
+    job: Workload
     found: bool
     notes: list[str]
 
 
-Step = Callable[[Job], tuple[Job, list[Change]] | None]
+Step = Callable[[Workload], tuple[Workload, list[Change]] | None]
 
 
-def fit(job: Job) -> Fit:
+def fit(job: Workload) -> Fit:
     """Change settings until the job fits, from the cheapest to the dearest, then take back what was not needed."""
     if job.gpu.memory is None:
         return Fit([], job, found=False, notes=[f"nothing is known of {job.gpu.name}'s memory"])
@@ -59,7 +59,7 @@ def fit(job: Job) -> Fit:
     return Fit(changes if found else [], changed, found, notes)
 
 
-def _applied(job: Job, steps: list[Step]) -> tuple[Job, list[Change]]:
+def _applied(job: Workload, steps: list[Step]) -> tuple[Workload, list[Change]]:
     changes: dict[str, Change] = {}
     for step in steps:
         done = step(job)
@@ -69,7 +69,7 @@ def _applied(job: Job, steps: list[Step]) -> tuple[Job, list[Change]]:
     return job, list(changes.values())
 
 
-def _window(job: Job) -> tuple[Job, list[Change]] | None:
+def _window(job: Workload) -> tuple[Workload, list[Change]] | None:
     longest = job.prompt_cap + job.completion_cap
     if not job.vllm or job.window <= longest:
         return None
@@ -77,7 +77,7 @@ def _window(job: Job) -> tuple[Job, list[Change]] | None:
     return replace(job, window=longest), [Change("grpo.vllm_max_model_length", str(longest), why)]
 
 
-def _utilisation(job: Job) -> tuple[Job, list[Change]] | None:
+def _utilisation(job: Workload) -> tuple[Workload, list[Change]] | None:
     """The smallest share of the GPU, in steps of 0.05, whose cache holds the generation batch, or a sequence."""
     if not job.vllm or job.gpu.memory is None:
         return None
@@ -93,28 +93,28 @@ def _utilisation(job: Job) -> tuple[Job, list[Change]] | None:
     return None
 
 
-def _checkpointing(job: Job) -> tuple[Job, list[Change]] | None:
+def _checkpointing(job: Workload) -> tuple[Workload, list[Change]] | None:
     if job.checkpointing:
         return None
     why = "keeps only each layer's input and computes the rest again: about a quarter more time in the update"
     return replace(job, checkpointing=True), [Change("grpo.gradient_checkpointing", "true", why)]
 
 
-def _sleep(job: Job) -> tuple[Job, list[Change]] | None:
+def _sleep(job: Workload) -> tuple[Workload, list[Change]] | None:
     if not job.vllm or job.layout == "split" or job.sleep:
         return None
     why = "vLLM gives its weights and cache back while the weights are updated: a few seconds a step"
     return replace(job, sleep=True), [Change("grpo.vllm_enable_sleep_mode", "true", why)]
 
 
-def _zero(job: Job) -> tuple[Job, list[Change]] | None:
+def _zero(job: Workload) -> tuple[Workload, list[Change]] | None:
     if job.zero == 2 or job.trainers < 2:
         return None
     why = "shares gradients and AdamW's state among the processes (and keeps them in fp32)"
     return replace(job, zero=2), [Change("hardware.zero_stage", "2", why)]
 
 
-def _micro(job: Job) -> tuple[Job, list[Change]] | None:
+def _micro(job: Workload) -> tuple[Workload, list[Change]] | None:
     """Half the micro-batch, and twice the accumulation, as often as needed; only where the loss allows it."""
     if job.loss_type not in MICRO_FREE:
         return None
@@ -130,7 +130,7 @@ def _micro(job: Job) -> tuple[Job, list[Change]] | None:
     ]
 
 
-def _split(job: Job) -> tuple[Job, list[Change]] | None:
+def _split(job: Workload) -> tuple[Workload, list[Change]] | None:
     """vLLM on a GPU of its own, the others train."""
     trainers = job.gpus - 1
     if not job.vllm or job.layout != "colocate" or trainers < 1 or job.completions % (job.micro * trainers):

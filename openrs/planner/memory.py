@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from openrs.planner.shapes import Shape
-from openrs.planner.workload import Job
+from openrs.planner.workload import Workload
 
 GIB = 2**30
 CONTEXT = 1.0 * GIB  # CUDA context, kernels, cuBLAS workspaces, NCCL buffers: 0.5 to 1.2 GiB on Ampere
@@ -57,7 +57,7 @@ def engine(shape: Shape, memory_gib: float, utilisation: float, batched_tokens: 
     return Engine(weights, activations, kv, blocks * BLOCK)
 
 
-def engine_of(job: Job) -> Engine | None:
+def engine_of(job: Workload) -> Engine | None:
     """The job's vLLM on its own GPU, or None where transformers generates or the GPU's memory is unknown."""
     if not job.vllm or job.gpu.memory is None:
         return None
@@ -65,7 +65,7 @@ def engine_of(job: Job) -> Engine | None:
     return engine(job.shape, job.gpu.memory, job.utilisation, tokens, job.element)
 
 
-def trainer_parts(job: Job) -> list[Part]:
+def trainer_parts(job: Workload) -> list[Part]:
     """Memory of one training GPU at the longest prompt and completion that the recipe allows."""
     shape, element = job.shape, job.element
     length = job.prompt_cap + job.completion_cap
@@ -92,12 +92,12 @@ def trainer_parts(job: Job) -> list[Part]:
     return [*parts, *_engine_parts(job, "generation" if job.sleep else "always")]
 
 
-def generator_parts(job: Job) -> list[Part]:
+def generator_parts(job: Workload) -> list[Part]:
     """Memory of the split layout's generating GPU; empty in other layouts."""
     return _engine_parts(job, "always") if job.layout == "split" and job.vllm else []
 
 
-def _engine_parts(job: Job, phase: Phase) -> list[Part]:
+def _engine_parts(job: Workload, phase: Phase) -> list[Part]:
     there = engine_of(job)
     if there is None:
         return []
@@ -109,7 +109,7 @@ def _engine_parts(job: Job, phase: Phase) -> list[Part]:
     ]
 
 
-def _optimizer(job: Job) -> list[Part]:
+def _optimizer(job: Workload) -> list[Part]:
     """Gradients and AdamW. ZeRO-2 shares out fp32 master weights and both moments (12 bytes a weight) and gradients."""
     if job.zero == 2:
         shard = job.trained / job.trainers
@@ -126,7 +126,7 @@ def _optimizer(job: Job) -> list[Part]:
     ]
 
 
-def logits_bytes(job: Job) -> float:
+def logits_bytes(job: Workload) -> float:
     """Memory of the LM head's outputs in a micro-batch, for the longest completions.
 
     Whole: all logits in the weights' type, and again for their gradient. Fused: a tile of them, and the fp32 gradients
@@ -146,7 +146,7 @@ def peak(parts: list[Part]) -> float:
     return held["always"] + max(held["update"], held["generation"])
 
 
-def fits(job: Job) -> bool | None:
+def fits(job: Workload) -> bool | None:
     """Whether the job fits on its GPUs, vLLM's cache for one whole sequence included; None for an unknown GPU."""
     if job.gpu.memory is None:
         return None
@@ -157,19 +157,19 @@ def fits(job: Job) -> bool | None:
     return peak(trainer_parts(job)) <= room and peak(generator_parts(job)) <= room
 
 
-def largest(job: Job) -> tuple[int, int]:
+def largest(job: Workload) -> tuple[int, int]:
     """The largest micro-batch at the recipe's length, and the longest completion at the recipe's micro-batch.
 
     0 when not even one sequence, or one token, fits.
     """
 
-    def longer(tokens: int) -> Job:
+    def longer(tokens: int) -> Workload:
         return replace(job, completion_cap=tokens, window=max(job.window, job.prompt_cap + tokens))
 
     return _largest(lambda n: replace(job, micro=n), 4096), _largest(longer, 1_000_000)
 
 
-def _largest(make: Callable[[int], Job], limit: int) -> int:
+def _largest(make: Callable[[int], Workload], limit: int) -> int:
     low, high = 0, limit
     while low < high:
         middle = (low + high + 1) // 2
@@ -186,7 +186,7 @@ class Disk:
     cache: float
 
 
-def disk(job: Job) -> Disk:
+def disk(job: Workload) -> Disk:
     """A ZeRO-2 checkpoint holds fp32 weights and moments (12), DeepSpeed's copy of the weights and the safetensors.
 
     The fullest moment: those kept at the end, and one more that is being written before an old one goes. With
@@ -202,7 +202,7 @@ def disk(job: Job) -> Disk:
     return Disk(checkpoint, whole + records, float(job.shape.parameters * job.element))
 
 
-def host_bytes(job: Job) -> float:
+def host_bytes(job: Workload) -> float:
     """RAM of the node: each process about 6 GiB of libraries and pinned buffers and once the weights while loading; the
     server likewise; the judges at their limit; 4 GiB for the data and the launcher."""
     processes = job.trainers + (1 if job.layout == "split" else 0)

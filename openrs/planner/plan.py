@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from openrs.config.schema import Recipe
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.planner import gpus as known_gpus
 from openrs.planner.fit import fit
 from openrs.planner.memory import (
@@ -22,18 +22,18 @@ from openrs.planner.memory import (
     trainer_parts,
 )
 from openrs.planner.times import ASSUMED, Assumptions, step_seconds, tokens_of, useful_flops
-from openrs.planner.workload import Job, as_the_authors_ran, job_of
+from openrs.planner.workload import Workload, as_the_authors_ran, job_of
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ResourcePlan:
     """Bytes, seconds, hours and US dollars; None where the GPU's figures, or its price, are unknown.
 
     fits: on the GPUs. largest: (micro-batch at the recipe's length, completion tokens at the recipe's micro-batch).
     """
 
     title: str
-    job: Job
+    job: Workload
     assumed: Assumptions
     trainer: list[Part]
     generator: list[Part]
@@ -100,33 +100,33 @@ def plan(
     node_memory: float | None = None,
     assumed: Assumptions = ASSUMED,
     measured: bool = False,
-) -> Plan:
+) -> ResourcePlan:
     """What the recipe takes; arguments that are None come from the recipe.
 
     node_memory: GiB of RAM in the node, to compare with. measured: the assumptions are a run's own (`--from`), so that
-    times are given for a CPU too. Raises Refusal for GPUs that cannot share out the step as the recipe has it.
+    times are given for a CPU too. Raises UserError for GPUs that cannot share out the step as the recipe has it.
     """
     card = known_gpus.find(gpu if gpu is not None else recipe.hardware.gpu)
     if price is None:
         price = recipe.hardware.price_per_gpu_hour if gpu is None else card.price
         price = card.price if price is None else price
     if price is not None and not 0 <= price < float("inf"):
-        raise Refusal(f"a price of {price:g} dollars makes no sense", mend="e.g. --price 0.44")
+        raise UserError(f"a price of {price:g} dollars makes no sense", fix="e.g. --price 0.44")
     return plan_job(recipe.title, job_of(recipe, card, gpus, layout), price, node_memory, assumed, measured=measured)
 
 
 def plan_job(
     title: str,
-    job: Job,
+    job: Workload,
     price: float | None,
     node_memory: float | None = None,
     assumed: Assumptions = ASSUMED,
     *,
     measured: bool = False,
-) -> Plan:
+) -> ResourcePlan:
     seconds = step_seconds(job, assumed) if measured or not job.gpu.measured_only else None
     hours = (job.steps * sum(seconds.values()) + assumed.startup) / 3600 if seconds is not None else None
-    return Plan(
+    return ResourcePlan(
         title=title,
         job=job,
         assumed=assumed,
@@ -144,7 +144,7 @@ def plan_job(
     )
 
 
-def _notes(job: Job, price: float | None, node_memory: float | None, assumed: Assumptions) -> list[str]:
+def _notes(job: Workload, price: float | None, node_memory: float | None, assumed: Assumptions) -> list[str]:
     notes = []
     if job.gpu.measured_only:
         notes.append("no GPU: how fast this CPU is only a run on it can say (--from RUN)")
@@ -180,7 +180,7 @@ def _notes(job: Job, price: float | None, node_memory: float | None, assumed: As
 COMPARED = ("A40", "A6000", "L40S", "A100-40", "A100-80", "H100", "H200", "RTX-4090", "RTX-5090")
 
 
-def other_gpus(recipe: Recipe, mine: Plan) -> list[Plan]:
+def other_gpus(recipe: Recipe, mine: ResourcePlan) -> list[ResourcePlan]:
     """The same recipe on as many GPUs of other kinds, each with its listed price; its own kind first, as planned."""
     rows = [mine]
     for name in COMPARED:
@@ -191,7 +191,7 @@ def other_gpus(recipe: Recipe, mine: Plan) -> list[Plan]:
     return rows
 
 
-def other_layouts(recipe: Recipe, mine: Plan) -> list[tuple[str, Plan]]:
+def other_layouts(recipe: Recipe, mine: ResourcePlan) -> list[tuple[str, ResourcePlan]]:
     """The same kind of GPU in other numbers and layouts that keep the step's completions and micro-batches.
 
     Last the authors' own way: one GPU generates, in as many calls as there are micro-steps, while the others wait.
@@ -199,12 +199,12 @@ def other_layouts(recipe: Recipe, mine: Plan) -> list[tuple[str, Plan]]:
     job = mine.job
     layouts = [("colocate", job.gpus), ("split", job.gpus)]
     layouts += [("colocate", n) for n in (1, 2, 3, 4, 6, 8, 12) if n != job.gpus]
-    rows: list[tuple[str, Plan]] = []
+    rows: list[tuple[str, ResourcePlan]] = []
 
     def add(name: str, layout: str, gpus: int, *, authors: bool = False) -> None:
         try:
             other = job_of(recipe, job.gpu, gpus, layout)
-        except Refusal:
+        except UserError:
             return  # these cannot share out the step without changing its gradient
         if authors:
             other = as_the_authors_ran(other)
@@ -219,28 +219,28 @@ def other_layouts(recipe: Recipe, mine: Plan) -> list[tuple[str, Plan]]:
     return rows
 
 
-def enough(recipe: Recipe, job: Job) -> int | None:
+def enough(recipe: Recipe, job: Workload) -> int | None:
     """The smallest number of the job's GPUs, above its own, on which it fits with settings that keep the gradient."""
     for gpus in range(job.gpus + 1, 17):
         try:
             if fit(job_of(recipe, job.gpu, gpus, job.layout)).found:
                 return gpus
-        except Refusal:
+        except UserError:
             continue
     return None
 
 
 def parse_assumptions(given: Sequence[str], base: Assumptions = ASSUMED) -> Assumptions:
-    """`--assume NAME=NUMBER`, again for more, laid over `base`. Raises Refusal for a name or number there is not."""
+    """`--assume NAME=NUMBER`, again for more, laid over `base`. Raises UserError for a name or number there is not."""
     values: dict[str, float] = {}
     for text in given:
         name, _, number = text.partition("=")
         if name not in Assumptions.__slots__:
-            raise Refusal(f"--assume {text}: there is no assumption {name}", mend=", ".join(Assumptions.__slots__))
+            raise UserError(f"--assume {text}: there is no assumption {name}", fix=", ".join(Assumptions.__slots__))
         try:
             values[name] = float(number)
         except ValueError:
-            raise Refusal(f"--assume {text}: {number!r} is no number", mend="e.g. --assume train_flops=0.4") from None
+            raise UserError(f"--assume {text}: {number!r} is no number", fix="e.g. --assume train_flops=0.4") from None
         if not 0 < values[name] < float("inf"):
-            raise Refusal(f"--assume {text}: must be above 0")
+            raise UserError(f"--assume {text}: must be above 0")
     return replace(base, **values)

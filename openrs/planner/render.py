@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from json import dumps
 
 from openrs.config.schema import Recipe
-from openrs.planner.calibrate import learn, summary
+from openrs.planner.calibrate import calibrate, summary
 from openrs.planner.fit import Fit
 from openrs.planner.fit import fit as find_fit
 from openrs.planner.gpus import find
 from openrs.planner.memory import GIB, peak
-from openrs.planner.plan import Plan, enough, other_gpus, other_layouts, parse_assumptions, plan, plan_job
+from openrs.planner.plan import ResourcePlan, enough, other_gpus, other_layouts, parse_assumptions, plan, plan_job
 from openrs.planner.times import ASSUMED, PARTS, described, tokens_of
 
 WIDTH = 100
@@ -31,7 +31,7 @@ def answer(
 ) -> str:
     """What `openrs plan` prints. Raises Refusal for GPUs, assumptions or a run that cannot be planned with."""
     card = find(gpu if gpu is not None else recipe.hardware.gpu)
-    learned = learn(run) if run is not None else None
+    learned = calibrate(run) if run is not None else None
     assumed = parse_assumptions(assume, learned.on(card, recipe.data.source) if learned is not None else ASSUMED)
     measured = learned is not None and learned.gpu.measured_only == card.measured_only
     mine = plan(
@@ -52,7 +52,12 @@ def answer(
     return render(mine, others, layouts, summary(learned, card, recipe.data.source) if learned is not None else [])
 
 
-def render(mine: Plan, others: Sequence[Plan], layouts: Sequence[tuple[str, Plan]], lines: Sequence[str]) -> str:
+def render(
+    mine: ResourcePlan,
+    others: Sequence[ResourcePlan],
+    layouts: Sequence[tuple[str, ResourcePlan]],
+    lines: Sequence[str],
+) -> str:
     """The whole answer of `openrs plan`. lines: what was learned from a run, if one was named."""
     blocks = [
         "\n".join([*head(mine), *lines]),
@@ -67,7 +72,7 @@ def render(mine: Plan, others: Sequence[Plan], layouts: Sequence[tuple[str, Plan
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def head(plan: Plan) -> list[str]:
+def head(plan: ResourcePlan) -> list[str]:
     job = plan.job
     where = f"{job.gpus} x {job.gpu.name}, {job.layout}" if job.gpus else "no GPU"
     prompt, completion = tokens_of(job, plan.assumed)
@@ -89,7 +94,7 @@ def count(number: int, thing: str, plural: str = "s") -> str:
     return f"{number} {thing}{plural if number != 1 else ''}"
 
 
-def memory(plan: Plan) -> str:
+def memory(plan: ResourcePlan) -> str:
     """Memory of a training GPU by part, and of the generating one."""
     job = plan.job
     lines = [f"memory of {'a training GPU' if job.gpus else 'a process'}, at the longest prompt and completion"]
@@ -115,7 +120,7 @@ def memory(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def time(plan: Plan) -> str:
+def time(plan: ResourcePlan) -> str:
     if plan.seconds is None or plan.step is None or plan.hours is None:
         return "time: unknown"
     lines = [f"time of a step ({plan.flops:.2g} FLOP without padding)"]
@@ -126,14 +131,14 @@ def time(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def storage(plan: Plan) -> str:
+def storage(plan: ResourcePlan) -> str:
     return (
         f"disk: {amount(plan.disk.run)} for the run at its fullest (a checkpoint is {amount(plan.disk.checkpoint)}),"
         f" {amount(plan.disk.cache)} of cache for the model\nRAM of the node: up to {amount(plan.host)}"
     )
 
 
-def table(title: str, rows: Sequence[tuple[str, Plan]]) -> str:
+def table(title: str, rows: Sequence[tuple[str, ResourcePlan]]) -> str:
     if len(rows) < 2:
         return ""
     width = max(len(name) for name, _ in rows) + 2
@@ -152,7 +157,7 @@ def table(title: str, rows: Sequence[tuple[str, Plan]]) -> str:
     return "\n".join(lines)
 
 
-def assumptions(plan: Plan) -> str:
+def assumptions(plan: ResourcePlan) -> str:
     lines = ["assumed (change with --assume NAME=NUMBER, or learn from a run with --from RUN)"]
     for name, value, reason in described(plan.assumed):
         usual = getattr(ASSUMED, name)
@@ -161,7 +166,7 @@ def assumptions(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def fitted(found: Fit, before: Plan, after: Plan, more: int | None) -> str:
+def fitted(found: Fit, before: ResourcePlan, after: ResourcePlan, more: int | None) -> str:
     """What `--fit` proposes. more: how many of these GPUs it would take, where nothing else helps."""
     if before.fits:
         return "it fits as it is: nothing to change\n"

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from openrs.config.names import is_hub_name
-from openrs.config.schema import MadeModel, Model
+from openrs.config.schema import Model, ToyModel
 from openrs.config.yaml_lines import read_yaml
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.hub.cache import hub_cache
 
 TABLE = Path(__file__).with_name("shapes.yaml")
@@ -139,10 +139,10 @@ class Shape:
 def shape_of(model: Model, cache: Path | None = None) -> Shape:
     """The sizes of a recipe's model: of the demo's, of a known name, of a folder's config.json, of a fetched model's.
 
-    Raises Refusal when nothing on this machine knows them, or config.json is broken or of an unknown kind.
+    Raises UserError when nothing on this machine knows them, or config.json is broken or of an unknown kind.
     """
     if model.made is not None:
-        return made_shape(model.made)
+        return toy_shape(model.made)
     folder = Path(model.name)
     if folder.is_dir():
         return read_config(folder / "config.json")
@@ -152,7 +152,7 @@ def shape_of(model: Model, cache: Path | None = None) -> Shape:
         config = hub_cache(cache) / f"models--{model.name.replace('/', '--')}/snapshots/{model.revision}/config.json"
         if config.is_file():
             return read_config(config)
-    raise Refusal(
+    raise UserError(
         f"the sizes of model {model.name} are not known here",
         "it is neither in the planner's table, nor a folder with a config.json, nor in the cache",
         "fetch it first (openrs fetch RECIPE), or give model.name as a folder",
@@ -164,7 +164,7 @@ def _table() -> dict[str, Any]:
     return read_yaml(TABLE)[0]
 
 
-def made_shape(made: MadeModel) -> Shape:
+def toy_shape(made: ToyModel) -> Shape:
     """The demo's model (openrs/training/demo_model.py): a Qwen2 with as many KV heads as heads, and tied embeddings."""
     return Shape(
         hidden=made.hidden, layers=made.layers, heads=made.heads, kv_heads=made.heads,
@@ -176,17 +176,17 @@ def read_config(path: Path) -> Shape:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise Refusal(
-            f"{path} cannot be read: {error}", mend="give a model folder that holds its config.json"
+        raise UserError(
+            f"{path} cannot be read: {error}", fix="give a model folder that holds its config.json"
         ) from None
     return from_config(config, str(path))
 
 
 def from_config(config: Any, where: str) -> Shape:
-    """Sizes from a config.json. Raises Refusal naming the field that is missing, wrong or of an unknown model type."""
+    """Sizes from a config.json. Raises UserError naming the field that is missing, wrong or of an unknown model type."""
     kind = config.get("model_type") if isinstance(config, dict) else None
     if kind not in FAMILIES:
-        raise Refusal(
+        raise UserError(
             f"{where}: model_type is {kind!r}",
             f"the planner counts {', '.join(FAMILIES)}",
             "take a model of these",
@@ -195,7 +195,7 @@ def from_config(config: Any, where: str) -> Shape:
     for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size"):
         value = config.get(name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise Refusal(f"{where}: {name} is {value!r}, not a number of at least 1", mend="copy the file again")
+            raise UserError(f"{where}: {name} is {value!r}, not a number of at least 1", fix="copy the file again")
         numbers[name] = value
     heads = numbers["num_attention_heads"]
     return Shape(

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, fields
 
 from openrs.planner.memory import disk, engine_of
-from openrs.planner.workload import Job
+from openrs.planner.workload import Workload
 
 REASONS = {
     "decode_bandwidth": "share of the memory's speed that decoding reaches; with decode_overhead it gives the authors'"
@@ -47,31 +47,31 @@ PARTS = ("generation", "reward", "update", "sync", "checkpoint")
 """Parts of a step, as metrics.jsonl names them (time/generation ...)."""
 
 
-def tokens_of(job: Job, assumed: Assumptions) -> tuple[float, float]:
+def tokens_of(job: Workload, assumed: Assumptions) -> tuple[float, float]:
     """Mean prompt and mean completion in tokens."""
     return min(assumed.prompt, float(job.prompt_cap)), assumed.length * job.completion_cap
 
 
-def useful_flops(job: Job, assumed: Assumptions = ASSUMED) -> float:
+def useful_flops(job: Workload, assumed: Assumptions = ASSUMED) -> float:
     """FLOPs of one optimizer step over all GPUs without padding (the paper's 3.6e15)."""
     prompt, completion = tokens_of(job, assumed)
     return job.completions * _sequence_flops(job, prompt + completion, (prompt + completion) / 2, completion)
 
 
-def padded_flops(job: Job, assumed: Assumptions = ASSUMED) -> float:
+def padded_flops(job: Workload, assumed: Assumptions = ASSUMED) -> float:
     """FLOPs that the GPUs really do: every sequence as long as the longest, which is taken to reach the cap."""
     prompt, completion = tokens_of(job, assumed)
     length = prompt + job.completion_cap
     return job.completions * _sequence_flops(job, length, length / 2 if job.flash else length, completion)
 
 
-def _sequence_flops(job: Job, length: float, context: float, head_tokens: float) -> float:
+def _sequence_flops(job: Workload, length: float, context: float, head_tokens: float) -> float:
     return job.shape.training_flops(
         length, context, head_tokens, checkpointing=job.checkpointing, reference=job.reference, fused=job.fused_head
     )
 
 
-def step_seconds(job: Job, assumed: Assumptions = ASSUMED) -> dict[str, float] | None:
+def step_seconds(job: Workload, assumed: Assumptions = ASSUMED) -> dict[str, float] | None:
     """Seconds of one optimizer step by part (PARTS), or None for a GPU whose figures are unknown."""
     gpu = job.gpu
     if gpu.bandwidth is None or gpu.tflops is None or gpu.link is None:
@@ -94,7 +94,7 @@ def step_seconds(job: Job, assumed: Assumptions = ASSUMED) -> dict[str, float] |
     }
 
 
-def generation_seconds(job: Job, assumed: Assumptions = ASSUMED) -> float:
+def generation_seconds(job: Workload, assumed: Assumptions = ASSUMED) -> float:
     """Seconds of all generation calls of a step on the slowest generator.
 
     A call lasts as many decoding steps as its longest completion, taken to reach the cap. A step reads all weights but
@@ -120,7 +120,7 @@ def generation_seconds(job: Job, assumed: Assumptions = ASSUMED) -> float:
     return job.calls * (waves * job.completion_cap * one + cache + prefill)
 
 
-def exchanged_bytes(job: Job) -> float:
+def exchanged_bytes(job: Workload) -> float:
     """Bytes of gradients and weights that one GPU sends in a step.
 
     ZeRO-2 scatters after every micro-batch and gathers weights once; plain data parallelism reduces once a step.

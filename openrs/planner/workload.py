@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from openrs.config.checks import grpo_value
 from openrs.config.schema import Recipe
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.planner.gpus import Gpu
 from openrs.planner.shapes import BYTES, Shape, shape_of
 
@@ -14,7 +14,7 @@ FLASH = ("flash", "kernels-community")  # attention implementations that take no
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class Workload:
     """What a training run asks of its GPUs. Tokens are counted per sequence, `micro` per device, calls per step.
 
     element: bytes of a weight. trained: weights that get a gradient. calls: generation calls per optimizer step.
@@ -68,11 +68,11 @@ class Job:
         return self.trained == self.shape.parameters
 
 
-def job_of(recipe: Recipe, gpu: Gpu, gpus: int | None = None, layout: str | None = None) -> Job:
+def job_of(recipe: Recipe, gpu: Gpu, gpus: int | None = None, layout: str | None = None) -> Workload:
     """The recipe's job on `gpus` x `gpu` in `layout`; where these differ from the recipe, accumulation changes so that
     the completions of a step and the micro-batch (so the bnpo denominators, so the gradient) stay.
 
-    Raises Refusal when the completions of a step cannot be shared out so.
+    Raises UserError when the completions of a step cannot be shared out so.
     """
     shape = shape_of(recipe.model)
     micro = int(grpo_value(recipe, "per_device_train_batch_size"))
@@ -88,7 +88,7 @@ def job_of(recipe: Recipe, gpu: Gpu, gpus: int | None = None, layout: str | None
         if trainers < 1 or completions % (micro * trainers):
             pieces = completions // micro
             whole = ", ".join(str(n) for n in range(1, pieces + 1) if pieces % n == 0)
-            raise Refusal(
+            raise UserError(
                 f"{completions} completions a step cannot be shared by {trainers} trainers in micro-batches of {micro}",
                 "the gradient would no longer be the recipe's",
                 f"take {whole} GPUs{', and one more that generates' if layout == 'split' else ''}",
@@ -107,7 +107,7 @@ def job_of(recipe: Recipe, gpu: Gpu, gpus: int | None = None, layout: str | None
     window = grpo_value(recipe, "vllm_max_model_length")
     prompt_cap, completion_cap = recipe.prompt.max_tokens, int(grpo_value(recipe, "max_completion_length"))
     vllm = bool(grpo_value(recipe, "use_vllm"))
-    return Job(
+    return Workload(
         shape=shape,
         gpu=gpu,
         gpus=gpus,
@@ -141,7 +141,7 @@ def job_of(recipe: Recipe, gpu: Gpu, gpus: int | None = None, layout: str | None
     )
 
 
-def as_the_authors_ran(job: Job) -> Job:
+def as_the_authors_ran(job: Workload) -> Workload:
     """The same recipe through the authors' trainer: a generation call per micro-step, and all logits held."""
     utilisation = 0.7 if job.layout == "split" else job.utilisation  # their recipe's
     return replace(job, calls=job.accumulation, fused_head=False, utilisation=utilisation)

@@ -37,7 +37,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.rewards.ahead import Ahead
 from openrs.rewards.extraction import as_continued
 from openrs.rewards.grading import Item, Judge, Rule, Verdict
@@ -199,7 +199,7 @@ def _check_texts(completions: Sequence[str], golds: Sequence[str]) -> None:
     for what, texts in (("completion", completions), ("gold", golds)):
         for row, text in enumerate(texts):
             if not isinstance(text, str):
-                raise Refusal(
+                raise UserError(
                     f"{what} {row} of a batch is {text!r}, not a string",
                     "math-verify would find nothing in it, and in paper mode that pays 1.0" if what == "gold" else "",
                     "use plain prompts, not conversations, and golds that are strings",
@@ -263,8 +263,8 @@ def _overlong(spec: Spec) -> RewardFunction:
     _check_arguments(spec, ("max_len", "cache"))
     max_len, cache = (spec.args.get(name) for name in ("max_len", "cache"))
     if not isinstance(max_len, int) or not isinstance(cache, int) or not 0 < cache <= max_len:
-        raise Refusal(
-            "reward overlong needs args max_len and cache, in tokens", mend="e.g. {max_len: 3584, cache: 512}"
+        raise UserError(
+            "reward overlong needs args max_len and cache, in tokens", fix="e.g. {max_len: 3584, cache: 512}"
         )
     from trl.rewards import get_soft_overlong_punishment
 
@@ -284,10 +284,10 @@ def build_rewards(specs: Sequence[Spec], mode: Mode, judge: Judge) -> RewardSet:
     recipe, or the function's own for a `module:function`.
 
     Raises:
-        Refusal: an unknown name or argument, a module or function that isn't there, two rewards of one name.
+        UserError: an unknown name or argument, a module or function that isn't there, two rewards of one name.
     """
     if mode not in ("paper", "corrected"):
-        raise Refusal(f"rewards.mode is {mode!r}", mend="use paper (as published, with its defects) or corrected")
+        raise UserError(f"rewards.mode is {mode!r}", fix="use paper (as published, with its defects) or corrected")
     stats = RewardStats()
     grader = _Grader(judge, stats)
     functions: dict[str, RewardFunction] = {}
@@ -307,7 +307,7 @@ def build_rewards(specs: Sequence[Spec], mode: Mode, judge: Judge) -> RewardSet:
                 function = _own(spec)
         name = _name(function)
         if name in functions:
-            raise Refusal(f"two rewards are called {name}", "their metrics would be mixed up", "rename one of them")
+            raise UserError(f"two rewards are called {name}", "their metrics would be mixed up", "rename one of them")
         functions[name] = function
     if grader.asks:
         judge.start()  # its processes import while the caller loads models
@@ -324,24 +324,24 @@ def _name(function: Any) -> str:
 def _check_arguments(spec: Spec, allowed: Sequence[str]) -> None:
     for unknown in sorted(set(spec.args) - set(allowed)):
         near = difflib.get_close_matches(unknown, allowed, 1)
-        raise Refusal(
+        raise UserError(
             f"reward {spec.name}: unknown argument {unknown}" + (f", did you mean {near[0]}?" if near else ""),
-            mend=f"it takes {', '.join(allowed)}" if allowed else "it takes none: remove args",
+            fix=f"it takes {', '.join(allowed)}" if allowed else "it takes none: remove args",
         )
 
 
 def _curve(spec: Spec) -> Cosine:
     _check_arguments(spec, [field.name for field in fields(Cosine)])
     if "max_len" not in spec.args:
-        raise Refusal(
+        raise UserError(
             "reward cosine: max_len is missing", "the published default of 1000 was never used", "the paper ran 3584"
         )
     for name, value in spec.args.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise Refusal(f"reward cosine: {name} is {value!r}, not a number")
+            raise UserError(f"reward cosine: {name} is {value!r}, not a number")
     if spec.args["max_len"] <= 0:
-        raise Refusal(
-            f"reward cosine: max_len is {spec.args['max_len']}", mend="use a length above 0, for example 3584"
+        raise UserError(
+            f"reward cosine: max_len is {spec.args['max_len']}", fix="use a length above 0, for example 3584"
         )
     return Cosine(**spec.args)
 
@@ -352,20 +352,22 @@ def _own(spec: Spec) -> RewardFunction:
     if not (module_name and colon and attribute):
         known = ["accuracy", "format", "cosine", "overlong"]
         near = difflib.get_close_matches(spec.name, known, 1)
-        raise Refusal(
+        raise UserError(
             f"unknown reward {spec.name!r}" + (f", did you mean {near[0]}?" if near else ""),
-            mend=f"use {', '.join(known)}, or module:function for one of your own",
+            fix=f"use {', '.join(known)}, or module:function for one of your own",
         )
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        raise Refusal(f"reward {spec.name}: {error}", mend=f"install it, or put {module_name}.py into {here}") from None
+        raise UserError(
+            f"reward {spec.name}: {error}", fix=f"install it, or put {module_name}.py into {here}"
+        ) from None
     function = getattr(module, attribute, None)
     if not callable(function):
         what = "is not callable" if hasattr(module, attribute) else "is not there"
-        raise Refusal(f"reward {spec.name}: {attribute} {what} in {module.__file__}")
+        raise UserError(f"reward {spec.name}: {attribute} {what} in {module.__file__}")
     if not spec.args:
         return function  # type: ignore[no-any-return]
     given_by_trl = {"prompts", "completions", "completion_ids"}

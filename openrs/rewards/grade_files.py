@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.rewards.grading import Grade, Item, Judge, Rule, Verdict, printable
 
 
@@ -15,7 +15,7 @@ def read_items(path: Path, rule: str) -> Iterator[tuple[int, Item]]:
     numbers.
 
     Raises:
-        Refusal: no such file, or a line that is no such object; it names the line.
+        UserError: no such file, or a line that is no such object; it names the line.
     """
     number = 0
     try:
@@ -24,12 +24,12 @@ def read_items(path: Path, rule: str) -> Iterator[tuple[int, Item]]:
                 if line.strip():
                     yield number, _item({"rule": rule, **_fields(line)})
     except OSError as error:
-        raise Refusal(f"{path}: {error.strerror}", mend="give a JSONL file: a JSON object a line") from None
+        raise UserError(f"{path}: {error.strerror}", fix="give a JSONL file: a JSON object a line") from None
     except UnicodeDecodeError as error:
-        raise Refusal(f"{path}, after line {number}: not UTF-8 ({error.reason})") from None
+        raise UserError(f"{path}, after line {number}: not UTF-8 ({error.reason})") from None
     except (ValueError, RecursionError) as error:
-        mend = 'a line is like {"gold": "$4$", "completion": "..."}'
-        raise Refusal(f"{path}, line {number}: {error}", mend=mend) from None
+        fix = 'a line is like {"gold": "$4$", "completion": "..."}'
+        raise UserError(f"{path}, line {number}: {error}", fix=fix) from None
 
 
 def _fields(line: str) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def grade_file(path: Path, judge: Judge, rule: str, write: Callable[[str], None]
     extracted; then a summary. Returns the verdicts' counts.
 
     Raises:
-        Refusal: as read_items does, after the lines before the bad one have been judged and written.
+        UserError: as read_items does, after the lines before the bad one have been judged and written.
     """
     counts: Counter[Verdict] = Counter()
     for number, (grade,) in _graded(path, judge, rule, ()):
@@ -68,7 +68,7 @@ def grade_file(path: Path, judge: Judge, rule: str, write: Callable[[str], None]
 def compare_file(path: Path, judge: Judge, rule: str, write: Callable[[str], None]) -> Counter[Verdict]:
     """The same with a second verdict on each line, of the corrected judge, and a mark where only one of them is right.
 
-    Returns the counts of the first. Raises Refusal as grade_file does.
+    Returns the counts of the first. Raises UserError as grade_file does.
     """
     first: Counter[Verdict] = Counter()
     second: Counter[Verdict] = Counter()
@@ -92,7 +92,7 @@ def _graded(path: Path, judge: Judge, rule: str, more: tuple[Rule, ...]) -> Iter
     """Line numbers with the grades of the line's own rule and of `more`, a few lines at once, so that they come while
     slow ones are judged."""
     if rule not in list(Rule):
-        raise Refusal(f"unknown rule {rule!r}", mend=f"use one of {', '.join(Rule)}")
+        raise UserError(f"unknown rule {rule!r}", fix=f"use one of {', '.join(Rule)}")
     batch: list[tuple[int, Item]] = []
 
     def grades() -> Iterator[tuple[int, list[Grade]]]:
@@ -107,7 +107,7 @@ def _graded(path: Path, judge: Judge, rule: str, more: tuple[Rule, ...]) -> Iter
             batch.append(entry)
             if len(batch) == 4 * judge.workers:
                 yield from grades()
-    except Refusal:
+    except UserError:
         yield from grades()
         raise
     yield from grades()

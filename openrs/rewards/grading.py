@@ -17,8 +17,8 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Any, Self
 
-from openrs.errors import Refusal
-from openrs.rewards.pool import LOST, Worker, wait
+from openrs.errors import UserError
+from openrs.rewards.pool import WORKER_DIED, Worker, wait
 
 logger = logging.getLogger(__name__)
 
@@ -79,22 +79,22 @@ class Judge:
         memory_bytes: address space of a worker (RLIMIT_AS; not enforced on macOS).
 
     Raises:
-        Refusal: a limit that makes no sense; when first used: math-verify or lighteval is not installed.
+        UserError: a limit that makes no sense; when first used: math-verify or lighteval is not installed.
     """
 
     def __init__(self, workers: int | None = None, timeout: float = 5.0, memory_bytes: int = 2 * 2**30) -> None:
         if workers is not None and workers < 1:
-            raise Refusal(f"a judge with {workers} workers", mend="use at least one worker")
+            raise UserError(f"a judge with {workers} workers", fix="use at least one worker")
         if not 0 < timeout < float("inf"):
-            raise Refusal(f"a judge with a time limit of {timeout} s", mend="use a limit above 0, for example 5")
+            raise UserError(f"a judge with a time limit of {timeout} s", fix="use a limit above 0, for example 5")
         if memory_bytes < 256 * 2**20:
-            raise Refusal(
+            raise UserError(
                 f"a judge with {memory_bytes} bytes of memory", "a worker needs about 100 MB only to start", "use 2 GiB"
             )
         self.workers = workers if workers is not None else min(4, processors())
         self.timeout = timeout
         self.memory_bytes = memory_bytes
-        self._adopt()
+        self._reset_after_fork()
 
     def __enter__(self) -> Self:
         return self
@@ -119,7 +119,7 @@ class Judge:
         """Judge every item; the grades come in the order of the items. Never raises for what is in an item, and never
         hangs."""
         if os.getpid() != self._owner:  # we are in a forked child: the workers and the lock belong to the parent
-            self._adopt()
+            self._reset_after_fork()
         with self._lock:
             try:
                 return self._grade(items)
@@ -128,7 +128,7 @@ class Judge:
                 self.close()
                 raise
 
-    def _adopt(self) -> None:
+    def _reset_after_fork(self) -> None:
         self._owner = os.getpid()
         self._lock = threading.Lock()
         self._pool: list[Worker] = []
@@ -144,24 +144,24 @@ class Judge:
         while len(grades) < len(items):
             if self._closed != closed:
                 raise RuntimeError("the judge was closed while it judged")
-            self._employ(waiting, items)
+            self._dispatch(waiting, items)
             wait(self._pool)
             for worker in list(self._pool):
                 number, reply = worker.item, worker.reply()
                 if worker.gone:
-                    self._bury(worker)
+                    self._remove_dead(worker)
                     # what it held and had not begun
                     waiting.extendleft(n for n in (worker.queued, worker.item) if n is not None and n != number)
                 if reply is None or number is None:
                     continue
-                if reply["verdict"] == LOST and number not in tried_twice:
+                if reply["verdict"] == WORKER_DIED and number not in tried_twice:
                     tried_twice.add(number)
                     waiting.appendleft(number)
                 else:
                     grades[number] = _grade_of(reply)
         return [grades[number] for number in range(len(items))]
 
-    def _employ(self, waiting: deque[int], items: Sequence[Item]) -> None:
+    def _dispatch(self, waiting: deque[int], items: Sequence[Item]) -> None:
         """Give every idle worker an item, and busy ones the next; start workers while there are fewer than allowed and
         more items than workers starting."""
         for worker in list(self._pool):
@@ -181,7 +181,7 @@ class Judge:
         item = items[number := waiting.popleft()]
         worker.give(number, {"gold": item.gold, "completion": item.completion, "rule": item.rule})
 
-    def _bury(self, worker: Worker) -> None:
+    def _remove_dead(self, worker: Worker) -> None:
         self._pool.remove(worker)
         self._failed_starts = 0 if worker.ready else self._failed_starts + 1
         if self._failed_starts == 3:
@@ -196,7 +196,7 @@ def processors() -> int:
 
 
 def _grade_of(reply: dict[str, Any]) -> Grade:
-    verdict = Verdict.CRASH if reply["verdict"] == LOST else Verdict(reply["verdict"])
+    verdict = Verdict.CRASH if reply["verdict"] == WORKER_DIED else Verdict(reply["verdict"])
     if reply.get("error"):
         logger.warning("the judge could not finish an item: %s", printable(reply["error"]))
     return Grade(verdict, reply["gold"], reply["answer"], reply["seconds"])

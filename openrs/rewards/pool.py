@@ -17,11 +17,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from openrs.errors import Refusal
+from openrs.errors import UserError
 
 START_LIMIT = 120.0  # seconds until a worker has imported what it needs; 0.5 s on a quiet machine
 READ_AT_ONCE = 65_536
-LOST = "lost"  # the verdict on an item whose worker was ended by somebody else: it deserves another worker
+WORKER_DIED = "lost"  # the verdict on an item whose worker was ended by somebody else: it deserves another worker
 # All that a worker gets of the environment: it reads what a model wrote, so it has no business with tokens and keys.
 INHERITED = ["PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"]
 INHERITED += ["VIRTUAL_ENV", "PYTHONHOME", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX"]
@@ -93,11 +93,11 @@ class Worker:
         return status
 
     def reply(self) -> dict[str, Any] | None:
-        """The verdict on its item, once there is one: the worker's own (worker.py), `timeout`, `crash` or LOST. Never
+        """The verdict on its item, once there is one: the worker's own (worker.py), `timeout`, `crash` or WORKER_DIED. Never
         blocks.
 
         Raises:
-            Refusal: what it has to import is not installed.
+            UserError: what it has to import is not installed.
         """
         self._send()
         if self._receive() is False:
@@ -135,7 +135,7 @@ class Worker:
     def _heard(self, message: dict[str, Any]) -> dict[str, Any] | None:
         if "missing" in message:
             self.end()
-            raise Refusal(
+            raise UserError(
                 f"the judge can't start: {message['missing']}",
                 "answers are compared by math-verify, and by lighteval's metric in evaluations",
                 "pip install 'openrs[train]' (or the lock file of your machine, in locks/)",
@@ -144,7 +144,7 @@ class Worker:
             self.ready = True
             return None
         self.item, self.queued, self._began = self.queued, None, time.monotonic()
-        if message["tired"]:
+        if message["should_recycle"]:
             self.end()
         return message
 
@@ -159,7 +159,7 @@ class Worker:
         # (that is how Linux counts a parent). Not the item's doing, so try again, unless that could take longer than
         # 1.5 x the limit.
         if status in (-signal.SIGTERM, -signal.SIGKILL) and busy_for < self._seconds / 2:
-            return self._verdict(LOST)
+            return self._verdict(WORKER_DIED)
         return self._verdict("crash", f"its worker ended with status {status}")
 
     def watch(self, selector: selectors.BaseSelector) -> None:

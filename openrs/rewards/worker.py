@@ -267,9 +267,9 @@ def main(parent: int, memory_bytes: int, seconds: float) -> None:
                 reply = {"verdict": "crash", "gold": "", "answer": "", "error": why}
             # An innocent item must find the memory that it needs. (The caches of sympy and antlr are no reason: over
             # 20,000 real golds and answers they grew by 40 MB and then stayed.)
-            tired = reply["verdict"] == "crash" or peak_bytes() > memory_bytes // 2
-            send({**reply, "seconds": time.perf_counter() - started, "tired": tired})
-            if tired:
+            should_recycle = reply["verdict"] == "crash" or peak_bytes() > memory_bytes // 2
+            send({**reply, "seconds": time.perf_counter() - started, "should_recycle": should_recycle})
+            if should_recycle:
                 return
 
 

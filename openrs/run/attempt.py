@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from openrs.config.load import diff
 from openrs.config.schema import Recipe
-from openrs.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Interrupted, Refusal
+from openrs.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Interrupted, UserError
 from openrs.run import manifest, signals
 from openrs.run.directory import Lock, Run
 from openrs.run.files import NO_ROOM, disk_full
@@ -16,7 +16,7 @@ from openrs.run.progress import Progress
 
 # Settings that say how far, for how long and who looks on, not what: they may differ between attempts of one run. (The
 # schedule spans grpo.max_steps, wherever training.stop_after ends it.)
-FREE = frozenset(
+MUTABLE_KEYS = frozenset(
     f"training.{name}"
     for name in ("stop_after", "max_hours", "must_save_by", "watchdog_factor", "watchdog_least", "trackers")
 )
@@ -28,11 +28,11 @@ def attempt(
 ) -> Iterator[Progress]:
     """Hold the run while the block works in it; the manifest then says with which exit code and why it ended.
 
-    SIGTERM and Ctrl-C end the block as Interrupted. Raises Refusal when another process holds the run, or when the run
+    SIGTERM and Ctrl-C end the block as Interrupted. Raises UserError when another process holds the run, or when the run
     was made with another recipe (with `accept_changes` the manifest's attempt lists the changes instead), and Failure
     for a disk that got full.
     """
-    with Lock(run), signals.handled():
+    with Lock(run), signals.install_handlers():
         changes = changed_settings(recipe, run)
         if changes and not accept_changes:
             raise another_recipe(run, changes)
@@ -46,8 +46,8 @@ def attempt(
         try:
             yield progress
             code, reason = EXIT_DONE, "done"
-        except Refusal as refusal:
-            code, reason = refusal.exit_code, str(refusal)
+        except UserError as error:
+            code, reason = error.exit_code, str(error)
             raise
         except (Interrupted, KeyboardInterrupt) as interrupted:
             code, reason = EXIT_INTERRUPTED, str(interrupted) or "Ctrl-C"
@@ -76,13 +76,13 @@ def changed_settings(recipe: Recipe, run: Run) -> list[dict[str, object]]:
     before = manifest.recipe_of(run)
     if before is None or not manifest.has_results(run):
         return []
-    return [{"setting": key, "was": a, "now": b} for key, a, b in diff(before, recipe) if key not in FREE]
+    return [{"setting": key, "was": a, "now": b} for key, a, b in diff(before, recipe) if key not in MUTABLE_KEYS]
 
 
-def another_recipe(run: Run, changes: Sequence[dict[str, object]]) -> Refusal:
+def another_recipe(run: Run, changes: Sequence[dict[str, object]]) -> UserError:
     """A run directory holds one experiment: going on with other settings would mix two."""
     listed = "\n".join(f"    {change['setting']}: {change['was']} -> {change['now']}" for change in changes)
-    return Refusal(
+    return UserError(
         f"{run.path} was made with another recipe:\n{listed}",
         "going on would mix two experiments in one run",
         "give another --run, or the recipe that the run has (its recipe.yaml);"

@@ -45,7 +45,7 @@ def finish(staging: Path, checkpoints: Path, step: int) -> Path:
     write_json(staging / MANIFEST, {"step": step, "files": listed})  # fsyncs `staging` as well
     place = folder_of(checkpoints, step)
     if place.exists():  # never seen: the folder of a step that is done again was set aside at the start
-        _aside(place, "replaced")
+        _quarantine(place, "replaced")
     staging.rename(place)
     sync_folder(checkpoints)
     return place
@@ -78,7 +78,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return {"step": step, "files": listed}
 
 
-def damage(folder: Path, *, hashes: bool = True) -> str | None:
+def find_corruption(folder: Path, *, hashes: bool = True) -> str | None:
     """What is wrong with a checkpoint, in words, or None when it is complete. `hashes=False` compares sizes only."""
     try:
         listed = read_manifest(folder)["files"]
@@ -107,13 +107,13 @@ def resumable(folder: Path) -> bool:
     return "trainer_state.json" in read_manifest(folder)["files"]
 
 
-def complete(checkpoints: Path) -> list[Path]:
+def list_complete(checkpoints: Path) -> list[Path]:
     """Folders of all checkpoints with a manifest whose sizes match, oldest first."""
     folders = [path for path in checkpoints.glob(PLACE) if path.is_dir()]
-    return sorted((path for path in folders if damage(path, hashes=False) is None), key=step_of)
+    return sorted((path for path in folders if find_corruption(path, hashes=False) is None), key=step_of)
 
 
-def planned(folders: list[Path], every: int) -> list[Path]:
+def scheduled(folders: list[Path], every: int) -> list[Path]:
     """Of complete checkpoints, oldest first, those that an uninterrupted run would have: every `every` steps, and the
     last. A signal adds others, and what is evaluated must not hang on when somebody sent one."""
     return [folder for folder in folders if step_of(folder) % every == 0 or folder == folders[-1]]
@@ -124,7 +124,7 @@ def bytes_of(folder: Path) -> int:
     return sum(facts["bytes"] for facts in read_manifest(folder)["files"].values())
 
 
-def newest(checkpoints: Path) -> tuple[Path | None, list[str]]:
+def latest_resumable(checkpoints: Path) -> tuple[Path | None, list[str]]:
     """The newest checkpoint that is complete to the last byte, and a line for each folder that is not.
 
     A damaged folder is renamed to step-NNNNNN.damaged: kept for whoever wants to look, never loaded. What a kill left
@@ -135,9 +135,9 @@ def newest(checkpoints: Path) -> tuple[Path | None, list[str]]:
         said.append(f"{left.name} was being written or deleted when the run was killed: removed")
         shutil.rmtree(left)
     for folder in sorted(checkpoints.glob(PLACE), key=step_of, reverse=True):
-        reason = damage(folder)
+        reason = find_corruption(folder)
         if reason is not None:
-            aside = _aside(folder, "damaged")
+            aside = _quarantine(folder, "damaged")
             said.append(f"{folder.name} is damaged ({reason}): set aside as {aside.name}, not loaded")
         elif not resumable(folder):
             said.append(f"{folder.name} has only its weights left (training.old_weights_only): no going on from it")
@@ -146,7 +146,7 @@ def newest(checkpoints: Path) -> tuple[Path | None, list[str]]:
     return None, said
 
 
-def _aside(folder: Path, word: str) -> Path:
+def _quarantine(folder: Path, word: str) -> Path:
     """Rename a folder so that nobody takes it for a checkpoint; nothing in it is touched."""
     place, number = folder.with_name(f"{folder.name}.{word}"), 2
     while place.exists():
@@ -169,7 +169,7 @@ def prune(
     With `weights_only` those kept for other reasons than being new lose what only serves to go on. Returns what was
     deleted. A checkpoint leaves its place by one rename, so a kill in between leaves no torn one behind.
     """
-    folders, always = complete(checkpoints), set(needed)
+    folders, always = list_complete(checkpoints), set(needed)
     new, old = folders[-max(keep_last, 1) :], folders[: -max(keep_last, 1)]
     kept = [f for f in old if step_of(f) in always or (keep_every and step_of(f) % keep_every == 0)]
     gone = [folder for folder in old if folder not in kept]
@@ -178,11 +178,11 @@ def prune(
         shutil.rmtree(folder.rename(checkpoints / STAGING / f"deleted-{folder.name}"))
     if weights_only and new:
         for folder in kept:
-            _thin(folder)
+            _strip_to_weights(folder)
     return gone
 
 
-def _thin(folder: Path) -> None:
+def _strip_to_weights(folder: Path) -> None:
     """Take away all but the model. The manifest goes first: files that it does not list are nobody's business."""
     manifest = read_manifest(folder)
     listed = {n: facts for n, facts in manifest["files"].items() if any(fnmatch(n, p) for p in MODEL_FILES)}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.run.files import now
 
 
@@ -69,9 +69,9 @@ def run_at(name: str) -> Run:
 def existing_run(name: str) -> Run:
     run = run_at(name)
     if not run.recipe.is_file():
-        raise Refusal(
+        raise UserError(
             f"{run.path} is no run directory (it has no recipe.yaml)",
-            mend="give the name of a folder in runs/, or its path",
+            fix="give the name of a folder in runs/, or its path",
         )
     return run
 
@@ -84,16 +84,16 @@ class Lock:
             run.path.mkdir(parents=True, exist_ok=True)
             self._file = (run.path / ".lock").open("a+")
         except OSError as error:
-            raise Refusal(
+            raise UserError(
                 f"{run.path} cannot be written: {error.strerror}",
-                mend="choose another --run, or mend the folder's owner",
+                fix="choose another --run, or mend the folder's owner",
             ) from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if not isinstance(error, BlockingIOError):
                 self._file.close()
-                raise Refusal(
+                raise UserError(
                     f"{run.path} cannot be locked: {error.strerror}",
                     "nothing would keep a second process out",
                     "put the run on a file system that knows locks",
@@ -101,7 +101,7 @@ class Lock:
             self._file.seek(0)
             holder = self._file.read().strip() or "another process"
             self._file.close()
-            raise Refusal(
+            raise UserError(
                 f"{run.path} is in use by {holder}",
                 "two processes would write over each other's checkpoints",
                 "wait for it to end, stop it, or give another --run",

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from openrs.errors import Failure, Refusal
+from openrs.errors import RunFailure, UserError
 
 _SECRET = re.compile(
     r"\b(hf_[A-Za-z0-9]{8,}|sk-[A-Za-z0-9_-]{8,}|gh[pousr]_[A-Za-z0-9]{8,})|(?<=://)[^/@\s:]+:[^/@\s]+(?=@)"
@@ -26,11 +26,11 @@ _SECRET_NAME = re.compile(
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
-def disk_full(folder: Path, error: OSError, done: str) -> Failure:
+def disk_full(folder: Path, error: OSError, done: str) -> RunFailure:
     """A disk that got full is no fault of the program. done: what the same command does with what is there."""
-    return Failure(
+    return RunFailure(
         f"the disk of {folder} is full: {error.filename or error}",
-        mend=f"make room and give the same command again: it {done}",
+        fix=f"make room and give the same command again: it {done}",
     )
 
 
@@ -144,7 +144,7 @@ class Journal:
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """Rows of a journal that may be in use: a torn last line is left out. A missing file has no rows.
 
-    Raises Refusal naming the line when any other line is no JSON object.
+    Raises UserError naming the line when any other line is no JSON object.
     """
     if not path.is_file():
         return
@@ -155,9 +155,9 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
             try:
                 row = json.loads(line)
             except ValueError as error:
-                raise Refusal(
-                    f"{path}:{number} is not JSON: {error}", mend="the file was changed by hand or damaged"
+                raise UserError(
+                    f"{path}:{number} is not JSON: {error}", fix="the file was changed by hand or damaged"
                 ) from None
             if not isinstance(row, dict):
-                raise Refusal(f"{path}:{number} is not a JSON object")
+                raise UserError(f"{path}:{number} is not a JSON object")
             yield row

@@ -16,7 +16,7 @@ from typing import Any
 from openrs import __version__
 from openrs.config.load import load_resolved, to_yaml
 from openrs.config.schema import Recipe
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.run.directory import Run
 from openrs.run.files import now, redact, write_json, write_text
 
@@ -85,7 +85,7 @@ def record_attempt(run: Run, **facts: Any) -> None:
 def establish(run: Run, *, goes_on: bool, **facts: dict[str, Any]) -> None:
     """Record what training works on (`data`, `model`); a run that `goes_on` from a checkpoint must find it unchanged.
 
-    Raises Refusal listing every difference, unless the attempt accepts changes: then it lists them itself.
+    Raises UserError listing every difference, unless the attempt accepts changes: then it lists them itself.
     """
     known = read(run)
     changes = [
@@ -96,7 +96,7 @@ def establish(run: Run, *, goes_on: bool, **facts: dict[str, Any]) -> None:
     if goes_on and changes:
         if "accepted" not in known["attempts"][-1]:
             listed = "\n".join(f"    {change['setting']}: {change['was']} -> {change['now']}" for change in changes)
-            raise Refusal(
+            raise UserError(
                 f"{run.path} was trained on something else so far:\n{listed}",
                 "going on would mix two experiments in one run",
                 "bring the old files back, or start a new --run;"

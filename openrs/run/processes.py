@@ -17,7 +17,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from openrs.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_REFUSED, Failure, Interrupted, Refusal
+from openrs.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_REFUSED, Interrupted, RunFailure, UserError
 from openrs.run.files import redact, write_json
 
 _SET_PDEATHSIG = 1  # linux/prctl.h
@@ -126,13 +126,13 @@ def rank() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one worker ended. `what`, `why` and `mend` as in Refusal; what was no Refusal has only `what`."""
+    """How one worker ended. `what`, `why` and `mend` as in UserError; what was no UserError has only `what`."""
 
     rank: int
     code: int
     what: str = ""
     why: str = ""
-    mend: str = ""
+    fix: str = ""
     time: float = 0.0
 
 
@@ -140,8 +140,8 @@ def outcome_of(error: BaseException) -> Outcome:
     """What an exception that ended this worker means for the run."""
     number, now = rank(), time.time()
     match error:
-        case Refusal():
-            return Outcome(number, error.exit_code, error.what, error.why, error.mend, now)
+        case UserError():
+            return Outcome(number, error.exit_code, error.what, error.why, error.fix, now)
         case Interrupted() | KeyboardInterrupt():
             return Outcome(number, EXIT_INTERRUPTED, str(error) or "Ctrl-C", time=now)
         case SystemExit():
@@ -170,7 +170,7 @@ def raise_first(attempt: Path, code: int, log: Path) -> None:
     if first is None and code:
         stacks = [path for path in attempt.glob("stacks-*") if path.stat().st_size]
         said = "".join(f"\n  | {line}" for line in tail(log).splitlines())
-        raise Failure(
+        raise RunFailure(
             f"the training processes ended with exit code {code}, and none told why{said}",
             f"something hung: {stacks[0]} shows where" if stacks else "something killed them: for memory, perhaps",
             f"all that they said: {log}",
@@ -180,6 +180,6 @@ def raise_first(attempt: Path, code: int, log: Path) -> None:
     if first.code == EXIT_INTERRUPTED:
         raise Interrupted(first.what)
     if first.code == EXIT_REFUSED:
-        raise Refusal(first.what, first.why, first.mend)
+        raise UserError(first.what, first.why, first.fix)
     where = f"training process {first.rank}: {first.what}"
-    raise Failure(where, first.why, first.mend or f"all that the processes said: {log}")
+    raise RunFailure(where, first.why, first.fix or f"all that the processes said: {log}")

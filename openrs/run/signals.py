@@ -35,7 +35,7 @@ _state = _State()
 
 
 @contextmanager
-def handled() -> Iterator[None]:
+def install_handlers() -> Iterator[None]:
     """SIGNALS stop the block at a safe place. Only in the main thread; the old handlers come back after."""
     heard = [n for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN]  # nohup, or a shell's background
     before = {number: signal.signal(number, _handle) for number in heard}
@@ -48,8 +48,8 @@ def handled() -> Iterator[None]:
 
 
 @contextmanager
-def gently() -> Iterator[None]:
-    """In the block a signal is only noted: whoever runs the block asks `asked()` at its own safe places."""
+def defer() -> Iterator[None]:
+    """In the block a signal is only noted: whoever runs the block asks `pending_signal()` at its own safe places."""
     _state.gentle = True
     try:
         yield
@@ -58,7 +58,7 @@ def gently() -> Iterator[None]:
 
 
 @contextmanager
-def held() -> Iterator[None]:
+def block_signals() -> Iterator[None]:
     """A signal waits until the block is over. Processes that start in it begin with SIGNALS blocked.
 
     The mask is this thread's only: another thread may take the signal, and Python then calls the handler in the main
@@ -79,7 +79,7 @@ def held() -> Iterator[None]:
             signal.raise_signal(came[0])
 
 
-def asked() -> int:
+def pending_signal() -> int:
     """The number of the signal that came, or 0."""
     return _state.asked
 

@@ -6,7 +6,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 
 from openrs.config.schema import Recipe
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.run.directory import Run
 from openrs.run.files import read_jsonl
 from openrs.run.progress import Progress
@@ -43,9 +43,9 @@ class Alarms(TrainerCallback):  # type: ignore[misc]
             control.should_training_stop = control.should_save = True
 
     def refuse_if_stopped(self, step: int) -> None:
-        """After training, which ended at `step`. Raises Refusal when a rule was the reason."""
+        """After training, which ended at `step`. Raises UserError when a rule was the reason."""
         if self._stopped is not None:
-            raise Refusal(
+            raise UserError(
                 f"the recipe's own rule ended the training at step {step}: {self._stopped}",
                 "going on would need another rule: a retry cannot help",
                 f"the checkpoint of step {step} is there. Look at metrics.jsonl, then change the rule or the recipe",

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from openrs.config.schema import Canary as Settings
-from openrs.errors import Failure
+from openrs.config.schema import CanaryConfig as Settings
+from openrs.errors import RunFailure
 
 FROZEN = 0.005  # nats
 
@@ -67,7 +67,7 @@ class Canary:
     def check(self, trainer: Any) -> dict[str, float]:
         """Call on every process right after a sync. Returns the metrics of the process that is worst off.
 
-        Raises Failure, on every process, when the two sides have come apart on any of them.
+        Raises RunFailure, on every process, when the two sides have come apart on any of them.
         """
         from accelerate.utils import gather_object
 
@@ -99,7 +99,7 @@ class Canary:
             found = f"the trainer has moved by {alone:.3g} nats on average, vLLM not by a digit"
         else:
             return
-        raise Failure(
+        raise RunFailure(
             f"after the weight sync of step {step} vLLM and the trainer are not the same model: {found}",
             "completions would come from another policy than the one that is trained",
             "the same command goes on from the last checkpoint with a new vLLM; if it happens again, read"

@@ -6,7 +6,7 @@ import os
 from openrs.config.schema import Recipe
 
 
-def make_ready(recipe: Recipe) -> None:
+def apply_cpu_workarounds(recipe: Recipe) -> None:
     """Apply the workarounds that a CPU recipe needs, before the trainer is made."""
     if recipe.grpo.get("use_vllm"):
         keep_vllm_weights_loadable()

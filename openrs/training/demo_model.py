@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from openrs.config.schema import MadeModel, Prompt
+from openrs.config.schema import Prompt, ToyModel
 from openrs.data import prompts
 from openrs.data.arithmetic import demonstration
 from openrs.run.files import sync_folder, write_json
@@ -26,7 +26,7 @@ CHAT_TEMPLATE = (
 BATCH = 64
 
 
-def make(settings: MadeModel, folder: Path, progress: Callable[[int, int, float], None] | None = None) -> Path:
+def make(settings: ToyModel, folder: Path, progress: Callable[[int, int, float], None] | None = None) -> Path:
     """Make the model and its tokenizer in `folder`, or take what is there when it was made with the same settings.
 
     `progress(step, steps, loss)` is called after each supervised step. The folder appears whole or not at all.
@@ -88,7 +88,7 @@ def make_tokenizer() -> Any:
     return tokenizer
 
 
-def _teach(model: Any, tokenizer: Any, settings: MadeModel, progress: Callable[[int, int, float], None] | None) -> None:
+def _teach(model: Any, tokenizer: Any, settings: ToyModel, progress: Callable[[int, int, float], None] | None) -> None:
     """Supervised training on demonstrations, the loss on the completion only; AdamW, cosine decay to a tenth."""
     import torch
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from openrs.config.schema import Recipe
-from openrs.errors import Failure, Refusal
+from openrs.errors import RunFailure, UserError
 from openrs.run import checkpoints
 from openrs.run.directory import Run
 from openrs.run.files import NO_ROOM
@@ -16,7 +16,7 @@ WORDS = ("No space left on device", "os error 28", "Disk quota exceeded", "file 
 
 
 def refuse_small_disk(recipe: Recipe, run: Run) -> None:
-    """Raise Refusal when the disk cannot hold the run at its fullest, with what is there of it counted in.
+    """Raise UserError when the disk cannot hold the run at its fullest, with what is there of it counted in.
 
     A model whose sizes the planner cannot tell is let through: then the first checkpoint shows it.
     """
@@ -25,12 +25,12 @@ def refuse_small_disk(recipe: Recipe, run: Run) -> None:
 
     try:
         plan = memory.disk(job_of(recipe, gpus.find(recipe.hardware.gpu)))
-    except Refusal:
+    except UserError:
         return
     there = sum(path.stat().st_size for path in run.checkpoints.rglob("*") if path.is_file())
     missing, free = plan.run - there, shutil.disk_usage(run.path).free
     if missing > free:
-        raise Refusal(
+        raise UserError(
             f"the disk of {run.path} has {size(free)} free; the run needs {size(missing)} more",
             f"a checkpoint is {size(plan.checkpoint)}, and the recipe keeps several",
             "make room, give a --run on a larger disk, or keep fewer (training.keep_last, training.keep_every)",
@@ -38,8 +38,8 @@ def refuse_small_disk(recipe: Recipe, run: Run) -> None:
 
 
 @contextmanager
-def kept_free(staging: Path, step: int) -> Iterator[None]:
-    """Turn a full disk in the block, which writes a checkpoint into `staging`, into Failure, and give its room back."""
+def cleanup_on_disk_full(staging: Path, step: int) -> Iterator[None]:
+    """Turn a full disk in the block, which writes a checkpoint into `staging`, into RunFailure, and give its room back."""
     try:
         yield
     except Exception as error:
@@ -48,10 +48,10 @@ def kept_free(staging: Path, step: int) -> Iterator[None]:
         written = sum(path.stat().st_size for path in staging.rglob("*") if path.is_file())
         shutil.rmtree(staging, ignore_errors=True)
         folder = staging.parent.parent
-        there = checkpoints.complete(folder)
+        there = checkpoints.list_complete(folder)
         needed = max([written, *(checkpoints.bytes_of(place) for place in there)])
         free = shutil.disk_usage(folder).free
-        raise Failure(
+        raise RunFailure(
             f"the disk is full: the checkpoint of step {step} needs about {size(needed)}, {size(free)} are free",
             f"{there[-1].name} is complete and untouched" if there else "no checkpoint was complete before it",
             "make room and give the same command again",

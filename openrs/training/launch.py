@@ -19,7 +19,7 @@ from openrs.config.load import load, to_yaml
 from openrs.config.names import is_hub_name
 from openrs.config.schema import Recipe
 from openrs.doctor import nccl
-from openrs.errors import EXIT_DONE, EXIT_INTERRUPTED, Interrupted, Refusal
+from openrs.errors import EXIT_DONE, EXIT_INTERRUPTED, Interrupted, UserError
 from openrs.run import processes, signals
 from openrs.run.directory import Run, run_at
 from openrs.run.progress import Progress, duration
@@ -57,7 +57,7 @@ def runs(
     if not seeds:
         return [(load(name, changes), run_at(called))]
     if len(set(seeds)) < len(seeds):
-        raise Refusal(f"--seeds names one seed twice: {','.join(map(str, seeds))}", "two runs would be one")
+        raise UserError(f"--seeds names one seed twice: {','.join(map(str, seeds))}", "two runs would be one")
     return [(load(name, [*changes, f"grpo.seed={seed}"]), run_at(f"{called.rstrip('/')}-seed{seed}")) for seed in seeds]
 
 
@@ -65,9 +65,9 @@ def _step(recipe: Recipe, name: str, until: str) -> int:
     if until.isdigit() and int(until) > 0:
         return int(until)
     if until != "released":
-        raise Refusal(f"--until {until}: neither a step nor `released`", mend="--until released, or --until 100")
+        raise UserError(f"--until {until}: neither a step nor `released`", fix="--until released, or --until 100")
     if recipe.paper.released_step is None:
-        raise Refusal(f"--until released: {name} has no paper.released_step", mend="give the step: --until 100")
+        raise UserError(f"--until released: {name} has no paper.released_step", fix="give the step: --until 100")
     return recipe.paper.released_step
 
 
@@ -77,12 +77,12 @@ def check_machine(recipe: Recipe, name: str) -> None:
 
     require_gpus(recipe, name)
     if grpo_value(recipe, "use_vllm") and find_spec("vllm") is None:
-        raise Refusal(
+        raise UserError(
             f"{name} generates with vLLM, which is not installed here",
-            mend="OPENRS_LOCK=cuda ./scripts/setup, or --set grpo.use_vllm=false, many times slower",
+            fix="OPENRS_LOCK=cuda ./scripts/setup, or --set grpo.use_vllm=false, many times slower",
         )
     if recipe.model.dtype != "float32" and not recipe.hardware.zero_stage and recipe.model.lora is None:
-        raise Refusal(
+        raise UserError(
             f"{name} would train {recipe.model.dtype} weights in place (hardware.zero_stage is 0)",
             "a weight of 0.02 plus 1e-6 is 0.02 again in 8 bits: 99 of 100 weights would never move",
             "--set hardware.zero_stage=2 keeps float32 weights beside them; or --set model.dtype=float32",
@@ -93,7 +93,7 @@ def check_machine(recipe: Recipe, name: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class LaunchPlan:
     """Commands and what their environments have beyond ours. `server` is None but in the split layout."""
 
     trainers: list[str]
@@ -104,7 +104,7 @@ class Plan:
 
 def plan(
     recipe: Recipe, run: Run, attempt: Path, model: str, *, start: Path | None, ports: Sequence[int | str]
-) -> Plan:
+) -> LaunchPlan:
     """What training in several processes starts. `ports`: of the vLLM server, and for the weights."""
     split = recipe.hardware.layout == "split"
     devices = _devices(recipe)
@@ -114,7 +114,7 @@ def plan(
     if split:
         words += ["--server", str(ports[0]), "--group-port", str(ports[1])]
     torchrun = ["--standalone", "--local-addr", "127.0.0.1", "--nproc_per_node", str(recipe.hardware.world_size)]
-    return Plan(
+    return LaunchPlan(
         trainers=[sys.executable, "-m", "torch.distributed.run", *torchrun, *WORKER, *words],
         environment=_environment(recipe, run, devices[:-1] if split else devices),
         server=generator.command(recipe, model, ports[0]) if split else None,
@@ -200,7 +200,7 @@ def _indented(text: str) -> str:
 def train(recipe: Recipe, run: Run, progress: Progress) -> Path:
     """Train in as many processes as the recipe wants; returns the last checkpoint.
 
-    The caller holds the run's lock and an attempt. What ends a training process ends the call in the same way: Refusal,
+    The caller holds the run's lock and an attempt. What ends a training process ends the call in the same way: UserError,
     Interrupted, Failure.
     """
     if in_one_process(recipe):
@@ -230,7 +230,7 @@ def train(recipe: Recipe, run: Run, progress: Progress) -> Path:
     return run.checkpoints / f"step-{grpo.last_step(recipe):06d}"
 
 
-def follow(asked: Plan, attempt: Path, server: Server | None = None) -> None:
+def follow(asked: LaunchPlan, attempt: Path, server: Server | None = None) -> None:
     """Run the training processes to their end, and raise what ended them. A signal that comes is theirs: they take a
     checkpoint. A dead server, or one dead among them, ends the others."""
     log = attempt / "processes.log"
@@ -238,18 +238,20 @@ def follow(asked: Plan, attempt: Path, server: Server | None = None) -> None:
     told: set[int] = set()  # workers that know of the signal
     code, failed_at = None, None
     try:
-        with signals.gently():
+        with signals.defer():
             while (code := trainers.wait(0.5)) is None:
                 if server is not None:
                     server.check()
-                if signals.asked():
-                    told |= processes.signal_workers(attempt, signals.asked(), told)
+                if signals.pending_signal():
+                    told |= processes.signal_workers(attempt, signals.pending_signal(), told)
                 if failed_at is None and any(end.code not in FINE for end in processes.outcomes(attempt)):
                     failed_at = time.monotonic()
                 if failed_at is not None and time.monotonic() - failed_at > STRAGGLERS:
                     break
     finally:
         trainers.stop()  # the workers die with torchrun (worker.py)
-    if signals.asked() and not processes.outcomes(attempt):
-        raise Interrupted(f"{signals.name(signals.asked())} before the first step; the same command starts again")
+    if signals.pending_signal() and not processes.outcomes(attempt):
+        raise Interrupted(
+            f"{signals.name(signals.pending_signal())} before the first step; the same command starts again"
+        )
     processes.raise_first(attempt, code if code is not None else 1, log)

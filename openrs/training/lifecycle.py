@@ -26,12 +26,12 @@ DEADLINE = 1_000  # no signal has this number
 
 
 @contextmanager
-def guarded(trainer: Trainer, recipe: Recipe, run: Run, progress: Progress) -> Iterator[None]:
+def run_with_lifecycle(trainer: Trainer, recipe: Recipe, run: Run, progress: Progress) -> Iterator[None]:
     """Around `trainer.train()`, on every process. Raises Interrupted when the run was asked to stop and has."""
     guard = Guard(trainer, recipe, run, progress)
     trainer.add_callback(guard)
     try:
-        with signals.gently():
+        with signals.defer():
             yield
     finally:
         guard.close()
@@ -77,7 +77,7 @@ class Guard(TrainerCallback):  # type: ignore[misc]
         now = time.monotonic()
         self._deadline.stepped(now - self._step_began)
         self._step_began = now
-        wish = self._agreed(signals.asked() or (DEADLINE if self._deadline.near() else 0))
+        wish = self._agreed(signals.pending_signal() or (DEADLINE if self._deadline.near() else 0))
         if wish == DEADLINE and state.global_step < self._last:
             self.why = "the deadline is near (training.max_hours or must_save_by)"
         elif wish and wish != DEADLINE:
@@ -97,7 +97,7 @@ class Guard(TrainerCallback):  # type: ignore[misc]
         self._step_began = time.monotonic()
         took = f"{self._trainer.checkpoint_seconds:.2f} s"
         if self.why is not None:
-            since = f", {duration(signals.seconds_since())} after the signal" if signals.asked() else ""
+            since = f", {duration(signals.seconds_since())} after the signal" if signals.pending_signal() else ""
             self.why += f": the checkpoint of step {state.global_step} is complete{since} (written in {took})"
         if not state.is_world_process_zero:
             return
@@ -120,7 +120,7 @@ class Guard(TrainerCallback):  # type: ignore[misc]
             return uploads.held(self._run)
         return uploads.held(self._run) + [
             checkpoints.step_of(folder)
-            for folder in checkpoints.complete(self._run.checkpoints)
+            for folder in checkpoints.list_complete(self._run.checkpoints)
             if checkpoints.step_of(folder) % every == 0
             and not (self._run.evaluation(folder.name) / "scores.json").is_file()
         ]

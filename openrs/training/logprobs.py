@@ -20,7 +20,7 @@ CALL = 64  # tokens of padding that cost as much as a call of attention: below, 
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class PackedBatch:
     """A micro-batch as the model gets it.
 
     Args:
@@ -50,7 +50,7 @@ class Layout:
         }
 
 
-def lay_out(ids: torch.Tensor, mask: torch.Tensor, completion: int, *, packing: bool) -> Layout:
+def lay_out(ids: torch.Tensor, mask: torch.Tensor, completion: int, *, packing: bool) -> PackedBatch:
     """Lay out rows that TRL padded: prompts on the left, completions, the last `completion` columns, on the right.
 
     ids, mask: (B, P + completion). Packs, where that is allowed, when it spares more than it costs.
@@ -69,10 +69,10 @@ def lay_out(ids: torch.Tensor, mask: torch.Tensor, completion: int, *, packing: 
     if packing and rows * (longest - CALL) > sum(lengths):
         start = torch.cat([real.new_zeros(1), real.cumsum(0)[:-1]])
         at = start[:, None] + prompt[:, None] - 1 + token
-        return Layout(left[there][None], labels[there][None], lengths, at.clamp(max=sum(lengths) - 2), packed=True)
+        return PackedBatch(left[there][None], labels[there][None], lengths, at.clamp(max=sum(lengths) - 2), packed=True)
     at = (prompt[:, None] - 1 + token).clamp(max=longest - 2)
     at = at + (longest - 1) * torch.arange(rows, device=device)[:, None]
-    return Layout(left, labels, lengths, at, packed=False)
+    return PackedBatch(left, labels, lengths, at, packed=False)
 
 
 def log_probabilities(

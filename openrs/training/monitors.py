@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from openrs.config.schema import Monitors as Settings
+from openrs.config.schema import MonitorsConfig as Settings
 from openrs.config.schema import Watch
 
 # Monitor -> the metric that it reads, and what that is. All of them are in metrics.jsonl.
@@ -39,7 +39,7 @@ METRICS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class MonitorResult:
     """What one step brought: monitors that crossed a limit, what to say of it, and why the run should end, if so."""
 
     raised: list[str]
@@ -64,7 +64,7 @@ class Monitors:
         for row in rows:
             self.update(row)
 
-    def update(self, row: Mapping[str, Any]) -> Found:
+    def update(self, row: Mapping[str, Any]) -> MonitorResult:
         """One step's metrics. A metric that is missing or null leaves its monitor as it was."""
         raised, lines, stop = [], [], None
         for name, watch in self._watches.items():
@@ -86,7 +86,7 @@ class Monitors:
                     lines.append(f"alarm at step {row['step']}: {told}")
                 elif not beyond and before >= watch.steps:
                     lines.append(f"step {row['step']}: {metric} {value:.4g} is no longer {side} {limit:g}")
-        return Found(raised, lines, stop)
+        return MonitorResult(raised, lines, stop)
 
 
 def _limits(watch: Watch) -> Sequence[tuple[float, str]]:

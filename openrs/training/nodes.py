@@ -19,7 +19,7 @@ from typing import Any
 from openrs.config.load import load
 from openrs.config.schema import Recipe
 from openrs.doctor import nccl
-from openrs.errors import EXIT_DONE, EXIT_FAILED, Refusal
+from openrs.errors import EXIT_DONE, EXIT_FAILED, UserError
 from openrs.run import processes, signals
 from openrs.run.attempt import attempt
 from openrs.run.directory import Run, run_at
@@ -46,11 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         recipe = load(args.recipe, args.overrides)
         run = run_at(args.run or Path(args.recipe).stem)
         refuse_mismatch(recipe)
-        make_ready(recipe, run)
+        set_env_defaults(recipe, run)
         return _first(recipe, run) if number == 0 else _other(recipe, run)
     except BaseException as error:  # noqa: BLE001 - the end of this process: it is told, whatever it is
         outcome = processes.outcome_of(error)
-        said = str(error) if isinstance(error, Refusal) else redact(traceback.format_exc())
+        said = str(error) if isinstance(error, UserError) else redact(traceback.format_exc())
         sys.stderr.write(f"training process {number}: {said}\n")
         return outcome.code
 
@@ -59,21 +59,21 @@ def refuse_mismatch(recipe: Recipe) -> None:
     """The recipe's processes have to be torchrun's: the batch, and so the gradient, hang on their number."""
     started = int(os.environ.get("WORLD_SIZE", "0"))
     if not started:
-        raise Refusal("this is started by torchrun only", mend="on one node: openrs train")
+        raise UserError("this is started by torchrun only", fix="on one node: openrs train")
     if recipe.hardware.layout == "split":
-        raise Refusal(
+        raise UserError(
             "the split layout is for one node: its server answers only there",
-            mend="--set hardware.layout=colocate, with vLLM in every training process",
+            fix="--set hardware.layout=colocate, with vLLM in every training process",
         )
     if recipe.hardware.world_size != started:
-        raise Refusal(
+        raise UserError(
             f"torchrun started {started} processes, the recipe wants {recipe.hardware.world_size}",
             "completions a step = processes x micro-batch x accumulation",
             f"--set hardware.gpus={started}, and accumulation so that the product stays (docs/kubernetes.md)",
         )
 
 
-def make_ready(recipe: Recipe, run: Run) -> None:
+def set_env_defaults(recipe: Recipe, run: Run) -> None:
     """The environment that launch.py gives its processes, as far as it is not about one machine."""
     usual = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "VLLM_NO_USAGE_STATS": "1"}
     if recipe.hardware.gpus:
@@ -119,7 +119,7 @@ def _other(recipe: Recipe, run: Run) -> int:
     folder, number = Path(told["attempt"]), processes.rank()
     quiet(folder / f"libraries-{number}.log")
     try:
-        with signals.handled(), Path(os.devnull).open("w") as nowhere:
+        with signals.install_handlers(), Path(os.devnull).open("w") as nowhere:
             start = None if told["start"] is None else Path(told["start"])
             grpo.train_from(recipe, run, Progress(None, nowhere), start)
         processes.write_outcome(folder, processes.Outcome(number, EXIT_DONE))

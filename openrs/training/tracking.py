@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any, Protocol
 
-from openrs.errors import Failure, Refusal
+from openrs.errors import RunFailure, UserError
 from openrs.run import manifest
 from openrs.run.directory import Lock, Run
 from openrs.run.files import now, read_jsonl, redact
@@ -119,12 +119,12 @@ def _about(run: Run) -> dict[str, Any]:
 
 
 def require(kinds: Iterable[str]) -> None:
-    """Raises Refusal for a tracker that is not installed."""
+    """Raises UserError for a tracker that is not installed."""
     for kind in kinds:
         if importlib.util.find_spec(kind) is None:
-            raise Refusal(
+            raise UserError(
                 f"the tracker {kind} is not installed",
-                mend=f"pip install 'openrs[{kind}]', or take it out of training.trackers",
+                fix=f"pip install 'openrs[{kind}]', or take it out of training.trackers",
             )
 
 
@@ -180,22 +180,22 @@ class Clock:
 def rebuild(run: Run, kind: str) -> int:
     """Make a mirror of a run's metrics.jsonl anew; returns the number of steps in it.
 
-    Raises Refusal when the tracker is not installed or there are no metrics, Failure when the tracker breaks.
+    Raises UserError when the tracker is not installed or there are no metrics, RunFailure when the tracker breaks.
     """
     require([kind])
     rows, clock = list(read_jsonl(run.metrics)), Clock(run)
     if not rows:
-        raise Refusal(f"{run.path} has no metrics yet", mend="train first")
+        raise UserError(f"{run.path} has no metrics yet", fix="train first")
     try:
         with Lock(run) if kind == "tensorboard" else nullcontext():  # whoever trains has its files open
             tracker = MAKERS[kind](run, live=False)
             for row in rows:
                 tracker.write(row, clock.after(row))
             tracker.close()
-    except Refusal:
+    except UserError:
         raise
     except Exception as error:
-        raise Failure(
-            f"the tracker {kind} broke: {redact(str(error))}", mend="metrics.jsonl is whole: try again"
+        raise RunFailure(
+            f"the tracker {kind} broke: {redact(str(error))}", fix="metrics.jsonl is whole: try again"
         ) from error
     return len(rows)

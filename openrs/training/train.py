@@ -10,8 +10,8 @@ from openrs.config.checks import grpo_value, prompts_per_step
 from openrs.config.schema import Recipe
 from openrs.data import prompts
 from openrs.data.problems import Problems, load_problems
-from openrs.data.tokenizer import guard, load_tokenizer
-from openrs.errors import Refusal
+from openrs.data.tokenizer import check_tokenizer, load_tokenizer
+from openrs.errors import UserError
 from openrs.hub.models import local_model
 from openrs.run import checkpoints, manifest
 from openrs.run.directory import Run
@@ -27,7 +27,7 @@ from openrs.training.vllm_server import Address
 def train(recipe: Recipe, run: Run, progress: Progress) -> Path:
     """Train in this process until the recipe's last step; returns the last checkpoint. The caller holds the run's lock.
 
-    Raises Refusal for data, models and prompts that cannot be used. launch.train does it in as many processes as the
+    Raises UserError for data, models and prompts that cannot be used. launch.train does it in as many processes as the
     recipe wants.
     """
     start, done = prepare(recipe, run, progress)
@@ -39,7 +39,7 @@ def prepare(recipe: Recipe, run: Run, progress: Progress) -> tuple[Path | None, 
 
     Returns the newest complete checkpoint, None in a new run; and it again when it is the run's last, otherwise None.
     """
-    start, said = checkpoints.newest(run.checkpoints)
+    start, said = checkpoints.latest_resumable(run.checkpoints)
     for line in said:
         progress.say(line)
     if start is not None and checkpoints.step_of(start) >= last_step(recipe):
@@ -61,7 +61,7 @@ def train_from(recipe: Recipe, run: Run, progress: Progress, start: Path | None,
 
     `server` is the vLLM server of the split layout. The process of rank 0 writes the records. Returns the last
     checkpoint.
-    Raises Refusal when a stop rule of the recipe ended the run (after a checkpoint), Failure when the canary did.
+    Raises UserError when a stop rule of the recipe ended the run (after a checkpoint), Failure when the canary did.
     """
     with importing():
         from datasets import Dataset
@@ -69,18 +69,18 @@ def train_from(recipe: Recipe, run: Run, progress: Progress, start: Path | None,
         from openrs.rewards.functions import build_rewards
         from openrs.rewards.grading import Judge
         from openrs.training.alarms import Alarms
-        from openrs.training.lifecycle import guarded
+        from openrs.training.lifecycle import run_with_lifecycle
         from openrs.training.record import Recorder
         from openrs.training.trainer import Trainer
     model = base_model(recipe, run, progress)
     tokenizer = load_tokenizer(model, trust_remote_code=recipe.model.trust_remote_code)
-    guard(tokenizer, model)
+    check_tokenizer(tokenizer, model)
     problems = load_problems(recipe.data)
-    prompted = prompts.build(tokenizer, recipe.prompt, problems.rows)
-    tell(recipe, problems, prompted, progress)
-    settle(recipe, run, model, problems, prompted, goes_on=start is not None)
+    prompted = prompts.tokenize_problems(tokenizer, recipe.prompt, problems.rows)
+    log_dataset_summary(recipe, problems, prompted, progress)
+    record_provenance(recipe, run, model, problems, prompted, goes_on=start is not None)
     if recipe.hardware.gpus == 0:
-        cpu.make_ready(recipe)
+        cpu.apply_cpu_workarounds(recipe)
 
     with Judge(recipe.rewards.workers, recipe.rewards.timeout_seconds, int(recipe.rewards.memory_gib * 2**30)) as judge:
         rewards = build_rewards(recipe.rewards.functions, recipe.rewards.mode, judge)
@@ -107,7 +107,7 @@ def train_from(recipe: Recipe, run: Run, progress: Progress, start: Path | None,
         trainer.add_callback(alarms)  # first: what it finds is recorded with the step
         trainer.add_callback(recorder)
         progress.start()
-        with closing(recorder), guarded(trainer, recipe, run, progress):
+        with closing(recorder), run_with_lifecycle(trainer, recipe, run, progress):
             trainer.train(resume_from_checkpoint=str(start) if start is not None else None)
     alarms.refuse_if_stopped(trainer.state.global_step)
     return checkpoints.folder_of(run.checkpoints, last_step(recipe))
@@ -117,7 +117,7 @@ def base_model(recipe: Recipe, run: Run, progress: Progress) -> Path:
     """The folder of the model that training starts from: the demo's is made here, once; a hub model is on this disk.
 
     Everything downstream (policy, reference, vLLM, tokenizer) loads from this one folder, so none of them can end up
-    with another revision. Raises Refusal when there is no such model.
+    with another revision. Raises UserError when there is no such model.
     """
     if recipe.model.made is None:
         return local_model(recipe.model.name, recipe.model.revision)
@@ -128,10 +128,10 @@ def base_model(recipe: Recipe, run: Run, progress: Progress) -> Path:
     return demo_model.make(recipe.model.made, folder, lambda n, of, loss: progress.step("teach", n, of, {"loss": loss}))
 
 
-def settle(
-    recipe: Recipe, run: Run, model: Path, problems: Problems, prompted: prompts.Prompted, *, goes_on: bool
+def record_provenance(
+    recipe: Recipe, run: Run, model: Path, problems: Problems, prompted: prompts.TokenizedProblems, *, goes_on: bool
 ) -> None:
-    """Record (rank 0 does) what is trained on, file by file. Raises Refusal when a run that goes on finds another."""
+    """Record (rank 0 does) what is trained on, file by file. Raises UserError when a run that goes on finds another."""
     if rank() != 0:
         return
     content = hashlib.sha256()
@@ -156,7 +156,7 @@ def settle(
     manifest.record(run, libraries=manifest.libraries())
 
 
-def counts_of(problems: Problems, prompted: prompts.Prompted) -> dict[str, int]:
+def counts_of(problems: Problems, prompted: prompts.TokenizedProblems) -> dict[str, int]:
     """What became of the rows."""
     return {
         "rows": problems.read,
@@ -166,8 +166,10 @@ def counts_of(problems: Problems, prompted: prompts.Prompted) -> dict[str, int]:
     }
 
 
-def tell(recipe: Recipe, problems: Problems, prompted: prompts.Prompted, progress: Progress) -> None:
-    """Say what became of the data. Raises Refusal when it is too little for one step."""
+def log_dataset_summary(
+    recipe: Recipe, problems: Problems, prompted: prompts.TokenizedProblems, progress: Progress
+) -> None:
+    """Say what became of the data. Raises UserError when it is too little for one step."""
     counts = counts_of(problems, prompted)
     dropped = f"{counts['without_answer']} rows without an answer dropped, " if problems.without_answer else ""
     long = (
@@ -180,7 +182,7 @@ def tell(recipe: Recipe, problems: Problems, prompted: prompts.Prompted, progres
     )
     wanted = prompts_per_step(recipe)
     if counts["problems"] < wanted:
-        raise Refusal(
+        raise UserError(
             f"{counts['problems']} problems are fewer than the {wanted} of one step",
             "TRL drops a batch that it cannot fill, so no step would ever come",
             "give more problems, or a smaller per_device_train_batch_size or gradient_accumulation_steps",

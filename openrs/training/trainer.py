@@ -26,7 +26,7 @@ from transformers import PrinterCallback
 from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler, split_tensor_dict
 
-from openrs.errors import Failure
+from openrs.errors import RunFailure
 from openrs.rewards.functions import RewardStats
 from openrs.run import checkpoints
 from openrs.run.directory import Run
@@ -208,7 +208,7 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         return norm
 
     def _stop_unless_finite(self, what: str, value: Any, batch: dict[str, Any]) -> None:
-        """Raises Failure on every process when the value of one is no number; each leaves its batch in the run."""
+        """Raises RunFailure on every process when the value of one is no number; each leaves its batch in the run."""
         value = torch.as_tensor(value, dtype=torch.float64, device=self.accelerator.device)
         bad = self.accelerator.reduce((~torch.isfinite(value)).double(), reduction="sum")
         if not bad.item():
@@ -219,7 +219,7 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         rank = self.accelerator.process_index
         torch.save({"value": value.cpu(), "inputs": batch}, folder / f"batch-{rank}.pt")
         write_json(folder / f"completions-{rank}.json", self.completions())
-        raise Failure(
+        raise RunFailure(
             f"step {step}: the {what} is {value.item()}",
             "going on would make every weight NaN",
             f"look at the batch in {folder}; the last checkpoint is sound. A smaller learning rate, or float32 for the"
@@ -229,12 +229,12 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Every process writes its part beside; when all have, the main one makes the checkpoint complete.
 
-        Raises Failure on every process when the disk is full; earlier checkpoints stay as they were.
+        Raises RunFailure on every process when the disk is full; earlier checkpoints stay as they were.
         """
         before = time.perf_counter()
         step = self.state.global_step
         staging = Path(self.args.output_dir) / f"checkpoint-{step}"
-        with self._timed("checkpoint"), disk.kept_free(staging, step):
+        with self._timed("checkpoint"), disk.cleanup_on_disk_full(staging, step):
             super()._save_checkpoint(model, trial)
             self._save_position(staging)
             self.accelerator.wait_for_everyone()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from openrs.config.checks import grpo_value
 from openrs.config.schema import Recipe
-from openrs.errors import Failure
+from openrs.errors import RunFailure
 from openrs.planner.workload import ALONE
 from openrs.run import processes
 
@@ -81,7 +81,7 @@ class Server:
     def wait_healthy(self, seconds: float, between: Callable[[], None] = lambda: None) -> float:
         """Wait until it answers; returns how long that took. `between` is called twice a second.
 
-        Raises Failure when it ends instead, or does not answer in `seconds`.
+        Raises RunFailure when it ends instead, or does not answer in `seconds`.
         """
         began = time.monotonic()
         while time.monotonic() - began < seconds:
@@ -94,18 +94,18 @@ class Server:
                 pass  # not yet
             between()
             time.sleep(0.5)
-        raise Failure(
+        raise RunFailure(
             f"the vLLM server did not answer within {seconds:g} s",
             self._said(),
             f"read {self.log}; --set grpo.vllm_server_timeout=600 waits longer",
         )
 
     def check(self) -> None:
-        """Raises Failure when the server is dead."""
+        """Raises RunFailure when the server is dead."""
         code = self._process.wait()
         if code is not None:
             how = f"was killed by signal {code - 128}" if code > 128 else f"ended with exit code {code}"
-            raise Failure(
+            raise RunFailure(
                 f"the vLLM server {how}",
                 self._said(),
                 f"read {self.log}; the same command goes on from the last complete checkpoint",

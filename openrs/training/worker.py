@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     quiet(args.attempt / f"libraries-{number}.log")
     server = Address(args.server, args.group_port) if args.server is not None else None
     try:
-        with signals.handled():
+        with signals.install_handlers():
             write_text(args.attempt / f"worker-{number}.pid", str(os.getpid()))  # now a signal may come
             from openrs.training import train as grpo
 

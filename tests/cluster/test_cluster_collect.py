@@ -12,10 +12,10 @@ from emulator import IMAGE, Emulated
 from openrs.cluster import collect as room
 from openrs.cluster.api import Cluster
 from openrs.cluster.collect import File, collect, refuse_odd
-from openrs.cluster.jobs import Asked, make, manifest
+from openrs.cluster.jobs import JobRequest, make, manifest
 from openrs.cluster.submit import submit
 from openrs.config.load import load
-from openrs.errors import Failure, Refusal
+from openrs.errors import RunFailure, UserError
 
 POD = "openrs-exp3-abcde"
 FILES = {
@@ -45,7 +45,7 @@ REPORT = {
 @pytest.fixture
 def volume(server: Emulated, cluster: Cluster, tmp_path: Path) -> Path:
     """The claim's content, and a training that runs on it."""
-    submit(cluster, make(Asked(load("exp3"), "exp3", image=IMAGE)), print)
+    submit(cluster, make(JobRequest(load("exp3"), "exp3", image=IMAGE)), print)
     server.pod(POD, "openrs-exp3", "Running", {"train": {"running": {}}}, node="gpu-1")
     server.api.exec_root = tmp_path / "volume"
     run = tmp_path / "volume" / "runs" / "exp3"
@@ -140,7 +140,7 @@ def test_a_connection_that_always_breaks_ends_with_one_line_and_leaves_what_is_h
     volume: Path, cluster: Cluster, tmp_path: Path, server: Emulated
 ) -> None:
     server.api.exec_cuts = [0] * 100
-    with pytest.raises(Failure, match="keeps breaking"):
+    with pytest.raises(RunFailure, match="keeps breaking"):
         collect(cluster, "exp3", print, to=tmp_path / "here")
 
 
@@ -148,7 +148,7 @@ def test_a_local_run_is_not_written_over(volume: Path, cluster: Cluster, tmp_pat
     mine = tmp_path / "here" / "exp3" / "metrics.jsonl"
     mine.parent.mkdir(parents=True)
     mine.write_text("mine\n")
-    with pytest.raises(Refusal, match="was not collected from a cluster"):
+    with pytest.raises(UserError, match="was not collected from a cluster"):
         collect(cluster, "exp3", print, to=tmp_path / "here")
     assert mine.read_text() == "mine\n"
 
@@ -158,7 +158,7 @@ def test_a_local_run_is_not_written_over(volume: Path, cluster: Cluster, tmp_pat
     ["../etc/passwd", "/etc/passwd", "exp3/../../x", "top-level", "exp3/a\x1b[2J", "exp3/a\nb", "exp3\\..\\x", ""],
 )
 def test_names_that_lead_elsewhere_are_refused(path: str) -> None:
-    with pytest.raises(Refusal, match="may not be written here"):
+    with pytest.raises(UserError, match="may not be written here"):
         refuse_odd(File(path, 1, "0"))
 
 
@@ -211,10 +211,10 @@ def test_a_claim_whose_job_is_gone_wants_an_image(
 ) -> None:
     server.gone("Pod", POD)
     server.gone("Job", "openrs-exp3")
-    with pytest.raises(Refusal, match="so is the image's name"):
+    with pytest.raises(UserError, match="so is the image's name"):
         collect(cluster, "exp3", print, to=tmp_path / "here")
     server.gone("PersistentVolumeClaim", "openrs-exp3")
-    with pytest.raises(Refusal, match="has no Job openrs-exp3"):
+    with pytest.raises(UserError, match="has no Job openrs-exp3"):
         collect(cluster, "exp3", print, to=tmp_path / "here")
 
 
@@ -222,7 +222,7 @@ def test_a_command_that_fails_in_the_pod_says_why(
     volume: Path, cluster: Cluster, tmp_path: Path, server: Emulated
 ) -> None:
     server.api.exec_root = tmp_path / "nowhere"
-    with pytest.raises(Failure, match="No such file or directory"):
+    with pytest.raises(RunFailure, match="No such file or directory"):
         collect(cluster, "exp3", print, to=tmp_path / "here")
 
 

@@ -12,13 +12,13 @@ from emulator import IMAGE, Emulated
 from openrs.cluster import follow as room
 from openrs.cluster.api import Cluster
 from openrs.cluster.follow import End, conclude, follow
-from openrs.cluster.jobs import Asked, make
+from openrs.cluster.jobs import JobRequest, make
 from openrs.cluster.reading import need_job
 from openrs.cluster.screen import Screen
 from openrs.cluster.submit import submit
-from openrs.cluster.watch import Seen, Voice, comparable, watched
+from openrs.cluster.watch import LogDeduplicator, OutageNotifier, comparable, watched
 from openrs.config.load import load
-from openrs.errors import Failure, Interrupted, Refusal
+from openrs.errors import Interrupted, RunFailure, UserError
 from openrs.run.progress import Progress
 
 NAME, POD = "openrs-exp3", "openrs-exp3-abcde"
@@ -63,7 +63,7 @@ class Followed:
 @pytest.fixture
 def job(server: Emulated, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Emulated:
     monkeypatch.setattr(room, "DRAIN", 3.0)
-    submit(cluster, make(Asked(load("exp3"), "exp3", image=IMAGE)), print)
+    submit(cluster, make(JobRequest(load("exp3"), "exp3", image=IMAGE)), print)
     return server
 
 
@@ -108,7 +108,7 @@ def test_a_whole_job_in_plain_words(job: Emulated, cluster: Cluster) -> None:
 
 def test_a_refused_run_ends_with_exit_code_2_and_its_last_words(job: Emulated, cluster: Cluster) -> None:
     found = Followed(cluster)
-    words = "openrs reproduce: there is no recipe called exp9\n  mend: did you mean exp3?"
+    words = "openrs reproduce: there is no recipe called exp9\n  fix:  did you mean exp3?"
     state = {"terminated": {"exitCode": 2, "reason": "Error", "message": words}}
     job.pod(POD, NAME, "Failed", {"fetch": DONE, "nccl": DONE, "train": state}, node="gpu-1")
     job.job_status(NAME, "Failed", "PodFailurePolicy", "Container train for pod openrs/x failed with exit code 2")
@@ -116,9 +116,9 @@ def test_a_refused_run_ends_with_exit_code_2_and_its_last_words(job: Emulated, c
     assert (end.state, end.code) == ("failed", 2)
     assert "a retry could not help" in end.text
     assert "| openrs reproduce: there is no recipe called exp9" in end.text
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(UserError) as error:
         conclude(end)
-    assert refusal.value.exit_code == 2
+    assert error.value.exit_code == 2
 
 
 def test_any_other_failure_ends_with_exit_code_1(job: Emulated, cluster: Cluster) -> None:
@@ -128,9 +128,9 @@ def test_any_other_failure_ends_with_exit_code_1(job: Emulated, cluster: Cluster
     job.job_status(NAME, "Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
     end = found.finish()
     assert "killed for memory" in found.text
-    with pytest.raises(Failure) as failure:
+    with pytest.raises(RunFailure) as error:
         conclude(end)
-    assert failure.value.exit_code == 1
+    assert error.value.exit_code == 1
 
 
 def test_a_stopped_and_a_deleted_job_are_said_to_be_so(job: Emulated, cluster: Cluster) -> None:
@@ -269,7 +269,7 @@ def test_patience_has_an_end_and_the_job_is_left_alone(job: Emulated, cluster: C
         job.fault(None, seconds=60)
         job.cut()
         job.wait(lambda: found.error)
-    assert isinstance(found.error, Failure)
+    assert isinstance(found.error, RunFailure)
     assert "did not answer for" in str(found.error)
     assert "A Job that runs goes on without us" in str(found.error)
 
@@ -279,7 +279,7 @@ def test_a_token_that_expires_in_the_middle_ends_with_one_line(job: Emulated, cl
         job.fault(401, 99)
         job.cut()
         job.wait(lambda: found.error)
-    assert isinstance(found.error, Refusal)
+    assert isinstance(found.error, UserError)
     assert "log in again" in str(found.error)
 
 
@@ -327,7 +327,7 @@ def test_half_a_line_of_a_watch_is_no_change() -> None:
             stop.set()
         return answers[len(asked) - 1] if len(asked) <= len(answers) else Answer()
 
-    seen = list(watched(listing, "openrs", stop, Voice(print), what="things"))
+    seen = list(watched(listing, "openrs", stop, OutageNotifier(print), what="things"))
     assert [(kind, thing["metadata"]["name"]) for kind, thing in seen if kind != "LISTED"] == [
         ("ADDED", "a"),
         ("DELETED", "a"),
@@ -366,7 +366,7 @@ def test_times_of_log_lines_sort_although_zeros_are_left_out() -> None:
 @pytest.mark.parametrize("cut", range(7))
 def test_lines_of_one_moment_are_told_apart(cut: int) -> None:
     log = ["1", "1", "2", "2", "2", "3"]
-    seen = Seen()
+    seen = LogDeduplicator()
     got = [line for line in log[:cut] if seen.new(line)]
     seen.again()
     got += [line for line in log if seen.new(line)]

@@ -6,19 +6,19 @@ import pytest
 from emulator import IMAGE, Emulated
 
 from openrs.cluster.api import Cluster
-from openrs.cluster.jobs import PLACEHOLDER, Asked, Made, make, manifest
+from openrs.cluster.jobs import PLACEHOLDER, JobManifests, JobRequest, make, manifest
 from openrs.cluster.nodes import fitting, needed
 from openrs.cluster.preflight import examine, shortages
 from openrs.config.load import load
-from openrs.doctor.finding import Line
-from openrs.errors import Refusal
+from openrs.doctor.finding import Finding
+from openrs.errors import UserError
 
 
-def made(name: str = "exp3", **more: Any) -> Made:
-    return make(Asked(load(name), name, image=more.pop("image", IMAGE), **more))
+def made(name: str = "exp3", **more: Any) -> JobManifests:
+    return make(JobRequest(load(name), name, image=more.pop("image", IMAGE), **more))
 
 
-def lines(cluster: Cluster, wanted: Made) -> dict[str, Line]:
+def lines(cluster: Cluster, wanted: JobManifests) -> dict[str, Finding]:
     return {line.name: line for line in examine(cluster, wanted)}
 
 
@@ -38,7 +38,7 @@ def test_a_cluster_that_has_everything(ready: Emulated, cluster: Cluster) -> Non
     }  # fmt: skip
     assert "1 of 2 could hold the Pod" in found["nodes"].found
     assert "4 nvidia.com/gpu" in found["nodes"].found
-    assert "kubectl create secret generic openrs-hub" in found["token"].mend
+    assert "kubectl create secret generic openrs-hub" in found["token"].fix
     assert ready.names("Job") == ready.names("Pod") == ready.names("PersistentVolumeClaim") == []
     assert {params["dryRun"] for params in ready.asked("POST")} == {"All"}  # nothing was made
 
@@ -109,13 +109,13 @@ def test_other_gpus_are_named_with_the_option_that_takes_them(server: Emulated, 
     server.node("gpu-1", product="NVIDIA-L40S")
     line = lines(cluster, made())["nodes"]
     assert line.state == "fail"
-    assert "the cluster's GPUs are NVIDIA-L40S: --gpu-product" in line.mend
+    assert "the cluster's GPUs are NVIDIA-L40S: --gpu-product" in line.fix
     assert lines(cluster, made(products=["NVIDIA-L40S"]))["nodes"].state == "ok"
 
 
 def test_a_cluster_without_gpu_labels_is_told_what_makes_them(server: Emulated, cluster: Cluster) -> None:
     server.node("gpu-1", product=None)
-    assert "gpu-feature-discovery" in lines(cluster, made())["nodes"].mend
+    assert "gpu-feature-discovery" in lines(cluster, made())["nodes"].fix
 
 
 def test_nodes_that_we_may_not_see_are_no_failure(ready: Emulated, cluster: Cluster) -> None:
@@ -192,7 +192,7 @@ def test_kueue_queues(ready: Emulated, cluster: Cluster) -> None:
     idle = {"conditions": [{"type": "Active", "status": "False", "message": "ClusterQueue is stopped"}]}
     ready.put({"kind": "LocalQueue", "metadata": {"name": "gpus"}, "status": idle})
     line = lines(cluster, made(queue="gpus"))["queue"]
-    assert (line.state, line.mend) == ("fail", "ClusterQueue is stopped")
+    assert (line.state, line.fix) == ("fail", "ClusterQueue is stopped")
     ready.put({"kind": "LocalQueue", "metadata": {"name": "gpus"}, "status": {}})
     assert lines(cluster, made(queue="gpus"))["queue"].state == "ok"
     ready.fault(404, 99, path="localqueues", message="the server could not find the requested resource")
@@ -216,5 +216,5 @@ def test_a_quota_that_is_used_up_does_not_stop_a_submit(ready: Emulated, cluster
 def test_no_right_to_make_jobs_ends_at_once(ready: Emulated, cluster: Cluster) -> None:
     message = 'jobs.batch is forbidden: User "someone" cannot create resource "jobs"'
     ready.fault(403, 99, method="POST", path="/jobs", message=message)
-    with pytest.raises(Refusal, match='cannot create resource "jobs"'):
+    with pytest.raises(UserError, match='cannot create resource "jobs"'):
         examine(cluster, made())

@@ -8,15 +8,15 @@ from emulator import IMAGE, Emulated
 
 from openrs.cluster.api import Cluster, ask, connect
 from openrs.cluster.control import delete, stop
-from openrs.cluster.jobs import Asked, Made, make, manifest
+from openrs.cluster.jobs import JobManifests, JobRequest, make, manifest
 from openrs.cluster.reading import need_job
 from openrs.cluster.submit import submit
 from openrs.config.load import load
-from openrs.errors import Failure, Refusal
+from openrs.errors import RunFailure, UserError
 
 
-def made(*changes: str, run: str | None = None, **more: Any) -> Made:
-    return make(Asked(load("exp3", changes), "exp3", list(changes), run=run, image=IMAGE, **more))
+def made(*changes: str, run: str | None = None, **more: Any) -> JobManifests:
+    return make(JobRequest(load("exp3", changes), "exp3", list(changes), run=run, image=IMAGE, **more))
 
 
 def test_submit_makes_the_claim_and_the_job_as_printed(server: Emulated, cluster: Cluster) -> None:
@@ -40,7 +40,7 @@ def test_the_same_run_twice_is_one_job(server: Emulated, cluster: Cluster) -> No
 
 def test_another_recipe_under_the_same_name_is_refused_with_the_difference(server: Emulated, cluster: Cluster) -> None:
     submit(cluster, made(), print)
-    with pytest.raises(Refusal, match=r"grpo\.learning_rate: 1e-06 -> 2e-06"):
+    with pytest.raises(UserError, match=r"grpo\.learning_rate: 1e-06 -> 2e-06"):
         submit(cluster, made("grpo.learning_rate=2e-6"), print)
     assert submit(cluster, made("grpo.learning_rate=2e-6", run="lr2"), print) == "made"
     assert server.names("Job") == ["openrs-exp3", "openrs-lr2"]
@@ -50,7 +50,7 @@ def test_a_job_that_kubectl_made_is_recognised(server: Emulated, cluster: Cluste
     for thing in manifest("exp3"):
         server.put(thing)
     assert submit(cluster, made(), print) == "there"
-    with pytest.raises(Refusal, match="command: reproduce exp3 --run exp3 -> train exp3"):
+    with pytest.raises(UserError, match="command: reproduce exp3 --run exp3 -> train exp3"):
         submit(cluster, made(verb="train"), print)
 
 
@@ -60,7 +60,7 @@ def test_a_finished_run_is_refused_and_a_failed_one_made_anew_on_the_same_claim(
     submit(cluster, made(), print)
     first = server.get("Job", "openrs-exp3")
     server.job_status("openrs-exp3", "Complete")
-    with pytest.raises(Refusal, match="is done"):
+    with pytest.raises(UserError, match="is done"):
         submit(cluster, made(), print)
     server.job_status("openrs-exp3", "Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
     said: list[str] = []
@@ -76,7 +76,7 @@ def test_a_finished_run_is_refused_and_a_failed_one_made_anew_on_the_same_claim(
 
 def test_settings_that_may_differ_between_attempts_wait_for_a_stop(server: Emulated, cluster: Cluster) -> None:
     submit(cluster, made(), print)
-    with pytest.raises(Refusal, match=r"runs, with training\.max_hours = None"):
+    with pytest.raises(UserError, match=r"runs, with training\.max_hours = None"):
         submit(cluster, made("training.max_hours=20"), print)
     stop(cluster, "exp3", print)
     assert submit(cluster, made("training.max_hours=20"), print) == "replaced"
@@ -120,7 +120,7 @@ def test_delete_keeps_the_claim_unless_told(server: Emulated, cluster: Cluster) 
     submit(cluster, made(), print)
     delete(cluster, "exp3", print, with_claim=False)
     assert (server.names("Job"), server.names("PersistentVolumeClaim")) == ([], ["openrs-exp3"])
-    with pytest.raises(Refusal, match="has no Job openrs-exp3"):
+    with pytest.raises(UserError, match="has no Job openrs-exp3"):
         delete(cluster, "exp3", print, with_claim=False)
     delete(cluster, "exp3", print, with_claim=True)
     assert server.names("PersistentVolumeClaim") == []
@@ -153,9 +153,9 @@ def test_a_server_that_stays_away_leaves_no_doubt_about_what_to_do(
 
     monkeypatch.setattr(room.create, "__defaults__", (0.3,))
     server.fault(None, method="POST", path="/jobs", seconds=30)
-    with pytest.raises(Failure, match="nobody knows whether Job openrs-exp3 was made") as failure:
+    with pytest.raises(RunFailure, match="nobody knows whether Job openrs-exp3 was made") as error:
         submit(cluster, made(), print)
-    assert "never a second one" in str(failure.value)
+    assert "never a second one" in str(error.value)
 
 
 def test_retry_after_is_kept(server: Emulated, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,13 +193,13 @@ def test_retry_after_is_kept(server: Emulated, cluster: Cluster, monkeypatch: py
 )
 def test_a_no_is_one_clear_line(server: Emulated, cluster: Cluster, code: int, message: str, words: str) -> None:
     server.fault(code, 99, method="POST", path="/jobs", message=message)
-    with pytest.raises(Refusal, match=words):
+    with pytest.raises(UserError, match=words):
         submit(cluster, made(), print)
     assert server.names("Job") == []
 
 
 def test_a_namespace_that_does_not_exist(server: Emulated) -> None:
-    with pytest.raises(Refusal, match="there is no namespace elsewhere"):
+    with pytest.raises(UserError, match="there is no namespace elsewhere"):
         submit(connect(None, "elsewhere"), made(), print)
 
 
@@ -209,20 +209,20 @@ def test_a_server_that_is_not_there(server: Emulated, cluster: Cluster, monkeypa
     monkeypatch.setattr(api.ask, "__kwdefaults__", {"patience": 0.2, "say": None})
     config = server.kubeconfig.read_text()
     server.kubeconfig.write_text(config.replace(server.url, "http://127.0.0.1:9"))
-    with pytest.raises(Failure, match=r"did not answer .*connection refused"):
+    with pytest.raises(RunFailure, match=r"did not answer .*connection refused"):
         need_job(connect(None, None), "exp3")
 
 
 def test_no_kubeconfig_and_no_such_context(server: Emulated, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    with pytest.raises(Refusal, match="has no context production"):
+    with pytest.raises(UserError, match="has no context production"):
         connect("production", None)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "nowhere"))
-    with pytest.raises(Refusal, match="no usable kubeconfig"):
+    with pytest.raises(UserError, match="no usable kubeconfig"):
         connect(None, None)
     for text in ("", "{", "a: [", "- 1", "contexts: 3"):
         (tmp_path / "broken").write_text(text)
         monkeypatch.setenv("KUBECONFIG", str(tmp_path / "broken"))
-        with pytest.raises(Refusal, match="no usable kubeconfig"):
+        with pytest.raises(UserError, match="no usable kubeconfig"):
             connect(None, None)
 
 
@@ -258,9 +258,9 @@ def test_no_token_is_ever_said(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     server.fault(403, 99, method="POST", message="User cannot create; Authorization: Bearer hf_abcdefghijklmnopqrst")
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(UserError) as error:
         submit(cluster, made(), print)
     said = capfd.readouterr()
-    for text in (str(refusal.value), said.out, said.err, caplog.text):
+    for text in (str(error.value), said.out, said.err, caplog.text):
         assert "secret-token-of-the-test" not in text
         assert "hf_abcdefghijklmnopqrst" not in text

@@ -16,7 +16,7 @@ from curation_helpers import FIVE, SUFFIX, bytes_of, jsonl, kept, openrs, recipe
 from openrs.cli.main import main
 from openrs.curation.chain import curate
 from openrs.curation.settings import load
-from openrs.errors import Refusal
+from openrs.errors import UserError
 
 DISK = "1m"
 # raw subset, 1,209 rows: stage -> rows in, rows left
@@ -228,7 +228,7 @@ def test_a_second_process_is_refused(quick, tmp_path):
     from openrs.run.directory import Lock, Run
 
     file, _ = quick
-    with Lock(Run(tmp_path / "out")), pytest.raises(Refusal, match="in use"):
+    with Lock(Run(tmp_path / "out")), pytest.raises(UserError, match="in use"):
         curate(load(str(file)), tmp_path / "out", workers=1)
 
 
@@ -278,7 +278,7 @@ def test_strata_levels_and_where(tmp_path):
     rows = kept(tmp_path / "out")
     assert [r["level"] for r in rows].count("Hard") == 20
     assert all((int(r["answer"]) % 2 == 1) == (r["level"] == "Hard") for r in rows)
-    with pytest.raises(Refusal, match="60 asked of odd, 50 are left"):
+    with pytest.raises(UserError, match="60 asked of odd, 50 are left"):
         curate(load(str(tmp_path / "r.yaml"), ["stages.draw.strata=[{source: odd, rows: 60}]"]), tmp_path / "out", 1)
     removed_ = recipe(tmp_path / "second.yaml", tmp_path / "out" / "removed" / "removed.parquet", {}, id="id",
                       where={"reason": "not drawn"})  # fmt: skip

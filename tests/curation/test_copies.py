@@ -150,8 +150,8 @@ def test_planted_questions_are_found_and_changed_ones_are_not(asked):
 
 
 def test_a_benchmark_that_cannot_be_had_is_refused_with_the_way_out(tmp_path):
-    from openrs.errors import Refusal
+    from openrs.errors import UserError
 
-    with pytest.raises(Refusal, match=r"decontamination: .* has no aime24") as raised:
+    with pytest.raises(UserError, match=r"decontamination: .* has no aime24") as raised:
         decontaminate.gather(Decontaminate(benchmarks=["aime24"], data=str(tmp_path)), tmp_path)
-    assert "stages.decontaminate.benchmarks" in raised.value.mend
+    assert "stages.decontaminate.benchmarks" in raised.value.fix

@@ -5,7 +5,7 @@ from curation_helpers import jsonl
 
 from openrs.cli.main import main
 from openrs.curation.settings import KINDS, RECIPES, load, packaged, to_yaml
-from openrs.errors import Refusal
+from openrs.errors import UserError
 
 
 @pytest.mark.parametrize("name", sorted(packaged()))
@@ -63,7 +63,7 @@ HEAD = "title: t\nsources: {a: {path: x.jsonl}}\nstages:\n"
 )  # fmt: skip
 def test_faults_are_named_with_their_line(tmp_path, text, said):
     (tmp_path / "r.yaml").write_text(text)
-    with pytest.raises(Refusal) as raised:
+    with pytest.raises(UserError) as raised:
         load(str(tmp_path / "r.yaml"))
     assert said in str(raised.value)
 

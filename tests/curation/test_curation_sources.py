@@ -9,7 +9,7 @@ from curation_helpers import SUFFIX, jsonl, kept, openrs, recipe, removed
 
 from openrs.curation.settings import Curation, Source
 from openrs.curation.sources import LONGEST_LINE, Reader
-from openrs.errors import Refusal
+from openrs.errors import UserError
 
 
 def read(path, **settings):
@@ -107,7 +107,7 @@ def test_schemas(tmp_path):
     [([{"q": "x", "answer": "1"}], "its columns: q, answer"), ([], "has no rows")],
 )
 def test_a_source_without_problems_is_refused(tmp_path, rows, said):
-    with pytest.raises(Refusal, match=said):
+    with pytest.raises(UserError, match=said):
         read(jsonl(tmp_path / "raw.jsonl", rows))
 
 
@@ -116,7 +116,7 @@ def test_files_that_are_none(tmp_path):
     for path, said in (("none.jsonl", "no file"), ("half.parquet", "not a parquet file"), ("", "has no .jsonl")):
         folder = tmp_path / "empty"
         folder.mkdir(exist_ok=True)
-        with pytest.raises(Refusal, match=said):
+        with pytest.raises(UserError, match=said):
             read(tmp_path / path if path else folder)
 
 

@@ -15,7 +15,7 @@ from openrs.curation.chain import curate
 from openrs.curation.difficulty import Opinions
 from openrs.curation.settings import load
 from openrs.data.arithmetic import held_out_problems
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.rewards.grading import Item, Rule
 from openrs.run.files import read_jsonl
 
@@ -122,7 +122,7 @@ def test_models_that_cannot_be_asked(sums, tmp_path):
         (asking(tmp_path, temperature=0), "copies of one"),
     ):
         file = recipe(tmp_path / "r.yaml", sums, {"difficulty": settings})
-        with pytest.raises(Refusal, match=said):
+        with pytest.raises(UserError, match=said):
             curate(load(str(file)), tmp_path / "out", workers=1)
 
 

@@ -12,7 +12,7 @@ from openrs.config.schema import Data
 from openrs.data.arithmetic import completion, demonstration, held_out_problems, train_problems
 from openrs.data.problem import Problem
 from openrs.data.problems import load_problems
-from openrs.errors import Refusal
+from openrs.errors import UserError
 
 ROWS = [{"problem": "1+1?", "answer": "$2$"}, {"problem": "2+2?", "answer": "$4$"}]
 
@@ -23,7 +23,7 @@ def jsonl(path: Path, rows: list[Any]) -> str:
 
 
 def refused(**data: Any) -> str:
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(UserError) as caught:
         load_problems(Data(**data))
     return str(caught.value)
 

@@ -7,9 +7,9 @@ import pytest
 from openrs.config.load import load
 from openrs.config.schema import Prompt
 from openrs.data.problem import Problem
-from openrs.data.prompts import build, render, tokenize
+from openrs.data.prompts import render, tokenize, tokenize_problems
 from openrs.data.tokenizer import load_tokenizer
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.training.demo_model import make_tokenizer
 
 BOS, USER, ASSISTANT = 151646, 151644, 151645
@@ -56,7 +56,7 @@ def test_real_prompts_have_the_known_lengths(shared_data: Path) -> None:
         )
         rows += load_problems(data).rows
     tokenizer = load_tokenizer(shared_data / "tokenizer")
-    found = build(tokenizer, recipe.prompt.model_copy(update={"max_tokens": 10_000}), rows)
+    found = tokenize_problems(tokenizer, recipe.prompt.model_copy(update={"max_tokens": 10_000}), rows)
     lengths = sorted(len(ids) for ids in found.ids)
     assert len(lengths) == 40_315
     assert sum(length > 512 for length in lengths) == 205
@@ -69,24 +69,24 @@ def test_long_prompts_are_refused_dropped_or_cut() -> None:
     tokenizer = make_tokenizer()
     rows = problems("short", "x" * 50)
     prompt = Prompt(max_tokens=20, too_long="drop")
-    dropped = build(tokenizer, prompt, rows)
+    dropped = tokenize_problems(tokenizer, prompt, rows)
     assert [problem.id for problem in dropped.problems] == ["0"]
     assert dropped.too_long == ["1"]
-    cut = build(tokenizer, prompt.model_copy(update={"too_long": "truncate_left"}), rows)
+    cut = tokenize_problems(tokenizer, prompt.model_copy(update={"too_long": "truncate_left"}), rows)
     assert [len(ids) for ids in cut.ids] == [10, 20]
     assert cut.too_long == ["1"]
     whole = tokenize(tokenizer, prompt, [cut.prompts[1]])[0]
     assert cut.ids[1] == whole[-20:]
-    with pytest.raises(Refusal, match=r"1 prompts exceed prompt.max_tokens = 20 \(problems 1\)"):
-        build(tokenizer, prompt.model_copy(update={"too_long": "refuse"}), rows)
-    with pytest.raises(Refusal, match="every prompt is longer"):
-        build(tokenizer, Prompt(max_tokens=3, too_long="drop"), rows)
+    with pytest.raises(UserError, match=r"1 prompts exceed prompt.max_tokens = 20 \(problems 1\)"):
+        tokenize_problems(tokenizer, prompt.model_copy(update={"too_long": "refuse"}), rows)
+    with pytest.raises(UserError, match="every prompt is longer"):
+        tokenize_problems(tokenizer, Prompt(max_tokens=3, too_long="drop"), rows)
 
 
 def test_a_tokenizer_without_a_chat_template() -> None:
     tokenizer = make_tokenizer()
     tokenizer.chat_template = None
-    with pytest.raises(Refusal, match="no chat template"):
+    with pytest.raises(UserError, match="no chat template"):
         render(tokenizer, Prompt(), "x")
     own = Prompt(chat_template="Q: {{ messages[-1].content }} A:")
     assert render(tokenizer, own, "x") == "Q: x A:"

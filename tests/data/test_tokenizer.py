@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from openrs.data.tokenizer import PAPER_CHAT, PROBES, ChatEncoder, guard, load_tokenizer
-from openrs.errors import Refusal
+from openrs.data.tokenizer import PAPER_CHAT, PROBES, ChatEncoder, check_tokenizer, load_tokenizer
+from openrs.errors import UserError
 
 QWEN2 = {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "hidden_size": 64, "vocab_size": 512}
 
@@ -45,7 +45,7 @@ def characters(folder: Path) -> Path:
 
 
 def test_the_base_models_tokenizer_passes_and_its_facts_are_the_papers(base):
-    facts = guard(load_tokenizer(base), base)
+    facts = check_tokenizer(load_tokenizer(base), base)
     assert (facts.bos_id, facts.eos_id, facts.pad_id) == (151646, 151643, 151643)
     assert (facts.bos_added, facts.bos_in_template, facts.chat_template) == (1, True, True)
     assert facts.tokens == 151650
@@ -72,8 +72,8 @@ def test_transformers_and_the_files_alone_give_the_same_ids_and_chat_text(base):
 
 def test_a_character_tokenizer_labelled_qwen2_is_seen(tmp_path):
     folder = characters(tmp_path / "characters")
-    with pytest.raises(Refusal) as refused:
-        guard(load_tokenizer(folder), folder)
+    with pytest.raises(UserError) as refused:
+        check_tokenizer(load_tokenizer(folder), folder)
     said = str(refused.value)
     assert "is not the one in tokenizer.json" in said
     assert repr(PROBES[0][:40]) in said
@@ -83,7 +83,7 @@ def test_a_character_tokenizer_labelled_qwen2_is_seen(tmp_path):
 def test_the_same_tokenizer_without_the_label_passes(tmp_path):
     folder = characters(tmp_path / "characters")
     (folder / "config.json").unlink()
-    facts = guard(load_tokenizer(folder), folder)
+    facts = check_tokenizer(load_tokenizer(folder), folder)
     assert (facts.bos_id, facts.bos_added, facts.bos_in_template, facts.chat_template) == (None, 0, False, False)
 
 
@@ -94,8 +94,8 @@ def test_a_tokenizer_that_loses_text_is_seen(tmp_path):
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     folder = save(tmp_path / "words", tokenizer, unk_token="<unk>")
     (folder / "config.json").unlink()
-    with pytest.raises(Refusal, match="comes back from the tokenizer as"):
-        guard(load_tokenizer(folder), folder)
+    with pytest.raises(UserError, match="comes back from the tokenizer as"):
+        check_tokenizer(load_tokenizer(folder), folder)
 
 
 def test_another_bos_rule_is_seen(base, copy):
@@ -103,8 +103,8 @@ def test_another_bos_rule_is_seen(base, copy):
     assert tree["post_processor"]
     tree["post_processor"] = None
     (copy / "tokenizer.json").write_text(json.dumps(tree), encoding="utf-8")
-    with pytest.raises(Refusal, match=r"gives \[151646, "):
-        guard(load_tokenizer(base), copy)
+    with pytest.raises(UserError, match=r"gives \[151646, "):
+        check_tokenizer(load_tokenizer(base), copy)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_another_bos_rule_is_seen(base, copy):
 def test_a_folder_without_a_whole_tokenizer_is_refused(copy, break_it, said):
     break_it(copy)
     for load in (load_tokenizer, ChatEncoder.from_folder):
-        with pytest.raises(Refusal, match=said):
+        with pytest.raises(UserError, match=said):
             load(copy)
 
 
@@ -135,7 +135,7 @@ def test_chat_templates_that_do_not_work_are_refused(copy, template, said):
     (copy / "chat_template.jinja").unlink()
     if template is not None:
         (copy / "chat_template.jinja").write_text(template)
-    with pytest.raises(Refusal, match=said):
+    with pytest.raises(UserError, match=said):
         ChatEncoder.from_folder(copy).text("x")
 
 

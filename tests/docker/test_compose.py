@@ -20,9 +20,9 @@ grpo: {max_steps: 10, save_steps: 100, max_completion_length: 8}
 
 def complete_checkpoints(run: Path) -> list[str]:
     """Names of checkpoints that openrs itself takes for complete, every byte read."""
-    from openrs.run.checkpoints import complete, damage
+    from openrs.run.checkpoints import find_corruption, list_complete
 
-    return [folder.name for folder in complete(run / "checkpoints") if damage(folder) is None]
+    return [folder.name for folder in list_complete(run / "checkpoints") if find_corruption(folder) is None]
 
 
 def steps(run: Path) -> list[int]:

@@ -13,7 +13,7 @@ import pytest
 
 from openrs.config.schema import Evaluation
 from openrs.evaluation.plan import Target
-from openrs.evaluation.sampling import EngineSettings, Sample, Take, finished
+from openrs.evaluation.sampling import EngineSettings, NextBatch, Sample, finished
 
 SUMS = """\
 sums:
@@ -77,7 +77,7 @@ class StandIn:
     def __init__(self, settings: EngineSettings) -> None:
         self.settings = settings
 
-    def generate(self, take: Take) -> Iterator[list[Sample]]:
+    def generate(self, take: NextBatch) -> Iterator[list[Sample]]:
         while (unit := take()) is not None:
             answers = []
             for request in unit:

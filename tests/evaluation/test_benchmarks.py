@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.evaluation.benchmarks import PROMPTS, known, load_problems, resolve
 
 FIVE = {"aime24": 30, "amc23": 40, "math_500": 500, "minerva": 272, "olympiadbench": 675}
@@ -112,7 +112,7 @@ def test_a_users_own_prompt(tmp_path):
     ],
 )
 def test_faults_in_a_definition_are_named(tmp_path, text, said):
-    with pytest.raises(Refusal, match=said.replace(".", r"\.")):
+    with pytest.raises(UserError, match=said.replace(".", r"\.")):
         mine(tmp_path, text)
 
 
@@ -122,7 +122,7 @@ def test_faults_in_a_definition_are_named(tmp_path, text, said):
 )
 def test_a_prompt_that_asks_nothing_is_refused(tmp_path, prompt, said):
     (tmp_path / "p.txt").write_text(prompt)
-    with pytest.raises(Refusal, match=said):
+    with pytest.raises(UserError, match=said):
         mine(tmp_path, MINE + "  prompt: p.txt\n")
 
 
@@ -146,32 +146,32 @@ def test_a_prompt_that_asks_nothing_is_refused(tmp_path, prompt, said):
 )
 def test_faults_in_the_data_are_named(tmp_path, rows, said):
     write(tmp_path, *rows)
-    with pytest.raises(Refusal, match=said):
+    with pytest.raises(UserError, match=said):
         load_problems(mine(tmp_path), tmp_path)
 
 
 def test_ids_that_come_twice_are_refused(tmp_path):
     write(tmp_path, {"ask": "1?", "answer": 2, "n": 7}, {"ask": "2?", "answer": 2, "n": 7})
-    with pytest.raises(Refusal, match="rows 1 and 2 have the id 7"):
+    with pytest.raises(UserError, match="rows 1 and 2 have the id 7"):
         load_problems(mine(tmp_path, MINE + "  id: n\n"), tmp_path)
 
 
 def test_a_file_cut_off_is_named_with_its_line(shared_data, tmp_path):
     whole = (shared_data / "benchmarks" / "aime24.jsonl").read_bytes()
     (tmp_path / "aime24.jsonl").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(Refusal, match=r"aime24\.jsonl:\d+: not JSON"):
+    with pytest.raises(UserError, match=r"aime24\.jsonl:\d+: not JSON"):
         load_problems(known()["aime24"], tmp_path)
     (tmp_path / "aime24.jsonl").unlink()
     (tmp_path / "aime24.parquet").write_bytes(b"PAR1 no")
-    with pytest.raises(Refusal, match="not a parquet file"):
+    with pytest.raises(UserError, match="not a parquet file"):
         load_problems(known()["aime24"], tmp_path)
 
 
 def test_a_missing_file_says_what_is_there(tmp_path):
     (tmp_path / "amc23.jsonl").touch()
-    with pytest.raises(Refusal, match=r"no aime24\.jsonl or aime24\.parquet\n  why:  in it: amc23\.jsonl"):
+    with pytest.raises(UserError, match=r"no aime24\.jsonl or aime24\.parquet\n  why:  in it: amc23\.jsonl"):
         load_problems(known()["aime24"], tmp_path)
-    with pytest.raises(Refusal, match="no such folder"):
+    with pytest.raises(UserError, match="no such folder"):
         load_problems(known()["aime24"], tmp_path / "nope")
 
 
@@ -179,21 +179,21 @@ def test_names_are_resolved_in_order(tmp_path):
     (tmp_path / "mine.yaml").write_text(MINE)
     names = [benchmark.name for benchmark in resolve(["minerva", str(tmp_path / "mine.yaml"), "aime24"])]
     assert names == ["minerva", "mine", "aime24"]
-    with pytest.raises(Refusal, match="no benchmark aime42"):
+    with pytest.raises(UserError, match="no benchmark aime42"):
         resolve(["aime42"])
-    with pytest.raises(Refusal, match="asked for twice"):
+    with pytest.raises(UserError, match="asked for twice"):
         resolve(["aime24", "aime24"])
-    with pytest.raises(Refusal, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be read"):
         resolve(["nope.yaml"])
 
 
 def test_a_generator_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(Refusal, match=r"openrs\.nope:rows cannot be imported"):
+    with pytest.raises(UserError, match=r"openrs\.nope:rows cannot be imported"):
         load_problems(mine(tmp_path, MINE + "  generator: openrs.nope:rows\n"))
 
 
 def test_without_hub_data_set_and_folder_there_is_nothing(tmp_path):
-    with pytest.raises(Refusal, match="has no hub data set"):
+    with pytest.raises(UserError, match="has no hub data set"):
         load_problems(mine(tmp_path))
 
 
@@ -206,7 +206,7 @@ def test_an_unreachable_hub_is_one_refusal(monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", offline)
     with pytest.raises(
-        Refusal, match="no network for HuggingFaceH4/aime_2024 at 2fe88a2f1091d5048c0f36abc874fb997b3dd99a"
+        UserError, match="no network for HuggingFaceH4/aime_2024 at 2fe88a2f1091d5048c0f36abc874fb997b3dd99a"
     ):
         load_problems(known()["aime24"])
 

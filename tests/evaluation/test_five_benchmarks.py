@@ -148,14 +148,14 @@ def test_vllm_follows_the_models_own_probabilities(papers_model, tmp_path):
     from transformers import AutoModelForCausalLM
 
     from openrs.evaluation.engine_pool import EnginePool
-    from openrs.evaluation.engines import Layout
+    from openrs.evaluation.engines import EngineLayout
     from openrs.evaluation.sampling import EngineSettings, Request
     from openrs.evaluation.sampling import finished as sample_of
 
     ids = tuple(range(1000, 1040))
     settings = EngineSettings("vllm", str(papers_model), "float32", 0.0, 1.0, 64, 0.9, False)
     requests = [Request("b", f"b/{n}", 0, n, limit, ids[n:]) for n, limit in enumerate((1, 4, 8))]
-    pool = EnginePool(Layout("vllm", (None,)))
+    pool = EnginePool(EngineLayout("vllm", (None,)))
     waiting = [[request] for request in requests]
     try:
         pool.load(settings, 8, tmp_path)

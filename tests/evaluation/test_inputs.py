@@ -9,7 +9,7 @@ import pytest
 
 from openrs.cli.main import main
 from openrs.data.tokenizer import ChatEncoder
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.evaluation.benchmarks import known, load_problems
 from openrs.evaluation.inputs import check_inputs, located, record, recorded_digests
 
@@ -207,5 +207,5 @@ def test_it_needs_neither_torch_nor_transformers(shared_data, tokenizer):
 def test_a_broken_tokenizer_is_refused(data, tokenizer, tmp_path):
     folder = copy_tokenizer(tokenizer, tmp_path / "tokenizer")
     (folder / "chat_template.jinja").unlink()
-    with pytest.raises(Refusal, match="has no chat template"):
+    with pytest.raises(UserError, match="has no chat template"):
         check_inputs(FIVE, data, folder)

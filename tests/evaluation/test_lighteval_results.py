@@ -133,7 +133,7 @@ def test_hashes_of_the_papers_inputs_are_recognised(papers_tokenizer, shared_dat
     from openrs.config.schema import Evaluation
     from openrs.evaluation.lighteval_results import tree_of
     from openrs.evaluation.plan import Target, prepare
-    from openrs.evaluation.scores import document_of
+    from openrs.evaluation.scores import build_scores
 
     for double, said in ((True, "two BOS"), (False, "one BOS")):
         plan = prepare(
@@ -147,7 +147,7 @@ def test_hashes_of_the_papers_inputs_are_recognised(papers_tokenizer, shared_dat
             r.key: {"verdict": "correct", "answer": "1", "finish": "stop", "tokens": 1, "tokens_hash": "0"}
             for r in plan.requests
         }
-        scores = document_of(plan.record, plan.problems, rows, {"load": 0.0}, 30)
+        scores = build_scores(plan.record, plan.problems, rows, {"load": 0.0}, 30)
         hashes = tree_hashes(tree_of, plan, scores, rows)
         from openrs.evaluation.benchmarks import known
         from openrs.report.evidence.lighteval_logs import _verify

@@ -4,7 +4,7 @@ import pytest
 
 from openrs.config.load import load
 from openrs.config.schema import Evaluation
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.evaluation.benchmarks import digest, known
 from openrs.evaluation.inputs import combined
 from openrs.evaluation.plan import Target, prepare
@@ -61,7 +61,7 @@ def test_the_recipes_of_the_paper_are_evaluated_by_the_papers_protocol():
 
 def test_options_that_cannot_be_are_named():
     for option, said in (("samples", 0), ("top_p", 0.0), ("temperature", -1), ("max_tokens", 0)):
-        with pytest.raises(Refusal, match=f"--{option.replace('_', '-')}"):
+        with pytest.raises(UserError, match=f"--{option.replace('_', '-')}"):
             chosen(Evaluation(), None, {option: said})
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from openrs.cli.main import main
-from openrs.errors import Failure, Refusal
+from openrs.errors import RunFailure, UserError
 from openrs.evaluation.plan import Target
 from openrs.evaluation.run import evaluate
 from openrs.evaluation.sampling import EngineSettings
@@ -115,7 +115,7 @@ def test_asked_to_stop_it_leaves_with_75_and_goes_on(undisturbed, target, tmp_pa
     path = folder / "samples.jsonl"
 
     def work():
-        with signals.handled():
+        with signals.install_handlers():
             run(target, settings, folder)
 
     status = forked(work, lambda: path.exists() and path.stat().st_size > 500, signal.SIGTERM)
@@ -144,7 +144,7 @@ def engines_of(parent):
 
 
 def test_what_is_refused_leaves_no_engine_and_no_folder(target, settings, tmp_path):
-    with pytest.raises(Refusal, match="do not fit into the model's window"):
+    with pytest.raises(UserError, match="do not fit into the model's window"):
         run(target, settings(max_tokens=100_000), tmp_path / "refused", apart=True)
     assert not (tmp_path / "refused").exists()
     assert not engines_of(os.getpid())
@@ -153,7 +153,7 @@ def test_what_is_refused_leaves_no_engine_and_no_folder(target, settings, tmp_pa
 def test_an_engine_that_lacks_its_library_says_so(target, settings, tmp_path, monkeypatch):
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(Refusal, match="the package torch is not installed"):
+    with pytest.raises(UserError, match="the package torch is not installed"):
         run(target, settings(), tmp_path / "bare", apart=True)
 
 
@@ -185,7 +185,7 @@ def test_an_engine_that_dies_is_said_with_its_last_words(target, settings, tmp_p
     monkeypatch.setattr(engine_pool.EngineProcess, "hear", hear)
     asked = settings(processes=2, samples=4)
     with pytest.raises(
-        Failure, match=r"engine 1 ended with status -9(.|\n)*draws only what is missing(.|\n)*engine-1.log"
+        RunFailure, match=r"engine 1 ended with status -9(.|\n)*draws only what is missing(.|\n)*engine-1.log"
     ):
         run(target, asked, tmp_path / "died")
     monkeypatch.undo()
@@ -231,20 +231,20 @@ def test_a_folder_holds_one_model_under_one_sampling(target, made_model, stand_i
         if said is None:
             run(target, settings(**changes), folder)
             continue
-        with pytest.raises(Refusal, match=said):
+        with pytest.raises(UserError, match=said):
             run(target, settings(**changes), folder)
     other = shutil.copytree(made_model, tmp_path / "model")
     weights = bytearray((other / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (other / "model.safetensors").write_bytes(weights)
-    with pytest.raises(Refusal, match=r"another model \(sha256\)"):
+    with pytest.raises(UserError, match=r"another model \(sha256\)"):
         run(Target("made", str(other), dtype="float32"), settings(), folder)
     data = shutil.copytree(sums, tmp_path / "data")
     (data / "sums.jsonl").write_text((data / "sums.jsonl").read_text().replace('"30"', '"31"'))
-    with pytest.raises(Refusal, match="other sums problems"):
+    with pytest.raises(UserError, match="other sums problems"):
         run(target, settings(data=str(data)), folder)
     (folder / "settings.json").write_text("{")
-    with pytest.raises(Refusal, match=r"settings.json is damaged"):
+    with pytest.raises(UserError, match=r"settings.json is damaged"):
         run(target, settings(), folder)
 
 
@@ -383,11 +383,11 @@ def test_changed_questions_are_refused_and_changed_answers_said(
     (data / "aime24.jsonl").write_text("\n".join([answer, *lines[1:]]) + "\n")
     from openrs.config.schema import Evaluation
     from openrs.evaluation.plan import prepare
-    from openrs.evaluation.targets import tell
+    from openrs.evaluation.targets import print_scores
 
     plan = prepare(Target("m", str(papers_tokenizer)), Evaluation(benchmarks=["aime24"], data=str(data), max_tokens=8))
     assert not plan.inputs.proven
-    tell(Progress(), "m", {"benchmarks": {}, "inputs": plan.record["inputs"]}, tmp_path)
+    print_scores(Progress(), "m", {"benchmarks": {}, "inputs": plan.record["inputs"]}, tmp_path)
     assert "1 answers are not the recorded ones, e.g. of aime24/" in capsys.readouterr().out
 
 
@@ -464,9 +464,9 @@ def test_an_engine_process_ends_with_its_parent(made_model, tmp_path):
 import time
 from pathlib import Path
 from openrs.evaluation.engine_pool import EnginePool
-from openrs.evaluation.engines import Layout
+from openrs.evaluation.engines import EngineLayout
 from openrs.evaluation.sampling import EngineSettings
-pool = EnginePool(Layout("transformers", (None,)))
+pool = EnginePool(EngineLayout("transformers", (None,)))
 pool.load(EngineSettings(**{asdict(settings)!r}), 2, Path({str(tmp_path)!r}))
 print(pool._engines[0]._process.pid, flush=True)
 time.sleep(60)

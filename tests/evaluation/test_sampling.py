@@ -9,17 +9,17 @@ from collections import Counter
 
 import pytest
 
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.evaluation.engines import load, stop_ids
 from openrs.evaluation.sampling import (
     EngineSettings,
     Request,
     Samples,
+    batch_seed,
     finished,
     key_of,
+    make_batches,
     seed_of,
-    unit_seed,
-    units_of,
 )
 from openrs.evaluation.transformers_engine import nucleus
 
@@ -44,22 +44,22 @@ def test_seeds_are_the_same_everywhere_and_all_different():
 
 def test_a_unit_has_another_seed_as_soon_as_one_request_changes():
     unit = [request(seed=n) for n in range(4)]
-    assert unit_seed(unit) == unit_seed(list(unit))
+    assert batch_seed(unit) == batch_seed(list(unit))
     others = [unit[:3], unit[::-1], [*unit[:3], request(seed=9)]]
-    assert len({unit_seed(other) for other in [unit, *others]}) == 4
+    assert len({batch_seed(other) for other in [unit, *others]}) == 4
 
 
 def test_long_completions_come_first_and_every_request_once():
     requests = [
         request(f"{name}/{n}", s, benchmark=name, ids=range(n + 1)) for name in "xyz" for n in range(5) for s in (0, 1)
     ]
-    units = units_of(requests, 4, {"x": 10, "y": 30, "z": 20})
+    units = make_batches(requests, 4, {"x": 10, "y": 30, "z": 20})
     flat = [one for unit in units for one in unit]
     assert sorted(flat, key=lambda r: r.key) == sorted(requests, key=lambda r: r.key)
     assert [one.benchmark for one in flat] == ["y"] * 10 + ["z"] * 10 + ["x"] * 10
     assert [len(one.ids) for one in flat[:10]] == [5, 5, 4, 4, 3, 3, 2, 2, 1, 1]
     assert [len(unit) for unit in units] == [4] * 7 + [2]
-    assert units_of(requests[::-1], 4, {"x": 10, "y": 30, "z": 20}) == units
+    assert make_batches(requests[::-1], 4, {"x": 10, "y": 30, "z": 20}) == units
 
 
 # --- the journal ------------------------------------------------------------------------------------------------------
@@ -106,9 +106,9 @@ def test_a_unit_is_missing_when_one_of_its_samples_is(tmp_path):
 def test_a_line_that_is_no_sample_is_refused(tmp_path, name):
     path = tmp_path / "samples.jsonl"
     path.write_text(json.dumps(row(request(), **{name: None})) + "\n")
-    with pytest.raises(Refusal, match=f"without {name}"):
+    with pytest.raises(UserError, match=f"without {name}"):
         Samples(path)
-    with pytest.raises(Refusal, match="without benchmark and problem"):
+    with pytest.raises(UserError, match="without benchmark and problem"):
         key_of(row(request(), benchmark=1, problem=None), path)
 
 
@@ -248,7 +248,7 @@ def test_temperature_zero_is_greedy(made_model, encoded):
 def test_a_model_that_cannot_be_loaded_is_refused(made_model, tmp_path, break_it, said):
     folder = shutil.copytree(made_model, tmp_path / "model")
     break_it(folder)
-    with pytest.raises(Refusal, match=said):
+    with pytest.raises(UserError, match=said):
         engine_of(folder)
 
 

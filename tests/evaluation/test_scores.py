@@ -5,7 +5,7 @@ import math
 import pytest
 
 from openrs.evaluation.benchmarks import EvalProblem
-from openrs.evaluation.scores import document_of, joined, powers_of_two, score, told, vote
+from openrs.evaluation.scores import build_scores, format_score, merge_scores, powers_of_two, score, vote
 
 PROBLEMS = [EvalProblem(f"b/{n}", "?", "1", "?") for n in range(4)]
 VERDICTS = {  # four problems, four samples
@@ -52,7 +52,7 @@ def test_every_verdict_but_correct_is_wrong_and_the_odd_ones_are_said():
     assert found["verdicts"] == {
         "correct": 7, "incorrect": 5, "no_answer": 1, "timeout": 1, "unparseable_gold": 1, "crash": 1
     }  # fmt: skip
-    text = told(found)
+    text = format_score(found)
     assert text.startswith("43.8 % right (avg@4, 4 problems, 95 % interval ")
     assert text.endswith(", 4 cut off, 1 timeout, 1 unparseable_gold, 1 crash)")
 
@@ -61,7 +61,7 @@ def test_one_sample_has_no_majority_and_no_error_within_the_problems():
     found = score(PROBLEMS, "b", 1, rows())
     assert (found["k"], found["accuracy"], found["majority"], found["stderr_fixed"]) == (1, 0.5, None, None)
     assert found["pass_at_k"] == {"1": 0.5}
-    assert "avg@1, 4 problems" in told(found)
+    assert "avg@1, 4 problems" in format_score(found)
 
 
 def test_more_samples_than_asked_for_are_left_out():
@@ -90,15 +90,15 @@ def document(name, accuracy, states=("equal",), changes=()):
 
 
 def test_benchmarks_evaluated_before_stay_in_the_scores():
-    both = joined(document("a", 0.1), document("b", 0.2))
+    both = merge_scores(document("a", 0.1), document("b", 0.2))
     assert both["benchmarks"] == {"a": {"accuracy": 0.1}, "b": {"accuracy": 0.2}}
     assert (both["inputs"]["equal"], both["inputs"]["of"], both["inputs"]["proven"]) == (2, 2, True)
-    again = joined(both, document("a", 0.3))
+    again = merge_scores(both, document("a", 0.3))
     assert again["benchmarks"] == {"b": {"accuracy": 0.2}, "a": {"accuracy": 0.3}}
     assert again["inputs"]["of"] == 2
-    doubtful = joined(document("a", 0.1, ("differs",)), document("b", 0.2))
+    doubtful = merge_scores(document("a", 0.1, ("differs",)), document("b", 0.2))
     assert not doubtful["inputs"]["proven"]
-    assert joined(None, document("a", 0.1)) == document("a", 0.1)
+    assert merge_scores(None, document("a", 0.1)) == document("a", 0.1)
 
 
 def test_the_document_carries_what_was_asked_and_how_long_it_took():
@@ -106,7 +106,7 @@ def test_the_document_carries_what_was_asked_and_how_long_it_took():
         "model": {"name": "m"}, "protocol": {"name": "custom"}, "inputs": {"proven": False},
         "benchmarks": {"b": {"n": 4, "k": 4}},
     }  # fmt: skip
-    found = document_of(record, {"b": PROBLEMS}, rows(), {"load": 1.0, "generate": 2.0, "score": 0.5}, 16)
+    found = build_scores(record, {"b": PROBLEMS}, rows(), {"load": 1.0, "generate": 2.0, "score": 0.5}, 16)
     assert found["schema"] == 1
     assert found["seconds"] == {"load": 1.0, "generate": 2.0, "score": 0.5}
     assert found["drawn"] == 16

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from openrs.cli.main import main
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.evaluation.merge import merge
 from openrs.evaluation.run import evaluate
 from openrs.evaluation.shards import Shard, assigned, shard_from
@@ -34,7 +34,7 @@ def test_every_part_goes_to_one_shard_and_the_work_is_even():
 
 @pytest.mark.parametrize("text", ["", "3", "0/4", "5/4", "1/0", "-1/4", "a/b", "1/4/2", "1.5/4"])
 def test_shards_that_cannot_be(text):
-    with pytest.raises(Refusal, match="there is no shard"):
+    with pytest.raises(UserError, match="there is no shard"):
         shard_from(text)
 
 
@@ -97,7 +97,7 @@ def test_shards_from_several_machines_go_into_a_run(draw, tmp_path):
     for n in (1, 2):
         draw(f"{n}/2", f"machine-{n}")
     paths = [tmp_path / f"machine-{n}" / "shards" / f"{n}-of-2" for n in (2, 1)]
-    with pytest.raises(Refusal, match="several folders"):
+    with pytest.raises(UserError, match="several folders"):
         merged(*paths)
     ((into, scores),) = merged(*paths, run=str(tmp_path / "all"))
     assert into == tmp_path / "all" / "eval" / "made"
@@ -107,16 +107,16 @@ def test_shards_from_several_machines_go_into_a_run(draw, tmp_path):
 def test_a_gap_is_refused(draw):
     draw("1/3")
     folder = draw("3/3")
-    with pytest.raises(Refusal, match="shard 2 of 3 missing"):
+    with pytest.raises(UserError, match="shard 2 of 3 missing"):
         merged(folder)
     draw("2/3")
     path = folder / "shards" / "2-of-3" / "samples.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:-1]))
-    with pytest.raises(Refusal, match=r"1 samples are missing.*\n.*--shard 2/3"):
+    with pytest.raises(UserError, match=r"1 samples are missing.*\n.*--shard 2/3"):
         merged(folder)
     path.write_text("".join(lines[:-1]) + lines[-1][:30])  # torn
-    with pytest.raises(Refusal, match="1 samples are missing"):
+    with pytest.raises(UserError, match="1 samples are missing"):
         merged(folder)
     path.write_text("".join(lines))
     assert merged(folder)
@@ -126,17 +126,17 @@ def test_an_overlap_is_refused(draw, tmp_path):
     for n in (1, 2):
         folder = draw(f"{n}/2")
     copy = shutil.copytree(folder / "shards" / "1-of-2", tmp_path / "copy")
-    with pytest.raises(Refusal, match="shard 1 of 2 is there twice"):
+    with pytest.raises(UserError, match="shard 1 of 2 is there twice"):
         merged(copy, *(folder / "shards" / f"{n}-of-2" for n in (1, 2)), run=str(tmp_path / "x"))
     first, second = (folder / "shards" / f"{n}-of-2" / "samples.jsonl" for n in (1, 2))
     foreign = second.read_text().splitlines(keepends=True)[0]
     before = first.read_text()
     first.write_text(before + foreign)
-    with pytest.raises(Refusal, match=r"overlap with other shards.*belongs to shard 2"):
+    with pytest.raises(UserError, match=r"overlap with other shards.*belongs to shard 2"):
         merged(folder)
     stranger = json.dumps(json.loads(foreign) | {"problem": "sums/99"}) + "\n"
     first.write_text(before + stranger)
-    with pytest.raises(Refusal, match="belongs to no shard"):
+    with pytest.raises(UserError, match="belongs to no shard"):
         merged(folder)
     first.write_text(before * 2)  # the same lines twice count once
     assert merged(folder)[0][1]["benchmarks"]["sums"]["k"] == 3
@@ -148,14 +148,14 @@ def test_an_overlap_is_refused(draw, tmp_path):
 )
 def test_shards_of_two_evaluations_are_refused(draw, tmp_path, changes, said):
     first, second = draw("1/2", "a"), draw("2/2", "b", **changes)
-    with pytest.raises(Refusal, match=said):
+    with pytest.raises(UserError, match=said):
         merged(first / "shards" / "1-of-2", second / "shards" / "2-of-2", run=str(tmp_path / "x"))
 
 
 def test_shards_of_two_cuts_are_refused(draw):
     draw("1/2")
     folder = draw("2/3")
-    with pytest.raises(Refusal, match=r"cut into 3 and into 2|cut into 2 and into 3"):
+    with pytest.raises(UserError, match=r"cut into 3 and into 2|cut into 2 and into 3"):
         merged(folder)
 
 
@@ -163,13 +163,13 @@ def test_unfinished_shards_are_refused(draw):
     draw("1/2")
     folder = draw("2/2")
     (folder / "shards" / "2-of-2" / "done.json").unlink()
-    with pytest.raises(Refusal, match=r"shard 2 of 2 is not finished(.|\n)*--shard 2/2"):
+    with pytest.raises(UserError, match=r"shard 2 of 2 is not finished(.|\n)*--shard 2/2"):
         merged(folder)
 
 
 def test_a_shard_cannot_grow(draw):
     draw("1/2")
-    with pytest.raises(Refusal, match="other benchmarks or samples"):
+    with pytest.raises(UserError, match="other benchmarks or samples"):
         draw("1/2", samples_small=5)
 
 
@@ -178,7 +178,7 @@ def test_other_problems_at_the_merge_are_refused(draw, sums, tmp_path):
         folder = draw(f"{n}/2")
     data = shutil.copytree(sums, tmp_path / "data")
     (data / "more.jsonl").write_text((data / "more.jsonl").read_text().replace("What is 11", "What was 11"))
-    with pytest.raises(Refusal, match="problems of more here are not those"):
+    with pytest.raises(UserError, match="problems of more here are not those"):
         merged(folder, data=str(data))
 
 
@@ -186,12 +186,12 @@ def test_samples_of_another_evaluation_are_not_overwritten(draw):
     folder = draw(None, samples_small=2)
     for n in (1, 2):
         draw(f"{n}/2")
-    with pytest.raises(Refusal, match=r"samples.jsonl holds 34 samples of another evaluation"):
+    with pytest.raises(UserError, match=r"samples.jsonl holds 34 samples of another evaluation"):
         merged(folder)
 
 
 def test_more_shards_than_parts(draw):
-    with pytest.raises(Refusal, match="7 shards for 6 parts"):
+    with pytest.raises(UserError, match="7 shards for 6 parts"):
         draw("1/7")
 
 

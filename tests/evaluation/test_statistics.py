@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.evaluation.statistics import (
     avg_at_k,
     equivalent,
@@ -87,7 +87,7 @@ def test_numbers_of_samples_may_differ():
 
 @pytest.mark.parametrize("bad", [[], [[]], [[1], []], [[2]], [[0.5]], [[None]], [[float("nan")]]])
 def test_what_is_no_matrix_of_verdicts_is_refused(bad):
-    with pytest.raises(Refusal):
+    with pytest.raises(UserError):
         avg_at_k(bad)
 
 
@@ -102,7 +102,7 @@ def test_pass_at_k_is_the_mean_over_all_subsets():
     assert pass_at_k(HAND, 1).value == pytest.approx(avg_at_k(HAND).value)
     assert pass_at_k(HAND, 1).problems == avg_at_k(HAND).problems
     assert pass_at_k([[0] * 999 + [1]], 500).value == pytest.approx(0.5)
-    with pytest.raises(Refusal, match="4 samples"):
+    with pytest.raises(UserError, match="4 samples"):
         pass_at_k(HAND, 5)
 
 
@@ -113,7 +113,7 @@ def test_majority():
     assert found.value == pytest.approx((1 + 0 + 0.5 + 0 + 1) / 5)
     assert (found.n, found.k, found.samples) == (5, 3, 3)
     assert majority_at_k(answers, correct, k=1).value == pytest.approx(3 / 5)
-    with pytest.raises(Refusal, match="do not belong together"):
+    with pytest.raises(UserError, match="do not belong together"):
         majority_at_k(answers[:4], correct)
 
 
@@ -188,7 +188,7 @@ def test_a_difference_that_is_the_same_everywhere_is_no_certainty():
 
 
 def test_unpaired_evaluations_are_refused():
-    with pytest.raises(Refusal, match="30 and 40 problems"):
+    with pytest.raises(UserError, match="30 and 40 problems"):
         paired_difference(once(1, 30), once(1, 40))
 
 
@@ -218,9 +218,9 @@ def test_equivalence_to_a_published_mean():
     assert found.p_value == pytest.approx(stats.norm.sf((-0.01 + 0.08) / se))
     assert found.equivalent
     assert not equivalent_to_published(correct, 0.51, 0.01, 4).equivalent
-    with pytest.raises(Refusal, match="own noise"):
+    with pytest.raises(UserError, match="own noise"):
         equivalent_to_published(once(3, 30), 0.1, 0.01, 4)
-    with pytest.raises(Refusal, match="margin"):
+    with pytest.raises(UserError, match="margin"):
         equivalent(correct, correct, 0)
 
 
@@ -250,7 +250,7 @@ def test_best_of_one_is_the_mean_and_edges_are_sure():
     assert expected_best(0.0, 4, 3, at_least=0.25).probability == pytest.approx(0)
     # 51.3 % of 675 is 346, although 0.513 * 675 = 346.3
     assert expected_best(0.5, 675, 1, at_least=0.513).probability == pytest.approx(stats.binom.sf(345, 675, 0.5))
-    with pytest.raises(Refusal):
+    with pytest.raises(UserError):
         expected_best([0.5], 2, 1)
 
 
@@ -267,9 +267,9 @@ def test_one_published_draw_against_ten_seeds():
     # with known rates it is the plain Poisson-binomial distribution
     sure = single_run([[1] * 10] * 3 + [[0] * 10] * 7)
     assert (sure.interval.low, sure.interval.high) == (0.3, 0.3)
-    with pytest.raises(Refusal, match="whole number"):
+    with pytest.raises(UserError, match="whole number"):
         single_run(correct, 0.31)
-    with pytest.raises(Refusal, match="one sample"):
+    with pytest.raises(UserError, match="one sample"):
         single_run(once(3, 10))
 
 

@@ -11,7 +11,7 @@ import pytest
 from openrs.cli.main import main
 from openrs.config.load import load, to_yaml
 from openrs.config.schema import Evaluation
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.evaluation.plan import prepare
 from openrs.evaluation.targets import evaluate_model, resolved, targets_of_run
 from openrs.hub import download as hubs
@@ -58,9 +58,9 @@ def test_one_checkpoint_by_its_path(run):
     assert where.path.samefile(run.path)
     assert recipe is not None
     assert (target.label, target.step, target.dtype) == ("step-000004", 4, "float32")
-    with pytest.raises(Refusal, match=r"no checkpoint .*step-000005\n.*step-000002, step-000004, step-000006"):
+    with pytest.raises(UserError, match=r"no checkpoint .*step-000005\n.*step-000002, step-000004, step-000006"):
         resolved("runs/mine/checkpoints/step-000005", None, None, trust_remote_code=False)
-    with pytest.raises(Refusal, match="not complete: it has no manifest"):
+    with pytest.raises(UserError, match="not complete: it has no manifest"):
         resolved("runs/mine/checkpoints/step-000007", None, None, trust_remote_code=False)
 
 
@@ -78,7 +78,7 @@ def test_a_run_is_evaluated_by_one_command(run, sums, capsys):
     assert all(f"{folder}, sums: " in said for folder in folders)
     assert main(["evaluate", "mine"]) == 0
     assert capsys.readouterr().out.count(" is evaluated: ") == 4
-    with pytest.raises(Refusal, match="is a run"):
+    with pytest.raises(UserError, match="is a run"):
         resolved("mine", "abc", None, trust_remote_code=False)
 
 
@@ -125,7 +125,7 @@ def test_the_papers_models_are_pinned(name, repo, revision):
 )
 def test_names_that_mean_nothing_end_in_one_message(name, said, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(Refusal, match=said):
+    with pytest.raises(UserError, match=said):
         resolved(name, None, None, trust_remote_code=False)
     assert main(["evaluate", name, "--benchmarks", "demo"]) == 2
     err = capsys.readouterr().err

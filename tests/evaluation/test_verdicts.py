@@ -5,10 +5,10 @@ import json
 import pytest
 
 from openrs.cli.main import main
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.evaluation.rejudge import rejudge
 from openrs.evaluation.run import evaluate
-from openrs.evaluation.scores import told
+from openrs.evaluation.scores import format_score
 from openrs.evaluation.verdicts import thinks
 from openrs.rewards.grading import Judge
 from openrs.run.files import read_jsonl
@@ -39,7 +39,7 @@ def test_journal_scores_and_results_have_both(stand_in, target, settings, tmp_pa
         # The model's template begins a thought, and these completions do not end it: no answer, for the strict judge.
         assert score["strict"]["verdicts"] == {"no_answer": len(mine)}
         assert score["strict"]["disagree"] == sum(row["verdict"] == "correct" for row in mine) > 0
-        assert "strict judge" in told(score)
+        assert "strict judge" in format_score(score)
     (file,) = tmp_path.glob("results_*.json")
     strict = json.loads(file.read_text())["config_general"]["openrs"]["strict"]
     assert {name: one["disagree"] for name, one in strict.items()} == {
@@ -98,9 +98,9 @@ def test_rejudge_refuses_what_is_not_whole(stand_in, target, settings, tmp_path)
     path = tmp_path / "samples.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
     with Judge(workers=1) as judge:
-        with pytest.raises(Refusal, match="1 of 34 samples are missing"):
+        with pytest.raises(UserError, match="1 of 34 samples are missing"):
             list(rejudge(str(tmp_path), None, judge, Progress()))
-        with pytest.raises(Refusal, match="holds no evaluation"):
+        with pytest.raises(UserError, match="holds no evaluation"):
             list(rejudge(str(tmp_path / "nothing"), None, judge, Progress()))
 
 
@@ -109,7 +109,7 @@ def test_minervas_limit_stands_where_its_score_is():
         "accuracy": 0.2, "interval": [0.1, 0.3], "k": 1, "n": 272, "truncated": 0, "verdicts": {},
         "references": {"e-notation": 58}, "strict": {"accuracy": 0.25, "disagree": 14},
     }  # fmt: skip
-    text = told(score)
+    text = format_score(score)
     assert "58 of 272 references are in e-notation, which lighteval misreads" in text
     assert "strict judge 25.0 %, 14 disagree" in text
 

@@ -16,14 +16,14 @@ from openrs.config.load import load
 from openrs.config.schema import Recipe
 from openrs.doctor import checks_cache, checks_gpu, checks_system, doctor, nvidia
 from openrs.doctor.doctor import code, examine, render, verdict
-from openrs.doctor.finding import Line
-from openrs.doctor.probe import Probe, Said
-from openrs.errors import EXIT_DONE, EXIT_REFUSED, Refusal
+from openrs.doctor.finding import Finding
+from openrs.doctor.probe import CommandResult, Probe
+from openrs.errors import EXIT_DONE, EXIT_REFUSED, UserError
 from openrs.planner.plan import plan
 
 RECORDED = Path(__file__).parent / "recorded"
 SKETCH = str(Path(__file__).with_name("exp3_sketch.yaml"))
-MISSING = Said(None, "", "it is not installed")
+MISSING = CommandResult(None, "", "it is not installed")
 TORCH = 'openrs:{"version": "2.13.0", "cuda": "13.0", "gpus": 4, "bf16": true, "nccl": "2.29.7"}'
 
 
@@ -31,10 +31,10 @@ TORCH = 'openrs:{"version": "2.13.0", "cuda": "13.0", "gpus": 4, "bf16": true, "
 class Recorded(Probe):
     """A machine from recordings: what its tools answer, and what its files hold."""
 
-    tools: Mapping[str, Said] = field(default_factory=dict)
+    tools: Mapping[str, CommandResult] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
 
-    def run(self, *command: str) -> Said:
+    def run(self, *command: str) -> CommandResult:
         for begin, said in self.tools.items():
             if " ".join(command).startswith(begin):
                 return said
@@ -50,8 +50,8 @@ class Recorded(Probe):
         return [name.removeprefix(path + "/") for name in self.files if name.startswith(path + "/")]
 
 
-def text(name: str) -> Said:
-    return Said(0, (RECORDED / name).read_text(encoding="utf-8"))
+def text(name: str) -> CommandResult:
+    return CommandResult(0, (RECORDED / name).read_text(encoding="utf-8"))
 
 
 GOOD_FILES = {
@@ -62,10 +62,10 @@ GOOD_FILES = {
 
 
 def machine(xml: str = "a40x4.xml", topo: str = "topo_a40x4_roots.txt", lspci: str = "lspci_acs_off.txt",
-            files: Mapping[str, str] | None = None, **tools: Said) -> Recorded:  # fmt: skip
+            files: Mapping[str, str] | None = None, **tools: CommandResult) -> Recorded:  # fmt: skip
     answers = {
         "nvidia-smi topo": text(topo), "nvidia-smi -q": text(xml), "lspci": text(lspci),
-        sys.executable: Said(0, "a warning of some library\n" + TORCH + "\n"),
+        sys.executable: CommandResult(0, "a warning of some library\n" + TORCH + "\n"),
     }  # fmt: skip
     return Recorded(tools={**tools, **answers}, files={**GOOD_FILES, **(files or {})})
 
@@ -78,7 +78,7 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
 
 
-def gpu_lines(probe: Recorded, recipe: Recipe | None = None) -> dict[str, Line]:
+def gpu_lines(probe: Recorded, recipe: Recipe | None = None) -> dict[str, Finding]:
     mine = plan(recipe) if recipe is not None else None
     return {line.name: line for line in checks_gpu.lines(probe, nvidia.look(probe), mine, quick=False)}
 
@@ -109,7 +109,7 @@ def test_a_bad_machine_says_all_of_it() -> None:
     assert "python3 (pid 4242)" in found["other processes"].found
     assert "fewer lanes" in found["PCIe"].found
     assert found["GPU memory"].found == "6.1 GiB free on the fullest"
-    assert all(line.mend for line in found.values() if line.state in {"fail", "warn"})
+    assert all(line.fix for line in found.values() if line.state in {"fail", "warn"})
 
 
 def test_an_unknown_gpu_is_unknown_and_no_crash() -> None:
@@ -123,7 +123,7 @@ def changed(old: str, new: str, count: int = -1) -> Recorded:
     xml = (RECORDED / "a40x4.xml").read_text().replace(old, new, count)
     assert xml != (RECORDED / "a40x4.xml").read_text()
     base = machine()
-    return Recorded(tools={**base.tools, "nvidia-smi -q": Said(0, xml)}, files=base.files)
+    return Recorded(tools={**base.tools, "nvidia-smi -q": CommandResult(0, xml)}, files=base.files)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_each_fault_of_one_gpu_is_seen(old: str, new: str, name: str, state: str
 def test_other_gpus_than_the_recipes_are_named_not_refused() -> None:
     found = gpu_lines(changed("NVIDIA A40", "NVIDIA H100 80GB HBM3"), load(SKETCH))["GPU model"]
     assert (found.state, found.found, found.needed) == ("info", "H100", "A40")
-    assert "openrs plan RECIPE --gpu 'H100'" in found.mend
+    assert "openrs plan RECIPE --gpu 'H100'" in found.fix
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_no_gpus_where_they_are_needed_and_where_not(monkeypatch: pytest.MonkeyP
     needed = gpu_lines(bare, load(SKETCH))["GPUs"]
     assert (needed.state, needed.needed) == ("fail", "4 x A40")
     monkeypatch.setenv("NVIDIA_VISIBLE_DEVICES", "0,1,2,3")
-    assert "container toolkit" in gpu_lines(bare, load(SKETCH))["GPUs"].mend
+    assert "container toolkit" in gpu_lines(bare, load(SKETCH))["GPUs"].fix
 
 
 # --- the machine around them ------------------------------------------------------------------------------------------
@@ -218,7 +218,7 @@ def test_shared_memory_of_docker_is_too_small(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"total": sizes[path]})())
     line = checks_system.limits(4)[0]
     assert (line.name, line.state, line.found) == ("/dev/shm", "fail", "64.0 MiB")
-    assert "--shm-size" in line.mend
+    assert "--shm-size" in line.fix
     assert checks_system.limits(0)[0].state == "ok"
     sizes["/dev/shm"] = 8 << 30
     assert checks_system.limits(4)[0].state == "ok"
@@ -288,24 +288,29 @@ def test_container_facts(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("said", "gpus", "state", "found"),
     [
-        (Said(0, TORCH), 4, "ok", "CUDA 13.0, NCCL 2.29.7, a product right on each of 4 GPUs"),
-        (Said(0, 'openrs:{"version": "2.13.0+cpu", "cuda": null, "gpus": 0}'), 4, "fail", "though nvidia-smi sees 4"),
-        (Said(0, 'openrs:{"version": "2.13.0+cpu", "cuda": null, "gpus": 0}'), 0, "ok", "no CUDA"),
-        (Said(0, TORCH.replace("true", "false")), 4, "fail", "no bf16"),
-        (Said(1, "Traceback\nModuleNotFoundError: No module named 'torch'\n"), 0, "warn", "not installed"),
-        (Said(-11, ""), 0, "fail", ""),
-        (Said(1, "x\nRuntimeError: CUDA error: out of memory\n"), 4, "fail", "CUDA error: out of memory"),
-        (Said(None, "", "python gave no answer in 120 s"), 4, "unknown", "gave no answer"),
+        (CommandResult(0, TORCH), 4, "ok", "CUDA 13.0, NCCL 2.29.7, a product right on each of 4 GPUs"),
+        (
+            CommandResult(0, 'openrs:{"version": "2.13.0+cpu", "cuda": null, "gpus": 0}'),
+            4,
+            "fail",
+            "though nvidia-smi sees 4",
+        ),
+        (CommandResult(0, 'openrs:{"version": "2.13.0+cpu", "cuda": null, "gpus": 0}'), 0, "ok", "no CUDA"),
+        (CommandResult(0, TORCH.replace("true", "false")), 4, "fail", "no bf16"),
+        (CommandResult(1, "Traceback\nModuleNotFoundError: No module named 'torch'\n"), 0, "warn", "not installed"),
+        (CommandResult(-11, ""), 0, "fail", ""),
+        (CommandResult(1, "x\nRuntimeError: CUDA error: out of memory\n"), 4, "fail", "CUDA error: out of memory"),
+        (CommandResult(None, "", "python gave no answer in 120 s"), 4, "unknown", "gave no answer"),
     ],
 )
-def test_torch_in_a_child(said: Said, gpus: int, state: str, found: str) -> None:
+def test_torch_in_a_child(said: CommandResult, gpus: int, state: str, found: str) -> None:
     line = checks_cache.torch_line(Recorded(tools={sys.executable: said}), gpus)
     assert line.state == state
     assert found in line.found
 
 
 def test_an_unpinned_or_missing_reference(monkeypatch: pytest.MonkeyPatch) -> None:
-    probe = Recorded(tools={sys.executable: Said(0, TORCH)})
+    probe = Recorded(tools={sys.executable: CommandResult(0, TORCH)})
     none = nvidia.Nvidia(None, ())
     lines, _ = checks_cache.lines(probe, load(SKETCH), none, quick=False)
     cache = next(line for line in lines if line.name == "cache")
@@ -343,7 +348,7 @@ def test_the_tokenizer_of_a_model_folder(shared_data: Path) -> None:
 
 
 def test_a_broken_tokenizer_and_a_broken_child() -> None:
-    refused = Recorded(tools={sys.executable: Said(1, "a warning\nopenrs:tokenizer.json is no tokenizer\n")})
+    refused = Recorded(tools={sys.executable: CommandResult(1, "a warning\nopenrs:tokenizer.json is no tokenizer\n")})
     line = checks_cache.tokenizer_line(refused, Path("model"))
     assert (line.state, line.found) == ("fail", "tokenizer.json is no tokenizer")
     assert checks_cache.tokenizer_line(Recorded(), Path("model")).state == "unknown"
@@ -357,7 +362,7 @@ def test_the_whole_answer_on_a_good_machine(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     monkeypatch.setattr(checks_cache, "problems", lambda *_, **__: [])
     monkeypatch.setattr(checks_cache, "snapshot", lambda *_: None)
-    monkeypatch.setattr(checks_system, "packages", lambda: Line("packages", "ok", "all"))
+    monkeypatch.setattr(checks_system, "packages", lambda: Finding("packages", "ok", "all"))
     lines = examine(load(SKETCH), tmp_path, machine(), quick=False)
     assert code(lines) == EXIT_DONE, render(lines, "exp3")
     assert verdict(lines, "exp3") == "exp3: ready"
@@ -386,7 +391,7 @@ def test_requiring_gpus_is_one_line() -> None:
     doctor.require_gpus(load("demo"), "demo")
     if nvidia.look(Probe()).cards:
         pytest.skip("this machine has GPUs")
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(UserError) as refused:
         doctor.require_gpus(load(SKETCH), "exp3")
     assert "\n" not in str(refused.value)
     assert "exp3 needs 4 x A40, this machine has none" in str(refused.value)
@@ -406,7 +411,7 @@ def test_quick_on_this_machine() -> None:
     assert done.returncode in {EXIT_DONE, EXIT_REFUSED}, done.stderr
     answer = json.loads(done.stdout)
     assert answer["exit"] == done.returncode
-    assert {"name", "state", "found", "needed", "mend"} == set(answer["lines"][0])
+    assert {"name", "state", "found", "needed", "fix"} == set(answer["lines"][0])
     names = [line["name"] for line in answer["lines"]]
     assert "torch" not in names
     assert "writing" not in names

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from fake_hub import FakeHub, Repo
 
-from openrs.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_REFUSED, Interrupted, Refusal
+from openrs.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_REFUSED, Interrupted, UserError
 from openrs.hub import cache as caches
 from openrs.hub import download as hubs
 from openrs.hub.cache import problems, snapshot
@@ -147,7 +147,7 @@ def test_a_damaged_part_is_thrown_away(hub: FakeHub, tmp_path: Path) -> None:
 
 def test_a_file_that_stays_wrong_is_refused_and_not_kept(hub: FakeHub, tmp_path: Path) -> None:
     hub.faults["config.json"] += ["flip"] * 9
-    with pytest.raises(Refusal, match=r"config.json is not what is pinned"):
+    with pytest.raises(UserError, match=r"config.json is not what is pinned"):
         fetch(refs()[:1], client(hub, tmp_path))
     assert problems(refs()[0], tmp_path) != []
 
@@ -155,7 +155,7 @@ def test_a_file_that_stays_wrong_is_refused_and_not_kept(hub: FakeHub, tmp_path:
 def test_a_pinned_hash_decides(hub: FakeHub, tmp_path: Path) -> None:
     model = refs()[0]
     pinned = Reference(model.kind, model.repo, MODEL, "model", files=model.files, sha256={"config.json": "0" * 64})
-    with pytest.raises(Refusal, match="wanted is 0000"):
+    with pytest.raises(UserError, match="wanted is 0000"):
         fetch([pinned], client(hub, tmp_path))
 
 
@@ -177,7 +177,7 @@ def test_a_commit_whose_files_changed_is_refused(hub: FakeHub, tmp_path: Path) -
     fetch([data], client(hub, tmp_path))
     (snapshot(data, tmp_path) / "train.jsonl").unlink()  # type: ignore[operator]
     hub.repos["datasets/some/rows"].files["train.jsonl"] = b'{"problem": "evil"}\n'
-    with pytest.raises(Refusal, match=r"train.jsonl changed since it was first fetched"):
+    with pytest.raises(UserError, match=r"train.jsonl changed since it was first fetched"):
         fetch([data], client(hub, tmp_path))
 
 
@@ -198,7 +198,7 @@ def test_the_first_fetch_locks_the_commit(hub: FakeHub, tmp_path: Path) -> None:
 
 
 def test_a_beginning_that_no_commit_has(hub: FakeHub, tmp_path: Path) -> None:
-    with pytest.raises(Refusal, match="no commits that begin with 1234567"):
+    with pytest.raises(UserError, match="no commits that begin with 1234567"):
         fetch([Reference("dataset", "some/rows", "1234567", "benchmark minerva")], client(hub, tmp_path))
 
 
@@ -214,7 +214,7 @@ def test_a_beginning_that_no_commit_has(hub: FakeHub, tmp_path: Path) -> None:
 def test_what_will_not_pass_is_refused_at_once(hub: FakeHub, tmp_path: Path, ref: Reference, said: str) -> None:
     hub.repos["datasets/some/gated"] = Repo({"a.csv": b"1"}, ["e" * 40], gated=True)
     said_lines: list[str] = []
-    with pytest.raises(Refusal, match=said):
+    with pytest.raises(UserError, match=said):
         fetch([ref], client(hub, tmp_path, said_lines))
     assert not any("trying again" in line for line in said_lines)
 
@@ -232,7 +232,7 @@ def test_a_small_disk_is_refused_before_the_first_byte(
     hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1_000_100_000})())
-    with pytest.raises(Refusal, match=r"200 kB are to be fetched, .* has 1 GB free"):
+    with pytest.raises(UserError, match=r"200 kB are to be fetched, .* has 1 GB free"):
         fetch(refs(), client(hub, tmp_path))
     assert hub.gets("model.safetensors") == []
 
@@ -257,7 +257,7 @@ def test_two_fetches_at_once_take_turns(hub: FakeHub, tmp_path: Path) -> None:
 
 def test_offline_only_checks(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(Refusal, match="some/model: not fetched yet"):
+    with pytest.raises(UserError, match="some/model: not fetched yet"):
         fetch(refs(), client(hub, tmp_path))
     monkeypatch.delenv("HF_HUB_OFFLINE")
     fetch(refs(), client(hub, tmp_path))
@@ -288,7 +288,7 @@ def test_list_after_a_fetch_is_exact(hub: FakeHub, tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["{", "[]", '{"first": {}}'])
 def test_a_broken_lock_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / caches.LOCK).write_text(text)
-    with pytest.raises(Refusal, match=r"openrs-lock.json"):
+    with pytest.raises(UserError, match=r"openrs-lock.json"):
         listed(refs(), tmp_path)
 
 

@@ -14,7 +14,7 @@ from openrs.config.load import load
 from openrs.doctor import nccl
 from openrs.doctor.allreduce import Try, attempt
 from openrs.doctor.nccl import choose, environment, gradient_sizes, measure, mode_of, read
-from openrs.errors import Refusal
+from openrs.errors import UserError
 
 SKETCH = str(Path(__file__).with_name("exp3_sketch.yaml"))
 SIZES = (1024, 400_000)
@@ -114,10 +114,10 @@ def test_the_time_limit_is_hard(tmp_path: Path) -> None:
 def test_when_nothing_works_it_is_refused_with_the_evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nccl, "load", lambda _: None)
     program = [sys.executable, "-c", "import sys; sys.exit('no device')"]
-    with pytest.raises(Refusal, match="GPUs cannot talk to each other: defaults: error"):
+    with pytest.raises(UserError, match="GPUs cannot talk to each other: defaults: error"):
         measure(tmp_path, ranks=2, sizes=(1024,), backend="gloo", limit=60, program=program)
     assert json.loads((tmp_path / "nccl.json").read_text())["winner"] is None
-    with pytest.raises(Refusal, match="could not talk to each other when it was measured"):
+    with pytest.raises(UserError, match="could not talk to each other when it was measured"):
         environment(tmp_path, "auto", {})
     assert "NCCL_P2P_DISABLE" in environment(tmp_path, "safe", {})
 
@@ -183,14 +183,14 @@ def test_what_the_user_has_set_stays(tmp_path: Path) -> None:
 )
 def test_a_damaged_or_foreign_result_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "nccl.json").write_text(text)
-    with pytest.raises(Refusal, match="damaged, or sets what openrs never sets"):
+    with pytest.raises(UserError, match="damaged, or sets what openrs never sets"):
         read(tmp_path)
 
 
 def test_modes() -> None:
     assert mode_of({}) == "auto"
     assert mode_of({"OPENRS_NCCL": " Safe "}) == "safe"
-    with pytest.raises(Refusal, match="OPENRS_NCCL=fast is no mode"):
+    with pytest.raises(UserError, match="OPENRS_NCCL=fast is no mode"):
         mode_of({"OPENRS_NCCL": "fast"})
 
 
@@ -211,5 +211,5 @@ def test_the_verb_where_there_is_nothing_to_measure(tmp_path: Path, monkeypatch:
     assert environment(tmp_path / "one", "auto", {}).get("NCCL_P2P_DISABLE") is None
     assert not (tmp_path / "off").exists()
     monkeypatch.delenv("OPENRS_NCCL")
-    with pytest.raises(Refusal, match="between 4 GPUs, this machine has none"):
+    with pytest.raises(UserError, match="between 4 GPUs, this machine has none"):
         nccl.run(load(SKETCH), tmp_path / "exp3", 0, said.append)

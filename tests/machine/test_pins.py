@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from openrs.config.load import RECIPES, load, packaged
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.hub import pins
 from openrs.hub.pins import checkpoint, pinned, reference, references, target
 
@@ -56,10 +56,10 @@ def test_local_and_made_things_need_no_fetch(tmp_path: Path) -> None:
 
 
 def test_an_unpinned_reference_is_an_error_unless_allowed() -> None:
-    with pytest.raises(Refusal, match="model nobody/model has no pinned revision"):
+    with pytest.raises(UserError, match="model nobody/model has no pinned revision"):
         reference("model", "nobody/model", "model")
     assert reference("model", "nobody/model", "model", allow_unpinned=True).unpinned
-    with pytest.raises(Refusal, match="revision main of dataset knoveleng/open-rs is no commit"):
+    with pytest.raises(UserError, match="revision main of dataset knoveleng/open-rs is no commit"):
         reference("dataset", "knoveleng/open-rs", "training data", "main")
     assert not reference("dataset", "knoveleng/open-rs", "training data").unpinned
     assert reference("dataset", "knoveleng/AMC-23", "benchmark amc23").revision == "main"
@@ -68,7 +68,7 @@ def test_an_unpinned_reference_is_an_error_unless_allowed() -> None:
 def test_a_users_own_benchmarks_are_fetched_too(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("mine: {hub: me/mine, rows: 3, question: q, gold: [a], gold_kind: expr}\nhere: {rows: 1}\n")
-    with pytest.raises(Refusal, match="benchmark mine: dataset me/mine has no pinned revision"):
+    with pytest.raises(UserError, match="benchmark mine: dataset me/mine has no pinned revision"):
         references(load(SKETCH, [f"evaluation.benchmarks=[{file}]"]))
     file.write_text(f"mine: {{hub: me/mine, revision: {'f' * 40}, rows: 3}}\n")
     assert references(load(SKETCH, [f"evaluation.benchmarks=[{file}]"]))[-1].revision == "f" * 40
@@ -76,14 +76,14 @@ def test_a_users_own_benchmarks_are_fetched_too(tmp_path: Path) -> None:
 
 def test_the_papers_checkpoints() -> None:
     assert checkpoint("exp3", 50) == ("knoveleng/OpenRS-GRPO", "1793695d9e827f1024422af3698f9a070b935698")
-    with pytest.raises(Refusal, match="no checkpoint exp1@500"):
+    with pytest.raises(UserError, match="no checkpoint exp1@500"):
         checkpoint("exp1", 500)
     found = target("paper:exp2@400")
     assert found is not None
     assert found[0].revision == "f3f07cd9f9b2abd8f8760dc4bef5b7165a940ffe"
     assert target("paper:open-rs3")[0].revision == "b9ea78ba17ad"  # type: ignore[index]
     assert target("exp3") is None
-    with pytest.raises(Refusal, match="there is no paper:exp9"):
+    with pytest.raises(UserError, match="there is no paper:exp9"):
         target("paper:exp9")
 
 

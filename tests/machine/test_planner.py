@@ -12,8 +12,8 @@ import yaml
 
 from openrs.config.load import load, to_yaml
 from openrs.config.schema import Recipe
-from openrs.errors import EXIT_DONE, EXIT_REFUSED, Refusal
-from openrs.planner.calibrate import learn
+from openrs.errors import EXIT_DONE, EXIT_REFUSED, UserError
+from openrs.planner.calibrate import calibrate
 from openrs.planner.fit import fit
 from openrs.planner.gpus import CPU, find, known
 from openrs.planner.memory import (
@@ -31,7 +31,7 @@ from openrs.planner.memory import (
 from openrs.planner.plan import enough, other_gpus, other_layouts, parse_assumptions, plan
 from openrs.planner.shapes import shape_of
 from openrs.planner.times import ASSUMED, REASONS, generation_seconds, step_seconds, tokens_of, useful_flops
-from openrs.planner.workload import Job, as_the_authors_ran, job_of
+from openrs.planner.workload import Workload, as_the_authors_ran, job_of
 
 SKETCH = Path(__file__).with_name("exp3_sketch.yaml")
 A40 = find("A40")
@@ -41,7 +41,7 @@ def sketch(*overrides: str) -> Recipe:
     return load(str(SKETCH), overrides)
 
 
-def job(*overrides: str, gpu: str = "A40", gpus: int | None = None, layout: str | None = None) -> Job:
+def job(*overrides: str, gpu: str = "A40", gpus: int | None = None, layout: str | None = None) -> Workload:
     return job_of(sketch(*overrides), find(gpu), gpus, layout)
 
 
@@ -114,9 +114,9 @@ def test_other_layouts_keep_completions_and_micro_batch(
 
 
 def test_gpus_that_would_change_the_gradient_are_refused() -> None:
-    with pytest.raises(Refusal, match="72 completions a step cannot be shared by 5 trainers"):
+    with pytest.raises(UserError, match="72 completions a step cannot be shared by 5 trainers"):
         plan(sketch(), gpus=5)
-    with pytest.raises(Refusal, match="1, 2, 3, 4, 6, 12 GPUs, and one more that generates"):
+    with pytest.raises(UserError, match="1, 2, 3, 4, 6, 12 GPUs, and one more that generates"):
         plan(sketch(), gpus=1, layout="split")
 
 
@@ -270,7 +270,7 @@ def test_price_hours_and_node_memory() -> None:
     assert mine.dollars == pytest.approx(4 * mine.hours)
     assert any("RAM of 32 GiB is less than" in note for note in mine.notes)
     assert plan(sketch(), gpu="A6000").dollars is None
-    with pytest.raises(Refusal, match="makes no sense"):
+    with pytest.raises(UserError, match="makes no sense"):
         plan(sketch(), price=-1)
 
 
@@ -320,7 +320,7 @@ def test_assumptions_have_reasons_and_can_be_changed() -> None:
     assert set(REASONS) == set(type(ASSUMED).__slots__)
     assert parse_assumptions(["train_flops=0.7"]).train_flops == 0.7
     for bad, said in (("speed=1", "no assumption speed"), ("link=fast", "no number"), ("link=0", "above 0")):
-        with pytest.raises(Refusal, match=said):
+        with pytest.raises(UserError, match=said):
             parse_assumptions([bad])
 
 
@@ -351,7 +351,7 @@ def test_a_learned_plan_gives_the_runs_own_times(tmp_path: Path, layout: str) ->
     recipe = sketch(*changes)
     noise = [{**MEASURED, "time/generation": MEASURED["time/generation"] + n - 5} for n in range(11)]
     name = run_with(tmp_path / "run", [{**MEASURED, "time/update": 900.0}] * 2 + noise, recipe)
-    learned = learn(name)
+    learned = calibrate(name)
     again = step_seconds(job_of(recipe, A40), learned.assumed)
     assert again is not None
     for part in ("generation", "reward", "update", "sync"):
@@ -363,14 +363,14 @@ def test_a_learned_plan_gives_the_runs_own_times(tmp_path: Path, layout: str) ->
 
 def test_learning_says_what_is_missing(tmp_path: Path) -> None:
     rows = [{"time/generation": 50.0, "time/update": 30.0}] * 4
-    lines = learn(run_with(tmp_path / "run", rows, sketch())).lines
+    lines = calibrate(run_with(tmp_path / "run", rows, sketch())).lines
     assert "time/sync is absent: assumed" in lines
     assert "time/reward is absent: assumed" in lines
     assert "completions/mean_length is absent: assumed" in lines
 
 
 def test_learning_from_the_whole_step_alone(tmp_path: Path) -> None:
-    learned = learn(run_with(tmp_path / "run", [{"step_time": 120.0}] * 4, sketch()))
+    learned = calibrate(run_with(tmp_path / "run", [{"step_time": 120.0}] * 4, sketch()))
     again = step_seconds(job_of(sketch(), A40), learned.assumed)
     assert again is not None
     assert again["generation"] + again["update"] == pytest.approx(120.0, rel=0.05)
@@ -381,13 +381,13 @@ def test_learning_from_the_whole_step_alone(tmp_path: Path) -> None:
     [([], "has no steps yet"), ([{"loss": 1.0}], "has no times in it"), ([{"time/step": "x"}], "no times")],
 )
 def test_a_run_that_teaches_nothing_is_refused(tmp_path: Path, rows: list[dict[str, Any]], said: str) -> None:
-    with pytest.raises(Refusal, match=said):
-        learn(run_with(tmp_path / "run", rows, sketch()))
+    with pytest.raises(UserError, match=said):
+        calibrate(run_with(tmp_path / "run", rows, sketch()))
 
 
 def test_a_cpu_run_says_nothing_of_a_gpu_but_its_lengths(tmp_path: Path) -> None:
     rows = [{"time/generation": 0.4, "time/update": 0.5, "time/reward": 0.1, "completions/mean_length": 20.0}] * 5
-    learned = learn(run_with(tmp_path / "run", rows, load("demo"), gpu=None))
+    learned = calibrate(run_with(tmp_path / "run", rows, load("demo"), gpu=None))
     assert learned.on(A40, "made").train_flops == ASSUMED.train_flops
     assert learned.on(A40, "made").length == pytest.approx(20 / job_of(load("demo"), CPU).completion_cap)
     assert learned.on(A40, "knoveleng/open-rs") == ASSUMED  # other problems, other lengths

@@ -9,10 +9,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config, Qwen3Config
 
-from openrs.config.schema import MadeModel, Model
-from openrs.errors import Refusal
+from openrs.config.schema import Model, ToyModel
+from openrs.errors import UserError
 from openrs.planner import shapes
-from openrs.planner.shapes import Shape, from_config, made_shape, shape_of
+from openrs.planner.shapes import Shape, from_config, shape_of, toy_shape
 
 BASE = Model(name="deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", revision="ad9f0ae0864d7fbcd1cd905e3c6c5b069cc8b562")
 SMALL = {
@@ -138,13 +138,13 @@ def test_lora_counts_what_peft_attaches() -> None:
 
 
 def test_the_demos_model_is_counted() -> None:
-    made = MadeModel()
+    made = ToyModel()
     config = Qwen2Config(
         vocab_size=shapes.DEMO_TOKENS, hidden_size=96, intermediate_size=256, num_hidden_layers=2,
         num_attention_heads=3, num_key_value_heads=3, tie_word_embeddings=True,
     )  # fmt: skip
     model = AutoModelForCausalLM.from_config(config)
-    assert made_shape(made).parameters == sum(p.numel() for p in model.parameters())
+    assert toy_shape(made).parameters == sum(p.numel() for p in model.parameters())
 
 
 def test_a_local_folder_is_read(tmp_path: Path) -> None:
@@ -172,10 +172,10 @@ def test_a_fetched_model_is_read_from_the_cache(tmp_path: Path) -> None:
 )
 def test_a_broken_config_is_refused_by_name(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "config.json").write_text(text)
-    with pytest.raises(Refusal, match=said):
+    with pytest.raises(UserError, match=said):
         shape_of(Model(name=str(tmp_path)))
 
 
 def test_an_unknown_model_is_refused() -> None:
-    with pytest.raises(Refusal, match="not known here"):
+    with pytest.raises(UserError, match="not known here"):
         shape_of(Model(name="nobody/nothing", revision="b" * 40), Path("/nonexistent"))

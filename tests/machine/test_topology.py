@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from openrs.doctor import nvidia, topology
-from openrs.doctor.probe import Said
+from openrs.doctor.probe import CommandResult
 from openrs.doctor.topology import parse_acs, parse_matrix
 
 RECORDED = Path(__file__).parent / "recorded"
@@ -62,15 +62,15 @@ def test_no_matrix(text: str) -> None:
 
 
 def test_acs() -> None:
-    assert parse_acs(Said(0, recorded("lspci_acs_on.txt"))) == (1, 2)
-    assert parse_acs(Said(0, recorded("lspci_acs_off.txt"))) == (0, 2)
-    assert parse_acs(Said(0, recorded("lspci_user.txt"))) is None  # hidden from users
-    assert parse_acs(Said(None, "", "lspci is not installed")) is None
-    assert parse_acs(Said(0, "")) == (0, 0)
+    assert parse_acs(CommandResult(0, recorded("lspci_acs_on.txt"))) == (1, 2)
+    assert parse_acs(CommandResult(0, recorded("lspci_acs_off.txt"))) == (0, 2)
+    assert parse_acs(CommandResult(0, recorded("lspci_user.txt"))) is None  # hidden from users
+    assert parse_acs(CommandResult(None, "", "lspci is not installed")) is None
+    assert parse_acs(CommandResult(0, "")) == (0, 0)
 
 
 def test_four_a40() -> None:
-    found = nvidia.parse(Said(0, recorded("a40x4.xml")))
+    found = nvidia.parse(CommandResult(0, recorded("a40x4.xml")))
     assert nvidia.driver_version(found.driver) == (580, 95, 5)
     assert len(found.cards) == 4
     card = found.cards[0]
@@ -81,14 +81,14 @@ def test_four_a40() -> None:
 
 
 def test_an_older_driver_with_older_names() -> None:
-    card = nvidia.parse(Said(0, recorded("rtx4090_driver535.xml"))).cards[0]
+    card = nvidia.parse(CommandResult(0, recorded("rtx4090_driver535.xml"))).cards[0]
     assert card.slowed == ("hw slowdown", "hw thermal slowdown")
     assert (card.uncorrected, card.persistence, card.width, card.gen_card) == (None, False, 8, 4)
     assert card.processes == (nvidia.Process(4242, "python3", 17990),)
 
 
 def test_what_a_driver_does_not_say_is_unknown() -> None:
-    found = nvidia.parse(Said(0, recorded("unknown_gpu.xml")))
+    found = nvidia.parse(CommandResult(0, recorded("unknown_gpu.xml")))
     assert found.driver is None
     card = found.cards[0]
     assert card.name == "NVIDIA GB10"
@@ -108,7 +108,7 @@ FAILURES = [
 
 @pytest.mark.parametrize("text", FAILURES)
 def test_failures_of_nvidia_smi_are_quoted(text: str) -> None:
-    found = nvidia.parse(Said(9, text))
+    found = nvidia.parse(CommandResult(9, text))
     assert found.cards == ()
     assert found.why.startswith("nvidia-smi says: ")
     first = text.splitlines()[0][:40] if text.strip() else "nothing"
@@ -123,7 +123,7 @@ def test_torn_and_garbled_outputs_never_crash(name: str) -> None:
         for _ in range(rng.randrange(6)):
             if broken:
                 broken[rng.randrange(len(broken))] = rng.choice("<>&\t\n x0é\0")
-        said = Said(rng.choice([0, 9]), "".join(broken))
+        said = CommandResult(rng.choice([0, 9]), "".join(broken))
         nvidia.parse(said)
         topology.parse_matrix(said.text)
         topology.parse_acs(said)

@@ -10,7 +10,7 @@ import pytest
 from made_run import made_run, write_evaluation
 
 import openrs.report.pages.page
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.evaluation.statistics import paired_difference
 from openrs.report.evidence.sources import gather
 from openrs.report.pages.document import document
@@ -119,7 +119,7 @@ def test_hostile_text_does_nothing_to_the_page(tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(Refusal, match="no run and no file"):
+    with pytest.raises(UserError, match="no run and no file"):
         report_on([str(tmp_path / "nowhere")])
 
 

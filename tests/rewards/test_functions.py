@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.rewards.functions import Cosine, RewardSet, build_rewards
 from openrs.rewards.grading import Grade, Item, Judge, Rule, Verdict
 
@@ -238,7 +238,7 @@ def test_paper_mode_asks_each_rule_once_and_counts_a_completion_once() -> None:
 )
 def test_what_is_not_text_is_refused(completions: list[Any], golds: list[Any]) -> None:
     rewards = build_rewards([Spec("accuracy")], "paper", Scripted())
-    with pytest.raises(Refusal, match="not a string"):
+    with pytest.raises(UserError, match="not a string"):
         ask(rewards, completions, golds, [1])
 
 
@@ -272,14 +272,14 @@ def test_names_weights_and_order() -> None:
     ],
 )
 def test_bad_rewards_are_refused(spec: Spec, said: str) -> None:
-    with pytest.raises(Refusal, match=said):
+    with pytest.raises(UserError, match=said):
         build_rewards([spec], "paper", Scripted())
 
 
 def test_unknown_mode_and_doubled_names_are_refused() -> None:
-    with pytest.raises(Refusal, match=r"rewards\.mode"):
+    with pytest.raises(UserError, match=r"rewards\.mode"):
         build_rewards([Spec("format")], "papr", Scripted())  # type: ignore[arg-type]
-    with pytest.raises(Refusal, match="two rewards are called format"):
+    with pytest.raises(UserError, match="two rewards are called format"):
         build_rewards([Spec("format"), Spec("format")], "paper", Scripted())
 
 
@@ -301,10 +301,10 @@ def test_own_function_from_the_current_folder(tmp_path: Path, monkeypatch: pytes
     wider = build_rewards([Spec("rewards_of_mine:short", args={"limit": 4})], "paper", Scripted())
     assert ask(wider, ["ab", "abcd"], ["$4$"] * 2) == [[0.25, 0.25]]
     for args, said in (({"limt": 4}, "did you mean limit"), ({"completions": []}, "unknown argument")):
-        with pytest.raises(Refusal, match=said):
+        with pytest.raises(UserError, match=said):
             build_rewards([Spec("rewards_of_mine:short", args=args)], "paper", Scripted())
     (tmp_path / "broken_of_mine.py").write_text("import not_installed_anywhere\n")
-    with pytest.raises(Refusal, match="not_installed_anywhere"):
+    with pytest.raises(UserError, match="not_installed_anywhere"):
         build_rewards([Spec("broken_of_mine:f")], "paper", Scripted())
 
 
@@ -391,7 +391,7 @@ def test_overlong_is_dapos_equation_13() -> None:
     found = overlong(completion_ids=[[7] * n for n in lengths])
     assert found == pytest.approx([0.0, 0.0, -0.25, -0.5, -1.0, -1.0, -1.0])
     for args in ({}, {"max_len": 10}, {"max_len": 10, "cache": 20}, {"max_len": 10, "cache": 5, "x": 1}):
-        with pytest.raises(Refusal):
+        with pytest.raises(UserError):
             build_rewards([SimpleNamespace(name="overlong", weight=1.0, args=args)], "paper", Judge(1))
 
 
@@ -422,11 +422,11 @@ def test_a_judge_that_fails_ahead_is_heard(judge: Judge) -> None:
     rewards = build_rewards([Spec("accuracy")], "paper", judge)
 
     def broken(items: Sequence[Item]) -> list[Grade]:
-        raise Refusal("no judge today")
+        raise UserError("no judge today")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(judge, "grade", broken)
         rewards.ahead([r"\boxed{4}"], ["$4$"])
-        with pytest.raises(Refusal, match="no judge today"):
+        with pytest.raises(UserError, match="no judge today"):
             ask(rewards, [r"\boxed{4}"], ["$4$"])
     assert ask(rewards, [r"\boxed{4}"], ["$4$"]) == [[1.0]]

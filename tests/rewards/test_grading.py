@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from openrs.cli import main as cli
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.rewards.grade_files import grade_file
 from openrs.rewards.grading import Item, Judge, Rule, Verdict, printable
 
@@ -364,7 +364,7 @@ def test_grade_refuses_a_broken_file_and_names_the_line(
 def test_lines_before_a_broken_one_are_judged(tmp_path: Path) -> None:
     file = jsonl(tmp_path / "c.jsonl", {"gold": "$4$", "completion": "\\boxed{4}"}, {"gold": "$4$"})
     written: list[str] = []
-    with Judge(workers=1) as judge, pytest.raises(Refusal, match="line 2"):
+    with Judge(workers=1) as judge, pytest.raises(UserError, match="line 2"):
         grade_file(file, judge, "paper", written.append)
     assert [line.split()[1] for line in written] == ["correct"]
 

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.rewards import pool
 from openrs.rewards.grading import Item, Judge, Rule
 
@@ -365,7 +365,7 @@ def test_worker_whose_parent_is_gone_already_ends_at_once() -> None:
 def test_missing_library_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     (tmp_path / f"{missing}.py").write_text("raise ModuleNotFoundError(\"No module named 'it'\")\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with Judge(workers=1) as judge, pytest.raises(Refusal, match="install"):
+    with Judge(workers=1) as judge, pytest.raises(UserError, match="install"):
         judge.grade([QUICK])
     assert workers() == []
 

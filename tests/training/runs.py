@@ -166,7 +166,7 @@ def rows(run: Path) -> list[dict[str, Any]]:
 
 def final_state(run: Path) -> dict[str, str]:
     """SHA-256 of the last checkpoint's weights, optimizer, schedule and random numbers."""
-    folder = checkpoints.complete(run / "checkpoints")[-1]
+    folder = checkpoints.list_complete(run / "checkpoints")[-1]
     kinds = ("model*.safetensors", "optimizer*", "scheduler*", "rng_state*", "position.json", "batch-*")
     return {f.name: sha256(f) for kind in kinds for f in sorted(folder.glob(kind))} | {"step": folder.name}
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from openrs.config.schema import Canary as Settings
-from openrs.errors import Failure
+from openrs.config.schema import CanaryConfig as Settings
+from openrs.errors import RunFailure
 from openrs.training import canary
 from openrs.training.canary import FROZEN, Canary, Compare, Reading
 
@@ -39,7 +39,7 @@ def test_moving_alone_is_counted_from_the_samplers_last_change() -> None:
 )
 def test_the_worst_process_ends_the_run(reading: Reading, says: str) -> None:
     good = Reading(0.004, 0.02, 0.0)
-    with pytest.raises(Failure, match=says) as caught:
+    with pytest.raises(RunFailure, match=says) as caught:
         Canary([[1]], Settings())._judge([good, reading, good], 12)
     assert "after the weight sync of step 12" in caught.value.what
     assert caught.value.exit_code == 1
@@ -139,5 +139,5 @@ def test_a_sampler_that_stays_behind_ends_the_run(trainer: Any, monkeypatch: pyt
     with torch.no_grad():
         for parameter in trainer.model.parameters():
             parameter.add_(0.002 * torch.randn_like(parameter))
-    with pytest.raises(Failure, match=r"the trainer has moved by 0\.0\d+ nats on average, vLLM not by a digit"):
+    with pytest.raises(RunFailure, match=r"the trainer has moved by 0\.0\d+ nats on average, vLLM not by a digit"):
         check(trainer)

@@ -34,7 +34,7 @@ def names(folder: Path) -> list[str]:
 
 
 def test_a_finished_one_is_complete(folder: Path) -> None:
-    newest, said = checkpoints.newest(folder)
+    newest, said = checkpoints.latest_resumable(folder)
     assert (newest, said) == (folder / "step-000015", [])
     manifest = json.loads((folder / "step-000015" / "checkpoint.json").read_text())
     assert manifest["step"] == 15
@@ -66,14 +66,14 @@ def test_any_damage_to_any_file_is_found_named_and_set_aside(folder: Path, name:
         if harm == "directory":
             path.mkdir()
     kept = sorted(p for p in (folder / "step-000015").rglob("*"))
-    newest, said = checkpoints.newest(folder)
+    newest, said = checkpoints.latest_resumable(folder)
     assert newest == folder / "step-000010"
     assert said == [
         f"step-000015 is damaged ({name} {words}): set aside as step-000015.damaged, not loaded",
     ]
     assert names(folder) == ["step-000005", "step-000010", "step-000015.damaged"]
     assert len(list((folder / "step-000015.damaged").rglob("*"))) == len(kept)  # nothing of it is deleted
-    assert checkpoints.newest(folder) == (newest, [])  # said once
+    assert checkpoints.latest_resumable(folder) == (newest, [])  # said once
 
 
 def test_every_single_bit_of_the_manifest_counts(folder: Path) -> None:
@@ -85,7 +85,7 @@ def test_every_single_bit_of_the_manifest_counts(folder: Path) -> None:
         broken = bytearray(sound)
         broken[bit // 8] ^= 1 << bit % 8
         path.write_bytes(broken)
-        if checkpoints.damage(folder / "step-000015") is None:
+        if checkpoints.find_corruption(folder / "step-000015") is None:
             assert checkpoints.read_manifest(folder / "step-000015") == manifest
         else:
             found += 1
@@ -98,7 +98,7 @@ def test_broken_manifests(folder: Path, content: str | None) -> None:
     path.unlink()
     if content is not None:
         path.write_text(content, errors="surrogateescape")
-    newest, said = checkpoints.newest(folder)
+    newest, said = checkpoints.latest_resumable(folder)
     assert newest == folder / "step-000010"
     assert len(said) == 1
     assert "manifest" in said[0]
@@ -106,7 +106,7 @@ def test_broken_manifests(folder: Path, content: str | None) -> None:
 
 def test_a_checkpoint_under_another_ones_name_is_none(folder: Path) -> None:
     shutil.copytree(folder / "step-000005", folder / "step-000020")
-    newest, said = checkpoints.newest(folder)
+    newest, said = checkpoints.latest_resumable(folder)
     assert newest == folder / "step-000015"
     assert "of another checkpoint" in said[0]
 
@@ -114,7 +114,7 @@ def test_a_checkpoint_under_another_ones_name_is_none(folder: Path) -> None:
 def test_all_damaged_means_from_the_beginning(folder: Path) -> None:
     for step in (5, 10, 15):
         (folder / f"step-{step:06d}" / "optimizer.pt").write_bytes(b"")
-    newest, said = checkpoints.newest(folder)
+    newest, said = checkpoints.latest_resumable(folder)
     assert newest is None
     assert len(said) == 3
 
@@ -123,7 +123,7 @@ def test_what_a_kill_left_half_written_is_said_and_removed(folder: Path) -> None
     half = folder / checkpoints.STAGING / "checkpoint-20"
     half.mkdir()
     (half / "model.safetensors").write_bytes(b"half")
-    newest, said = checkpoints.newest(folder)
+    newest, said = checkpoints.latest_resumable(folder)
     assert newest == folder / "step-000015"
     assert said == ["checkpoint-20 was being written or deleted when the run was killed: removed"]
     assert not half.exists()
@@ -133,8 +133,8 @@ def test_what_people_leave_there_is_none_of_our_business(folder: Path) -> None:
     (folder / "step-backup").mkdir()
     (folder / "step-000015-copy").mkdir()
     (folder / "notes.txt").write_text("mine")
-    assert checkpoints.newest(folder) == (folder / "step-000015", [])
-    assert [path.name for path in checkpoints.complete(folder)] == ["step-000005", "step-000010", "step-000015"]
+    assert checkpoints.latest_resumable(folder) == (folder / "step-000015", [])
+    assert [path.name for path in checkpoints.list_complete(folder)] == ["step-000005", "step-000010", "step-000015"]
     assert {"step-backup", "step-000015-copy", "notes.txt"} <= set(names(folder))
 
 
@@ -142,7 +142,7 @@ def test_the_same_step_again_overwrites_nothing(folder: Path) -> None:
     before = (folder / "step-000015" / "optimizer.pt").read_bytes()
     make(folder, 15)
     assert (folder / "step-000015.replaced" / "optimizer.pt").read_bytes() == before
-    assert checkpoints.damage(folder / "step-000015") is None
+    assert checkpoints.find_corruption(folder / "step-000015") is None
 
 
 # --- retention --------------------------------------------------------------------------------------------------------
@@ -165,9 +165,9 @@ def test_what_is_needed_stays(folder: Path) -> None:
 def test_what_is_evaluated_does_not_hang_on_interruptions(folder: Path) -> None:
     make(folder, 12)
     make(folder, 17)
-    steps = [checkpoints.step_of(place) for place in checkpoints.planned(checkpoints.complete(folder), 5)]
+    steps = [checkpoints.step_of(place) for place in checkpoints.scheduled(checkpoints.list_complete(folder), 5)]
     assert steps == [5, 10, 15, 17]
-    assert checkpoints.planned([], 5) == []
+    assert checkpoints.scheduled([], 5) == []
 
 
 def test_the_last_complete_one_stays_although_newer_folders_are_there(folder: Path) -> None:
@@ -175,7 +175,7 @@ def test_the_last_complete_one_stays_although_newer_folders_are_there(folder: Pa
     for step in (10, 15):
         (folder / f"step-{step:06d}" / "optimizer.pt").write_bytes(b"")
     assert checkpoints.prune(folder, keep_last=1, keep_every=None) == []
-    assert checkpoints.newest(folder)[0] == folder / "step-000005"
+    assert checkpoints.latest_resumable(folder)[0] == folder / "step-000005"
 
 
 def test_old_ones_may_keep_their_weights_only(folder: Path) -> None:
@@ -185,10 +185,10 @@ def test_old_ones_may_keep_their_weights_only(folder: Path) -> None:
         "config.json",
         "model.safetensors",
     ]
-    assert checkpoints.damage(folder / "step-000005") is None
+    assert checkpoints.find_corruption(folder / "step-000005") is None
     assert len(list((folder / "step-000015").rglob("*"))) == 7  # five files, the manifest and a folder
     (folder / "step-000015" / "optimizer.pt").write_bytes(b"")
-    newest, said = checkpoints.newest(folder)
+    newest, said = checkpoints.latest_resumable(folder)
     assert newest is None
     assert "has only its weights left" in said[1]
     assert "step-000005" in names(folder)
@@ -200,7 +200,7 @@ def test_thinning_that_was_killed_is_done_next_time(folder: Path) -> None:
     manifest = json.loads(whole.read_text())
     manifest["files"] = {n: f for n, f in manifest["files"].items() if n in ("model.safetensors", "config.json")}
     whole.write_text(json.dumps(manifest))
-    assert checkpoints.damage(folder / "step-000005") is None
+    assert checkpoints.find_corruption(folder / "step-000005") is None
     checkpoints.prune(folder, keep_last=1, keep_every=5, weights_only=True)
     assert not (folder / "step-000005" / "optimizer.pt").exists()
 
@@ -218,8 +218,8 @@ def test_no_room_for_the_manifest(small_disk: Path) -> None:
     assert raised.value.errno == errno.ENOSPC
     with pytest.raises(OSError, match="No space left"):
         checkpoints.finish(staging, small_disk, 10)
-    newest, said = checkpoints.newest(small_disk)
+    newest, said = checkpoints.latest_resumable(small_disk)
     assert newest == small_disk / "step-000005"
     assert "removed" in said[0]
     make(small_disk, 10)  # there is room again
-    assert checkpoints.newest(small_disk)[0] == small_disk / "step-000010"
+    assert checkpoints.latest_resumable(small_disk)[0] == small_disk / "step-000010"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from openrs.config.load import load
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.run.attempt import attempt
 from openrs.run.directory import Run
 from openrs.run.files import read_jsonl
@@ -101,7 +101,7 @@ def test_two_processes_equal_one(zero: int, one: Run, tmp_path: Path, made_model
 
 def test_a_refusal_in_the_workers_is_told_once_and_as_a_refusal(tmp_path: Path, made_model: Path) -> None:
     """Four problems are too few for a step of eight: every worker finds that; exit code 2 and one message come out."""
-    with pytest.raises(Refusal, match="4 problems are fewer than the 8 of one step"):
+    with pytest.raises(UserError, match="4 problems are fewer than the 8 of one step"):
         train(
             tmp_path / "run", made_model, "hardware.processes=2", "grpo.gradient_accumulation_steps=4", "data.limit=4"
         )

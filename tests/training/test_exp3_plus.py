@@ -14,7 +14,7 @@ import torch
 from fixed import GROUP, ON_CPU, Recorded, by_hand, fixed_trainer, gradient_of, losses_and_gradient, relative
 
 from openrs.config.load import load
-from openrs.config.schema import MadeModel, Recipe
+from openrs.config.schema import Recipe, ToyModel
 from openrs.rewards.functions import Cosine
 from openrs.run.attempt import attempt
 from openrs.run.directory import Run
@@ -105,7 +105,7 @@ def test_groups_without_spread_and_steps_of_nothing_but_cut_completions_teach_no
 # --- whole ------------------------------------------------------------------------------------------------------------
 
 CAP, CACHE = 22, 8
-TAUGHT = MadeModel(steps=160)  # right in one of nine, and a little longer than the cap in one of ten
+TAUGHT = ToyModel(steps=160)  # right in one of nine, and a little longer than the cap in one of ten
 TINY = [
     "model.revision=null", "model.context=4096", "prompt.system=null", "data={source: made, limit: 12}",
     "rewards.workers=1", "rewards.timeout_seconds=60", f"grpo.max_completion_length={CAP}", "grpo.learning_rate=1e-3",

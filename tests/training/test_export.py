@@ -16,7 +16,7 @@ from push_hub import PushHub
 
 from openrs.cli.main import main
 from openrs.config.load import load_resolved
-from openrs.errors import Failure, Refusal
+from openrs.errors import RunFailure, UserError
 from openrs.hub import upload as uploads
 from openrs.run import checkpoints
 from openrs.run.files import sha256, write_json
@@ -46,7 +46,7 @@ def test_anybody_can_load_it(run: Path, capsys: pytest.CaptureFixture[str]) -> N
     import torch
     from safetensors.torch import load_file
 
-    config = checkpoints.complete(run / "checkpoints")[-1] / "config.json"
+    config = checkpoints.list_complete(run / "checkpoints")[-1] / "config.json"
     assert main(["export", str(run)]) == 0
     folder = run / "export" / "step-000020"
     assert capsys.readouterr().out == f"model: {folder}\n"
@@ -96,14 +96,14 @@ def test_what_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
         assert main(["export", str(run), *words]) == 2
         return capsys.readouterr().err
 
-    assert "no complete checkpoint of step 3\n  mend: there are: 15, 20" in refused("--step", "3")
+    assert "no complete checkpoint of step 3\n  fix:  there are: 15, 20" in refused("--step", "3")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("")
     assert "is there and is no export of this checkpoint" in refused("--to", str(tmp_path / "mine"))
     content = bytearray((run / "checkpoints/step-000020/model.safetensors").read_bytes())
     content[-1] ^= 1
     (run / "checkpoints/step-000020/model.safetensors").write_bytes(content)
-    assert "is damaged: model.safetensors differs from its SHA-256\n  mend: give another --step" in refused()
+    assert "is damaged: model.safetensors differs from its SHA-256\n  fix:  give another --step" in refused()
     shutil.rmtree(run / "checkpoints")
     assert "has no complete checkpoint" in refused()
     assert not (run / "export").exists()
@@ -165,10 +165,10 @@ def test_a_push_that_is_broken_off_sends_large_files_once(run: Path, hub: PushHu
 
 def test_a_hub_that_says_no(run: Path, hub: PushHub) -> None:
     hub.faults = ["403"] * 3
-    with pytest.raises(Refusal, match="the hub does not let us write to me/tiny") as raised:
+    with pytest.raises(UserError, match="the hub does not let us write to me/tiny") as raised:
         uploads.push(run / "base", "me/tiny", private=True, say=print, tries=5)
     assert raised.value.exit_code == 2
-    with pytest.raises(Refusal, match="is no name of a repository"):
+    with pytest.raises(UserError, match="is no name of a repository"):
         uploads.push(run / "base", "not a name", private=True, say=print, tries=5)
 
 
@@ -190,7 +190,7 @@ def test_what_could_never_be_pushed_is_refused_before_training(
 
 def test_a_hub_that_never_gets_better(run: Path, hub: PushHub) -> None:
     hub.faults = ["500"] * 100
-    with pytest.raises(Failure, match="base could not be pushed to me/tiny") as raised:
+    with pytest.raises(RunFailure, match="base could not be pushed to me/tiny") as raised:
         uploads.push(run / "base", "me/tiny", private=True, say=lambda _: None, tries=2)
     assert raised.value.exit_code == 1
 
@@ -198,7 +198,7 @@ def test_a_hub_that_never_gets_better(run: Path, hub: PushHub) -> None:
 def test_offline_a_push_is_refused_before_anything_is_done(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_TOKEN", "hf_planted0secret0")
-    with pytest.raises(Refusal, match="--push me/tiny: HF_HUB_OFFLINE is set"):
+    with pytest.raises(UserError, match="--push me/tiny: HF_HUB_OFFLINE is set"):
         uploads.check("me/tiny")
     assert main(["export", str(run), "--push", "me/tiny"]) == 2
     assert not (run / "export").exists()

@@ -184,7 +184,7 @@ def test_retention_waits_for_uploads(tmp_path: Path) -> None:
     keep = ["--set", "training.keep_last=1", "--push", "me/tiny"]
     launched = runs.start([*command, *keep], uploads_that_never_begin, HF_TOKEN="hf_planted0secret0")
     launched.wait_for(lambda: "pushing 3 checkpoints to me/tiny" in launched.text)
-    assert len(checkpoints.complete(run / "checkpoints")) == 3
+    assert len(checkpoints.list_complete(run / "checkpoints")) == 3
     os.kill(launched.process.pid or 0, signal.SIGTERM)
     assert launched.wait() == 75
 
@@ -198,7 +198,7 @@ def test_retention_waits_for_evaluation(tmp_path: Path) -> None:
     def kept_after(step: int) -> list[int]:
         code, said = runs.openrs([*command, "--until", step])
         assert code == 0, said
-        return [checkpoints.step_of(path) for path in checkpoints.complete(run / "checkpoints")]
+        return [checkpoints.step_of(path) for path in checkpoints.list_complete(run / "checkpoints")]
 
     assert kept_after(3) == [1, 2, 3]
     for step in (1, 3):
@@ -274,7 +274,7 @@ def test_a_loss_that_is_nan_on_one_rank_stops_all_and_its_batch_is_kept(tmp_path
     assert batches[1]["inputs"]["completion_ids"].shape[0] == 6
     texts = json.loads((folder / "completions-1.json").read_text())
     assert len(texts["completion"]) == len(texts["id"]) == 12
-    assert [path.name for path in checkpoints.complete(run / "checkpoints")] == ["step-000002"]
+    assert [path.name for path in checkpoints.list_complete(run / "checkpoints")] == ["step-000002"]
     assert [row["step"] for row in runs.rows(run)] == [1, 2]
 
 

@@ -16,12 +16,12 @@ import yaml
 
 from openrs.cli import main as cli
 from openrs.config.load import load
-from openrs.errors import Failure, Interrupted, Refusal
+from openrs.errors import Interrupted, RunFailure, UserError
 from openrs.run import processes, signals
 from openrs.run.directory import Run
 from openrs.training import launch
 from openrs.training import vllm_server as generator
-from openrs.training.launch import Plan
+from openrs.training.launch import LaunchPlan
 from openrs.training.vllm_server import Address, Server
 
 SPLIT = ["hardware.layout=split", "grpo.gradient_accumulation_steps=4"]
@@ -168,19 +168,19 @@ def test_without_gpus_exp3_is_refused_in_one_line(
 
 def test_without_vllm_its_recipe_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "find_spec", lambda _: None)
-    with pytest.raises(Refusal, match="demo generates with vLLM, which is not installed here"):
+    with pytest.raises(UserError, match="demo generates with vLLM, which is not installed here"):
         launch.check_machine(load("demo", ["grpo.use_vllm=true"]), "demo")
 
 
 def test_weights_too_coarse_for_their_updates_are_refused() -> None:
     """Measured: at 1e-6 only 0.6 % of the demo's bfloat16 weights moved at all; with ZeRO-2 the float32 ones all do."""
-    with pytest.raises(Refusal, match="demo would train bfloat16 weights in place"):
+    with pytest.raises(UserError, match="demo would train bfloat16 weights in place"):
         launch.check_machine(load("demo", ["model.dtype=bfloat16"]), "demo")
     launch.check_machine(load("demo", ["model.dtype=bfloat16", "hardware.zero_stage=2"]), "demo")
 
 
 def test_the_split_layout_without_vllm_is_refused() -> None:
-    with pytest.raises(Refusal, match=r"hardware\.layout.*split.*grpo\.use_vllm"):
+    with pytest.raises(UserError, match=r"hardware\.layout.*split.*grpo\.use_vllm"):
         load("exp3", [*SPLIT, "grpo.use_vllm=false"])
 
 
@@ -194,17 +194,17 @@ def attempt(tmp_path: Path) -> Path:
     return folder
 
 
-def fake(script: str, attempt: Path) -> Plan:
+def fake(script: str, attempt: Path) -> LaunchPlan:
     """A plan whose training processes are a Python script, which has `attempt` and `told(rank, code, what ...)`."""
     head = (
         "import json, os, signal, subprocess, sys, time\n"
         f"attempt = {str(attempt)!r}\n"
-        "def told(rank, code, what='', why='', mend=''):\n"
-        "    row = dict(rank=rank, code=code, what=what, why=why, mend=mend, time=time.time())\n"
+        "def told(rank, code, what='', why='', fix=''):\n"
+        "    row = dict(rank=rank, code=code, what=what, why=why, fix=mend, time=time.time())\n"
         "    path = f'{attempt}/outcome-{rank}.json'\n"
         "    open(path + '.part', 'w').write(json.dumps(row)); os.replace(path + '.part', path)\n"
     )
-    return Plan([sys.executable, "-c", head + script], {}, None, {})
+    return LaunchPlan([sys.executable, "-c", head + script], {}, None, {})
 
 
 def alive(pid: int) -> bool:
@@ -228,10 +228,10 @@ def test_a_good_end(attempt: Path) -> None:
 
 def test_a_refusal_in_a_worker_becomes_ours(attempt: Path) -> None:
     """torchrun itself ends with 1, whatever its workers ended with."""
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(UserError) as caught:
         launch.follow(fake("told(1, 2, 'too few rows', 'why', 'mend'); sys.exit(1)", attempt), attempt)
-    assert not isinstance(caught.value, Failure)
-    assert (caught.value.what, caught.value.why, caught.value.mend) == ("too few rows", "why", "mend")
+    assert not isinstance(caught.value, RunFailure)
+    assert (caught.value.what, caught.value.why, caught.value.fix) == ("too few rows", "why", "fix")
 
 
 def test_an_interruption_in_the_workers_becomes_ours(attempt: Path) -> None:
@@ -241,26 +241,26 @@ def test_an_interruption_in_the_workers_becomes_ours(attempt: Path) -> None:
 
 def test_the_first_failure_tells(attempt: Path) -> None:
     script = "told(1, 1, 'ValueError: bad'); time.sleep(.1); told(0, 1, 'RuntimeError: peer is gone'); sys.exit(1)"
-    with pytest.raises(Failure, match=r"training process 1: ValueError: bad\n.*processes\.log"):
+    with pytest.raises(RunFailure, match=r"training process 1: ValueError: bad\n.*processes\.log"):
         launch.follow(fake(script, attempt), attempt)
 
 
 def test_a_killed_worker_leaves_no_word_but_the_log(attempt: Path) -> None:
     script = "print('allocating 40 GiB', file=sys.stderr, flush=True); os.kill(os.getpid(), 9)"
-    with pytest.raises(Failure, match=r"exit code 137, and none told why\n  \| allocating 40 GiB"):
+    with pytest.raises(RunFailure, match=r"exit code 137, and none told why\n  \| allocating 40 GiB"):
         launch.follow(fake(script, attempt), attempt)
 
 
 def test_a_hang_points_to_its_stacks(attempt: Path) -> None:
     script = "open(attempt + '/stacks-rank1.txt', 'w').write('Thread 0x1'); sys.exit(1)"
-    with pytest.raises(Failure, match=r"something hung: .*stacks-rank1\.txt"):
+    with pytest.raises(RunFailure, match=r"something hung: .*stacks-rank1\.txt"):
         launch.follow(fake(script, attempt), attempt)
 
 
 def test_one_failed_worker_ends_those_that_wait_for_it(attempt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "STRAGGLERS", 0.5)
     script = "open(attempt + '/pid', 'w').write(str(os.getpid())); told(1, 1, 'no memory'); time.sleep(600)"
-    with pytest.raises(Failure, match="training process 1: no memory"):
+    with pytest.raises(RunFailure, match="training process 1: no memory"):
         launch.follow(fake(script, attempt), attempt)
     assert not alive(int((attempt / "pid").read_text()))
 
@@ -280,7 +280,7 @@ time.sleep(600)
         os.kill(os.getpid(), signal.SIGTERM)
 
     thread = threading.Thread(target=send)
-    with signals.handled():
+    with signals.install_handlers():
         thread.start()
         with pytest.raises(Interrupted, match="signal 15: the checkpoint of step 3 is complete"):
             launch.follow(fake(script, attempt), attempt)
@@ -303,7 +303,7 @@ def test_nothing_outlives_a_killed_parent(attempt: Path, tmp_path: Path) -> None
     )
     parent = (
         "import sys; from pathlib import Path; from openrs.training import launch\n"
-        f"launch.follow(launch.Plan([sys.executable, '-c', {torchrun!r}], {{}}, None, {{}}), Path({str(attempt)!r}))"
+        f"launch.follow(launch.LaunchPlan([sys.executable, '-c', {torchrun!r}], {{}}, None, {{}}), Path({str(attempt)!r}))"
     )
     names = ("torchrun", "helper", "worker")
     process = subprocess.Popen([sys.executable, "-c", parent])
@@ -349,14 +349,14 @@ def test_a_server_is_waited_for_and_ends_with_its_engine(tmp_path: Path) -> None
 
 def test_a_server_that_ends_while_we_wait_says_why(tmp_path: Path) -> None:
     server = serve("import sys; sys.exit('ValueError: no room for the KV cache')", tmp_path)
-    with pytest.raises(Failure, match=r"ended with exit code 1\n.*last words(.|\n)*no room for the KV cache"):
+    with pytest.raises(RunFailure, match=r"ended with exit code 1\n.*last words(.|\n)*no room for the KV cache"):
         server.wait_healthy(30)
     server.stop()
 
 
 def test_a_server_that_never_answers_times_out(tmp_path: Path) -> None:
     server = serve("import time; time.sleep(600)", tmp_path)
-    with pytest.raises(Failure, match=r"did not answer within 1\.5 s"):
+    with pytest.raises(RunFailure, match=r"did not answer within 1\.5 s"):
         server.wait_healthy(1.5)
     server.stop()
 
@@ -367,7 +367,7 @@ def test_the_death_of_the_server_ends_the_training(attempt: Path, tmp_path: Path
     server.wait_healthy(30)
     front, engine = (int(word) for word in (tmp_path / "server.pids").read_text().split())
     script = f"open(attempt + '/pid', 'w').write(str(os.getpid())); os.kill({front}, 9); time.sleep(600)"
-    with pytest.raises(Failure, match="the vLLM server was killed by signal 9"):
+    with pytest.raises(RunFailure, match="the vLLM server was killed by signal 9"):
         launch.follow(fake(script, attempt), attempt, server)
     assert not alive(int((attempt / "pid").read_text()))
     wait_for(lambda: not alive(engine))
@@ -379,8 +379,8 @@ def test_outcomes_of_exceptions() -> None:
         outcome = processes.outcome_of(error)
         return outcome.code, outcome.what
 
-    assert of(Refusal("no", "why", "mend")) == (2, "no")
-    assert of(Failure("disk")) == (1, "disk")
+    assert of(UserError("no", "why", "fix")) == (2, "no")
+    assert of(RunFailure("disk")) == (1, "disk")
     assert of(Interrupted("step 3")) == (75, "step 3")
     assert of(KeyboardInterrupt()) == (75, "Ctrl-C")
     assert of(SystemExit(2)) == (2, "left with exit code 2")

@@ -9,10 +9,10 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from openrs.config.load import load
+from openrs.hub import adapters
 from openrs.run.attempt import attempt
 from openrs.run.directory import Run
 from openrs.run.files import read_jsonl
-from openrs.training import lora
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
 
 def test_the_checkpoint_holds_adapters_only(run: Run) -> None:
     checkpoint = run.checkpoints / "step-000006"
-    assert lora.is_adapter(checkpoint)
+    assert adapters.is_adapter(checkpoint)
     assert (checkpoint / "adapter_model.safetensors").is_file()
     assert not (checkpoint / "model.safetensors").exists()
 
@@ -61,13 +61,13 @@ def test_merged_equals_base_plus_adapter(run: Run, taught_model: Path, tmp_path:
     base = AutoModelForCausalLM.from_pretrained(taught_model)
     untouched = logits(base)
     adapted = logits(PeftModel.from_pretrained(base, checkpoint))
-    folder = lora.merge(taught_model, checkpoint, tmp_path / "merged")
+    folder = adapters.merge(taught_model, checkpoint, tmp_path / "merged")
     merged = logits(AutoModelForCausalLM.from_pretrained(folder))
     assert (merged - adapted).abs().max() < 1e-4
     assert (merged - untouched).abs().max() > 1e-2
     assert (folder / "tokenizer.json").is_file()
-    assert not lora.is_adapter(folder)
-    assert lora.merge(taught_model, checkpoint, folder) == folder
+    assert not adapters.is_adapter(folder)
+    assert adapters.merge(taught_model, checkpoint, folder) == folder
 
 
 def test_evaluation_and_export_take_the_merged_model(run: Run, taught_model: Path) -> None:

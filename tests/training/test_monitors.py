@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from openrs.config.load import load
-from openrs.config.schema import Monitors as Settings
+from openrs.config.schema import MonitorsConfig as Settings
 from openrs.config.schema import Watch
 from openrs.data.scripts import letters
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.training.monitors import METRICS, Monitors
 
 
@@ -171,7 +171,7 @@ def test_a_stop_rule_ends_a_real_run_after_a_checkpoint(tmp_path: Path, made_mod
     )  # fmt: skip
     run = Run(tmp_path / "run")
     words = "the recipe's own rule ended the training at step 2: monitors.length.stop_above"
-    with pytest.raises(Refusal, match=words), attempt(recipe, run) as progress:
+    with pytest.raises(UserError, match=words), attempt(recipe, run) as progress:
         launch.train(recipe, run, progress)
     rows = list(read_jsonl(run.metrics))
     assert [row.get("alarms", []) for row in rows] == [[], ["length"]]

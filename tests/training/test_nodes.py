@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("torch", reason="torch is not installed")
 
 from openrs.config.load import load
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.run import checkpoints, processes
 from openrs.run.directory import Run
 from openrs.run.files import read_jsonl
@@ -41,7 +41,7 @@ def test_what_does_not_fit_together_is_refused_before_anything(
     changes: list[str], started: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", started or "0")
-    with pytest.raises(Refusal, match=words):
+    with pytest.raises(UserError, match=words):
         nodes.refuse_mismatch(load("exp3", changes))
 
 
@@ -106,7 +106,7 @@ def test_two_nodes_stop_together_on_one_sigterm_survive_a_dead_node_and_go_on(tm
     assert [process.wait(120) for process in both] == [1, 1]  # torchrun has no other code
     assert outcomes(run) == [(0, 75), (1, 75)]
     assert last_attempt(run)["exit_code"] == 75
-    stopped = checkpoints.step_of(checkpoints.complete(run.checkpoints)[-1])
+    stopped = checkpoints.step_of(checkpoints.list_complete(run.checkpoints)[-1])
     assert stopped == len(list(read_jsonl(run.metrics)))  # the step that both had ended
 
     (tmp_path / "port").unlink()
@@ -118,7 +118,7 @@ def test_two_nodes_stop_together_on_one_sigterm_survive_a_dead_node_and_go_on(tm
     assert last_attempt(run)["exit_code"] == 1
     assert last_attempt(run)["from_step"] == stopped
 
-    newest = checkpoints.step_of(checkpoints.complete(run.checkpoints)[-1])
+    newest = checkpoints.step_of(checkpoints.list_complete(run.checkpoints)[-1])
     assert newest > stopped
     (tmp_path / "port").unlink()
     both = [launch(node, 200, [f"training.stop_after={newest + 2}"]) for node in (0, 1)]

@@ -30,7 +30,7 @@ def test_a_signal_ends_at_the_next_step_and_the_run_goes_on(
     os.kill(launched.process.pid or 0, number)
     assert launched.wait() == 75, launched.text
     last = steps(run)
-    newest, said = checkpoints.newest(run / "checkpoints")
+    newest, said = checkpoints.latest_resumable(run / "checkpoints")
     assert (newest, said) == (run / "checkpoints" / f"step-{last:06d}", [])
     assert 3 <= last < 20
     name = signals.name(number)
@@ -78,7 +78,7 @@ def test_a_second_signal_leaves_a_step_that_never_ends(tmp_path: Path) -> None:
     os.kill(pid, signal.SIGTERM)
     assert launched.wait() == 75
     assert "SIGTERM again: leaving at once; the last complete checkpoint stays" in launched.text
-    assert [path.name for path in checkpoints.complete(run / "checkpoints")] == ["step-000002"]
+    assert [path.name for path in checkpoints.list_complete(run / "checkpoints")] == ["step-000002"]
 
 
 def the_line_to_the_terminal_breaks_in_step_3() -> None:
@@ -103,7 +103,7 @@ def test_a_terminal_that_goes_away(tmp_path: Path) -> None:
     command = ["train", runs.recipe_in(tmp_path), "--run", run]
     code, said = runs.openrs(command, the_line_to_the_terminal_breaks_in_step_3)
     assert code == 75, said
-    assert checkpoints.newest(run / "checkpoints")[0] == run / "checkpoints" / "step-000003"
+    assert checkpoints.latest_resumable(run / "checkpoints")[0] == run / "checkpoints" / "step-000003"
     assert runs.attempts(run)[-1]["reason"].startswith("SIGHUP: the checkpoint of step 3 is complete")
 
 
@@ -123,7 +123,7 @@ def test_a_signal_on_one_rank_stops_all_at_the_same_step(tmp_path: Path) -> None
     assert launched.wait() == 75, launched.text
     last = steps(run)
     assert 2 <= last < 60
-    assert checkpoints.newest(run / "checkpoints")[0] == run / "checkpoints" / f"step-{last:06d}"
+    assert checkpoints.latest_resumable(run / "checkpoints")[0] == run / "checkpoints" / f"step-{last:06d}"
     outcomes = [json.loads((run / f"attempts/01/outcome-{rank}.json").read_text()) for rank in (0, 1)]
     assert [outcome["code"] for outcome in outcomes] == [75, 75]
     assert runs.attempts(run)[-1]["reason"].startswith(f"SIGTERM: the checkpoint of step {last} is complete")
@@ -137,7 +137,7 @@ def test_deadlines_leave_a_checkpoint_and_each_attempt_gets_on(tmp_path: Path) -
     assert "the deadline is near (training.max_hours or must_save_by): the checkpoint of step 1 is complete" in said
     code, said = runs.openrs([*command, "training.must_save_by=2026-01-01T00:00:00Z"])
     assert code == 75, said
-    assert checkpoints.newest(run / "checkpoints")[0] == run / "checkpoints" / "step-000002"
+    assert checkpoints.latest_resumable(run / "checkpoints")[0] == run / "checkpoints" / "step-000002"
     assert [attempt["exit_code"] for attempt in runs.attempts(run)] == [75, 75]
     code, said = runs.openrs([*command, "training.stop_after=3", "--set", "training.max_hours=24"])
     assert code == 0, said

@@ -9,7 +9,7 @@ import pytest
 import runs
 
 from openrs.cli.main import main
-from openrs.errors import Failure
+from openrs.errors import RunFailure
 from openrs.run.directory import Run
 from openrs.run.files import read_jsonl
 from openrs.training import tracking
@@ -144,7 +144,7 @@ def test_one_that_breaks_when_it_is_rebuilt_says_so(undisturbed: Path, stand_in:
     import importlib
 
     importlib.import_module(kind).Told.finish = None
-    with pytest.raises(Failure, match=f"the tracker {kind} broke") as raised:
+    with pytest.raises(RunFailure, match=f"the tracker {kind} broke") as raised:
         tracking.rebuild(Run(undisturbed), kind)
     assert raised.value.exit_code == 1
 

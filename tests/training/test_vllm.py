@@ -18,7 +18,7 @@ import pytest
 
 from openrs.config import checks as recipe_checks
 from openrs.config.load import load
-from openrs.errors import Failure
+from openrs.errors import RunFailure
 from openrs.run import processes
 from openrs.run.attempt import attempt
 from openrs.run.directory import Run
@@ -81,7 +81,7 @@ def test_the_canary_ends_a_run_whose_sync_is_broken(
     how: str, rate: str, says: str, tmp_path: Path, made_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(launch, "WORKER", (STALE, how))
-    with pytest.raises(Failure, match=says):
+    with pytest.raises(RunFailure, match=says):
         train(tmp_path / "run", made_model, f"grpo.learning_rate={rate}")
     run = Run(tmp_path / "run")
     assert len(rows_of(run)) < 6
@@ -149,7 +149,7 @@ def test_the_server_from_its_start_to_its_death(tmp_path: Path, made_model: Path
         assert len(pids) >= 2
         os.kill(pids[0], signal.SIGKILL)
         assert gone(pids)  # vLLM's engine would live on for good
-        with pytest.raises(Failure, match="the vLLM server was killed by signal 9"):
+        with pytest.raises(RunFailure, match="the vLLM server was killed by signal 9"):
             server.check()
     finally:
         server.stop()
@@ -169,7 +169,7 @@ def test_the_split_layout_but_for_nccl(tmp_path: Path, made_model: Path, monkeyp
     monkeypatch.setattr(launch, "WORKER", (str(Path(__file__).with_name("no_nccl_worker.py")),))
     for name, value in ON_CPU.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(Failure, match=r"after the weight sync of step 1 .* nats apart on average"):
+    with pytest.raises(RunFailure, match=r"after the weight sync of step 1 .* nats apart on average"):
         train(
             tmp_path / "run",
             made_model,

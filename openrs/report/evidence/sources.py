@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.report.evidence import reference
 from openrs.report.evidence.collect import RunData, collect
 from openrs.report.evidence.evaluations import MOST, Evaluated
@@ -32,7 +32,7 @@ class Measured:
     """One model's score on one benchmark, from one source, as evidence on the paper's claims.
 
     name: as the source has it. model: the reference's name (base, Open-RS1 ... 3), None for another. rows: problem -> k
-    zeros and ones; empty when only the mean is known. tokens: lighteval's hash over everything generated. unfit: why it
+    zeros and ones; empty when only the mean is known. tokens: lighteval's hash over everything generated. excluded_reason: why it
     can't count, or "".
     """
 
@@ -50,11 +50,11 @@ class Measured:
     protocol: Mapping[str, Any]
     inputs: str
     tokens: str | None
-    unfit: str
+    excluded_reason: str
 
 
 def gather(names: Sequence[str]) -> Sources:
-    """Read every RUN, folder and file named. Raises Refusal for a path that is not there or holds nothing of use."""
+    """Read every RUN, folder and file named. Raises UserError for a path that is not there or holds nothing of use."""
     runs: list[RunData] = []
     files: list[Path] = []
     for name in names:
@@ -63,9 +63,9 @@ def gather(names: Sequence[str]) -> Sources:
         if path.is_file():
             files.append(path)
         elif not path.is_dir():
-            raise Refusal(
+            raise UserError(
                 f"there is no run and no file {path}",
-                mend="give names of folders in runs/, or paths of runs or results",
+                fix="give names of folders in runs/, or paths of runs or results",
             )
         elif any((path / part).exists() for part in RUN_PARTS):
             runs.append(collect(Run(path)))
@@ -76,7 +76,7 @@ def gather(names: Sequence[str]) -> Sources:
     reading = read(files) if files else None
     if reading is not None and not reading.results and not runs:
         why = "; ".join(f"{one.path}: {one.reason}" for one in reading.broken[:3])
-        raise Refusal(f"no results could be read: {why}", mend="give lighteval's results_*.json, or folders of them")
+        raise UserError(f"no results could be read: {why}", fix="give lighteval's results_*.json, or folders of them")
     return Sources(tuple(runs), reading)
 
 
@@ -105,7 +105,7 @@ def _of_run(run: RunData, evaluated: Evaluated) -> list[Measured]:
             protocol=evaluated.protocol,
             inputs=evaluated.inputs_of(name),
             tokens=evaluated.tokens.get(name),
-            unfit=_unfit(name, score.n, evaluated.inputs_of(name), evaluated.protocol),
+            excluded_reason=_excluded_reason(name, score.n, evaluated.inputs_of(name), evaluated.protocol),
         )
         for name, score in evaluated.scores.items()
     ]
@@ -142,13 +142,13 @@ def _of_file(result: Result) -> Measured | None:
         protocol={},
         inputs=inputs,
         tokens=result.hash_cont_tokens,
-        unfit="it is the authors' own log, no new measurement"
+        excluded_reason="it is the authors' own log, no new measurement"
         if logged
-        else _unfit(result.benchmark, result.n, inputs, {}),
+        else _excluded_reason(result.benchmark, result.n, inputs, {}),
     )
 
 
-def _unfit(benchmark: str, n: int, inputs: str, protocol: Mapping[str, Any]) -> str:
+def _excluded_reason(benchmark: str, n: int, inputs: str, protocol: Mapping[str, Any]) -> str:
     problems = reference.tree()["problems"].get(benchmark)
     if problems is not None and n != problems:
         return f"it has {n} problems, the paper {problems}"

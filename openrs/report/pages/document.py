@@ -12,7 +12,7 @@ from openrs.report.evidence.sources import Measured, Sources, measured
 from openrs.report.evidence.values import below, text, whole
 from openrs.report.pages.published import published
 from openrs.report.verdicts import claims as claim_room
-from openrs.report.verdicts.claims import Claim, Evidence, Verdict
+from openrs.report.verdicts.claims import Claim, ClaimVerdict, Evidence
 from openrs.report.verdicts.compare import comparison, over_training
 from openrs.report.verdicts.cost import Ledger, ledger
 from openrs.report.verdicts.judge import judge
@@ -193,7 +193,7 @@ def training(metrics: Metrics) -> dict[str, Any]:
     }
 
 
-def results(evidence: Evidence, judged: list[tuple[Claim, Verdict]]) -> list[dict[str, Any]]:
+def results(evidence: Evidence, judged: list[tuple[Claim, ClaimVerdict]]) -> list[dict[str, Any]]:
     """Scores from result files, beside what the paper printed."""
     printed = {(claim.model, claim.benchmark): claim.published for claim, _ in judged if claim.kind == "score"}
     return [_result(one, printed.get((one.model, one.benchmark))) for one in evidence.measured if _from_file(one)]

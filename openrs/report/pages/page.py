@@ -11,7 +11,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.report.evidence import reference, values
 from openrs.report.evidence.collect import RunData, collect
 from openrs.report.evidence.sources import Sources, gather
@@ -56,17 +56,17 @@ def report_on(names: Sequence[str], out: str | None = None, price: float | None 
     """The report on runs, single evaluations and result files; without any, on the published figures alone.
 
     A single run's report goes into the run, every other into `out` (default: the folder `report`).
-    Raises Refusal for a path that is not there, and for result files of which none can be read.
+    Raises UserError for a path that is not there, and for result files of which none can be read.
     """
     if price is not None and not 0 <= price < values.LARGEST:
-        raise Refusal(f"--price {price} is no price", mend="give dollars per GPU-hour, e.g. --price 0.4375")
+        raise UserError(f"--price {price} is no price", fix="give dollars per GPU-hour, e.g. --price 0.4375")
     sources = gather(names)
     alone = len(sources.runs) == 1 and sources.results is None
     return write(sources, Path(out) if out else sources.runs[0].path if alone else Path("report"), price)
 
 
 def write(sources: Sources, folder: Path, price: float | None = None) -> Path:
-    """Write the three files into `folder`; returns the page's path. Raises Refusal where nothing can be written."""
+    """Write the three files into `folder`; returns the page's path. Raises UserError where nothing can be written."""
     tree = document(sources, price)
     path = folder / "report.html"
     page = html(tree, sources)
@@ -75,7 +75,7 @@ def write(sources: Sources, folder: Path, price: float | None = None) -> Path:
         write_text(folder / "report.md", markdown(tree))
         write_text(path, page)
     except OSError as error:
-        raise Refusal(f"{folder} cannot be written: {error.strerror}", mend="give another folder with --out") from None
+        raise UserError(f"{folder} cannot be written: {error.strerror}", fix="give another folder with --out") from None
     return path
 
 

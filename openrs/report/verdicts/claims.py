@@ -38,7 +38,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ClaimVerdict:
     """What is known of a claim. said: in words, with the numbers. rule: what decided. numbers: for report.json."""
 
     word: Word
@@ -58,7 +58,7 @@ class Evidence:
     ledgers: Sequence[Ledger | None]
 
 
-Rule = Callable[[Sequence[Claim], Evidence], list[Verdict]]
+Rule = Callable[[Sequence[Claim], Evidence], list[ClaimVerdict]]
 
 
 def claims() -> list[Claim]:
@@ -100,12 +100,12 @@ def _score_claim(model: str, benchmark: str, published: float) -> Claim:
     )
 
 
-def not_tested(claim: Claim, why: str = "", **numbers: Any) -> Verdict:
+def not_tested(claim: Claim, why: str = "", **numbers: Any) -> ClaimVerdict:
     """Without evidence there is no verdict; `why` says what is there and does not count."""
-    return Verdict("not tested", why or f"needs {claim.needs}", "no evidence, no verdict", numbers)
+    return ClaimVerdict("not tested", why or f"needs {claim.needs}", "no evidence, no verdict", numbers)
 
 
-def as_json(claim: Claim, verdict: Verdict) -> dict[str, Any]:
+def as_json(claim: Claim, verdict: ClaimVerdict) -> dict[str, Any]:
     """One entry of report.json's claims."""
     always = ("model", "benchmark", "published")
     tree = {key: value for key, value in asdict(claim).items() if key in always or value not in (None, ())}

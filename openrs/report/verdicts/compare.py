@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from openrs.config.load import diff, load_resolved
-from openrs.errors import Refusal
+from openrs.errors import UserError
 from openrs.evaluation.statistics import holm
 from openrs.report.evidence.collect import RunData
 from openrs.report.evidence.evaluations import Evaluated, Score, comparable
@@ -76,7 +76,7 @@ def compared(run: RunData) -> Evaluated | None:
 def _settings(a: RunData, b: RunData) -> dict[str, Any] | None:
     try:
         found = diff(*(load_resolved(run.path / "recipe.yaml") for run in (a, b)))
-    except Refusal:  # a recipe of another version of openrs, or none: then there is nothing to compare
+    except UserError:  # a recipe of another version of openrs, or none: then there is nothing to compare
         return None
     rows = [{"key": key, "a": _shown(old), "b": _shown(new)} for key, old, new in found]
     return {"a": a.name, "b": b.name, "changes": rows}

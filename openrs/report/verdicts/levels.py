@@ -8,7 +8,7 @@ from openrs.evaluation.statistics import equivalent_to_published
 from openrs.report.evidence import reference
 from openrs.report.evidence.sources import PAPER_SAMPLING, Measured, other_sampling
 from openrs.report.evidence.values import number, percent
-from openrs.report.verdicts.claims import Claim, Evidence, Verdict
+from openrs.report.verdicts.claims import Claim, ClaimVerdict, Evidence
 from openrs.report.verdicts.score_rules import rows_of
 from openrs.report.verdicts.training_rules import SEEDS, fullest, of_paper
 
@@ -21,7 +21,7 @@ TITLES = {
 }
 
 
-def levels(evidence: Evidence, judged: Sequence[tuple[Claim, Verdict]]) -> list[dict[str, Any]]:
+def levels(evidence: Evidence, judged: Sequence[tuple[Claim, ClaimVerdict]]) -> list[dict[str, Any]]:
     """One entry a level: state in a word or two, tone for its badge, said in a sentence. Untried ones say so."""
     found = (
         inputs(evidence.measured),
@@ -89,7 +89,7 @@ def evaluation(evidence: Evidence) -> tuple[str, Tone, str]:
     return "not tried", "none", "needs released weights evaluated with many samples a problem"
 
 
-def training(evidence: Evidence, judged: Sequence[tuple[Claim, Verdict]]) -> tuple[str, Tone, str]:
+def training(evidence: Evidence, judged: Sequence[tuple[Claim, ClaimVerdict]]) -> tuple[str, Tone, str]:
     """L3: three or more seeds of one of the paper's experiments, the checkpoint rule fixed before training."""
     seeds = fullest(of_paper(evidence.runs))
     if not seeds:

@@ -11,13 +11,13 @@ from openrs.report.evidence import reference
 from openrs.report.evidence.evaluations import comparable
 from openrs.report.evidence.sources import Measured
 from openrs.report.evidence.values import p_said, point_span, points
-from openrs.report.verdicts.claims import ALPHA, Claim, Evidence, Rule, Verdict, Word, not_tested
+from openrs.report.verdicts.claims import ALPHA, Claim, ClaimVerdict, Evidence, Rule, Word, not_tested
 from openrs.report.verdicts.score_rules import LEVELS, capped, new_draw_variance
 
 
 def pair_of(evidence: Evidence, model: str | None, benchmark: str | None) -> tuple[Measured, Measured] | None:
     """Base and model, both with verdicts by problem, on shared problems and with equal sampling; most samples first."""
-    usable = [one for one in evidence.measured if one.rows and not one.unfit and one.benchmark == benchmark]
+    usable = [one for one in evidence.measured if one.rows and not one.excluded_reason and one.benchmark == benchmark]
     bases = [one for one in usable if one.model == reference.tree()["base"]]
     pairs = [
         (base, one)
@@ -50,7 +50,7 @@ def pooled(seeds: Sequence[Mapping[str, list[int]]]) -> dict[str, list[int]]:
     return pool
 
 
-def better(family: Sequence[Claim], evidence: Evidence) -> list[Verdict]:
+def better(family: Sequence[Claim], evidence: Evidence) -> list[ClaimVerdict]:
     """`Better than the base`: a paired test on the same problems; Holm over these claims."""
     pairs = [pair_of(evidence, claim.model, claim.benchmark) for claim in family]
     tests = [paired(pair[0].rows, pair[1].rows) if pair else None for pair in pairs]
@@ -61,7 +61,7 @@ def better(family: Sequence[Claim], evidence: Evidence) -> list[Verdict]:
     ]
 
 
-def _better(claim: Claim, pair: tuple[Measured, Measured], test: PairedDifference, corrected: float) -> Verdict:
+def _better(claim: Claim, pair: tuple[Measured, Measured], test: PairedDifference, corrected: float) -> ClaimVerdict:
     margin = float(reference.tree()["margins"][claim.benchmark])
     rule = (
         "paired by problem: reproduced when the difference is above 0 with Holm-corrected p < 0.05; not reproduced when"
@@ -77,14 +77,14 @@ def _better(claim: Claim, pair: tuple[Measured, Measured], test: PairedDifferenc
     numbers = {**difference_numbers(test), "p_holm": corrected, "equivalent": equal}
     said = f"{difference_said(test)}, {p_said(corrected, 'Holm p')}"
     said += f"; equal within {margin:g} points (TOST)" if equal else ""
-    return capped(Verdict(word, said, rule, numbers, (pair[0].source, pair[1].source)), pair[1])
+    return capped(ClaimVerdict(word, said, rule, numbers, (pair[0].source, pair[1].source)), pair[1])
 
 
-def gains(family: Sequence[Claim], evidence: Evidence) -> list[Verdict]:
+def gains(family: Sequence[Claim], evidence: Evidence) -> list[ClaimVerdict]:
     return [_gain(claim, evidence) for claim in family]
 
 
-def _gain(claim: Claim, evidence: Evidence) -> Verdict:
+def _gain(claim: Claim, evidence: Evidence) -> ClaimVerdict:
     rule = (
         "paired by problem: compatible when the published gain differs from the measured one with p >= 0.05 (normal;"
         " noise of the measured difference over problems and of one published draw); it can't be more than compatible"
@@ -98,7 +98,7 @@ def _gain(claim: Claim, evidence: Evidence) -> Verdict:
     word: Word = "compatible" if p_value >= ALPHA else "not reproduced"
     said = f"{difference_said(test)}; {points(published)} published, differs with {p_said(p_value)}"
     numbers = {**difference_numbers(test), "published": published, "se": se, "p_published": p_value}
-    return Verdict(word, said, rule, numbers, (pair[0].source, pair[1].source), LEVELS[pair[1].origin])
+    return ClaimVerdict(word, said, rule, numbers, (pair[0].source, pair[1].source), LEVELS[pair[1].origin])
 
 
 def difference_said(test: PairedDifference) -> str:

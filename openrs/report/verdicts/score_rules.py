@@ -11,7 +11,7 @@ from openrs.evaluation.statistics import avg_at_k, holm, single_run
 from openrs.report.evidence import reference
 from openrs.report.evidence.sources import Measured
 from openrs.report.evidence.values import p_said, percent, span
-from openrs.report.verdicts.claims import ALPHA, Claim, Evidence, Rule, Verdict, Word, not_tested
+from openrs.report.verdicts.claims import ALPHA, Claim, ClaimVerdict, Evidence, Rule, Word, not_tested
 
 DRAW_RULE = (
     "a published single draw is compatible when a new single draw of the measured model would be at most as likely with"
@@ -24,13 +24,13 @@ LEVELS = {"released weights": "L2", "a results file": "L2", "trained here": "L3"
 
 
 def best(evidence: Evidence, model: str | None, benchmark: str | None) -> Measured | None:
-    """The evidence that counts most: fit before unfit, released weights before others, then most samples a problem."""
+    """The evidence that counts most: fit before excluded_reason, released weights before others, then most samples a problem."""
     found = [one for one in evidence.measured if one.model == model and one.benchmark == benchmark]
     order = {"released weights": 0, "a results file": 1, "trained here": 2, "authors' log": 3}
-    return min(found, key=lambda one: (bool(one.unfit), order[one.origin], -one.k), default=None)
+    return min(found, key=lambda one: (bool(one.excluded_reason), order[one.origin], -one.k), default=None)
 
 
-def unfit(claim: Claim, one: Measured) -> Verdict:
+def excluded(claim: Claim, one: Measured) -> ClaimVerdict:
     """Evidence is there but does not count: say what it shows, and why not."""
     shows = f"{one.source} gives {percent(one.accuracy)} (n = {one.n}, k = {one.k})"
     printed = None
@@ -38,10 +38,12 @@ def unfit(claim: Claim, one: Measured) -> Verdict:
         printed = abs(100 * one.accuracy - claim.published) <= 0.05 + 1e-9
         shows += ", as printed" if printed else f", but {claim.published} is printed"
     numbers = {"accuracy": one.accuracy, "n": one.n, "k": one.k, "as_printed": printed, "inputs": one.inputs}
-    return Verdict("not tested", f"{shows}: {one.unfit}", "evidence that does not count", numbers, (one.source,))
+    return ClaimVerdict(
+        "not tested", f"{shows}: {one.excluded_reason}", "evidence that does not count", numbers, (one.source,)
+    )
 
 
-def capped(verdict: Verdict, one: Measured) -> Verdict:
+def capped(verdict: ClaimVerdict, one: Measured) -> ClaimVerdict:
     """Evidence from a model trained here is one seed: it says nothing certain about the authors' weights."""
     here = one.origin == "trained here"
     word = "compatible" if here and verdict.word == "reproduced" else verdict.word
@@ -66,21 +68,21 @@ def logged(model: str | None, benchmark: str | None) -> float | None:
 # --- one published draw -----------------------------------------------------------------------------------------------
 
 
-def scores(family: Sequence[Claim], evidence: Evidence) -> list[Verdict]:
+def scores(family: Sequence[Claim], evidence: Evidence) -> list[ClaimVerdict]:
     """Published single draws against measured models; Holm over those that can be tested."""
-    found: list[Verdict | tuple[Measured, float, str, dict[str, Any]]] = []
+    found: list[ClaimVerdict | tuple[Measured, float, str, dict[str, Any]]] = []
     for claim in family:
         one = best(evidence, claim.model, claim.benchmark)
         if one is None:
             found.append(not_tested(claim))
-        elif one.unfit:
-            found.append(unfit(claim, one))
+        elif one.excluded_reason:
+            found.append(excluded(claim, one))
         else:
             found.append((one, *_draw(one, logged(claim.model, claim.benchmark) or 0.0)))
-    tested = {str(i): entry[1] for i, entry in enumerate(found) if not isinstance(entry, Verdict)}
+    tested = {str(i): entry[1] for i, entry in enumerate(found) if not isinstance(entry, ClaimVerdict)}
     corrected = holm(tested)
     return [
-        entry if isinstance(entry, Verdict) else _draw_verdict(*entry, corrected[str(i)])
+        entry if isinstance(entry, ClaimVerdict) else _draw_verdict(*entry, corrected[str(i)])
         for i, entry in enumerate(found)
     ]
 
@@ -101,22 +103,24 @@ def _draw(one: Measured, published: float) -> tuple[float, str, dict[str, Any]]:
     return float(stats.fisher_exact(table).pvalue), f"{measured}; two draws compared", numbers
 
 
-def _draw_verdict(one: Measured, p_value: float, said: str, numbers: Mapping[str, Any], corrected: float) -> Verdict:
+def _draw_verdict(
+    one: Measured, p_value: float, said: str, numbers: Mapping[str, Any], corrected: float
+) -> ClaimVerdict:
     word: Word = "compatible" if corrected >= ALPHA else "not reproduced"
     said = f"{said}; {p_said(p_value)}, {p_said(corrected, 'Holm p')}; inputs {one.inputs}"
     more = {**numbers, "p": p_value, "p_holm": corrected, "inputs": one.inputs}
-    return Verdict(word, said, DRAW_RULE, more, (one.source,), LEVELS[one.origin])
+    return ClaimVerdict(word, said, DRAW_RULE, more, (one.source,), LEVELS[one.origin])
 
 
-def averages(family: Sequence[Claim], evidence: Evidence) -> list[Verdict]:
+def averages(family: Sequence[Claim], evidence: Evidence) -> list[ClaimVerdict]:
     return [_average(claim, evidence) for claim in family]
 
 
-def _average(claim: Claim, evidence: Evidence) -> Verdict:
+def _average(claim: Claim, evidence: Evidence) -> ClaimVerdict:
     """The mean of five published draws against the mean of five measured scores."""
     rule = "z test between the means of five benchmarks, only sampling as noise: compatible when p >= 0.05"
     found = [best(evidence, claim.model, benchmark) for benchmark in reference.TABLE_BENCHMARKS]
-    fit = [one for one in found if one is not None and not one.unfit]
+    fit = [one for one in found if one is not None and not one.excluded_reason]
     if len(fit) < len(found) or len({one.origin for one in fit}) > 1:
         logs = [one for one in found if one is not None and one.origin == "authors' log"]
         if len(logs) == len(found):
@@ -134,7 +138,7 @@ def _average(claim: Claim, evidence: Evidence) -> Verdict:
     said = f"{percent(mean)} measured, {percent(published)} published, standard error of the difference {percent(se)}"
     numbers = {"accuracy": mean, "published": published, "se": se, "p": p_value, "k": [one.k for one in fit]}
     sources = tuple(dict.fromkeys(one.source for one in fit))
-    return Verdict(word, f"{said}; {p_said(p_value)}", rule, numbers, sources, LEVELS[fit[0].origin])
+    return ClaimVerdict(word, f"{said}; {p_said(p_value)}", rule, numbers, sources, LEVELS[fit[0].origin])
 
 
 def _draw_variance(one: Measured) -> float:
@@ -152,11 +156,11 @@ def new_draw_variance(one: Measured) -> float:
     return one.accuracy * (1 - one.accuracy) / one.n
 
 
-def above(family: Sequence[Claim], evidence: Evidence) -> list[Verdict]:
+def above(family: Sequence[Claim], evidence: Evidence) -> list[ClaimVerdict]:
     return [_above(claim, evidence) for claim in family]
 
 
-def _above(claim: Claim, evidence: Evidence) -> Verdict:
+def _above(claim: Claim, evidence: Evidence) -> ClaimVerdict:
     rule = (
         "the 95 % interval of the mean on these very problems lies above the threshold: reproduced; below: not"
         " reproduced; else compatible. The threshold is taken as exact, although it is a measurement too"
@@ -164,8 +168,12 @@ def _above(claim: Claim, evidence: Evidence) -> Verdict:
     one = best(evidence, claim.model, claim.benchmark)
     if one is None:
         return not_tested(claim)
-    if one.unfit or not rows_of(one):
-        return unfit(claim, one) if one.unfit else not_tested(claim, f"{one.source} tells no verdicts by problem")
+    if one.excluded_reason or not rows_of(one):
+        return (
+            excluded(claim, one)
+            if one.excluded_reason
+            else not_tested(claim, f"{one.source} tells no verdicts by problem")
+        )
     score, threshold = avg_at_k(rows_of(one)), (claim.threshold or 0.0) / 100
     interval = (score.fixed.low, score.fixed.high)
     word: Word = "compatible"
@@ -175,7 +183,7 @@ def _above(claim: Claim, evidence: Evidence) -> Verdict:
         word = "not reproduced"
     said = f"{percent(score.value)} measured (n = {one.n}, k = {one.k}), 95 % interval {span(interval)}"
     numbers = {"accuracy": score.value, "n": one.n, "k": one.k, "interval": list(interval), "threshold": threshold}
-    return capped(Verdict(word, f"{said}, threshold {percent(threshold)}", rule, numbers, (one.source,)), one)
+    return capped(ClaimVerdict(word, f"{said}, threshold {percent(threshold)}", rule, numbers, (one.source,)), one)
 
 
 RULES: Mapping[str, Rule] = {"score": scores, "average": averages, "above": above}

@@ -12,7 +12,7 @@ from openrs.report.evidence import reference
 from openrs.report.evidence.collect import RunData
 from openrs.report.evidence.evaluations import Evaluated, comparable
 from openrs.report.evidence.values import short
-from openrs.report.verdicts.claims import ALPHA, Claim, Evidence, Rule, Verdict, Word, not_tested
+from openrs.report.verdicts.claims import ALPHA, Claim, ClaimVerdict, Evidence, Rule, Word, not_tested
 from openrs.report.verdicts.paired_rules import difference_numbers, difference_said, paired, pooled, shared
 
 SEEDS = 3  # seeds that the level L3 takes
@@ -47,7 +47,7 @@ def fullest(runs: Sequence[RunData]) -> list[RunData]:
     return max(by_experiment.values(), key=len, default=[])
 
 
-def by_seeds(claim: Claim, seen: Sequence[Seen], rule: str) -> Verdict:
+def by_seeds(claim: Claim, seen: Sequence[Seen], rule: str) -> ClaimVerdict:
     """The verdict of a claim that holds or fails in each seed."""
     holding = sum(one.holds for one in seen)
     if not seen:
@@ -60,17 +60,17 @@ def by_seeds(claim: Claim, seen: Sequence[Seen], rule: str) -> Verdict:
     said = f"holds in {holding} of {len(seen)} seeds: {'; '.join(one.said for one in seen)}"
     numbers = {"seeds": len(seen), "holding": holding}
     rule = f"{rule}; all of {SEEDS} or more seeds: reproduced; none: not reproduced; else compatible"
-    return Verdict(word, said, rule, numbers, tuple(one.run.name for one in seen), "L3")
+    return ClaimVerdict(word, said, rule, numbers, tuple(one.run.name for one in seen), "L3")
 
 
 # --- scores over training ---------------------------------------------------------------------------------------------
 
 
-def early_gain(family: Sequence[Claim], evidence: Evidence) -> list[Verdict]:
+def early_gain(family: Sequence[Claim], evidence: Evidence) -> list[ClaimVerdict]:
     return [_change(claim, evidence, _first_gain, 1) for claim in family]
 
 
-def decay(family: Sequence[Claim], evidence: Evidence) -> list[Verdict]:
+def decay(family: Sequence[Claim], evidence: Evidence) -> list[ClaimVerdict]:
     return [_change(claim, evidence, _last_decay, -1) for claim in family]
 
 
@@ -89,7 +89,7 @@ def _last_decay(run: RunData) -> tuple[Evaluated, Evaluated] | None:
 
 def _change(
     claim: Claim, evidence: Evidence, pick: Callable[[RunData], tuple[Evaluated, Evaluated] | None], sign: int
-) -> Verdict:
+) -> ClaimVerdict:
     """A paired difference pooled over seeds: a problem's samples of all seeds together, problems are the clusters."""
     benchmark, margin = str(claim.benchmark), float(reference.tree()["margins"][claim.benchmark])
     runs = fullest([run for run in of_paper(evidence.runs) if _rows(pick(run), benchmark)])
@@ -113,7 +113,7 @@ def _change(
     )
     said = f"{len(tests)} seed{'s' if len(tests) > 1 else ''}: {difference_said(together)}"
     numbers = {**difference_numbers(together), "seeds": len(tests), "by_seed": [one.difference for one in tests]}
-    return Verdict(word, said, rule, numbers, tuple(run.name for run in runs), "L3")
+    return ClaimVerdict(word, said, rule, numbers, tuple(run.name for run in runs), "L3")
 
 
 def _rows(
@@ -132,13 +132,13 @@ def _rows(
 # --- length and KL ----------------------------------------------------------------------------------------------------
 
 
-def length_falls(family: Sequence[Claim], evidence: Evidence) -> list[Verdict]:
+def length_falls(family: Sequence[Claim], evidence: Evidence) -> list[ClaimVerdict]:
     rule = "mean length of the last 10 of the first 100 steps at least a tenth below that of the first 10"
     seen = [_lengths(claim, evidence, (1, 10), (91, 100), lambda a, b: b <= 0.9 * a) for claim in family]
     return [by_seeds(claim, found, rule) for claim, found in zip(family, seen, strict=True)]
 
 
-def length_rises(family: Sequence[Claim], evidence: Evidence) -> list[Verdict]:
+def length_rises(family: Sequence[Claim], evidence: Evidence) -> list[ClaimVerdict]:
     rule = "mean length of steps 291 to 300 at least a twentieth above that of steps 191 to 200"
     seen = [_lengths(claim, evidence, (191, 200), (291, 300), lambda a, b: b >= 1.05 * a) for claim in family]
     return [by_seeds(claim, found, rule) for claim, found in zip(family, seen, strict=True)]
@@ -161,7 +161,7 @@ def _lengths(
     return seen
 
 
-def length_level(family: Sequence[Claim], evidence: Evidence) -> list[Verdict]:
+def length_level(family: Sequence[Claim], evidence: Evidence) -> list[ClaimVerdict]:
     seen: list[list[Seen]] = []
     for claim in family:
         seen.append([])
@@ -175,7 +175,7 @@ def length_level(family: Sequence[Claim], evidence: Evidence) -> list[Verdict]:
     return [by_seeds(claim, found, rule) for claim, found in zip(family, seen, strict=True)]
 
 
-def kl_late(family: Sequence[Claim], evidence: Evidence) -> list[Verdict]:
+def kl_late(family: Sequence[Claim], evidence: Evidence) -> list[ClaimVerdict]:
     seen: list[list[Seen]] = []
     for claim in family:
         seen.append([])
