@@ -6,29 +6,33 @@ EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 75
 
 
-class UserError(Exception):  # noqa: N818 - it is not a fault of the program: the message is the product
-    """Bad configuration or bad data: trying again cannot help. Ends the program with exit code 2 and no stack trace.
+class ExplainedError(Exception):
+    """Ends the program with a message instead of a stack trace: what is wrong, why that is a problem, and the fix.
 
     Args:
         what: what is wrong, with the file, key or value in it.
         why: why that is a problem. May be empty when `what` says it all.
-        fix:  what the user can do about it.
+        fix: one thing that the user can do about it, and that works.
     """
 
-    exit_code = EXIT_REFUSED
+    exit_code = EXIT_FAILED
 
     def __init__(self, what: str, why: str = "", fix: str = "") -> None:
         self.what, self.why, self.fix = what, why, fix
         super().__init__(
-            "\n".join(part for part in (what, f"  why:  {why}" if why else "", f"  fix:  {fix}" if fix else "") if part)
+            "\n".join(part for part in (what, f"  why: {why}" if why else "", f"  fix: {fix}" if fix else "") if part)
         )
 
 
-class RunFailure(UserError):
-    """Something around the program broke (a disk, a server, numbers that are none). Ends it with exit code 1 and no
-    stack trace; once mended, the same command goes on from the last complete checkpoint."""
+class UserError(ExplainedError):
+    """Bad configuration or bad data: trying again cannot help. Exit code 2."""
 
-    exit_code = EXIT_FAILED
+    exit_code = EXIT_REFUSED
+
+
+class RunFailure(ExplainedError):  # noqa: N818 - the run failed, not the program
+    """Something around the program broke: a disk, a server, a NaN. Exit code 1; once that is fixed, the same command
+    resumes from the last complete checkpoint."""
 
 
 def not_installed(error: ModuleNotFoundError) -> UserError | None:

@@ -40,6 +40,6 @@ def evaluate_stage(recipe: Recipe, run: Run, progress: Progress) -> list[dict[st
     with Judge(recipe.rewards.workers, JUDGE_SECONDS, int(recipe.rewards.memory_gib * 2**30)) as judge:
         found = [
             evaluate(target, recipe.evaluation, run.evaluation(target.label), progress, judge)
-            for target in targets_of_run(run, recipe)
+            for target in targets_of_run(run, recipe, trust_remote_code=recipe.model.trust_remote_code)
         ]
     return [scores for scores in found if scores is not None]

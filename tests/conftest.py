@@ -1,12 +1,15 @@
-"""Fixtures that several rooms' tests share."""
+"""Fixtures that several packages' tests share, and the limits of every test."""
 
 import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import forked
+import hang_limits
 import pytest
 
 # Before torch is imported: some tests fork, and a forked child has none of OpenMP's threads (it would wait for ever).
@@ -22,6 +25,34 @@ for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "H
     os.environ.pop(name, None)
 with contextlib.suppress(ImportError):
     import huggingface_hub.constants  # noqa: F401 - for what its import reads
+
+WATCHER = pytest.StashKey[hang_limits.Watcher]()
+
+
+def _limited(item: pytest.Item) -> Generator[None, object, object]:
+    """Set-up, call and teardown of a test each have their own limits, which `@pytest.mark.limits` changes."""
+    if not hang_limits.AVAILABLE:
+        return (yield)
+    if WATCHER not in item.config.stash:
+        item.config.stash[WATCHER] = hang_limits.Watcher(pytest.fail)
+    watcher, marker = item.config.stash[WATCHER], item.get_closest_marker("limits")
+    watcher.start(
+        **{"processor": hang_limits.PROCESSOR, "silence": hang_limits.SILENCE, **(marker.kwargs if marker else {})}
+    )
+    try:
+        return (yield)
+    finally:
+        watcher.pause()
+
+
+pytest_runtest_setup = pytest.hookimpl(wrapper=True, tryfirst=True)(_limited)
+pytest_runtest_call = pytest.hookimpl(wrapper=True, tryfirst=True)(_limited)
+pytest_runtest_teardown = pytest.hookimpl(wrapper=True, tryfirst=True)(_limited)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if WATCHER in config.stash:
+        config.stash[WATCHER].stop()
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +75,14 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]
         pytest.skip("mounting a small disk wants root, and a kernel that lets it")
     yield place
     subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.fixture
+def forked_engines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes of engines are forks of this one: their imports would be most of what they do for a tiny model."""
+    from openrs.evaluation import engine_pool
+
+    monkeypatch.setattr(engine_pool, "subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": forked.Popen}))
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ SEEDS = os.environ.get("OPENRS_DEMO_SEEDS", "0,1,2").split(",")
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(900)
+@pytest.mark.limits(processor=900)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_demo_learns(tmp_path: Path, seed: str) -> None:
     run = tmp_path / "run"

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from k8s_files import (
     job,
     pod_of,
 )
+from waiting import until
 
 
 def evaluation(folder: Path, index: int, body: str) -> subprocess.Popen[bytes]:
@@ -46,7 +46,7 @@ def test_every_index_draws_its_shard_and_the_last_one_merges(tmp_path: Path) -> 
 
     spec = job("evaluate")["spec"]
     for index in (0, 2, 3, 1):
-        assert evaluation(tmp_path, index, FAKE).wait(20) == 0
+        assert evaluation(tmp_path, index, FAKE).wait() == 0
     calls = (tmp_path / "calls").read_text().splitlines()
     assert calls[-1] == "evaluate --merge runs/evaluate"
     assert len(calls) == spec["completions"] + 1
@@ -61,16 +61,14 @@ def test_every_index_draws_its_shard_and_the_last_one_merges(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("code", [2, 75, 1])
 def test_the_shell_hands_the_exit_code_on_and_does_not_merge(tmp_path: Path, code: int) -> None:
-    assert evaluation(tmp_path, 0, f'echo "$@" >> calls; exit {code}').wait(20) == code
+    assert evaluation(tmp_path, 0, f'echo "$@" >> calls; exit {code}').wait() == code
     assert len((tmp_path / "calls").read_text().splitlines()) == 1
 
 
 def test_sigterm_reaches_openrs_and_its_75_comes_out(tmp_path: Path) -> None:
     body = "trap 'echo stopping >> calls; exit 75' TERM; touch up; while :; do sleep 0.05; done"
     process = evaluation(tmp_path, 0, body)
-    end = time.monotonic() + 20
-    while not (tmp_path / "up").exists() and time.monotonic() < end:
-        time.sleep(0.02)
+    until((tmp_path / "up").exists)
     os.killpg(process.pid, 15)  # what tini -g does with the SIGTERM it gets
-    assert process.wait(20) == 75
+    assert process.wait() == 75
     assert (tmp_path / "calls").read_text() == "stopping\n"

@@ -99,9 +99,9 @@ def test_where_the_code_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         who = ["-c", "user.name=n", "-c", "user.email=e@x"]
         return subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
 
-    (tmp_path / "openrs").mkdir()
-    (tmp_path / "openrs" / "manifest.py").write_text("a = 1\n")
-    monkeypatch.setattr(manifest, "__file__", str(tmp_path / "openrs" / "manifest.py"))
+    (tmp_path / "openrs" / "run").mkdir(parents=True)
+    (tmp_path / "openrs" / "run" / "manifest.py").write_text("a = 1\n")
+    monkeypatch.setattr(manifest, "__file__", str(tmp_path / "openrs" / "run" / "manifest.py"))
     monkeypatch.delenv("OPENRS_COMMIT", raising=False)
     monkeypatch.setattr(manifest, "_installed_commit", lambda: None)
     assert manifest.code_version() == {"version": __version__, "commit": None, "changed": None}
@@ -116,9 +116,9 @@ def test_where_the_code_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     version = manifest.code_version()
     assert version["commit"] == git("rev-parse", "HEAD").strip()
     assert (version["changed"], version["changes_sha256"]) == (False, None)
-    (tmp_path / "openrs" / "manifest.py").write_text("a = 2\n")
+    (tmp_path / "openrs" / "run" / "manifest.py").write_text("a = 2\n")
     first = manifest.code_version()
-    (tmp_path / "openrs" / "manifest.py").write_text("a = 3\n")
+    (tmp_path / "openrs" / "run" / "manifest.py").write_text("a = 3\n")
     assert first["changed"] is manifest.code_version()["changed"] is True
     assert first["changes_sha256"] != manifest.code_version()["changes_sha256"]
 

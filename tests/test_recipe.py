@@ -1,11 +1,13 @@
 """Recipes: what is refused, and that every message names the file, the line and the nearest right key."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from openrs.config.checks import prompts_per_step
 from openrs.config.load import diff, load, packaged, to_json, to_yaml
@@ -26,6 +28,37 @@ def own(tmp_path: Path) -> Path:
     path = tmp_path / "own.yaml"
     path.write_text("extends: demo\ntitle: mine\ngrpo:\n  max_steps: 5\n", encoding="utf-8")
     return path
+
+
+@pytest.mark.parametrize("value", ["1e400", "-1e400", ".inf", "-.inf", ".nan"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "grpo.learning_rate", "grpo.beta", "grpo.temperature", "grpo.adam_epsilon", "grpo.lr_scheduler_kwargs.min_lr",
+        "grpo.vllm_server_timeout", "model.made.learning_rate", "rewards.timeout_seconds", "rewards.functions.0.weight",
+        "training.max_hours", "monitors.kl.above", "evaluation.temperature", "hardware.price_per_gpu_hour",
+    ],
+)  # fmt: skip
+def test_no_number_of_a_recipe_may_be_nan_or_inf(key: str, value: str) -> None:
+    message = refused(
+        "demo", f"rewards.functions=[{{name: accuracy, weight: {value}}}]" if "functions" in key else f"{key}={value}"
+    )
+    assert key in message
+    assert re.search(r"(inf|nan) is not a finite number|should be (greater|less) than", message), message
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "learning_rate=0", "learning_rate=-1e-6", "weight_decay=-0.1", "adam_beta1=1.5", "adam_epsilon=0", "beta=-0.04",
+        "max_grad_norm=-1", "temperature=0", "top_p=0", "top_p=1.1", "per_device_train_batch_size=0",
+        "gradient_accumulation_steps=-1", "num_iterations=0", "max_completion_length=0", "epsilon=0", "warmup_steps=-3",
+    ],
+)  # fmt: skip
+def test_numbers_with_which_nothing_can_be_trained(change: str) -> None:
+    name = change.partition("=")[0]
+    message = refused("demo", f"grpo.{change}")
+    assert re.search(rf"^--set grpo\.{name}: grpo\.{name} = \S+ must be (at least|more than) [01]", message), message
 
 
 def test_packaged_recipes_load_and_go_round() -> None:
@@ -51,11 +84,40 @@ def test_extends_merges_key_by_key(own: Path) -> None:
     assert recipe.title == "mine"
 
 
-def test_only_one_level_of_extends(own: Path, tmp_path: Path) -> None:
-    path = tmp_path / "second.yaml"
-    path.write_text("extends: own\n", encoding="utf-8")
-    message = refused(path)
-    assert message.startswith("second.yaml:1: own itself extends demo")
+@pytest.mark.parametrize("parent", ["own", "own.yaml", "./own.yaml", "../here/own.yaml"])
+def test_extends_goes_as_deep_as_needed_and_takes_names_and_files(own: Path, parent: str) -> None:
+    folder = own.parent / "here"
+    folder.mkdir()
+    own = own.rename(folder / "own.yaml")
+    (folder / "second.yaml").write_text(f"extends: {parent}\ngrpo: {{seed: 7}}\n", encoding="utf-8")
+    (folder / "third.yaml").write_text("extends: second\ngrpo: {save_steps: 5}\n", encoding="utf-8")
+    recipe, demo = load(str(folder / "third.yaml")), load("demo")
+    assert recipe.title == "mine"
+    assert (recipe.grpo["max_steps"], recipe.grpo["seed"], recipe.grpo["save_steps"]) == (5, 7, 5)
+    assert recipe.grpo["learning_rate"] == demo.grpo["learning_rate"]
+
+
+def test_every_experiment_can_be_extended(tmp_path: Path) -> None:
+    """README's line: a YAML file of your own that begins with `extends: exp3`."""
+    for name in ("exp1", "exp2", "exp3", "exp2-lora", "exp3-plus", "demo"):
+        path = tmp_path / f"{name}.yaml"  # called like the packaged one: it is not its own parent
+        path.write_text(f"extends: {name}\ntitle: mine\n", encoding="utf-8")
+        assert load(str(path)).model_copy(update={"title": ""}) == load(name).model_copy(update={"title": ""})
+
+
+@pytest.mark.parametrize("length", [1, 2, 5])
+def test_recipes_that_extend_each_other_in_a_circle_are_refused(tmp_path: Path, length: int) -> None:
+    for n in range(length):
+        (tmp_path / f"r{n}.yaml").write_text(f"extends: r{(n + 1) % length}\n", encoding="utf-8")
+    circle = " -> ".join(f"r{n % length}.yaml" for n in range(length + 1))
+    assert f"the recipes extend each other in a circle: {circle}" in refused(tmp_path / "r0.yaml")
+
+
+def test_a_fault_in_a_recipe_far_below_is_named_with_its_file_and_line(own: Path, tmp_path: Path) -> None:
+    own.write_text("extends: demo\ntitle: a\ngrpo:\n  learnin_rate: 1\n", encoding="utf-8")
+    (tmp_path / "second.yaml").write_text("extends: own\n", encoding="utf-8")
+    (tmp_path / "third.yaml").write_text("extends: second.yaml\n", encoding="utf-8")
+    assert "own.yaml:4: TRL's GRPOConfig has no option learnin_rate" in refused(tmp_path / "third.yaml")
 
 
 @pytest.mark.parametrize(
@@ -89,6 +151,16 @@ def test_a_wrong_key_or_type_is_named_with_its_line(own: Path, line: str, expect
         ("grpo.num_generations=1", "an advantage compares at least 2 completions"),
         ("prompt.max_tokens=4060", "prompts of 4060 and completions of 40 tokens do not fit into model.context = 4096"),
         ("prompt.user=hello", "prompt.user must contain {problem}"),
+        ("grpo.adam_beta1=1", "grpo.adam_beta1 = 1 must be at least 0 and below 1"),
+        ("grpo.top_k=-3", "grpo.top_k = -3 must be at least 0"),
+        ("grpo.loss_type=bnop", "grpo.loss_type = 'bnop' is unknown; did you mean bnpo"),
+        ("grpo.scale_rewards=foo", "grpo.scale_rewards = 'foo' is unknown; take one of group, batch, none"),
+        ("grpo.optim=adamw_toch", "grpo.optim = 'adamw_toch' is unknown; did you mean adamw_torch"),
+        ("grpo.generation_kwargs={temperature: 0}", "grpo.generation_kwargs.temperature = 0 must be a number above 0"),
+        (
+            "grpo.generation_kwargs={temperature: .nan}",
+            "grpo.generation_kwargs.temperature = nan is not a finite number",
+        ),
         ("grpo.max_steps=0", "grpo.max_steps must be set"),
         ("grpo.save_steps=2.5", "grpo.save_steps = 2.5 must be a whole number"),
         ("training.stop_after=1000", "training.stop_after = 1000 lies behind grpo.max_steps = 200"),
@@ -208,9 +280,28 @@ def test_each_recipe_opens_with_its_departures(name: str) -> None:
 
 def test_recipes_and_help_never_import_torch() -> None:
     code = (
-        "import sys, openrs.config.load, openrs.config.checks, openrs.cli;"
+        "import sys, openrs.config.load, openrs.config.checks, openrs.cli.main;"
         "openrs.config.load.load('exp3'); openrs.cli.main.parser().format_help();"
         "print(sorted(m for m in ('torch', 'transformers', 'trl', 'numpy', 'datasets') if m in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_another_temperature_in_sampling_than_in_the_loss_must_be_meant_where_trl_would_correct_for_it(
+    tmp_path: Path,
+) -> None:
+    """`extends: demo` with use_vllm took TRL's default: sampled at 0.7, weighted at 1.0, a fifth of the gradient."""
+    path = tmp_path / "own.yaml"
+    sampled = "grpo: {use_vllm: true, temperature: 1.0, generation_kwargs: {temperature: %s}%s}\n"
+    silent = load("demo").grpo
+    assert silent["vllm_importance_sampling_correction"] is False
+    silent.pop("vllm_importance_sampling_correction")
+    base = yaml.safe_dump(load("demo").model_dump() | {"grpo": silent})
+    (tmp_path / "silent.yaml").write_text(base, encoding="utf-8")
+    path.write_text("extends: silent\n" + sampled % (0.7, ""), encoding="utf-8")
+    assert "sampled at temperature 0.7 and weighted at 1: by TRL's default" in refused(path)
+    for temperature, said in ((1.0, ""), (0.7, ", vllm_importance_sampling_correction: true"),
+                              (0.7, ", vllm_importance_sampling_correction: false")):  # fmt: skip
+        path.write_text("extends: silent\n" + sampled % (temperature, said), encoding="utf-8")
+        assert load(str(path)).grpo["use_vllm"] is True

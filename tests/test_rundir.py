@@ -21,7 +21,7 @@ from openrs.run.files import Journal, read_jsonl, redact, write_json, write_text
 WRITER = """
 import sys
 from pathlib import Path
-from openrs.run.directory import Journal
+from openrs.run.files import Journal
 with Journal(Path(sys.argv[1])) as journal:
     print("open", flush=True)
     number = 0
@@ -127,7 +127,7 @@ def test_a_full_disk_keeps_the_old_file(small_disk: Path) -> None:
 REWRITER = """
 import sys
 from pathlib import Path
-from openrs.run.directory import write_text
+from openrs.run.files import write_text
 number = 0
 while True:
     write_text(Path(sys.argv[1]), str(number % 10) * 50_000)
@@ -206,6 +206,43 @@ def test_names_of_runs() -> None:
     run = Run(Path("r"))
     assert run.evaluation("../../etc").parent == Path("r/eval")
     assert run.evaluation("owner/name@main").name == "owner--name@main"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "x" * 300, "é" * 120, "./" + "y" * 201, "/".join(["deep"] * 700), "", "a\0b", "a\nb", "a\x1b[31m", "a\udcff",
+        "./\udc80/b",
+    ],
+    ids=["long", "bytes", "part", "deep", "empty", "NUL", "line", "escape", "not UTF-8", "part not UTF-8"],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "verb", [["train", "demo", "--dry-run"], ["train", "demo"], ["reproduce", "demo"]], ids=" ".join
+)
+def test_names_that_no_run_can_have(
+    name: str, verb: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Refused before anything is loaded or written."""
+    from openrs.cli.main import main
+
+    monkeypatch.chdir(tmp_path)
+    assert main([*verb, "--run", name]) == 2
+    said = capsys.readouterr().err
+    assert "fix: give a --run of letters, digits, - and _" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_whose_name_is_not_utf_8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "bytes \udcff"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    with pytest.raises(UserError, match="is not UTF-8"):
+        rundir.run_at("demo")
+
+
+def test_names_that_a_run_can_have() -> None:
+    for name in ("exp3", "x" * 200, "été", "東京", "a b", "lr=2e-6", "./a/b", "/" + "/".join(["deep"] * 500)):
+        assert str(rundir.run_at(name).path).endswith(name.removeprefix("./"))
 
 
 # --- secrets ----------------------------------------------------------------------------------------------------------

@@ -1,42 +1,100 @@
-"""`openrs cluster`: one function a verb; see arguments.py for what they are given."""
+"""`openrs cluster`: recipes as Kubernetes Jobs.
+
+The client and what needs it are imported when a verb is called: `openrs --help` stays light.
+"""
 
 import argparse
 import os
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from openrs.cluster import collect as collecting
-from openrs.cluster import control, preflight, status
-from openrs.cluster.api import (
-    ApiException,
-    Cluster,
-    Object,
-    ServerUnavailable,
-    connect,
-    lines,
-    namespace_at_hand,
-    opened,
-)
-from openrs.cluster.follow import TAIL_LINES, conclude, follow
-from openrs.cluster.jobs import PLACEHOLDER, JobManifests, JobRequest, make, to_text
-from openrs.cluster.reading import need_job, pods
-from openrs.cluster.screen import Screen
-from openrs.cluster.submit import submit as send
-from openrs.cluster.words import containers
-from openrs.config.load import load
-from openrs.doctor.doctor import MARKS
-from openrs.doctor.finding import Finding
+from openrs.cli.options import Verb, Verbs, add_overrides, add_verb
 from openrs.errors import EXIT_DONE, UserError
-from openrs.planner.render import wrapped
+from openrs.run.terminal import say
+
+if TYPE_CHECKING:
+    from openrs.cluster.api import Cluster, Object
+    from openrs.cluster.jobs import JobManifests
+    from openrs.cluster.screen import Screen
+    from openrs.doctor.finding import Finding
 
 
-def run(args: argparse.Namespace) -> int:
-    """Returns 0; everything else is raised: UserError (2), Failure (1), Interrupted (75)."""
-    verbs = {"submit": submit, "status": show, "logs": logs, "collect": collect, "stop": stop, "delete": delete}
-    verbs[args.what](args)
-    return EXIT_DONE
+def add(verbs: Verbs) -> None:
+    text = "run recipes as Kubernetes Jobs: submit, follow, collect"
+    cluster = verbs.add_parser("cluster", help=text, description=text)
+    """submit, status, logs, collect, stop, delete; `run` gets the namespace with `what` set to one of these."""
+    subverbs = cluster.add_subparsers(dest="what", required=True, metavar="submit|status|logs|collect|stop|delete")
+
+    def subverb(name: str, function: Verb, text: str) -> argparse.ArgumentParser:
+        sub = add_verb(subverbs, name, function, text)
+        sub.add_argument("--context", metavar="NAME", help="of the kubeconfig (default: its current one)")
+        sub.add_argument("-n", "--namespace", metavar="NAME", help="default: the context's, or the Pod's own")
+        return sub
+
+    sub = subverb(
+        "submit",
+        submit,
+        "send a recipe's Job, then follow it; given again it follows, goes on or refuses, never doubles",
+    )
+    sub.add_argument("recipe", help="a recipe's name (see: openrs recipe list) or a path to a YAML file")
+    add_overrides(sub)
+    sub.add_argument(
+        "--run", metavar="NAME", help="also names Job and claim, after openrs- (default: the recipe's name)"
+    )
+    sub.add_argument("--image", metavar="NAME@DIGEST", help="of openrs (default: OPENRS_IMAGE in the environment)")
+    sub.add_argument("--train-only", action="store_true", help="`openrs train` instead of `openrs reproduce`")
+    sub.add_argument(
+        "--claim", metavar="NAME", help="an existing volume claim (default: openrs-RUN, made when missing)"
+    )
+    sub.add_argument("--storage-class", metavar="NAME", help="of a new claim (default: the cluster's default)")
+    sub.add_argument("--queue", metavar="NAME", help="Kueue's LocalQueue")
+    sub.add_argument(
+        "--gpu-product", dest="products", action="append", default=[], metavar="LABEL",
+        help="nodes with this nvidia.com/gpu.product, e.g. NVIDIA-L40S (again for more; default: the recipe's GPU)",
+    )  # fmt: skip
+    sub.add_argument("--dry-run", action="store_true", help="print the YAML that would be sent; asks no server")
+    sub.add_argument("--detach", action="store_true", help="do not follow")
+    sub.add_argument("--force", action="store_true", help="send it although the preflight found something missing")
+
+    sub = subverb("status", show, "all runs of the namespace, or one with its Pods, and why it waits")
+    sub.add_argument("run", nargs="?", metavar="RUN")
+
+    sub = subverb("logs", logs, "what a run's Pods print")
+    sub.add_argument("run", metavar="RUN")
+    sub.add_argument("-f", "--follow", action="store_true", help="to the end, over broken connections and new Pods")
+    sub.add_argument("--tail", type=int, metavar="N", help="only the last lines there are")
+
+    sub = subverb(
+        "collect",
+        collect,
+        "copy report, scores, metrics, manifest and logs from the volume to here; goes on where it broke",
+    )
+    sub.add_argument("run", metavar="RUN")
+    sub.add_argument("--to", type=Path, default=Path("runs"), metavar="DIR", help="default: runs, as runs/RUN")
+    kinds = sub.add_mutually_exclusive_group()
+    kinds.add_argument("--all", action="store_true", help="completions and samples, too")
+    kinds.add_argument("--checkpoints", action="store_true", help="everything, checkpoints included")
+    sub.add_argument("--image", metavar="NAME@DIGEST", help="when the Job is gone and only its claim is left")
+
+    sub = subverb("stop", stop, "let a run write a checkpoint and end; submit lets it go on")
+    sub.add_argument("run", metavar="RUN")
+
+    sub = subverb("delete", delete, "take a Job away; its claim with all data stays unless --claim is given")
+    sub.add_argument("run", metavar="RUN")
+    sub.add_argument("--claim", action="store_true", help="delete the volume claim, too, with everything in it")
+    sub.add_argument("--yes", action="store_true", help="do not ask")
 
 
-def submit(args: argparse.Namespace) -> None:
+def submit(args: argparse.Namespace) -> int:
+    from openrs.cluster.api import connect, namespace_at_hand
+    from openrs.cluster.follow import TAIL_LINES, conclude, follow
+    from openrs.cluster.jobs import PLACEHOLDER, JobRequest, make, to_text
+    from openrs.cluster.reading import need_job
+    from openrs.cluster.screen import Screen
+    from openrs.cluster.submit import submit as send
+    from openrs.config.load import load
+
     asked = JobRequest(
         recipe=load(args.recipe, args.overrides),
         named=args.recipe,
@@ -52,9 +110,10 @@ def submit(args: argparse.Namespace) -> None:
     made = make(asked)
     if args.dry_run:
         place(made, namespace_at_hand(args.context, args.namespace))
-        sys.stdout.write(to_text(made.objects))
-        sys.stderr.write("".join(f"note: {note}\n" for note in made.notes))
-        return
+        say(to_text(made.objects), end="")
+        for note in made.notes:
+            say(f"note: {note}", error=True)
+        return EXIT_DONE
     cluster = connect(args.context, args.namespace)
     place(made, cluster.namespace)
     screen = Screen()
@@ -64,14 +123,15 @@ def submit(args: argparse.Namespace) -> None:
     what = send(cluster, made, screen.say)
     if args.detach:
         screen.say(f"openrs cluster logs -f {asked.name} follows it")
-        return
+        return EXIT_DONE
     job = need_job(cluster, asked.name)
     end = follow(cluster, job, screen, tail=TAIL_LINES if what == "there" else None)
     conclude(end)
     screen.say(end.text)
+    return EXIT_DONE
 
 
-def place(made: JobManifests, namespace: str | None) -> None:
+def place(made: "JobManifests", namespace: str | None) -> None:
     """Into its namespace, so that what is printed and what is sent are the same."""
     if namespace is not None:
         for thing in made.objects:
@@ -79,11 +139,12 @@ def place(made: JobManifests, namespace: str | None) -> None:
             thing["metadata"] = {"name": meta["name"], "namespace": namespace} | meta
 
 
-def check(cluster: Cluster, made: JobManifests, *, force: bool) -> None:
+def check(cluster: "Cluster", made: "JobManifests", *, force: bool) -> None:
     """Print the preflight. Raises UserError when something is missing, unless forced."""
+    from openrs.cluster import preflight
+
     found = preflight.examine(cluster, made)
-    sys.stdout.write("".join(f"{rendered(line)}\n" for line in found))
-    sys.stdout.flush()
+    say("".join(f"{rendered(line)}\n" for line in found), end="")
     failed = [line for line in found if line.state == "fail"]
     if failed and not force:
         mends = "; ".join(line.fix for line in failed if line.fix)
@@ -93,18 +154,30 @@ def check(cluster: Cluster, made: JobManifests, *, force: bool) -> None:
         )
 
 
-def rendered(line: Finding) -> str:
+def rendered(line: "Finding") -> str:
+    from openrs.doctor.doctor import MARKS
+    from openrs.planner.render import wrapped
+
     needed = f"; needed: {line.needed}" if line.needed and line.state in {"fail", "warn"} else ""
     fix = f"; fix: {line.fix}" if line.fix and line.state != "ok" else ""
     return wrapped(f"{MARKS[line.state]}  {line.name:10s}  {line.found}{needed}{fix}", " " * 18)
 
 
-def show(args: argparse.Namespace) -> None:
+def show(args: argparse.Namespace) -> int:
+    from openrs.cluster import status
+    from openrs.cluster.api import connect
+
     cluster = connect(args.context, args.namespace)
-    sys.stdout.write(status.of_run(cluster, args.run) if args.run else status.overview(cluster))
+    say(status.of_run(cluster, args.run) if args.run else status.overview(cluster), end="")
+    return EXIT_DONE
 
 
-def logs(args: argparse.Namespace) -> None:
+def logs(args: argparse.Namespace) -> int:
+    from openrs.cluster.api import connect
+    from openrs.cluster.follow import conclude, follow
+    from openrs.cluster.reading import need_job, pods
+    from openrs.cluster.screen import Screen
+
     cluster = connect(args.context, args.namespace)
     job = need_job(cluster, args.run)
     screen = Screen()
@@ -112,16 +185,20 @@ def logs(args: argparse.Namespace) -> None:
         end = follow(cluster, job, screen, tail=args.tail)
         conclude(end)
         screen.say(end.text)
-        return
+        return EXIT_DONE
     there = pods(cluster, job["metadata"]["name"])
     if not there:
         raise UserError(f"run {args.run} has no Pod", fix=f"openrs cluster status {args.run} says why")
     for pod in there:
         print_logs(cluster, pod, screen, args.tail)
+    return EXIT_DONE
 
 
-def print_logs(cluster: Cluster, pod: Object, screen: Screen, tail: int | None) -> None:
+def print_logs(cluster: "Cluster", pod: "Object", screen: "Screen", tail: int | None) -> None:
     """What there is of a Pod's logs, container by container; does not wait for more."""
+    from openrs.cluster.api import ApiException, ServerUnavailable, lines, opened
+    from openrs.cluster.words import containers
+
     name = pod["metadata"]["name"]
     for state in containers(pod):
         if "waiting" in (state.get("state") or {"waiting": {}}):
@@ -136,18 +213,32 @@ def print_logs(cluster: Cluster, pod: Object, screen: Screen, tail: int | None) 
             screen.say(f"the log of {name}, container {state['name']}, cannot be read: {error}")
 
 
-def collect(args: argparse.Namespace) -> None:
+def collect(args: argparse.Namespace) -> int:
+    from openrs.cluster import collect as collecting
+    from openrs.cluster.api import connect
+    from openrs.cluster.screen import Screen
+
     kind: collecting.Kind = "checkpoints" if args.checkpoints else "all" if args.all else "report"
     cluster = connect(args.context, args.namespace)
     image = args.image or os.environ.get("OPENRS_IMAGE")
     collecting.collect(cluster, args.run, Screen().say, kind=kind, to=args.to, image=image)
+    return EXIT_DONE
 
 
-def stop(args: argparse.Namespace) -> None:
+def stop(args: argparse.Namespace) -> int:
+    from openrs.cluster import control
+    from openrs.cluster.api import connect
+    from openrs.cluster.screen import Screen
+
     control.stop(connect(args.context, args.namespace), args.run, Screen().say)
+    return EXIT_DONE
 
 
-def delete(args: argparse.Namespace) -> None:
+def delete(args: argparse.Namespace) -> int:
+    from openrs.cluster import control
+    from openrs.cluster.api import connect
+    from openrs.cluster.screen import Screen
+
     cluster = connect(args.context, args.namespace)
     what = f"Job openrs-{args.run} in {cluster.namespace}"
     if args.claim:
@@ -155,6 +246,7 @@ def delete(args: argparse.Namespace) -> None:
     if not args.yes:
         confirm(what, args.run)
     control.delete(cluster, args.run, Screen().say, with_claim=args.claim)
+    return EXIT_DONE
 
 
 def confirm(what: str, word: str) -> None:

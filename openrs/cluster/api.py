@@ -25,10 +25,10 @@ except ModuleNotFoundError as missing:
 Object = dict[str, Any]
 __all__ = [
     "ApiException",
-    "ServerUnavailable",
     "Cluster",
     "Expired",
     "Object",
+    "ServerUnavailable",
     "ask",
     "connect",
     "lines",
@@ -138,8 +138,8 @@ def ask(
     """Call a method of the client and return the answer as a dict. For questions that may be asked twice.
 
     what: verb and resource for messages, "list jobs". A busy or silent server (429, 5xx, no connection) is asked again
-    for `patience` seconds, which `say` is told once. Raises UserError for a no (401, 403, ...), RunFailure when it stays
-    away, ApiException for 404 and 409, which mean something to the caller.
+    for `patience` seconds, which `say` is told once. Raises UserError for a no (401, 403, ...), RunFailure when it
+    stays away, ApiException for 404 and 409, which mean something to the caller.
     """
     begin, pause, told = time.monotonic(), FIRST, False
     while True:
@@ -165,7 +165,8 @@ class ServerUnavailable(Exception):  # noqa: N818 - a state of the server, not a
 
 
 def once(call: Callable[..., Any], *args: Any, what: str, **options: Any) -> Object:
-    """One try. Raises ServerUnavailable where another may help, UserError for a no, ApiException for 404 and 409, Expired for 410."""
+    """One try. Raises ServerUnavailable where another may help, UserError for a no, ApiException for 404 and 409,
+    Expired for 410."""
     answer = opened(call, *args, what=what, **options)
     try:
         body = answer.data

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal
 
-from openrs.cluster import api, words
+from openrs.cluster import api
 from openrs.cluster.api import Cluster, ServerUnavailable
 from openrs.cluster.collect_pod import reader
 from openrs.cluster.control import Say
@@ -19,7 +19,9 @@ from openrs.cluster.pods_exec import SILENCE, output
 from openrs.cluster.reading import read_job
 from openrs.errors import RunFailure, UserError
 from openrs.planner.render import amount
+from openrs.run.confined import refuse_links_out
 from openrs.run.files import now, sha256, write_json
+from openrs.run.terminal import clean
 
 Kind = Literal["report", "all", "checkpoints"]
 
@@ -95,7 +97,7 @@ def listed(source: Source, names: Sequence[str] = ()) -> list[File]:
             row = json.loads(line)
             file = File(str(row["path"]), int(row["size"]), str(row["sha256"]))
         except (ValueError, KeyError, TypeError):
-            raise RunFailure(f"the Pod's list of files cannot be read: {words.clean(line)[:200]}") from None
+            raise RunFailure(f"the Pod's list of files cannot be read: {clean(line)[:200]}") from None
         found.append(file)
         refuse_odd(file)
     return found
@@ -105,7 +107,7 @@ def refuse_odd(file: File) -> None:
     parts = PurePosixPath(file.path).parts
     safe = len(parts) > 1 and ".." not in parts and not file.path.startswith("/") and file.path.isprintable()
     if not safe or "\\" in file.path or file.size < 0 or any(len(part) > 200 for part in parts):
-        raise UserError(f"the volume names a file that may not be written here: {words.clean(file.path)!r}")
+        raise UserError(f"the volume names a file that may not be written here: {clean(file.path)!r}")
 
 
 def claim_folder(folder: Path, cluster: Cluster, run: str) -> None:
@@ -116,6 +118,7 @@ def claim_folder(folder: Path, cluster: Cluster, run: str) -> None:
             "its files would be overwritten",
             "give another folder with --to",
         )
+    refuse_links_out(folder)
     write_json(folder / MARK, {"namespace": cluster.namespace, "job": job_name(run), "collected": now()})
 
 

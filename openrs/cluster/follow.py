@@ -32,8 +32,8 @@ class End:
 def follow(cluster: Cluster, job: Object, screen: Screen, *, patience: float = PATIENT, tail: int | None = None) -> End:
     """Tell of the Job until it ends. Ctrl-C raises Interrupted, and the Job goes on.
 
-    tail: begin with so many lines of a log that is there already. Raises UserError for missing rights, RunFailure when the
-    API server stays away for `patience` seconds.
+    tail: begin with so many lines of a log that is there already. Raises UserError for missing rights, RunFailure when
+    the API server stays away for `patience` seconds.
     """
     follower = _Follower(cluster, job, screen, patience, tail)
     name, run = job["metadata"]["name"], run_of(job)

@@ -17,7 +17,7 @@ from openrs.cluster.sizes import Sizes, sizes_of
 from openrs.config.load import packaged, to_yaml
 from openrs.config.names import is_hub_name
 from openrs.config.schema import Recipe
-from openrs.config.yaml_lines import read_yaml
+from openrs.config.yaml_lines import dump_yaml, read_yaml
 from openrs.errors import UserError
 from openrs.hub.pins import references
 from openrs.planner.gpus import TABLE, find
@@ -125,7 +125,7 @@ def make(asked: JobRequest) -> JobManifests:
 
 def to_text(objects: Sequence[Object]) -> str:
     """As YAML: exactly what is sent."""
-    return "---\n".join(yaml.safe_dump(thing, sort_keys=False, allow_unicode=True, width=1000) for thing in objects)
+    return "---\n".join(map(dump_yaml, objects))
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------

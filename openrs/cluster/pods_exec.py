@@ -22,8 +22,8 @@ def output(
 ) -> Iterator[bytes]:
     """The command's stdout, piece by piece. `given` goes to its stdin, whose end the protocol cannot tell it.
 
-    Raises ServerUnavailable when the connection breaks (what came so far was right), RunFailure when the command fails, Refusal when
-    we may not.
+    Raises ServerUnavailable when the connection breaks (what came so far was right), RunFailure when the command fails,
+    UserError when we may not.
     """
     try:
         connection = stream(

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
-from openrs.cluster.words import clean
+from openrs.run.terminal import clean
 
 # A line of openrs.run.progress.Progress: `step  12/500  reward 0.41  ...  3.10 s each, 25 min 13 s left`.
 STEP = re.compile(r"(?P<label>\S.*?) +(?P<done>\d+)/(?P<total>\d+)  (?P<told>.*), (?P<left>[^,]+) left")

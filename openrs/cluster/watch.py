@@ -1,4 +1,5 @@
-"""Watches that survive a dropped connection, 410 PodDeleted, 429, 500, a server that is away for minutes. Logs that do."""
+"""Watches that survive a dropped connection, 410 Gone, 429, 500, a server that is away for minutes. Logs that
+do."""
 
 import json
 import threading
@@ -57,7 +58,7 @@ class RetryBackoff:
         self._pause = api.FIRST
 
     def wait(self, away: ServerUnavailable) -> None:
-        """Sleep before the next try. Raises Failure when it has been too long."""
+        """Sleep before the next try. Raises RunFailure when it has been too long."""
         now = time.monotonic()
         self._since = self._since or now
         waited = now - self._since
@@ -88,7 +89,7 @@ def watched(
     a break the watch goes on at the last version it saw, or lists again and tells the difference. After each such list
     comes LISTED, with an empty object.
 
-    Raises UserError for a no, Failure when the server stays away longer than `patience` seconds.
+    Raises UserError for a no, RunFailure when the server stays away longer than `patience` seconds.
     """
     version: str | None = None
     known: dict[str, Object] = {}

@@ -6,11 +6,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from openrs.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_REFUSED
-from openrs.run.files import redact
+from openrs.run.terminal import clean
 
 Object = Mapping[str, Any]
-
-_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|.)|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 # The scheduler's reasons (kube-scheduler's plugins, 1.31 to 1.37), and what they mean for somebody who wants GPUs.
 _REASONS: Sequence[tuple[str, str]] = (
@@ -63,11 +61,6 @@ TELLING = _EVENTS.keys() | {
 }  # fmt: skip
 # Said better by the Pod's own state, or said again and again.
 SILENT = {"BackOff", "Pulling", "Pulled", "Created", "Started", "Killing", "Scheduled", "SuccessfulCreate", "Unhealthy"}
-
-
-def clean(text: str) -> str:
-    """A line of a log or of the server as it may go to a terminal: no escape sequences, no secrets."""
-    return redact(_ESCAPES.sub("", text))
 
 
 def event(thing: Object) -> str | None:

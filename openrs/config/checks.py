@@ -2,6 +2,8 @@
 
 import difflib
 import json
+import math
+from collections.abc import Iterator
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -50,6 +52,40 @@ OWNED_ELSEWHERE = {
     "vllm_server_base_url": "set hardware.layout; openrs starts the server",
     "vllm_server_host": "set hardware.layout; openrs starts the server",
 }
+# Options of grpo with a range that needs no other setting: the least, whether it is allowed itself, and the most.
+BELOW_ONE = math.nextafter(1, 0)
+_RANGES: dict[str, tuple[float, bool, float]] = {
+    "learning_rate": (0, False, 1000),
+    "weight_decay": (0, True, math.inf),
+    "adam_beta1": (0, True, BELOW_ONE),
+    "adam_beta2": (0, True, BELOW_ONE),
+    "adam_epsilon": (0, False, math.inf),
+    "max_grad_norm": (0, True, math.inf),
+    "warmup_steps": (0, True, math.inf),
+    "beta": (0, True, math.inf),
+    "epsilon": (0, False, math.inf),
+    "epsilon_high": (0, False, math.inf),
+    "temperature": (0, False, math.inf),
+    "top_p": (0, False, 1),
+    "min_p": (0, True, 1),
+    "repetition_penalty": (0, False, math.inf),
+    "per_device_train_batch_size": (1, True, math.inf),
+    "gradient_accumulation_steps": (1, True, math.inf),
+    "steps_per_generation": (1, True, math.inf),
+    "num_iterations": (1, True, math.inf),
+    "max_completion_length": (1, True, math.inf),
+    "vllm_gpu_memory_utilization": (0, False, 1),
+    "top_k": (0, True, math.inf),
+    "seed": (0, True, 2**32 - 1),
+}
+# Words that TRL takes without a look and stumbles over after the first generation (grpo_trainer.py of TRL 1.16).
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "loss_type": ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"),
+    "scale_rewards": ("group", "batch", "none", True, False),
+    "importance_sampling_level": ("token", "sequence"),
+    "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
+    "vllm_importance_sampling_mode": ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask"),
+}
 _PYTHON = {"bool": bool, "int": int, "float": (int, float), "str": str, "dict": dict, "list": list, "None": type(None)}
 
 
@@ -73,7 +109,7 @@ def prompts_per_step(recipe: Recipe) -> int:
 
 def check(recipe: Recipe, lines: Lines) -> None:
     """Raises UserError naming file and line for every setting that cannot work; all of them in one message."""
-    problems = [*_options(recipe, lines)]
+    problems = [*_options(recipe, lines), *_numbers(recipe, lines)]
     if not problems:  # the sums below need options of the right type
         problems = [f"{_where(lines, *key)}: {text}" for key, text in _combinations(recipe)]
     if problems:
@@ -98,7 +134,38 @@ def _options(recipe: Recipe, lines: Lines) -> list[str]:
         elif not _fits(value, option["types"]):
             wanted = " or ".join(option["types"])
             problems.append(f"{where}: grpo.{name} = {value!r} is a {type(value).__name__}, TRL wants {wanted}")
+        elif (choices := option.get("choices", _CHOICES.get(name))) and value not in choices:
+            near = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=3)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"take one of {', '.join(map(str, choices))}"
+            problems.append(f"{where}: grpo.{name} = {value!r} is unknown; {hint}")
     return problems
+
+
+def _numbers(recipe: Recipe, lines: Lines) -> list[str]:
+    """Numbers of the whole recipe that are NaN or Inf, and those of `grpo` with which nothing can be trained."""
+    wrong = {key: "is not a finite number" for key, value in _leaves(recipe.model_dump()) if not _is_finite(value)}
+    for name, (least, inclusive, most) in _RANGES.items():
+        value = recipe.grpo.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or ("grpo", name) in wrong:
+            continue
+        if value < least or (value == least and not inclusive) or value > most:
+            upper = "" if math.isinf(most) else " and below 1" if most == BELOW_ONE else f" and at most {most:.15g}"
+            wrong["grpo", name] = f"must be {'at least' if inclusive else 'more than'} {least:g}{upper}"
+    values = dict(_leaves(recipe.model_dump()))
+    return [f"{_where(lines, *key)}: {'.'.join(key)} = {values[key]!r} {text}" for key, text in wrong.items()]
+
+
+def _leaves(tree: Any, key: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every value that is neither a mapping nor a list, with the keys and indices that lead to it."""
+    if isinstance(tree, dict | list):
+        for name, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            yield from _leaves(value, (*key, str(name)))
+    else:
+        yield key, tree
+
+
+def _is_finite(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _fits(value: Any, types: list[str]) -> bool:
@@ -110,6 +177,7 @@ def _fits(value: Any, types: list[str]) -> bool:
 def _combinations(recipe: Recipe) -> list[tuple[tuple[str, ...], str]]:
     return [
         *_steps(recipe),
+        *_sampling(recipe),
         *_groups(recipe),
         *_lengths(recipe),
         *_sources(recipe),
@@ -145,6 +213,25 @@ def _steps(recipe: Recipe) -> list[tuple[tuple[str, ...], str]]:
             (("training", "must_save_by"), f"training.must_save_by = {by!r} is no moment like 2026-11-22T08:00:00Z")
         )
     return found
+
+
+def _sampling(recipe: Recipe) -> list[tuple[tuple[str, ...], str]]:
+    """generation_kwargs reach the sampler only. Where it samples at another temperature than the loss divides by, TRL's
+    default correction weighs every token by the ratio of the two: that has to be meant."""
+    changed = recipe.grpo.get("generation_kwargs") or {}
+    in_loss = grpo_value(recipe, "temperature")
+    sampled = changed.get("temperature", in_loss)
+    key = ("grpo", "generation_kwargs")
+    if isinstance(sampled, bool) or not isinstance(sampled, int | float) or not 0 < sampled < math.inf:
+        return [(key, f"grpo.generation_kwargs.temperature = {sampled!r} must be a number above 0")]
+    correction = "vllm_importance_sampling_correction"
+    if grpo_value(recipe, "use_vllm") and sampled != in_loss and correction not in recipe.grpo:
+        text = (
+            f"completions are sampled at temperature {sampled:g} and weighted at {in_loss:g}: by TRL's default each"
+            f" token's gradient would be scaled by the ratio. Write grpo.{correction}: false (as the paper) or true"
+        )
+        return [(key, text)]
+    return []
 
 
 def _groups(recipe: Recipe) -> list[tuple[tuple[str, ...], str]]:

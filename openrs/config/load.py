@@ -1,4 +1,4 @@
-"""A recipe read: a YAML file with one level of `extends`, unknown keys refused, overrides by `--set`, one typed tree.
+"""A recipe read: a YAML file and what it `extends`, unknown keys refused, overrides by `--set`, one typed tree.
 
 Never imports torch: `openrs recipe show`, the planner and the cluster verbs answer on a laptop in well under a second.
 """
@@ -11,14 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from openrs.config.schema import Evaluation, Recipe
-from openrs.config.yaml_lines import Key, Lines, override, place_of, read_yaml, text_of
+from openrs.config.yaml_lines import Key, Lines, dump_yaml, override, place_of, read_yaml, text_of
 from openrs.errors import UserError
 
-RECIPES = Path(__file__).parent / "recipes"
+RECIPES = Path(__file__).parents[1] / "recipes"
 
 
 def packaged() -> dict[str, str]:
@@ -63,7 +62,7 @@ def with_changes(settings: Evaluation, changes: Mapping[str, Any]) -> Evaluation
 
 
 def to_yaml(recipe: Recipe) -> str:
-    return yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True, width=1000)
+    return dump_yaml(recipe.model_dump())
 
 
 def to_json(recipe: Recipe) -> str:
@@ -104,29 +103,37 @@ def _find(name: str) -> Path:
     )
 
 
-def _extended(path: Path) -> tuple[dict[str, Any], Lines]:
+def _extended(path: Path, below: tuple[Path, ...] = ()) -> tuple[dict[str, Any], Lines]:
+    """The tree of a file laid over that of the recipe it extends, as deep as the chain goes.
+
+    below: the files that extend this one. Raises UserError for a chain that comes back to one of them.
+    """
     tree, lines = read_yaml(path)
     _inline_files(tree, path.parent, lines)
     parent = tree.pop("extends", None)
     if parent is None:
         return tree, lines
     where = lines[("extends",)]
-    below = path.parent / f"{parent}.yaml"
-    base = below if below.is_file() else RECIPES / f"{parent}.yaml"
-    if not base.is_file():
-        raise UserError(
-            f"{where}: there is no recipe {parent} to extend",
-            fix="name a recipe beside this file, or one of: openrs recipe list",
-        )
-    base_tree, base_lines = read_yaml(base)
-    if "extends" in base_tree:
-        raise UserError(
-            f"{where}: {parent} itself extends {base_tree['extends']}",
-            "only one level is allowed, so that two files tell all",
-            f"extend {base_tree['extends']} and write the differences here",
-        )
-    _inline_files(base_tree, base.parent, base_lines)
+    base, chain = _parent(parent, path, where), (*below, path)
+    if any(base.samefile(other) for other in chain):
+        names = " -> ".join(other.name for other in (*chain, base))
+        raise UserError(f"{where}: the recipes extend each other in a circle: {names}", fix="remove one of the extends")
+    base_tree, base_lines = _extended(base, chain)
     return _merge(base_tree, tree), {**base_lines, **lines}
+
+
+def _parent(name: Any, path: Path, where: str) -> Path:
+    """The recipe that the file at `path` extends: a file named relative to it, else a packaged recipe."""
+    beside = [path.parent / str(name), path.parent / f"{name}.yaml"]
+    found = next((file for file in beside if file.suffix in {".yaml", ".yml"} and file.is_file()), None)
+    if found is None or (found.samefile(path) and (RECIPES / f"{name}.yaml").is_file()):
+        found = RECIPES / f"{name}.yaml"  # exp3.yaml of your own may extend the packaged exp3
+    if not isinstance(name, str) or not found.is_file():
+        raise UserError(
+            f"{where}: there is no recipe {name} to extend",
+            fix="name a recipe file, relative to this file, or one of: openrs recipe list",
+        )
+    return found
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,14 @@ _Loader.add_implicit_resolver(
 )
 
 
+def dump_yaml(tree: Any, width: int = 1000) -> str:
+    """A tree as YAML, in the order of its keys; where a character cannot be shown, all but ASCII is escaped."""
+    text: str = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=width)
+    if not text.replace("\n", "").isprintable():
+        text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=False, width=width)
+    return text
+
+
 def parse_value(text: str) -> Any:
     """One YAML value, as written on a command line: numbers, true/false, null, lists and mappings in braces."""
     return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader with one more number format

@@ -12,15 +12,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from openrs.config.yaml_lines import dump_yaml
 from openrs.curation.picture import funnel
 from openrs.curation.references import gold_of
 from openrs.curation.rows import Gone, Row, read_gone, read_rows
 from openrs.curation.settings import Curation, Decontaminate
 from openrs.curation.steps import Step
 from openrs.curation.text import fingerprint
-from openrs.run.files import sha256, sync_folder, write_json, write_text
+from openrs.run.confined import make_folder, replacing
+from openrs.run.files import sha256, write_json, write_text
 from openrs.run.manifest import code_version
 from openrs.run.progress import Progress
 
@@ -70,7 +70,7 @@ def write_output(
     """Write everything from the finished steps; returns the path of train.parquet."""
     progress.say("writing the dataset")
     stages = [_stage(step) for step in steps]
-    (out / "removed").mkdir(exist_ok=True)
+    make_folder(out / "removed")
     data, removed = out / "train.parquet", out / "removed" / "removed.parquet"
     rows = _write(data, KEPT, ([_kept(row) for row in read_rows(path)] for path in steps[-1].parts()))
     _write(removed, REMOVED, _all_gone(steps, stages))
@@ -122,18 +122,12 @@ def _write(path: Path, columns: Mapping[str, str], batches: Iterable[list[dict[s
     import pyarrow.parquet as pq
 
     schema = pa.schema([(name, getattr(pa, kind)()) for name, kind in columns.items()])
-    beside, rows = path.with_name(f".{path.name}.part"), 0
-    try:
-        with beside.open("wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
-            for batch in batches:
-                if batch:
-                    writer.write_table(pa.Table.from_pylist(batch, schema=schema))
-                    rows += len(batch)
-        beside.replace(path)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+    rows = 0
+    with replacing(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for batch in batches:
+            if batch:
+                writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+                rows += len(batch)
     return rows
 
 
@@ -235,7 +229,7 @@ def _contamination(recipe: Curation, stages: Sequence[Stage]) -> list[str]:
 
 
 def _settings(tree: Mapping[str, Any]) -> str:
-    text: str = yaml.safe_dump(dict(tree), sort_keys=False, allow_unicode=True, width=110)
+    text = dump_yaml(dict(tree), width=110)
     return text.replace("```", "'''").rstrip()
 
 

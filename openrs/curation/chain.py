@@ -43,7 +43,8 @@ from openrs.hub.models import local_model
 from openrs.rewards.kinds import reference_kinds
 from openrs.run import signals
 from openrs.run.directory import Lock, Run
-from openrs.run.files import disk_full_said, write_text
+from openrs.run.disk_faults import faults_explained
+from openrs.run.files import write_text
 from openrs.run.progress import Progress
 
 
@@ -66,8 +67,8 @@ class Chain:
 def curate(recipe: Curation, out: Path, workers: int, shard: Shard | None = None) -> Path | None:
     """Run the chain into the folder `out`; returns the dataset's path, None for a shard (which ends with its samples).
 
-    Raises UserError for sources, benchmarks and models that cannot be used, Interrupted for Ctrl-C and SIGTERM, Failure
-    for a full disk; the same command goes on from what is done.
+    Raises UserError for sources, benchmarks and models that cannot be used, Interrupted for Ctrl-C and SIGTERM,
+    RunFailure for a full disk; the same command goes on from what is done.
     """
     from openrs.curation.card import write_output
     from openrs.run.libraries import quiet
@@ -89,7 +90,7 @@ def curate(recipe: Curation, out: Path, workers: int, shard: Shard | None = None
 
 @contextmanager
 def _launched(out: Path, *, wait: bool) -> Iterator[tuple[Lock, Progress]]:
-    said = disk_full_said(out, "goes on from what is complete")
+    said = faults_explained(out, "goes on from what is complete")
     with said, signals.install_handlers(), _locked(out, wait=wait) as lock:
         (out / "work").mkdir(exist_ok=True)
         with closing(Progress(out / "work" / "log")) as progress:

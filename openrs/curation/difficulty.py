@@ -23,11 +23,11 @@ from openrs.data.tokenizer import ChatEncoder
 from openrs.evaluation.benchmarks import Benchmark, EvalProblem
 from openrs.evaluation.engines import layout_of
 from openrs.evaluation.inputs import InputsReport
-from openrs.evaluation.plan import EvalPlan, Target, keep_record, protocol_of, refuse_long, requests_for, weights
+from openrs.evaluation.plan import EvalPlan, Target, keep_record, protocol_of, refuse_long, requests_for
 from openrs.evaluation.run import sample
 from openrs.evaluation.sampling import Sample, Samples, key_of
 from openrs.evaluation.shards import Shard
-from openrs.hub.models import commit_of, context_of, local_model
+from openrs.hub.models import commit_of, context_of, local_model, weights
 from openrs.rewards.extraction import opens_thought
 from openrs.rewards.grading import Grade, Item, Judge, Rule, Verdict
 from openrs.run.directory import Lock, Run
@@ -189,7 +189,7 @@ def _take(tally: Tally, path: Path) -> None:
 
 
 def plan_of(problems: Sequence[EvalProblem], settings: Sampling, rule: str | None, seed: int) -> EvalPlan:
-    """The evaluator's plan for these problems. Raises Refusal for a model or an engine that cannot be used."""
+    """The evaluator's plan for these problems. Raises UserError for a model or an engine that cannot be used."""
     given = settings.model_dump(include={"samples", "temperature", "top_p", "max_tokens", "engine", "processes"})
     given |= settings.model_dump(include={"gpu_memory", "batch_size"}) | {"seed": seed}
     evaluation = Evaluation.model_validate(given)

@@ -1,13 +1,12 @@
 """A problem on its way through the chain, and the parts (parquet files of a few thousand rows) that it travels in."""
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from openrs.run.files import sync_folder
+from openrs.run.confined import replacing
 
 PART_ROWS = 2048
 PART_BYTES = 16 * 2**20  # of text
@@ -90,18 +89,8 @@ def write_table(path: Path, table: Any) -> None:
     """A parquet file, whole or not at all, and the same bytes for the same rows."""
     import pyarrow.parquet as pq
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with beside.open("wb") as file:
-            pq.write_table(table, file, compression="zstd")
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError:  # a full disk
-        beside.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+    with replacing(path) as file:
+        pq.write_table(table, file, compression="zstd")
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -11,12 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from openrs.config.names import is_hub_name
 from openrs.config.schema import Settings
-from openrs.config.yaml_lines import Key, Lines, override, place_of, read_yaml, text_of
+from openrs.config.yaml_lines import Key, Lines, dump_yaml, override, place_of, read_yaml, text_of
 from openrs.errors import UserError
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -232,7 +231,7 @@ def tree_of(recipe: Curation) -> dict[str, Any]:
 
 
 def to_yaml(recipe: Curation) -> str:
-    return yaml.safe_dump(tree_of(recipe), sort_keys=False, allow_unicode=True, width=1000)
+    return dump_yaml(tree_of(recipe))
 
 
 def packaged() -> dict[str, str]:

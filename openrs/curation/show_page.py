@@ -56,7 +56,8 @@ def sections(shown: Shown) -> list[tuple[str, Sequence[tuple[str, Finding]]]]:
 
 
 def write_page(shown: Shown, path: Path) -> None:
-    """One HTML file that asks the network for nothing and runs no script. Raises UserError where it cannot be written."""
+    """One HTML file that asks the network for nothing and runs no script. Raises UserError where it cannot be
+    written."""
     environment = Environment(
         loader=PackageLoader("openrs.curation", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,

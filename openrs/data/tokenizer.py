@@ -137,7 +137,8 @@ class ChatEncoder:
         return cls(tokenizer, _compiled(_template_text(folder, config), folder), special)
 
     def text(self, prompt: str) -> str:
-        """The chat text for one user message, ready for the assistant's turn. Raises UserError if the template fails."""
+        """The chat text for one user message, ready for the assistant's turn. Raises UserError if the template
+        fails."""
         from jinja2 import TemplateError
 
         messages = [{"role": "user", "content": prompt}]

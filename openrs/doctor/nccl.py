@@ -20,6 +20,7 @@ from openrs.doctor.allreduce import PROGRAM, SPEND, STALL, Try, attempt
 from openrs.errors import UserError
 from openrs.planner.gpus import find
 from openrs.planner.workload import job_of
+from openrs.run.confined import refuse_links_out
 from openrs.run.files import now, write_json
 
 Mode = Literal["auto", "safe", "off"]
@@ -190,6 +191,7 @@ def run(recipe: Recipe | None, run_dir: Path, gpus: int, say: Callable[[str], No
         what = f"NCCL is to be measured between {ranks or 'some'} GPUs, this machine has {gpus or 'none'}"
         raise UserError(what, fix="see why with: openrs doctor")
     run_dir.mkdir(parents=True, exist_ok=True)
+    refuse_links_out(run_dir)
     if ranks == 1:
         write_json(
             run_dir / RESULT, {"mode": "auto", "winner": "one GPU", "env": {}, "evidence": [], "measured": now()}

@@ -167,8 +167,8 @@ def load_problems(benchmark: Benchmark, data_dir: Path | None = None, *, any_cou
 
     data_dir: folder with NAME.jsonl or NAME.parquet; None takes the generator, or the hub at the pinned revision.
     any_count: do not insist on benchmark.rows (the input check names the rows that are missing instead).
-    Raises UserError for a missing or broken file, missing columns (naming those there are), empty or ill-typed questions
-    and answers, ids that come twice, and a wrong number of rows.
+    Raises UserError for a missing or broken file, missing columns (naming those there are), empty or ill-typed
+    questions and answers, ids that come twice, and a wrong number of rows.
     """
     problems: list[EvalProblem] = []
     first: dict[str, int] = {}

@@ -21,6 +21,7 @@ from openrs.errors import RunFailure, UserError
 from openrs.evaluation.engine_process import unit_line
 from openrs.evaluation.engines import EngineLayout
 from openrs.evaluation.sampling import EngineSettings, NextBatch, Sample
+from openrs.run.confined import make_folder, open_appending
 from openrs.run.processes import tail
 
 
@@ -44,7 +45,7 @@ class EngineProcess:
 
     def load(self, settings: EngineSettings, log: Path) -> None:
         self.log = log
-        log.touch()
+        os.close(open_appending(log))
         self.give(json.dumps({"log": str(log.resolve()), "settings": asdict(settings)}).encode("ascii") + b"\n")
 
     def give(self, line: bytes) -> None:
@@ -100,7 +101,7 @@ class EnginePool:
         Raises UserError for a model that cannot be used, RunFailure when an engine dies while it loads.
         """
         self._at_hand = at_hand
-        logs.mkdir(parents=True, exist_ok=True)
+        make_folder(logs)
         for engine in self._engines:
             engine.load(settings, logs / f"engine-{engine.number}.log")
         for engine in self._engines:

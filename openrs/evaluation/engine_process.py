@@ -13,10 +13,12 @@ import sys
 import threading
 import traceback
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from openrs.errors import EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, UserError, not_installed
 from openrs.evaluation.sampling import Batch, EngineSettings, Request
+from openrs.run.confined import open_appending
 
 
 def main(parent: int, engine: str) -> None:
@@ -80,7 +82,7 @@ def serve(name: str) -> int:
 
 def log_to(path: str) -> None:
     """What libraries print goes there from now on."""
-    log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    log = open_appending(Path(path))
     for output in (1, 2):
         os.dup2(log, output)
 

@@ -13,6 +13,7 @@ from openrs.config.schema import Evaluation
 from openrs.data.tokenizer import ChatEncoder
 from openrs.errors import UserError
 from openrs.evaluation.sampling import Engine, EngineSettings
+from openrs.hub.loading import check_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,7 @@ def load(settings: EngineSettings) -> Engine:
     folder = Path(settings.model)
     encoder = ChatEncoder.from_folder(folder)
     if settings.engine == "vllm":
+        check_weights(folder, trust_remote_code=settings.trust_remote_code)  # vLLM's start takes minutes
         from openrs.evaluation.vllm_engine import VllmEngine
 
         return VllmEngine(settings, encoder, stop_ids(encoder, folder))

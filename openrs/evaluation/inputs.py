@@ -172,7 +172,7 @@ class EncodedBenchmark:
 
 def encode_benchmark(benchmark: Benchmark, data_dir: Path | None, encoder: ChatEncoder | None) -> EncodedBenchmark:
     """Read a benchmark and put its questions. Of a published one any number of rows is read: `check_asked` names those
-    that are missing. Raises Refusal for data that cannot be read."""
+    that are missing. Raises UserError for data that cannot be read."""
     problems = load_problems(benchmark, data_dir, any_count=benchmark.hashes is not None)
     return EncodedBenchmark(problems, [encoder.encoded(problem.prompt) for problem in problems] if encoder else None)
 
@@ -183,7 +183,7 @@ def check_inputs(benchmarks: Sequence[Benchmark], data_dir: Path | None, tokeniz
     tokenizer: a folder with tokenizer.json and a chat template. With it, prompts are rendered by its own template and
     tokenised as the authors' harness did: the rendered text begins with BOS and the tokenizer puts one more in front.
     Without it the paper's chat format is used and the token hashes stay unchecked.
-    Raises Refusal for data or a tokenizer that cannot be read; a mismatch is no error but part of the report.
+    Raises UserError for data or a tokenizer that cannot be read; a mismatch is no error but part of the report.
     """
     published = [benchmark for benchmark in benchmarks if benchmark.hashes]
     encoder = ChatEncoder.from_folder(tokenizer) if tokenizer and published else None

@@ -4,7 +4,6 @@ Needs no model: what was asked stands in the shards' settings.json; the problems
 """
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,9 @@ from openrs.evaluation.run import write_scores
 from openrs.evaluation.sampling import Key, key_of
 from openrs.evaluation.scores import build_scores
 from openrs.evaluation.shards import DONE, Shard, assigned, pairs_of
+from openrs.run.confined import refuse_links_out, replacing
 from openrs.run.directory import run_at
-from openrs.run.files import read_jsonl, sync_folder, write_json
+from openrs.run.files import read_jsonl, write_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,8 @@ def merge(paths: Sequence[Path], run: str | None, data: str | None) -> Iterator[
     which then are one evaluation and go into `run`.
     Raises UserError for a gap, an overlap, shards of different evaluations, and problems that are not those asked.
     """
+    for path in paths:
+        refuse_links_out(path)
     alone = [path for path in paths if (path / RECORD).is_file() and not (path / "shards").is_dir()]
     if alone and len(alone) < len(paths):
         raise UserError("shards and whole evaluations together", fix="give the shards of one evaluation only")
@@ -47,6 +49,7 @@ def merge(paths: Sequence[Path], run: str | None, data: str | None) -> Iterator[
         parts = [part_at(path) for path in alone]
         parents = {path.resolve().parent for path in alone}
         if run is not None:
+            refuse_links_out(run_at(run).path)
             into = run_at(run).evaluation(parts[0].record["called"])
         elif len(parents) == 1 and next(iter(parents)).name == "shards":
             into = next(iter(parents)).parent
@@ -190,9 +193,7 @@ def refuse_other_samples(path: Path, rows: Mapping[Key, Any]) -> None:
 
 def write_rows(path: Path, parts: Sequence[Part]) -> None:
     """All lines of all shards, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with beside.open("wb") as file:
+    with replacing(path) as file:
         seen: set[Key] = set()
         for part in parts:
             for row in read_jsonl(part.path / "samples.jsonl"):
@@ -200,7 +201,3 @@ def write_rows(path: Path, parts: Sequence[Part]) -> None:
                 if key not in seen:
                     seen.add(key)
                     file.write((json.dumps(row, ensure_ascii=True) + "\n").encode("ascii"))
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-    sync_folder(path.parent)

@@ -18,9 +18,9 @@ from openrs.evaluation.engines import EngineLayout, layout_of
 from openrs.evaluation.inputs import InputsReport, check_encoded, combined, encode_benchmark
 from openrs.evaluation.protocols import name_of, samples_of
 from openrs.evaluation.sampling import EngineSettings, Request, make_batches, seed_of
-from openrs.hub.models import commit_of, context_of, local_model
+from openrs.hub.models import commit_of, context_of, local_model, weights
 from openrs.rewards.extraction import opens_thought
-from openrs.run.files import sha256, write_json
+from openrs.run.files import write_json
 
 RECORD = "settings.json"
 
@@ -174,18 +174,6 @@ def protocol_of(settings: Evaluation, engine: str, bos: int, dtype: str) -> dict
     )
     batch = {"batch_size": settings.batch_size} if engine == "transformers" else {}
     return {"name": name_of(settings), **drawn, "engine": engine, "bos": bos, "dtype": dtype, **batch}
-
-
-def weights(folder: Path) -> dict[str, str]:
-    """SHA-256 of the weight files of a model folder. Raises UserError when it has none."""
-    found = {file.name: sha256(file) for file in sorted(folder.glob("*.safetensors"))}
-    if not found:
-        raise UserError(
-            f"{folder} has no weights as safetensors",
-            "other forms of weights can run code when they are loaded",
-            "convert them, or give another folder",
-        )
-    return found
 
 
 def refuse_changed_questions(inputs: InputsReport) -> None:

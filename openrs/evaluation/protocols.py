@@ -50,7 +50,7 @@ def samples_of(settings: Evaluation, benchmark: Benchmark) -> int:
 def chosen(settings: Evaluation, protocol: str | None, options: Mapping[str, Any]) -> Evaluation:
     """Settings of a recipe (or the defaults), then of a protocol, then of single options, each over the one before.
 
-    `samples` as an option means as many everywhere. Raises Refusal naming an option that cannot be.
+    `samples` as an option means as many everywhere. Raises UserError naming an option that cannot be.
     """
     everywhere = {"samples_small": None} if "samples" in options else {}
     preset = dict(PROTOCOLS[protocol]) if protocol is not None and protocol != "custom" else {}

@@ -55,8 +55,8 @@ def evaluate(
 
     With a shard only its samples are drawn, into shards/ of the folder, and nothing is scored: returns None. Engines in
     processes of their own start at once and import while this one plans; `apart`: so does one that could run here.
-    Raises Refusal for unusable models, benchmarks and settings, and when `folder` holds an evaluation made otherwise;
-    Failure when an engine dies.
+    Raises UserError for unusable models, benchmarks and settings, and when `folder` holds an evaluation made otherwise;
+    RunFailure when an engine dies.
     """
     layout = layout_of(settings)
     early = (apart or not layout.here) and read_scores(folder) is None

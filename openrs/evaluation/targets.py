@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from openrs.config.checks import grpo_value
 from openrs.config.names import is_hub_name
-from openrs.config.schema import Evaluation, Recipe
+from openrs.config.schema import Evaluation, Model, Recipe
 from openrs.errors import UserError
 from openrs.evaluation.merge import merge
 from openrs.evaluation.plan import Target
@@ -19,22 +19,29 @@ from openrs.hub import adapters, pins
 from openrs.hub.models import local_model
 from openrs.rewards.grading import Judge, processors
 from openrs.run import checkpoints, manifest, signals
-from openrs.run.directory import Run, run_at
-from openrs.run.files import disk_full_said
+from openrs.run.confined import refuse_links_out
+from openrs.run.directory import Run, existing_run, refuse_no_place_for_a_run, run_at
+from openrs.run.disk_faults import faults_explained
+from openrs.run.folders import Kind, declaration, kind_of
 from openrs.run.libraries import quiet
 from openrs.run.progress import Progress
 
 
-def targets_of_run(run: Run, recipe: Recipe) -> list[Target]:
-    """The run's base as step 0 and its checkpoints by the rule that the recipe fixed before training: last, or all."""
+def targets_of_run(run: Run, recipe: Recipe, *, trust_remote_code: bool) -> list[Target]:
+    """The run's base as step 0 and its checkpoints by the rule that the recipe fixed before training: last, or all.
+
+    `trust_remote_code` is never the recipe's own when that was found in a folder: only whoever gives the command may
+    let a model's code run.
+    """
     base = str(run.path / "base") if recipe.model.made is not None else recipe.model.name
-    dtype, code = recipe.model.dtype, recipe.model.trust_remote_code
-    found = [Target(name_of(0), base, recipe.model.revision, 0, dtype, code)]
+    dtype, trust = recipe.model.dtype, trust_remote_code
+    found = [Target(name_of(0), base, recipe.model.revision, 0, dtype, trust)]
     folders = checkpoints.list_complete(run.checkpoints)
     every = int(grpo_value(recipe, "save_steps"))
     kept = folders[-1:] if recipe.evaluation.checkpoints == "last" else checkpoints.scheduled(folders, every)
     return found + [
-        Target(f.name, str(adapters.plain(run, recipe, f)), None, checkpoints.step_of(f), dtype, code) for f in kept
+        Target(f.name, str(adapters.plain(run, recipe, f, trust)), None, checkpoints.step_of(f), dtype, trust)
+        for f in kept
     ]
 
 
@@ -61,7 +68,9 @@ def evaluate_model(
     cut = shard_from(shard) if shard is not None else None
     run, recipe, targets = resolved(model, revision, dtype, trust_remote_code=trust_remote_code)
     settings = chosen(recipe.evaluation if recipe is not None else Evaluation(), protocol, options)
-    keep = run_at(keep_in) if keep_in is not None else run if recipe is not None else run_at("evaluations")
+    keep = run_at(keep_in) if keep_in is not None else run
+    refuse_no_place_for_a_run(keep)
+    refuse_links_out(keep.path)
     quiet()
     progress = Progress()
     apart = len(targets) == 1  # for several, the libraries are imported once, here
@@ -69,7 +78,7 @@ def evaluate_model(
     with signals.install_handlers(), Judge(judges(), timeout=JUDGE_SECONDS) as judge:
         for target in targets:
             folder = keep.evaluation(target.label)
-            with disk_full_said(folder, "draws only what is missing"):
+            with faults_explained(folder, "draws only what is missing"):
                 scores = evaluate(target, settings, folder, progress, judge, shard=cut, apart=apart)
             if scores is not None:
                 found.append(scores)
@@ -87,7 +96,10 @@ def judges() -> int:
 def resolved(
     model: str, revision: str | None, dtype: str | None, *, trust_remote_code: bool
 ) -> tuple[Run, Recipe | None, list[Target]]:
-    """The run that `model` is or belongs to (with its recipe), and the models to evaluate. Raises UserError."""
+    """The run that keeps the evaluation, its recipe where `model` is or belongs to it, and the models to evaluate.
+
+    What a folder is, it declares itself (openrs/run/folders.py). Raises UserError.
+    """
     references = pins.target(model)
     if references is not None:
         if revision is not None:
@@ -95,36 +107,63 @@ def resolved(
         (ref,) = references
         target = Target(ref.repo, ref.repo, ref.revision, None, dtype or "bfloat16", called=model.replace(":", "-"))
         return run_at("evaluations"), None, [target]
-    run = run_at(model)
-    recipe = manifest.recipe_of(run)
-    if recipe is not None:
+    folder = next((path for path in (run_at(model).path, Path(model)) if kind_of(path) is not None), Path(model))
+    kind, owner = kind_of(folder), run_of(folder)
+    if kind is Kind.RUN or owner is not None:
         refuse_choice(model, revision, dtype)
-        return run, recipe, targets_of_run(run, recipe)
-    folder = Path(model)
-    if folder.parent.name == "checkpoints" and folder.name.startswith("step-"):
-        run = Run(folder.resolve().parent.parent)
+        run = owner or existing_run(f"{folder}/")
         recipe = manifest.recipe_of(run)
-        if recipe is not None:
-            refuse_choice(model, revision, dtype)
-            return run, recipe, [one_checkpoint(run, folder, recipe)]
+        assert recipe is not None  # existing_run looked
+        if owner is None:
+            return run, recipe, targets_of_run(run, recipe, trust_remote_code=trust_remote_code)
+        return run, recipe, [one_checkpoint(run, folder, recipe, trust_remote_code=trust_remote_code)]
     if folder.parts[:1] == ("runs",) and not folder.exists():
         raise UserError(f"there is no run {model}", fix="give the name of a folder in runs/, or its path")
-    name = model
-    if not is_hub_name(model):
-        name = local_model(model).resolve().name
-    return run, None, [Target(name, model, revision, None, dtype or "bfloat16", trust_remote_code)]
+    if kind is Kind.CHECKPOINT:
+        refuse_damaged(folder)
+    name, path = model, model if kind is None else str(folder)
+    if not is_hub_name(path):
+        name = name_of_folder(local_model(path))
+    target = Target(name, path, revision, None, dtype or dtype_of(folder, kind), trust_remote_code)
+    return run_at("evaluations"), None, [target]
 
 
-def one_checkpoint(run: Run, folder: Path, recipe: Recipe) -> Target:
+def run_of(folder: Path) -> Run | None:
+    """The run to which a folder belongs as one of its checkpoints, by where it is; None for any other folder."""
+    place = folder.absolute().parent
+    if place.name != "checkpoints" or not folder.name.startswith("step-") or kind_of(place.parent) is not Kind.RUN:
+        return None
+    return existing_run(f"{place.parent}/")
+
+
+def name_of_folder(folder: Path) -> str:
+    """What a model of no run is called in results: its folder's name, with that of the run before an export's."""
+    folder = folder.resolve()
+    return f"{folder.parent.parent.name}-{folder.name}" if folder.parent.name == "export" else folder.name
+
+
+def dtype_of(folder: Path, kind: Kind | None) -> str:
+    """The default of --dtype: an export is evaluated in its run's, as its checkpoint is."""
+    declared = declaration(folder, kind).get("dtype") if kind is Kind.EXPORT else None
+    known = get_args(Model.model_fields["dtype"].annotation)
+    return str(declared) if declared in known else "bfloat16"
+
+
+def one_checkpoint(run: Run, folder: Path, recipe: Recipe, *, trust_remote_code: bool) -> Target:
     """A checkpoint of a run by its path. Raises UserError when it is not there, or not complete."""
     if not folder.is_dir():
         there = ", ".join(path.name for path in checkpoints.list_complete(folder.parent)) or "none"
         raise UserError(f"there is no checkpoint {folder}", f"complete ones: {there}", "name one of them")
-    damage = checkpoints.find_corruption(folder, hashes=False)
+    refuse_damaged(folder)
+    model = adapters.plain(run, recipe, folder, trust_remote_code)
+    step, dtype = checkpoints.step_of(folder), recipe.model.dtype
+    return Target(folder.name, str(model), None, step, dtype, trust_remote_code)
+
+
+def refuse_damaged(checkpoint: Path) -> None:
+    damage = checkpoints.find_corruption(checkpoint)
     if damage is not None:
-        raise UserError(f"the checkpoint {folder} is not complete: {damage}", fix="take another one")
-    step, dtype, code = checkpoints.step_of(folder), recipe.model.dtype, recipe.model.trust_remote_code
-    return Target(folder.name, str(adapters.plain(run, recipe, folder)), None, step, dtype, code)
+        raise UserError(f"the checkpoint {checkpoint} is not complete: {damage}", fix="take another one")
 
 
 def refuse_choice(model: str, revision: str | None, dtype: str | None) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from openrs.data.tokenizer import ChatEncoder
-from openrs.errors import UserError
 from openrs.evaluation.sampling import Batch, EngineSettings, NextBatch, Request, Sample, batch_seed, finished
+from openrs.hub.loading import load_model
 from openrs.run.libraries import importing
 
 LIKELIEST = 256  # tokens that are looked at before all are sorted
@@ -25,28 +25,19 @@ class TransformersEngine:
         encoder: the model's own.
         stops: token ids that end a completion.
 
-    Raises UserError when the model cannot be loaded.
+    Raises Refusal when the model cannot be loaded.
     """
 
     def __init__(self, settings: EngineSettings, encoder: ChatEncoder, stops: frozenset[int]) -> None:
         libraries()
         import torch
-        from safetensors import SafetensorError
-        from transformers import AutoModelForCausalLM, GenerationConfig
+        from transformers import GenerationConfig
 
         self._torch, self._encoder, self._stops = torch, encoder, stops
-        try:
-            self._model = AutoModelForCausalLM.from_pretrained(
-                Path(settings.model),
-                dtype=getattr(torch, settings.dtype),
-                use_safetensors=True,
-                trust_remote_code=settings.trust_remote_code,
-            ).to("cuda" if torch.cuda.is_available() else "cpu")
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:  # none, broken
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(
-                f"the model {settings.model} cannot be loaded: {reason}", fix="give a folder with safetensors"
-            ) from None
+        model = load_model(
+            Path(settings.model), trust_remote_code=settings.trust_remote_code, dtype=getattr(torch, settings.dtype)
+        )
+        self._model = model.to("cuda" if torch.cuda.is_available() else "cpu")
         # Released checkpoints of the paper say use_cache: false, which makes generation about 200 times slower.
         self._model.config.use_cache = True
         pad = encoder.token_id("pad_token")

@@ -1,47 +1,66 @@
 """LoRA adapters: recognised, and merged into the model that they were trained on."""
 
 from pathlib import Path
+from typing import Any
 
 from openrs.config.schema import Recipe
+from openrs.hub.loading import load_model, not_loaded, refuse_other_tensors
 from openrs.hub.models import local_model
+from openrs.run.confined import make_folder, sync_folder
 from openrs.run.directory import Run
-from openrs.run.files import sync_folder
+from openrs.run.folders import ADAPTER
 
-ADAPTER = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 def is_adapter(folder: Path) -> bool:
     return (folder / ADAPTER).is_file()
 
 
-def plain(run: Run, recipe: Recipe, checkpoint: Path) -> Path:
+def plain(run: Run, recipe: Recipe, checkpoint: Path, trust_remote_code: bool) -> Path:
     """A folder with the whole model of a checkpoint: itself, or base and adapter merged into RUN/merged, once."""
     if not is_adapter(checkpoint):
         return checkpoint
     made = recipe.model.made is not None
     base = run.path / "base" if made else local_model(recipe.model.name, recipe.model.revision)
     folder = run.path / "merged" / checkpoint.name
-    folder.parent.mkdir(exist_ok=True)
-    return merge(base, checkpoint, folder)
+    make_folder(folder.parent)
+    return merge(base, checkpoint, folder, trust_remote_code=trust_remote_code)
 
 
-def merge(base: Path, adapter: Path, folder: Path) -> Path:
+def merge(base: Path, adapter: Path, folder: Path, *, trust_remote_code: bool) -> Path:
     """Write base + adapter as one plain model into `folder`, whole or not at all; returns it.
 
-    The weights keep the base's dtype; the sum W + alpha / rank * B A is taken in float32.
+    The weights keep the base's dtype; the sum W + alpha / rank * B A is taken in float32. Raises UserError when base or
+    adapter lack a tensor, or have another one.
     """
     import torch
-    from peft import PeftModel
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     if (folder / "config.json").is_file():
         return folder
-    dtype = AutoConfig.from_pretrained(base).dtype or torch.float32
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, use_safetensors=True)
-    merged = PeftModel.from_pretrained(model, adapter).merge_and_unload().to(dtype)
+    model = load_model(base, trust_remote_code=trust_remote_code, dtype=torch.float32)
+    dtype = AutoConfig.from_pretrained(base, trust_remote_code=trust_remote_code).dtype or torch.float32
+    merged = _adapted(model, adapter).merge_and_unload().to(dtype)
     beside = folder.with_name(f"{folder.name}.part")
     merged.save_pretrained(beside)
-    AutoTokenizer.from_pretrained(adapter).save_pretrained(beside)
+    AutoTokenizer.from_pretrained(adapter, trust_remote_code=trust_remote_code).save_pretrained(beside)
     beside.rename(folder)
     sync_folder(folder.parent)
     return folder
+
+
+def _adapted(model: Any, adapter: Path) -> Any:
+    """The model with the adapter in it, every tensor of it. PEFT itself only warns of those that are missing."""
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(adapter / ADAPTER_WEIGHTS, "pt") as file:
+            there = set(file.keys())
+        adapted = PeftModel.from_pretrained(model, adapter)
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+        raise not_loaded(adapter, error) from None
+    asked = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    refuse_other_tensors(adapter, asked - there, there - asked)
+    return adapted

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from openrs.errors import Interrupted, UserError
+from openrs.errors import ExplainedError, Interrupted, UserError
 from openrs.hub.cache import File, repository
 from openrs.hub.pins import Reference
 from openrs.run.files import redact, sha256
@@ -91,7 +91,8 @@ class Hub:
     def fetch(self, ref: Reference, commit: str, remote: Remote) -> File:
         """Bring one file into the cache and check it; a damaged one is taken once more.
 
-        Raises UserError when it differs again, when the disk is full, or the hub says no; Interrupted when it stays away.
+        Raises UserError when it differs again, when the disk is full, or the hub says no; Interrupted when it stays
+        away.
         """
         wanted = ref.sha256.get(remote.name) or remote.sha256
         for last in (False, True):
@@ -160,7 +161,7 @@ class Hub:
         for wait in (*self.waits, None):
             try:
                 return call()
-            except UserError:
+            except ExplainedError:
                 raise
             except Exception as error:  # noqa: BLE001 - named fault boundary: the hub
                 refusal = _final(error, ref)
@@ -170,7 +171,7 @@ class Hub:
                 if wait is None:
                     raise Interrupted(
                         f"{ref.kind} {ref.repo}: {what} could not be had: {reason}\n"
-                        f"  fix:  give the same command again when the network is back; it goes on where it stopped"
+                        f"  fix: give the same command again when the network is back; it goes on where it stopped"
                     ) from None
                 pause = min(LONGEST_WAIT, max(wait * random.uniform(0.8, 1.2), _retry_after(error)))
                 self.say(f"{ref.repo}: {what}: {reason}; trying again in {pause:.0f} s")

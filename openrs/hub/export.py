@@ -8,29 +8,34 @@ from typing import Any
 
 from openrs.config.schema import Recipe
 from openrs.errors import UserError
+from openrs.hub.loading import check_weights
 from openrs.hub.model_card import card
 from openrs.hub.models import local_model
 from openrs.run import checkpoints, manifest
+from openrs.run.confined import sync_folder
 from openrs.run.directory import Run
-from openrs.run.files import sha256, sync_folder, write_json, write_text
+from openrs.run.files import sha256, write_json, write_text
+from openrs.run.folders import DECLARATION, Kind, declaration, kind_of
 
-ORIGIN = "openrs.json"  # what an export was made from, so that the same command finds it done
+ORIGIN = DECLARATION[Kind.EXPORT]  # what an export was made from, so that the same command finds it done
 
 
-def export(run: Run, step: int | None = None, to: Path | None = None) -> Path:
+def export(run: Run, step: int | None = None, to: Path | None = None, *, trust_remote_code: bool = False) -> Path:
     """Write the checkpoint of `step` (default: the newest) into the folder `to` (default: RUN/export/step-NNNNNN).
 
     The folder appears whole or not at all. Returns it. Raises UserError for a step without a complete checkpoint, a
-    damaged one, and a folder that holds something else.
+    damaged one, one that lacks weights, and a folder that holds something else.
     """
     recipe = manifest.recipe_of(run)
     assert recipe is not None  # existing_run looked
     source = _checkpoint(run, step)
     folder = to if to is not None else run.path / "export" / source.name
     number = checkpoints.step_of(source)
-    origin = {"recipe_sha256": recipe.hash, "step": number, "weights": _weights(source)}
+    made_from = {"recipe_sha256": recipe.hash, "step": number, "weights": _weights(source)}
+    origin = made_from | {"dtype": recipe.model.dtype}  # in which it is evaluated, as the checkpoint is
     if folder.exists():
-        if _origin(folder) == origin:
+        if made_from.items() <= _origin(folder).items():
+            write_json(folder / ORIGIN, origin)
             write_text(folder / "README.md", card(run, recipe, number))  # results may be new
             return folder
         if not folder.is_dir() or any(folder.iterdir()):
@@ -39,10 +44,13 @@ def export(run: Run, step: int | None = None, to: Path | None = None) -> Path:
     reason = checkpoints.find_corruption(source)
     if reason is not None:
         raise UserError(f"{source} is damaged: {reason}", fix="give another --step")
+    base = _base(recipe, run)
+    if base is None:
+        check_weights(source, trust_remote_code=trust_remote_code)  # of an adapter and its base, the merge does
     beside = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
-    _copy(source, _base(recipe, run), beside)
+    _copy(source, base, beside, trust_remote_code=trust_remote_code)
     _make_usable(beside)
     shutil.copyfile(run.recipe, beside / "recipe.yaml")
     write_json(beside / ORIGIN, origin)
@@ -71,12 +79,12 @@ def _weights(source: Path) -> dict[str, str]:
     return {name: facts["sha256"] for name, facts in files.items() if name.endswith(".safetensors")}
 
 
-def _origin(folder: Path) -> dict[str, Any] | None:
+def _origin(folder: Path) -> dict[str, Any]:
+    """What an export was made from; nothing for any other folder."""
     try:
-        known: dict[str, Any] = json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return known
+        return declaration(folder, Kind.EXPORT) if kind_of(folder) is Kind.EXPORT else {}
+    except UserError:
+        return {}
 
 
 def _base(recipe: Recipe, run: Run) -> Path | None:
@@ -86,13 +94,13 @@ def _base(recipe: Recipe, run: Run) -> Path | None:
     return run.path / "base" if recipe.model.made is not None else local_model(recipe.model.name, recipe.model.revision)
 
 
-def _copy(source: Path, base: Path | None, folder: Path) -> None:
+def _copy(source: Path, base: Path | None, folder: Path, *, trust_remote_code: bool) -> None:
     """The model's own files, checked once more on the far side; an adapter is merged into its base."""
     if base is not None:
         from openrs.hub.adapters import merge
 
         folder.rmdir()
-        merge(base, source, folder)
+        merge(base, source, folder, trust_remote_code=trust_remote_code)
         return
     listed = checkpoints.read_manifest(source)["files"]
     for name, facts in listed.items():

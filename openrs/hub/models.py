@@ -6,13 +6,19 @@ from typing import Any
 
 from openrs.config.names import is_hub_name
 from openrs.errors import UserError
+from openrs.run.files import sha256
+from openrs.run.folders import Kind, declaration, kind_of
+from openrs.run.terminal import say
+
+WEIGHTS = "model.safetensors"
 
 
 def local_model(name: str, revision: str | None = None) -> Path:
     """The folder of a model: `name` itself, or the hub's files at `revision`, from the cache or fetched and checked.
 
     A hub name without a revision is taken as it is pinned (openrs/hub/pins.yaml), else as the hub has it today.
-    Raises UserError for a folder that is not there or is no model, and when the hub cannot give it.
+    Raises UserError for a folder that is not there, is no model, or declares contradictory things, and when the hub
+    cannot give it.
     """
     if is_hub_name(name):
         return _of_hub(name, revision)
@@ -21,6 +27,7 @@ def local_model(name: str, revision: str | None = None) -> Path:
         raise UserError(
             f"there is no model folder {name}", fix="give a folder, a hub repository (owner/name), or a run's name"
         )
+    kind_of(folder)
     if not (folder / "config.json").is_file():
         raise UserError(f"{name} is no model folder: it has no config.json", fix="give the folder that has it")
     return folder
@@ -35,9 +42,10 @@ def _of_hub(name: str, revision: str | None) -> Path:
     ref = reference("model", name, "model", revision, allow_unpinned=True)
     folder = cache.snapshot(ref)
     if folder is None or (cache.problems(ref, hashes=False) and not (cache.offline() and _whole(folder))):
-        fetch.fetch([ref], hub.Hub(hub_cache(), say=lambda line: print(line, flush=True)))  # noqa: T201 - minutes pass
+        fetch.fetch([ref], hub.Hub(hub_cache(), say=say))
         folder = cache.snapshot(ref)
     assert folder is not None
+    kind_of(folder)
     return folder
 
 
@@ -49,6 +57,63 @@ def _whole(folder: Path) -> bool:
 def commit_of(folder: Path) -> str | None:
     """The hub's commit that a folder of its cache holds; None for any other folder."""
     return folder.name if folder.parent.name == "snapshots" else None
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model that a loader reads: model.safetensors, or those that its index names.
+
+    Raises UserError when there are none, and when it would depend on the loader which ones they are.
+    """
+    there = {path.name for path in folder.glob("*.safetensors")}
+    if not there:
+        raise UserError(
+            f"{folder} has no weights as safetensors",
+            "other forms of weights can run code when they are loaded",
+            "convert them, or give another folder",
+        )
+    index = folder / "model.safetensors.index.json"
+    named = {WEIGHTS}
+    if index.is_file():
+        if WEIGHTS in there:
+            raise UserError(
+                f"{folder} has {WEIGHTS} and {index.name}",
+                "engines differ in which of them they load",
+                "take the one away that does not belong there",
+            )
+        try:
+            named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise UserError(f"{index} cannot be read: {error}", fix="fetch or copy the model anew") from None
+    elif there != named:
+        odd = ", ".join(sorted(there - named))
+        raise UserError(
+            f"{folder} has {odd} and no index that names the weights",
+            f"transformers loads {WEIGHTS} alone, vLLM every safetensors file",
+            "take away what does not belong to the model",
+        )
+    absent = sorted(str(name) for name in named - there)
+    if absent:
+        raise UserError(f"{folder} lacks {', '.join(absent[:3])}, which its index names", fix="fetch or copy it anew")
+    return [folder / name for name in sorted(named)]
+
+
+def weights(folder: Path) -> dict[str, str]:
+    """SHA-256 of the weight files that are loaded.
+
+    Raises UserError as weight_files does, and when an export declares others. The files of an export are those of its
+    checkpoint, except where an adapter was merged into its base.
+    """
+    hashes = {path.name: sha256(path) for path in weight_files(folder)}
+    declared = declaration(folder, Kind.EXPORT).get("weights") if kind_of(folder) is Kind.EXPORT else None
+    if isinstance(declared, dict):
+        for name, digest in hashes.items():
+            if declared.get(name, digest) != digest:
+                raise UserError(
+                    f"{folder / name} has SHA-256 {digest[:12]}, its openrs.json says {str(declared[name])[:12]}",
+                    "these are not the weights that were exported",
+                    "export the checkpoint again, or copy the folder anew",
+                )
+    return hashes
 
 
 def config_of(folder: Path) -> dict[str, Any]:

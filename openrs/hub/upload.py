@@ -17,10 +17,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from openrs.errors import EXIT_DONE, EXIT_FAILED, RunFailure, UserError
+from openrs.errors import EXIT_DONE, EXIT_FAILED, ExplainedError, RunFailure, UserError
 from openrs.hub.cache import offline
 from openrs.hub.export import export
-from openrs.run import checkpoints
+from openrs.run import checkpoints, terminal
+from openrs.run.confined import open_appending
 from openrs.run.directory import Run
 from openrs.run.files import Journal, now, read_jsonl, redact, write_json
 from openrs.run.libraries import quiet
@@ -154,7 +155,7 @@ def beside(run: Run, repo: str | None, say: Callable[[str], None], *, private: b
         return
     write_json(_wanted(run), {"repo": repo, "private": private})
     log = run.attempts()[-1] / "uploads.log"
-    with log.open("ab") as file:
+    with os.fdopen(open_appending(log), "ab") as file:
         words = [*PROCESS, str(run.path), str(os.getpid())]
         child = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=file, stderr=file, start_new_session=True)
     try:
@@ -236,11 +237,11 @@ def main(path: str, starter: int) -> int:
         return closed
 
     def say(text: str) -> None:
-        print(f"{now()} {text}", flush=True)  # noqa: T201 - its stdout is the log
+        terminal.say(f"{now()} {text}")  # its stdout is the log
 
     try:
         work(run, wanted["repo"], private=wanted["private"], ended=ended, say=say)
-    except UserError as error:
+    except ExplainedError as error:
         say(str(error))
         return EXIT_FAILED
     return EXIT_DONE

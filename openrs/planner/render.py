@@ -29,7 +29,7 @@ def answer(
     fit: bool,
     json: bool,
 ) -> str:
-    """What `openrs plan` prints. Raises Refusal for GPUs, assumptions or a run that cannot be planned with."""
+    """What `openrs plan` prints. Raises UserError for GPUs, assumptions or a run that cannot be planned with."""
     card = find(gpu if gpu is not None else recipe.hardware.gpu)
     learned = calibrate(run) if run is not None else None
     assumed = parse_assumptions(assume, learned.on(card, recipe.data.source) if learned is not None else ASSUMED)

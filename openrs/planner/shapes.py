@@ -183,7 +183,8 @@ def read_config(path: Path) -> Shape:
 
 
 def from_config(config: Any, where: str) -> Shape:
-    """Sizes from a config.json. Raises UserError naming the field that is missing, wrong or of an unknown model type."""
+    """Sizes from a config.json. Raises UserError naming the field that is missing, wrong or of an unknown model
+    type."""
     kind = config.get("model_type") if isinstance(config, dict) else None
     if kind not in FAMILIES:
         raise UserError(

@@ -93,8 +93,8 @@ class Worker:
         return status
 
     def reply(self) -> dict[str, Any] | None:
-        """The verdict on its item, once there is one: the worker's own (worker.py), `timeout`, `crash` or WORKER_DIED. Never
-        blocks.
+        """The verdict on its item, once there is one: the worker's own (worker.py), `timeout`, `crash` or WORKER_DIED.
+        Never blocks.
 
         Raises:
             UserError: what it has to import is not installed.

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 from openrs.config.load import diff
 from openrs.config.schema import Recipe
-from openrs.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Interrupted, UserError
+from openrs.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, ExplainedError, Interrupted, UserError
 from openrs.run import manifest, signals
-from openrs.run.directory import Lock, Run
-from openrs.run.files import NO_ROOM, disk_full
+from openrs.run.directory import Lock, Run, refuse_no_place_for_a_run
+from openrs.run.disk_faults import explained
 from openrs.run.libraries import quiet
 from openrs.run.progress import Progress
 
@@ -28,16 +28,18 @@ def attempt(
 ) -> Iterator[Progress]:
     """Hold the run while the block works in it; the manifest then says with which exit code and why it ended.
 
-    SIGTERM and Ctrl-C end the block as Interrupted. Raises UserError when another process holds the run, or when the run
-    was made with another recipe (with `accept_changes` the manifest's attempt lists the changes instead), and Failure
-    for a disk that got full.
+    SIGTERM and Ctrl-C end the block as Interrupted. Raises UserError when another process holds the run, or when the
+    run was made with another recipe (with `accept_changes` the manifest's attempt lists the changes instead), and
+    RunFailure for a disk that fails.
     """
+    refuse_no_place_for_a_run(run)
     with Lock(run), signals.install_handlers():
         changes = changed_settings(recipe, run)
         if changes and not accept_changes:
             raise another_recipe(run, changes)
         for left in run.path.glob(".*.part"):  # of a write that a kill cut short
-            left.unlink()
+            if left.is_symlink() or left.is_file():
+                left.unlink()
         number = manifest.begin(recipe, run, command or sys.argv, changes if accept_changes else None)
         folder = run.path / "attempts" / f"{number:02d}"
         quiet(folder / "libraries.log")
@@ -46,22 +48,19 @@ def attempt(
         try:
             yield progress
             code, reason = EXIT_DONE, "done"
-        except UserError as error:
+        except ExplainedError as error:
             code, reason = error.exit_code, str(error)
             raise
         except (Interrupted, KeyboardInterrupt) as interrupted:
             code, reason = EXIT_INTERRUPTED, str(interrupted) or "Ctrl-C"
             raise
-        except OSError as error:
-            if error.errno not in NO_ROOM:
+        except BaseException as error:
+            failure = explained(error, run.path, "resumes from what is complete")
+            if failure is None:
                 code, reason = EXIT_FAILED, f"{type(error).__name__}: {error}"
                 raise
-            full = disk_full(run.path, error, "goes on from what is complete")
-            code, reason = full.exit_code, str(full)
-            raise full from None
-        except BaseException as error:
-            code, reason = EXIT_FAILED, f"{type(error).__name__}: {error}"
-            raise
+            code, reason = failure.exit_code, str(failure)
+            raise failure from None
         finally:
             with contextlib.suppress(OSError):  # on a full disk the reason above is what must come out
                 progress.note(f"ended with exit code {code}: {reason}")

@@ -13,9 +13,13 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from openrs.run.files import sha256, sync_folder, write_json
+from openrs.errors import RunFailure
+from openrs.run.confined import empty_folder, make_folder, sync_folder
+from openrs.run.files import sha256, write_json
+from openrs.run.folders import DECLARATION, Kind
+from openrs.run.weights import nonfinite
 
-MANIFEST = "checkpoint.json"
+MANIFEST = DECLARATION[Kind.CHECKPOINT]
 PLACE = "step-" + "[0-9]" * 6
 STAGING = ".staging"  # what is being written, or on its way out
 # A model as anybody loads it; the rest of a checkpoint (optimizer, RNG, position in the data) only serves to go on.
@@ -36,19 +40,53 @@ def step_of(folder: Path) -> int:
 def finish(staging: Path, checkpoints: Path, step: int) -> Path:
     """Turn a folder that has been written beside into the complete checkpoint of `step`; returns its place.
 
-    Raises OSError (a full disk) and then leaves every earlier checkpoint as it was.
+    Raises OSError (a full disk) and RunFailure (weights that are NaN or Inf: `staging` is deleted), and then leaves
+    every earlier checkpoint as it was.
     """
+    refuse_nonfinite(staging, checkpoints, step)
     paths = sorted(path for path in staging.rglob("*") if path.name != MANIFEST)
     listed = _facts(staging, [path for path in paths if path.is_file()])
     for folder in [path for path in paths if path.is_dir()]:
         sync_folder(folder)
-    write_json(staging / MANIFEST, {"step": step, "files": listed})  # fsyncs `staging` as well
+    write_json(staging / MANIFEST, {"step": step, "finite": True, "files": listed})  # fsyncs `staging` as well
     place = folder_of(checkpoints, step)
     if place.exists():  # never seen: the folder of a step that is done again was set aside at the start
         _quarantine(place, "replaced")
     staging.rename(place)
     sync_folder(checkpoints)
     return place
+
+
+def refuse_nonfinite(staging: Path, checkpoints: Path, step: int) -> None:
+    """Raises RunFailure when a weight in the folder is NaN or Inf, and deletes the folder: such a model is of no
+    use."""
+    try:
+        found = _nonfinite_in(staging)
+    except ValueError as error:
+        what = f"step {step}: the weights that were just written cannot be read: {error}"
+        raise RunFailure(what, fix="look at the disk, and give the same command again") from None
+    if found:
+        shutil.rmtree(staging)
+        raise nonfinite_weights(
+            step, f"{sum(found.values()):,} weights are", next(iter(found)), list_complete(checkpoints)
+        )
+
+
+def _nonfinite_in(folder: Path) -> dict[str, int]:
+    """Tensors of a checkpoint with NaN or Inf in them, and in how many places. Raises ValueError for broken files."""
+    with ThreadPoolExecutor(4) as pool:
+        found = pool.map(nonfinite, sorted(folder.glob("*.safetensors")))
+        return {name: count for bad in found for name, count in bad.items()}
+
+
+def nonfinite_weights(step: int, what: str, tensor: str, there: list[Path]) -> RunFailure:
+    """What a run is told whose weights are no numbers any more. there: its complete checkpoints, oldest first."""
+    kept = f"{there[-1].name} is complete and sound" if there else "no checkpoint was complete before it"
+    return RunFailure(
+        f"step {step}: {what} NaN or Inf, first in {tensor}",
+        f"no checkpoint of them is kept; {kept}",
+        "start a new --run with a smaller grpo.learning_rate (--set grpo.learning_rate=...), or model.dtype float32",
+    )
 
 
 def _facts(folder: Path, files: Iterable[Path]) -> dict[str, dict[str, Any]]:
@@ -64,26 +102,29 @@ def _facts(folder: Path, files: Iterable[Path]) -> dict[str, dict[str, Any]]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint: step, and files with their sizes and SHA-256. Raises ValueError in words."""
+    """The manifest of a checkpoint: step, whether its weights were seen to be finite, and files with their sizes and
+    SHA-256. Raises ValueError in words."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         step, files = int(manifest["step"]), manifest["files"]
         listed = {str(name): {"bytes": int(f["bytes"]), "sha256": str(f["sha256"])} for name, f in files.items()}
+        finite = bool(manifest.get("finite", False))  # older ones do not say
     except FileNotFoundError:
         raise ValueError("it has no manifest: it was never finished") from None
     except (ValueError, KeyError, TypeError, AttributeError, OSError):
         raise ValueError("its manifest is damaged") from None
-    if step != step_of(folder) or not listed:
+    if not listed or (fnmatch(folder.name, PLACE) and step != step_of(folder)):
         raise ValueError("its manifest is of another checkpoint")
-    return {"step": step, "files": listed}
+    return {"step": step, "finite": finite, "files": listed}
 
 
 def find_corruption(folder: Path, *, hashes: bool = True) -> str | None:
     """What is wrong with a checkpoint, in words, or None when it is complete. `hashes=False` compares sizes only."""
     try:
-        listed = read_manifest(folder)["files"]
+        manifest = read_manifest(folder)
     except ValueError as error:
         return str(error)
+    listed = manifest["files"]
 
     def wrong(name: str) -> str | None:
         path, facts = folder / name, listed[name]
@@ -99,7 +140,14 @@ def find_corruption(folder: Path, *, hashes: bool = True) -> str | None:
         return None
 
     with ThreadPoolExecutor(4) as pool:
-        return next((reason for reason in pool.map(wrong, listed) if reason is not None), None)
+        reason = next((reason for reason in pool.map(wrong, listed) if reason is not None), None)
+    if reason is None and hashes and not manifest["finite"]:
+        try:
+            bad = _nonfinite_in(folder)
+        except (ValueError, OSError) as error:
+            return f"its weights cannot be read: {error}"
+        reason = f"its weights are NaN or Inf, first in {next(iter(bad))}" if bad else None
+    return reason
 
 
 def resumable(folder: Path) -> bool:
@@ -130,10 +178,8 @@ def latest_resumable(checkpoints: Path) -> tuple[Path | None, list[str]]:
     A damaged folder is renamed to step-NNNNNN.damaged: kept for whoever wants to look, never loaded. What a kill left
     half written or half deleted is removed. The caller holds the run's lock, or is its only process.
     """
-    said: list[str] = []
-    for left in sorted((checkpoints / STAGING).glob("*")):
-        said.append(f"{left.name} was being written or deleted when the run was killed: removed")
-        shutil.rmtree(left)
+    left = empty_folder(checkpoints / STAGING)
+    said = [f"{name} was being written or deleted when the run was killed: removed" for name in left]
     for folder in sorted(checkpoints.glob(PLACE), key=step_of, reverse=True):
         reason = find_corruption(folder)
         if reason is not None:
@@ -149,7 +195,7 @@ def latest_resumable(checkpoints: Path) -> tuple[Path | None, list[str]]:
 def _quarantine(folder: Path, word: str) -> Path:
     """Rename a folder so that nobody takes it for a checkpoint; nothing in it is touched."""
     place, number = folder.with_name(f"{folder.name}.{word}"), 2
-    while place.exists():
+    while os.path.lexists(place):
         place, number = folder.with_name(f"{folder.name}.{word}-{number}"), number + 1
     folder.rename(place)
     sync_folder(folder.parent)
@@ -174,7 +220,7 @@ def prune(
     kept = [f for f in old if step_of(f) in always or (keep_every and step_of(f) % keep_every == 0)]
     gone = [folder for folder in old if folder not in kept]
     for folder in gone:
-        (checkpoints / STAGING).mkdir(exist_ok=True)
+        make_folder(checkpoints / STAGING)
         shutil.rmtree(folder.rename(checkpoints / STAGING / f"deleted-{folder.name}"))
     if weights_only and new:
         for folder in kept:
@@ -189,7 +235,7 @@ def _strip_to_weights(folder: Path) -> None:
     if len(listed) < len(manifest["files"]):
         write_json(folder / MANIFEST, manifest | {"files": listed})
     for path in sorted(folder.rglob("*"), reverse=True):
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             path.rmdir()
         elif str(path.relative_to(folder)) not in listed and path.name != MANIFEST:
             path.unlink()

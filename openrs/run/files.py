@@ -6,12 +6,12 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from openrs.errors import RunFailure, UserError
+from openrs.errors import UserError
+from openrs.run.confined import open_appending, replacing
 
 _SECRET = re.compile(
     r"\b(hf_[A-Za-z0-9]{8,}|sk-[A-Za-z0-9_-]{8,}|gh[pousr]_[A-Za-z0-9]{8,})|(?<=://)[^/@\s:]+:[^/@\s]+(?=@)"
@@ -21,28 +21,6 @@ _SECRET = re.compile(
 _SECRET_NAME = re.compile(
     r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|(API|ACCESS|PRIVATE|SECRET)_?KEY)($|_)", re.IGNORECASE
 )
-
-
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-
-
-def disk_full(folder: Path, error: OSError, done: str) -> RunFailure:
-    """A disk that got full is no fault of the program. done: what the same command does with what is there."""
-    return RunFailure(
-        f"the disk of {folder} is full: {error.filename or error}",
-        fix=f"make room and give the same command again: it {done}",
-    )
-
-
-@contextmanager
-def disk_full_said(folder: Path, done: str) -> Iterator[None]:
-    """Raises `disk_full` for a disk that gets full in the block."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
-        raise disk_full(folder, error, done) from None
 
 
 def redact(text: str) -> str:
@@ -63,29 +41,10 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sync_folder(folder: Path) -> None:
-    """Make a rename or a new file in `folder` survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all: beside it, fsynced, renamed into place, the folder fsynced."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with beside.open("w", encoding="utf-8", errors="surrogatepass") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError:  # a full disk: the old file stays, the half of the new one goes
-        beside.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+    """Write a file whole or not at all (see `replacing`)."""
+    with replacing(path) as file:
+        file.write(text.encode("utf-8", "surrogatepass"))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -101,7 +60,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        self._file = open_appending(path)
         self._cut_torn_line()
 
     def append(self, row: Mapping[str, Any]) -> None:

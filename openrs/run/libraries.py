@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from openrs.run.files import redact
+from openrs.run.terminal import clean
 
 # Read by the libraries when they are imported; what a user has set stays.
 ENVIRONMENT = {
@@ -33,7 +33,7 @@ def quiet(log: Path | None = None) -> None:
     if not has_nvidia_gpu():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else deepspeed warns at every import that it found no GPU
     handler: logging.Handler = logging.FileHandler(log, encoding="utf-8") if log is not None else logging.NullHandler()
-    handler.setFormatter(_WithoutSecrets("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_Clean("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     for old in [h for h in root.handlers if isinstance(h, logging.NullHandler | logging.FileHandler)]:
         root.removeHandler(old)
@@ -64,9 +64,9 @@ def has_nvidia_gpu() -> bool:
     return Path("/dev/nvidia0").exists() or Path("/dev/dxg").exists() or shutil.which("nvidia-smi") is not None
 
 
-class _WithoutSecrets(logging.Formatter):
+class _Clean(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record))
+        return clean(super().format(record))
 
 
 def _hand_over(*names: str) -> None:

@@ -146,7 +146,7 @@ def recipe_of(run: Run) -> Recipe | None:
 def code_version() -> dict[str, Any]:
     """Version of openrs, and its commit: of the git checkout (then also the SHA-256 of what was changed in it since),
     of the repository that pip installed it from, or as OPENRS_COMMIT says (an image has no .git)."""
-    folder = Path(__file__).parents[1]
+    folder = Path(__file__).parents[2]
     version: dict[str, Any] = {"version": __version__, "commit": os.environ.get("OPENRS_COMMIT"), "changed": None}
     if (folder / ".git").exists():
         commit = _output("git", "-C", str(folder), "rev-parse", "HEAD")

@@ -17,7 +17,16 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from openrs.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_REFUSED, Interrupted, RunFailure, UserError
+from openrs.errors import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_REFUSED,
+    ExplainedError,
+    Interrupted,
+    RunFailure,
+    UserError,
+)
+from openrs.run.confined import open_appending
 from openrs.run.files import redact, write_json
 
 _SET_PDEATHSIG = 1  # linux/prctl.h
@@ -58,9 +67,16 @@ class Child:
         grace: float = 0.0,
     ) -> None:
         self._grace = grace
-        with log.open("ab") as file:
+        with os.fdopen(open_appending(log), "ab") as file:
             self._guardian = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(Path(__file__).with_name("guardian.py")), str(grace), *command],
+                [
+                    sys.executable,
+                    "-I",
+                    "-S",
+                    str(Path(__file__).with_name("process_supervisor.py")),
+                    str(grace),
+                    *command,
+                ],
                 env={**os.environ, **environment},
                 stdin=subprocess.PIPE,
                 stdout=file if all_to_log else None,
@@ -126,7 +142,7 @@ def rank() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one worker ended. `what`, `why` and `mend` as in UserError; what was no UserError has only `what`."""
+    """How one worker ended. `what`, `why` and `mend` as in ExplainedError; any other error has only `what`."""
 
     rank: int
     code: int
@@ -140,7 +156,7 @@ def outcome_of(error: BaseException) -> Outcome:
     """What an exception that ended this worker means for the run."""
     number, now = rank(), time.time()
     match error:
-        case UserError():
+        case ExplainedError():
             return Outcome(number, error.exit_code, error.what, error.why, error.fix, now)
         case Interrupted() | KeyboardInterrupt():
             return Outcome(number, EXIT_INTERRUPTED, str(error) or "Ctrl-C", time=now)

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from openrs.run.files import redact
+from openrs.run.confined import open_appending
+from openrs.run.terminal import clean
 
 
 def duration(seconds: float) -> str:
@@ -30,7 +31,7 @@ class Progress:
     def __init__(self, log: Path | None = None, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stdout
         self._live = self._stream.isatty()
-        self._log = log.open("a", encoding="utf-8") if log is not None else None
+        self._log = os.fdopen(open_appending(log), "a", encoding="utf-8") if log is not None else None
         self._width = 0
         self._ends: deque[tuple[float, int | None]] = deque(maxlen=20)  # when, and how many were done then
         self._warm = False  # whether the first step, which also imports and compiles, has gone out of `_ends`
@@ -38,13 +39,13 @@ class Progress:
     def say(self, text: str) -> None:
         """A line that stays."""
         self._clear()
-        self._show(redact(text) + "\n")
+        self._show(clean(text) + "\n")
         self.note(text)
 
     def note(self, text: str) -> None:
         """A line for the log file only."""
         if self._log is not None:
-            self._log.write(f"{time.strftime('%H:%M:%S')} {redact(text)}\n")
+            self._log.write(f"{time.strftime('%H:%M:%S')} {clean(text)}\n")
             self._log.flush()
 
     def start(self, done: int | None = None) -> None:
@@ -68,7 +69,7 @@ class Progress:
         pace = (now - since) / max(1, done - before)
         told = "  ".join(f"{name} {_number(value)}" for name, value in facts.items() if value is not None)
         left = duration(pace * (total - done))
-        line = f"{label} {done:>{len(str(total))}}/{total}  {told}  {_pace(pace)} s each, {left} left"
+        line = clean(f"{label} {done:>{len(str(total))}}/{total}  {told}  {_pace(pace)} s each, {left} left")
         self.note(line)
         if self._live:
             shown = line[:200]

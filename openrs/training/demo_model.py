@@ -14,7 +14,8 @@ from typing import Any
 from openrs.config.schema import Prompt, ToyModel
 from openrs.data import prompts
 from openrs.data.arithmetic import demonstration
-from openrs.run.files import sync_folder, write_json
+from openrs.run.confined import sync_folder
+from openrs.run.files import write_json
 
 BOS, EOS, USER, ASSISTANT = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>"
 CHAT_TEMPLATE = (

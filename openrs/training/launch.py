@@ -53,7 +53,7 @@ def runs(
     changes = list(overrides)
     if until is not None:
         changes.append(f"training.stop_after={_step(load(name, overrides), name, until)}")
-    called = run or Path(name).stem
+    called = Path(name).stem if run is None else run
     if not seeds:
         return [(load(name, changes), run_at(called))]
     if len(set(seeds)) < len(seeds):
@@ -200,8 +200,8 @@ def _indented(text: str) -> str:
 def train(recipe: Recipe, run: Run, progress: Progress) -> Path:
     """Train in as many processes as the recipe wants; returns the last checkpoint.
 
-    The caller holds the run's lock and an attempt. What ends a training process ends the call in the same way: UserError,
-    Interrupted, Failure.
+    The caller holds the run's lock and an attempt. What ends a training process ends the call in the same way:
+    UserError, Interrupted, RunFailure.
     """
     if in_one_process(recipe):
         return grpo.train(recipe, run, progress)

@@ -19,13 +19,14 @@ from typing import Any
 from openrs.config.load import load
 from openrs.config.schema import Recipe
 from openrs.doctor import nccl
-from openrs.errors import EXIT_DONE, EXIT_FAILED, UserError
+from openrs.errors import EXIT_DONE, EXIT_FAILED, ExplainedError, UserError
 from openrs.run import processes, signals
 from openrs.run.attempt import attempt
+from openrs.run.confined import limit_permissions
 from openrs.run.directory import Run, run_at
-from openrs.run.files import redact
 from openrs.run.libraries import quiet
 from openrs.run.progress import Progress
+from openrs.run.terminal import say
 from openrs.training import train as grpo
 
 WAIT = timedelta(minutes=30)  # for rank 0 to read checkpoints and hash weights; the other nodes may be pulling images
@@ -43,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     processes.die_with_parent()
     number = processes.rank()
     try:
+        limit_permissions()
         recipe = load(args.recipe, args.overrides)
         run = run_at(args.run or Path(args.recipe).stem)
         refuse_mismatch(recipe)
@@ -50,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _first(recipe, run) if number == 0 else _other(recipe, run)
     except BaseException as error:  # noqa: BLE001 - the end of this process: it is told, whatever it is
         outcome = processes.outcome_of(error)
-        said = str(error) if isinstance(error, UserError) else redact(traceback.format_exc())
-        sys.stderr.write(f"training process {number}: {said}\n")
+        text = str(error) if isinstance(error, ExplainedError) else traceback.format_exc()
+        say(f"training process {number}: {text}", error=True)
         return outcome.code
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from openrs.config.schema import Recipe
+from openrs.run.confined import make_folder, replacing
 from openrs.run.directory import Run
 from openrs.run.files import Journal, write_text
 from openrs.run.progress import Progress
@@ -60,11 +61,9 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         kept = self._recipe.training.completions_kept
         columns = {name: values[:kept] for name, values in self._trainer.completions().items()}
         if kept and columns["prompt"]:
-            self._run.completions.mkdir(exist_ok=True)
-            place = self._run.completions / f"step-{step:06d}.parquet"
-            beside = place.with_name(f".{place.name}.part")
-            pq.write_table(pa.table(columns), beside)
-            beside.replace(place)
+            make_folder(self._run.completions)
+            with replacing(self._run.completions / f"step-{step:06d}.parquet") as file:
+                pq.write_table(pa.table(columns), file)
 
 
 def rewind(run: Run, step: int) -> None:

@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any, Protocol
 
-from openrs.errors import RunFailure, UserError
+from openrs.errors import ExplainedError, RunFailure, UserError
 from openrs.run import manifest
 from openrs.run.directory import Lock, Run
 from openrs.run.files import now, read_jsonl, redact
@@ -192,7 +192,7 @@ def rebuild(run: Run, kind: str) -> int:
             for row in rows:
                 tracker.write(row, clock.after(row))
             tracker.close()
-    except UserError:
+    except ExplainedError:
         raise
     except Exception as error:
         raise RunFailure(

@@ -12,6 +12,8 @@ from openrs.data import prompts
 from openrs.data.problems import Problems, load_problems
 from openrs.data.tokenizer import check_tokenizer, load_tokenizer
 from openrs.errors import UserError
+from openrs.hub import adapters
+from openrs.hub.loading import check_weights
 from openrs.hub.models import local_model
 from openrs.run import checkpoints, manifest
 from openrs.run.directory import Run
@@ -48,7 +50,11 @@ def prepare(recipe: Recipe, run: Run, progress: Progress) -> tuple[Path | None, 
     load_problems(recipe.data)  # bad data is refused before a model is made, brought here or loaded
     tracking.require(recipe.training.trackers)
     disk.refuse_small_disk(recipe, run)
-    base_model(recipe, run, progress)
+    trust, pickles = recipe.model.trust_remote_code, recipe.model.allow_pickle_weights
+    model = base_model(recipe, run, progress)  # policy, reference and vLLM load this one folder
+    check_weights(model, trust_remote_code=trust, pickle_weights=pickles)
+    if start is not None and not adapters.is_adapter(start):
+        check_weights(start, trust_remote_code=trust)
     return start, None
 
 
@@ -61,7 +67,7 @@ def train_from(recipe: Recipe, run: Run, progress: Progress, start: Path | None,
 
     `server` is the vLLM server of the split layout. The process of rank 0 writes the records. Returns the last
     checkpoint.
-    Raises UserError when a stop rule of the recipe ended the run (after a checkpoint), Failure when the canary did.
+    Raises UserError when a stop rule of the recipe ended the run (after a checkpoint), RunFailure when the canary did.
     """
     with importing():
         from datasets import Dataset

@@ -109,6 +109,7 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         return self._buffered_inputs[self._step % steps]
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Any:
+        self._stop_unless_weights_are_finite()
         self._golds = [row["gold"] for row in inputs]
         return super()._generate_and_score_completions(inputs)
 
@@ -226,15 +227,28 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
             " reference, are the usual cures",
         )
 
+    def _stop_unless_weights_are_finite(self) -> None:
+        """Raises RunFailure before anything is generated with weights that are NaN or Inf: after a learning rate that
+        was far too large, say. (The last step's weights are looked at when its checkpoint is written.)"""
+        if self.state.global_step == 0:
+            return
+        trained = [(name, value.detach()) for name, value in self.model.named_parameters() if value.requires_grad]
+        ends = torch.stack([torch.stack(value.aminmax()).float() for _, value in trained])  # NaN goes through both
+        bad = (~torch.isfinite(ends)).any(dim=1).nonzero().flatten().tolist()
+        if bad:
+            there = checkpoints.list_complete(self._folder)
+            what = f"{len(bad)} of {len(trained)} weight tensors are"
+            raise checkpoints.nonfinite_weights(self.state.global_step, what, trained[bad[0]][0], there)
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Every process writes its part beside; when all have, the main one makes the checkpoint complete.
 
-        Raises RunFailure on every process when the disk is full; earlier checkpoints stay as they were.
+        Raises RunFailure when the disk is full or broken; earlier checkpoints stay as they were.
         """
         before = time.perf_counter()
         step = self.state.global_step
         staging = Path(self.args.output_dir) / f"checkpoint-{step}"
-        with self._timed("checkpoint"), disk.cleanup_on_disk_full(staging, step):
+        with self._timed("checkpoint"), disk.cleanup_on_disk_fault(staging, step):
             super()._save_checkpoint(model, trial)
             self._save_position(staging)
             self.accelerator.wait_for_everyone()

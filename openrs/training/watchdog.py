@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import median
 
 from openrs.errors import EXIT_FAILED
+from openrs.run.confined import open_appending
 
 FIRST = 3.0  # the first step has no median: it gets this many times `least`
 LATER = 5.0  # seconds after which the timer without Python goes off
@@ -50,7 +51,7 @@ class Watchdog:
         self._last = time.monotonic()
         self._stopped = threading.Event()
         self.stacks = folder / f"stacks-rank{rank}.txt"
-        self._file = self.stacks.open("w", encoding="utf-8")
+        self._file = os.fdopen(open_appending(self.stacks), "a", encoding="utf-8")
         faulthandler.register(signal.SIGUSR1, file=self._file, all_threads=True, chain=False)
         self._arm()
         threading.Thread(target=self._watch, name="openrs-watchdog", daemon=True).start()

@@ -15,9 +15,10 @@ from openrs.config.load import load_resolved
 from openrs.errors import EXIT_DONE
 from openrs.run import processes, signals
 from openrs.run.directory import Run
-from openrs.run.files import redact, write_text
+from openrs.run.files import write_text
 from openrs.run.libraries import quiet
 from openrs.run.progress import Progress
+from openrs.run.terminal import say
 from openrs.training.vllm_server import Address
 
 
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             grpo.train_from(load_resolved(Run(args.run).recipe), Run(args.run), progress, args.from_checkpoint, server)
         outcome = processes.Outcome(number, EXIT_DONE)
     except BaseException as error:  # noqa: BLE001 - the end of this process: its outcome is told, whatever it is
-        sys.stderr.write(redact(traceback.format_exc()))
+        say(traceback.format_exc(), end="", error=True)
         outcome = processes.outcome_of(error)
     processes.write_outcome(args.attempt, outcome)
     progress.close()

@@ -9,7 +9,6 @@ import asyncio
 import json
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -277,21 +276,18 @@ def merge(thing: dict[str, Any], patch: dict[str, Any]) -> None:
 
 
 class Fault:
-    """Answers matching requests wrongly: `status`, or a broken connection for None. For so many times, or so long."""
+    """Answers matching requests wrongly: `status`, or a broken connection for None. So many times, or until `end`."""
 
     def __init__(
-        self, code: int | None, times: int = 1, *, method: str = "", path: str = "", seconds: float = 0.0,
+        self, code: int | None, times: float = 1, *, method: str = "", path: str = "",
         after: bool = False, message: str = "", retry_after: str | None = None,
     ) -> None:  # fmt: skip
         self.code, self.times, self.method, self.path, self.after = code, times, method, path, after
-        self.until = time.monotonic() + seconds if seconds else None
         self.message, self.retry_after, self.hits = message, retry_after, 0
         self.request: Any = None
 
     def __call__(self, request: Any) -> bool:
-        if self.until is not None and time.monotonic() > self.until:
-            return False
-        if self.until is None and self.hits >= self.times:
+        if self.hits >= self.times:
             return False
         if self.method and request.method.value != self.method:
             return False
@@ -300,6 +296,9 @@ class Fault:
         self.hits += 1
         self.request = request
         return True
+
+    def end(self) -> None:
+        self.times = 0
 
     def answer(self, api: Api) -> aiohttp.web.Response | None:
         if self.after:  # it works, and the answer gets lost
@@ -343,18 +342,9 @@ class Emulated:
     def asked(self, method: str, path: str = "") -> list[dict[str, str]]:
         return [params for verb, at, params in list(self.api.served) if verb == method and path in at]
 
-    def wait(self, test: Callable[[], Any], seconds: float = 30.0) -> Any:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            found = test()
-            if found:
-                return found
-            time.sleep(0.01)
-        raise AssertionError("it did not happen")
-
     # --- what breaks
 
-    def fault(self, code: int | None, times: int = 1, **how: Any) -> Fault:
+    def fault(self, code: int | None, times: float = 1, **how: Any) -> Fault:
         found = Fault(code, times, **how)
         with self.api.lock:
             self.api.faults.append(found)
@@ -465,11 +455,11 @@ def emulated(folder: Path) -> Iterator[Emulated]:
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), daemon=True)
     thread.start()
-    assert started.wait(20)
+    started.wait()
     try:
         yield Emulated(ready["api"], ready["url"], folder)
     finally:
         loop.call_soon_threadsafe(finished.set)
-        thread.join(10)
+        thread.join()
         if not loop.is_running():
             loop.close()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from emulator import IMAGE, Emulated
+from waiting import until
 
 from openrs.cli.main import main
 
@@ -48,10 +49,10 @@ def test_submit_follows_to_the_end(server: Emulated, capfd: pytest.CaptureFixtur
     there(server)
 
     def controller() -> None:
-        server.wait(lambda: server.get("Job", "openrs-demo"))
+        until(lambda: server.get("Job", "openrs-demo"))
         server.pod("openrs-demo-x", "openrs-demo", "Running", {"train": {"running": {}}}, node="gpu-1")
         server.log("openrs-demo-x", "train", "step 200/200  reward 2.9  0.50 s each, 0 s left")
-        server.wait(lambda: server.asked("GET", "/log"))
+        until(lambda: server.asked("GET", "/log"))
         server.pod("openrs-demo-x", "openrs-demo", "Succeeded", {"train": {"terminated": {"exitCode": 0}}})
         server.job_status("openrs-demo", "Complete")
 
@@ -70,7 +71,7 @@ def test_the_exit_code_of_a_refused_run_is_2(server: Emulated, capfd: pytest.Cap
     there(server)
 
     def controller() -> None:
-        server.wait(lambda: server.get("Job", "openrs-demo"))
+        until(lambda: server.get("Job", "openrs-demo"))
         state = {"terminated": {"exitCode": 2, "message": "openrs: no such column"}}
         server.pod("openrs-demo-x", "openrs-demo", "Failed", {"train": state})
         server.job_status("openrs-demo", "Failed", "PodFailurePolicy", "exit code 2")
@@ -182,9 +183,9 @@ def test_ctrl_c_in_a_real_process_leaves_the_job(server: Emulated) -> None:
     there(server)
     command = [sys.executable, "-m", "openrs.cli", "cluster", "submit", "exp3", "--image", IMAGE]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    server.wait(lambda: [params for params in server.asked("GET", "/jobs") if "watch" in params], 30)
+    until(lambda: [params for params in server.asked("GET", "/jobs") if "watch" in params])
     process.send_signal(2)
-    _, error = process.communicate(timeout=20)
+    _, error = process.communicate()
     assert process.returncode == 75
     assert "Job openrs-exp3 goes on without us" in error
     assert "Traceback" not in error
@@ -203,7 +204,7 @@ def test_the_help_needs_neither_the_client_nor_torch() -> None:
 
 
 def test_no_room_of_the_cluster_imports_torch() -> None:
-    program = "import sys, openrs.cli.cluster; print('torch' in sys.modules)"
+    program = "import sys, openrs.cli.main; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

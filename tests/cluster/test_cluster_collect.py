@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from emulator import IMAGE, Emulated
+from waiting import until
 
 from openrs.cluster import collect as room
 from openrs.cluster.api import Cluster
@@ -179,7 +180,7 @@ def test_when_nothing_runs_a_restricted_pod_reads_the_claim_and_goes_again(
     name, made = "openrs-exp3-collect", []
 
     def kubelet() -> None:
-        pod = server.wait(lambda: server.get("Pod", name))
+        pod = until(lambda: server.get("Pod", name))
         made.append(json.loads(json.dumps(pod)))
         pod["status"] = {"phase": "Running", "containerStatuses": [{"name": "read", "state": {"running": {}}}]}
 

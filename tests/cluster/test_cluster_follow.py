@@ -1,6 +1,7 @@
 """Following a Job: phases, reasons, logs and the end, over dropped watches, new Pods and a server that goes away."""
 
 import io
+import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 from emulator import IMAGE, Emulated
+from waiting import until
 
 from openrs.cluster import follow as room
 from openrs.cluster.api import Cluster
@@ -29,7 +31,7 @@ DONE: dict[str, Any] = {"terminated": {"exitCode": 0}}
 class Followed:
     """A follow in a thread of its own, and what it has said so far."""
 
-    def __init__(self, cluster: Cluster, patience: float = 30.0, tail: int | None = None) -> None:
+    def __init__(self, cluster: Cluster, patience: float = 1e6, tail: int | None = None) -> None:
         self._stream = io.StringIO()
         self.error: BaseException | None = None
         self.end: End | None = None
@@ -48,14 +50,12 @@ class Followed:
     def text(self) -> str:
         return self._stream.getvalue()
 
-    def until(self, server: Emulated, words: str) -> None:
-        try:
-            server.wait(lambda: words in self.text)
-        except AssertionError:
-            raise AssertionError(f"never said {words!r}, but:\n{self.text}\n{self.error!r}") from None
+    def until(self, words: str) -> None:
+        until(lambda: words in self.text or not self._thread.is_alive())
+        assert words in self.text, f"never said {words!r}, but:\n{self.text}\n{self.error!r}"
 
     def finish(self) -> End:
-        self._thread.join(30)
+        self._thread.join()
         assert self.end is not None, f"{self.error!r}\n{self.text}"
         return self.end
 
@@ -73,7 +73,7 @@ def running(server: Emulated, cluster: Cluster, **how: Any) -> Iterator[Followed
     server.pod(POD, NAME, "Running", {"fetch": DONE, "nccl": DONE, "train": RUNNING}, node="gpu-1")
     server.job_status(NAME, active=1, ready=1)
     found = Followed(cluster, **how)
-    found.until(server, "train runs on gpu-1")
+    found.until("train runs on gpu-1")
     yield found
 
 
@@ -85,18 +85,18 @@ def complete(server: Emulated, pod: str = POD) -> None:
 def test_a_whole_job_in_plain_words(job: Emulated, cluster: Cluster) -> None:
     found = Followed(cluster)
     job.pod(POD, NAME)
-    found.until(job, f"Pod {POD} waits for a node")
+    found.until(f"Pod {POD} waits for a node")
     job.event(POD, "Pod", "FailedScheduling", "0/3 nodes are available: 3 Insufficient nvidia.com/gpu. preemption: x.")
-    found.until(job, "0 of 3 nodes can take the Pod: 3 with too few free GPUs")
+    found.until("0 of 3 nodes can take the Pod: 3 with too few free GPUs")
     job.event("somebody-else", "Pod", "FailedScheduling", "0/3 nodes are available: 3 Insufficient cpu.")
     job.pod(POD, NAME, node="gpu-1")
-    found.until(job, "has a place on gpu-1")
+    found.until("has a place on gpu-1")
     job.log(POD, "fetch", "all of it is in /data/cache")
     job.pod(POD, NAME, "Pending", {"fetch": RUNNING}, node="gpu-1")
-    found.until(job, "fetch runs on gpu-1")
+    found.until("fetch runs on gpu-1")
     job.pod(POD, NAME, "Running", {"fetch": DONE, "nccl": DONE, "train": RUNNING}, node="gpu-1")
     job.log(POD, "train", "step 1/500  reward 0.1  60.0 s each, 8 h 19 min left")
-    found.until(job, "step 1/500")
+    found.until("step 1/500")
     job.log(POD, "train", "report: runs/exp3/report.html")
     complete(job)
     assert found.finish().state == "complete"
@@ -108,7 +108,7 @@ def test_a_whole_job_in_plain_words(job: Emulated, cluster: Cluster) -> None:
 
 def test_a_refused_run_ends_with_exit_code_2_and_its_last_words(job: Emulated, cluster: Cluster) -> None:
     found = Followed(cluster)
-    words = "openrs reproduce: there is no recipe called exp9\n  fix:  did you mean exp3?"
+    words = "openrs reproduce: there is no recipe called exp9\n  fix: did you mean exp3?"
     state = {"terminated": {"exitCode": 2, "reason": "Error", "message": words}}
     job.pod(POD, NAME, "Failed", {"fetch": DONE, "nccl": DONE, "train": state}, node="gpu-1")
     job.job_status(NAME, "Failed", "PodFailurePolicy", "Container train for pod openrs/x failed with exit code 2")
@@ -146,7 +146,7 @@ def test_a_stopped_and_a_deleted_job_are_said_to_be_so(job: Emulated, cluster: C
     stopped["spec"]["suspend"] = False
     job.put(stopped)
     found = Followed(cluster)
-    job.wait(lambda: [params for params in job.asked("GET", "/jobs") if "watch" in params][1:])
+    until(lambda: [params for params in job.asked("GET", "/jobs") if "watch" in params][1:])
     job.gone("Job", NAME)
     assert "its claim is still there" in found.finish().text
 
@@ -164,7 +164,7 @@ def test_a_job_in_kueues_queue_is_waited_for(job: Emulated, cluster: Cluster) ->
     queued["spec"]["suspend"] = True
     job.put(queued)
     found = Followed(cluster)
-    found.until(job, "waits in Kueue's queue gpus")
+    found.until("waits in Kueue's queue gpus")
     queued["spec"]["suspend"] = False
     job.put(queued)
     complete(job)
@@ -174,16 +174,16 @@ def test_a_job_in_kueues_queue_is_waited_for(job: Emulated, cluster: Cluster) ->
 def test_a_replaced_pod_goes_on_in_the_same_log(job: Emulated, cluster: Cluster) -> None:
     with running(job, cluster) as found:
         job.log(POD, "train", "step 50/500", "SIGTERM: finishing this step")
-        found.until(job, "SIGTERM: finishing")
+        found.until("SIGTERM: finishing")
         evicted = {"terminated": {"exitCode": 75}}
         conditions = [{"type": "DisruptionTarget", "status": "True"}]
         job.pod(POD, NAME, "Failed", {"train": evicted}, node="gpu-1", conditions=conditions)
-        found.until(job, "exit code 75: interrupted at a safe place")
+        found.until("exit code 75: interrupted at a safe place")
         assert "the node took it away" in found.text
         job.gone("Pod", POD)
         job.pod("openrs-exp3-fghij", NAME, "Running", {"fetch": DONE, "nccl": DONE, "train": RUNNING}, node="gpu-2")
         job.log("openrs-exp3-fghij", "train", "going on from the checkpoint of step 50", "step 51/500")
-        found.until(job, "step 51/500")
+        found.until("step 51/500")
         complete(job, "openrs-exp3-fghij")
         assert found.finish().state == "complete"
 
@@ -197,9 +197,9 @@ def test_every_line_comes_once_over_many_broken_connections(job: Emulated, clust
         for number in range(40):
             job.log(POD, "train", f"line-{number:02d}!")
             if number % 3 == 0:
-                found.until(job, f"line-{number:02d}!")
+                found.until(f"line-{number:02d}!")
                 job.cut()
-        found.until(job, "line-39!")
+        found.until("line-39!")
         complete(job)
         found.finish()
     seen = [word for word in found.text.split() if word.startswith("line-")]
@@ -220,7 +220,7 @@ def test_410_gone_lists_again_and_tells_what_changed_meanwhile(job: Emulated, cl
         listed = len(job.asked("GET", "/pods"))
         job.gone("Pod", POD)
         job.forget()  # versions so far are too old, and open watches break
-        found.until(job, f"Pod {POD} is gone")
+        found.until(f"Pod {POD} is gone")
         assert len(job.asked("GET", "/pods")) > listed
         job.job_status(NAME, "Complete")
         assert found.finish().state == "complete"
@@ -231,11 +231,11 @@ def test_a_watch_goes_on_at_the_last_version(job: Emulated, cluster: Cluster) ->
         return [params for params in job.asked("GET", "/jobs") if "watch" in params]
 
     with running(job, cluster) as found:
-        job.wait(watched)
+        until(watched)
         job.cut()
-        job.wait(lambda: len(watched()) >= 2)
+        until(lambda: len(watched()) >= 2)
         job.pod(POD, NAME, "Running", {"train": RUNNING}, node="gpu-7")
-        found.until(job, "gpu-7")
+        found.until("gpu-7")
         complete(job)
         found.finish()
     watches = watched()
@@ -252,12 +252,13 @@ def test_a_server_that_vanishes_is_waited_for_and_said_once(
 
     monkeypatch.setattr(watch, "WORRY", 0.2)
     with running(job, cluster) as found:
-        job.fault(None, seconds=1.5)
+        away = job.fault(None, math.inf)
         job.cut()
         job.log(POD, "train", "printed while the server was away")
-        found.until(job, "does not answer")
-        found.until(job, "answers again")
-        found.until(job, "printed while the server was away")
+        found.until("does not answer")
+        away.end()
+        found.until("answers again")
+        found.until("printed while the server was away")
         complete(job)
         assert found.finish().state == "complete"
     assert found.text.count("the API server does not answer") == 1
@@ -266,9 +267,9 @@ def test_a_server_that_vanishes_is_waited_for_and_said_once(
 
 def test_patience_has_an_end_and_the_job_is_left_alone(job: Emulated, cluster: Cluster) -> None:
     with running(job, cluster, patience=0.5) as found:
-        job.fault(None, seconds=60)
+        job.fault(None, math.inf)
         job.cut()
-        job.wait(lambda: found.error)
+        until(lambda: found.error)
     assert isinstance(found.error, RunFailure)
     assert "did not answer for" in str(found.error)
     assert "A Job that runs goes on without us" in str(found.error)
@@ -278,7 +279,7 @@ def test_a_token_that_expires_in_the_middle_ends_with_one_line(job: Emulated, cl
     with running(job, cluster) as found:
         job.fault(401, 99)
         job.cut()
-        job.wait(lambda: found.error)
+        until(lambda: found.error)
     assert isinstance(found.error, UserError)
     assert "log in again" in str(found.error)
 
@@ -288,8 +289,8 @@ def test_events_and_logs_that_we_may_not_read_are_done_without(job: Emulated, cl
     job.fault(403, 99, path="/events", message=message)
     job.fault(403, 99, path="/log", message='pods/log is forbidden: User "someone" cannot get resource "pods/log"')
     with running(job, cluster) as found:
-        found.until(job, "not allowed to list events")
-        found.until(job, 'cannot get resource "pods/log"')
+        found.until("not allowed to list events")
+        found.until('cannot get resource "pods/log"')
         complete(job)
         assert found.finish().state == "complete"
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pyarrow.parquet as pq
 
 from openrs.curation.rows import Row
@@ -56,7 +57,7 @@ def bytes_of(out: Path) -> dict[str, bytes]:
 
 
 def openrs(*words: object, **environment: str) -> subprocess.Popen:
-    return subprocess.Popen(
+    return forked.Popen(
         [sys.executable, "-m", "openrs.cli", *map(str, words)], env={**os.environ, **environment},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from curation_helpers import FIVE, SUFFIX, bytes_of, jsonl, kept, openrs, recipe, removed, stages
+from hang_limits import read_stats
+from waiting import gone, until
 
 from openrs.cli.main import main
 from openrs.curation.chain import curate
@@ -153,7 +155,7 @@ def test_killed_it_goes_on_and_ends_in_the_same_bytes(quick, tmp_path, place):
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(900)
+@pytest.mark.limits(processor=900)
 def test_killed_at_random_it_ends_in_the_same_bytes(undisturbed, tmp_path):
     """All stages, the judge's too."""
     file, out = undisturbed
@@ -184,40 +186,26 @@ def test_what_is_done_is_not_done_again(quick, tmp_path, capsys):
     assert bytes_of(tmp_path / "out") == bytes_of(out)
 
 
+def children_of(pid: int) -> list[int]:
+    return [process.pid for process in read_stats(Path("/proc")) if process.parent == pid]
+
+
 def test_workers_end_with_the_parent(quick, tmp_path):
     file, _ = quick
     ran = openrs("curate", file, "--out", tmp_path / "out", "--workers", "2")
-    mine = []
-    for _ in range(200):
-        mine = [
-            int(p)
-            for p in subprocess.run(
-                ["pgrep", "-P", str(ran.pid)], capture_output=True, text=True, check=False
-            ).stdout.split()
-        ]
-        if len(mine) >= 2:
-            break
-        time.sleep(0.1)
+    mine = until(lambda: children if len(children := children_of(ran.pid)) >= 2 else [])
     ran.send_signal(signal.SIGKILL)
     ran.communicate()
-    for _ in range(100):
-        if not any(Path(f"/proc/{pid}").exists() for pid in mine):
-            break
-        time.sleep(0.1)
-    assert mine
-    assert not any(Path(f"/proc/{pid}").exists() for pid in mine)
+    until(lambda: gone(*mine))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_asked_to_stop_it_says_so_and_goes_on_later(quick, tmp_path, number):
     file, out = quick
     ran = openrs("curate", file, "--out", tmp_path / "out", "--workers", "2")
-    for _ in range(300):
-        if (tmp_path / "out" / "work" / "01-form" / "step.json").is_file():
-            break
-        time.sleep(0.05)
+    until(lambda: (tmp_path / "out" / "work" / "01-form" / "step.json").is_file() or ran.poll() is not None)
     ran.send_signal(number)
-    said, _ = ran.communicate(timeout=60)
+    said, _ = ran.communicate()
     assert ran.returncode == 75, said
     assert "Traceback" not in said
     curate(load(str(file)), tmp_path / "out", workers=2)
@@ -236,7 +224,7 @@ def test_a_full_disk_is_said_and_more_room_goes_on(quick, small_disk):
     file, _ = quick
     words = ["curate", file, "--out", small_disk / "out", "--workers", "2", "--set", "sources.raw.limit=2100"]
     ran = openrs(*words)
-    said, _ = ran.communicate(timeout=120)
+    said, _ = ran.communicate()
     assert ran.returncode == 1, said
     assert "the disk of" in said
     assert "make room" in said
@@ -244,7 +232,7 @@ def test_a_full_disk_is_said_and_more_room_goes_on(quick, small_disk):
     assert not list((small_disk / "out").rglob(".*.part"))
     subprocess.run(["mount", "-o", "remount,size=40m", str(small_disk)], check=True)
     ran = openrs(*words)
-    said, _ = ran.communicate(timeout=120)
+    said, _ = ran.communicate()
     assert ran.returncode == 0, said
     assert stages(small_disk / "out")["read"][0] == 2100
     assert len(kept(small_disk / "out")) == 1000
@@ -287,7 +275,7 @@ def test_strata_levels_and_where(tmp_path):
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(900)
+@pytest.mark.limits(processor=900)
 def test_all_40315_rows(shared_data, tmp_path):
     """Counts of every stage, CPU seconds and memory (wanted: 4 minutes and 4 GB on 2 idle cores)."""
     import resource

@@ -74,7 +74,7 @@ def test_the_whole_chain_survives_them(tmp_path):
         + b'\n{"problem": "What is 2+3? Give a number.", "answer": "5"}\n'
     )
     ran = openrs("curate", path, "--out", tmp_path / "out", "--workers", "1", "--set", "stages.decontaminate=false")
-    said, _ = ran.communicate(timeout=120)
+    said, _ = ran.communicate()
     assert ran.returncode == 0, said
     assert [r["answer"] for r in kept(tmp_path / "out")] == ["2", "5"]
     assert [(r["place"], r["reason"]) for r in removed(tmp_path / "out")] == [
@@ -122,7 +122,7 @@ def test_files_that_are_none(tmp_path):
 
 def test_a_hub_set_needs_its_revision(tmp_path):
     ran = openrs("curate", recipe(tmp_path / "r.yaml", "owner/name", {}))
-    said, _ = ran.communicate(timeout=60)
+    said, _ = ran.communicate()
     assert ran.returncode == 2
     assert "give its revision" in said
     assert "Traceback" not in said

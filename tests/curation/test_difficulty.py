@@ -104,7 +104,7 @@ def test_shards_side_by_side_make_the_whole(undisturbed, tmp_path):
     file, out = undisturbed
     words = ("curate", file, "--out", tmp_path / "out", "--workers", "1", "--shard")
     for ran in [openrs(*words, shard) for shard in ("1/2", "2/2")]:
-        said, _ = ran.communicate(timeout=200)
+        said, _ = ran.communicate()
         assert ran.returncode == 0, said
     assert not (tmp_path / "out" / "train.parquet").exists()
     drawn = journal(tmp_path / "out")
@@ -148,7 +148,7 @@ def test_form_asks_the_model_only_what_the_rules_leave(made_model, tmp_path):
 
 
 @pytest.mark.vllm
-@pytest.mark.timeout(900)
+@pytest.mark.limits(processor=900)
 def test_vllm_on_200_real_problems_killed_and_resumed(shared_data, made_model, tmp_path):
     """The counts of the undisturbed run; and how many samples are the same to the token."""
     source = shared_data / "training" / "deepscaler_subset_1209.parquet"

@@ -32,7 +32,7 @@ def write_million(path):
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(1800)
+@pytest.mark.limits(processor=1800)
 def test_a_million_rows_under_4_gb(tmp_path):
     import psutil
 

@@ -45,7 +45,8 @@ def test_kinds_that_judges_misread_are_counted(tmp_path, capsys):
 
 def test_numbers(data, capsys):
     assert (
-        main(["data", "show", str(data), "--json", "--golds", "60", "--workers", "1", "--data", str(data.parent)]) == 0
+        main(["data", "show", str(data), "--json", "--references", "60", "--workers", "1", "--data", str(data.parent)])
+        == 0
     )
     said = json.loads(capsys.readouterr().out)
     assert (said["rows"], said["readable"], said["unique_prompts"]) == (46, 44, 42)
@@ -64,7 +65,7 @@ def test_numbers(data, capsys):
 
 
 def test_in_a_terminal_nothing_hostile_comes_through(data, capsys):
-    assert main(["data", "show", str(data), "--golds", "0", "--workers", "1", "--data", str(data.parent)]) == 0
+    assert main(["data", "show", str(data), "--references", "0", "--workers", "1", "--data", str(data.parent)]) == 0
     said = capsys.readouterr().out
     assert "46 rows, 44 readable, 42 unique prompts" in said
     assert "benchmarks not compared" in said
@@ -74,7 +75,7 @@ def test_in_a_terminal_nothing_hostile_comes_through(data, capsys):
 def test_real_rows_with_benchmarks(shared_data, tmp_path, capsys):
     raw = [{"problem": p + SUFFIX, "answer": a} for p, a in problems(shared_data)[-1500:]]
     path = jsonl(tmp_path / "raw.jsonl", raw)
-    words = ["--benchmarks", "math_500,olympiadbench", "--data", str(shared_data / "benchmarks"), "--golds", "20"]
+    words = ["--benchmarks", "math_500,olympiadbench", "--data", str(shared_data / "benchmarks"), "--references", "20"]
     assert main(["data", "show", str(path), "--json", "--workers", "1", *words]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["rows"] == 1500
@@ -87,9 +88,9 @@ def test_what_cannot_be_shown(tmp_path, capsys):
     assert "no file" in capsys.readouterr().err
     assert main(["data", "show", str(jsonl(tmp_path / "a.jsonl", [{"x": 1}]))]) == 2
     assert "its columns: x" in capsys.readouterr().err
-    assert main(["data", "show", str(tmp_path / "a.jsonl"), "--golds", "-1"]) == 2
+    assert main(["data", "show", str(tmp_path / "a.jsonl"), "--references", "-1"]) == 2
     (tmp_path / "b.jsonl").write_text('{"problem": "What is it?", "answer": "1"}\n')
-    words = ["data", "show", str(tmp_path / "b.jsonl"), "--golds", "0", "--workers", "1", "--data", str(tmp_path)]
+    words = ["data", "show", str(tmp_path / "b.jsonl"), "--references", "0", "--workers", "1", "--data", str(tmp_path)]
     assert main([*words, "--html", str(tmp_path / "b.jsonl" / "page.html")]) == 2
     assert "cannot be written" in capsys.readouterr().err
 
@@ -120,7 +121,7 @@ def test_the_page_in_a_browser(data, tmp_path, width, dark):
     if binary() is None:
         pytest.skip("chromium is not here (apt-get install chromium)")
     page = tmp_path / "page.html"
-    words = ["--golds", "60", "--workers", "1", "--data", str(tmp_path), "--html", str(page)]
+    words = ["--references", "60", "--workers", "1", "--data", str(tmp_path), "--html", str(page)]
     assert main(["data", "show", str(data), *words]) == 0
     with Chromium() as browser:
         browser.open(page, width, dark=dark)

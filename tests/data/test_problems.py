@@ -97,7 +97,7 @@ def test_a_hub_that_is_gone_is_one_message(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     message = refused(source="nobody/nothing", revision="0" * 40)
     assert message.startswith("data set nobody/nothing at 000")
-    assert "mend:" in message
+    assert "fix:" in message
 
 
 def test_real_problems_in_verls_schema(shared_data: Path) -> None:

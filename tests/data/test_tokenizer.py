@@ -110,7 +110,7 @@ def test_another_bos_rule_is_seen(base, copy):
 @pytest.mark.parametrize(
     ("break_it", "said"),
     [
-        (lambda f: (f / "tokenizer.json").unlink(), "has no tokenizer.json\n  why:  in it: "),
+        (lambda f: (f / "tokenizer.json").unlink(), "has no tokenizer.json\n  why: in it: "),
         (lambda f: (f / "tokenizer.json").write_text('{"version": "1.0", "trunc'), "tokenizer"),
         (shutil.rmtree, "there is no folder"),
     ],

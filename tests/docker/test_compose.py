@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from conftest import TOKEN, Clone, docker
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.docker, pytest.mark.limits(silence=1800)]
 
 # Ten steps of the demo's training, on a model that nobody taught: seconds each.
 SHORT = """\
@@ -42,12 +42,10 @@ def test_a_stopped_training_goes_on_with_the_next_up_and_by_itself_after_75(
     run = clone.runs / "short"
     started = clone.sh("docker compose up -d train", RECIPE=recipe)
     assert started.code == 0, started.output
-    deadline = time.monotonic() + 600
     while len(steps(run)) < 2:
         state = clone.container("train")["State"]
         said = clone.sh("docker compose logs train", RECIPE=recipe).output
         assert state["Running"], said
-        assert time.monotonic() < deadline, said
         time.sleep(0.3)
     begin = time.monotonic()
     assert clone.sh("docker compose stop train", RECIPE=recipe).code == 0  # SIGTERM

@@ -11,7 +11,7 @@ from conftest import TOKEN, Clone, docker
 
 from openrs.run.files import sha256
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(1800)]  # the first test waits for the build
+pytestmark = [pytest.mark.docker, pytest.mark.limits(silence=1800)]  # the first test waits for the build
 
 # As the Kubernetes manifests run it (k8s/base): any volume at /data, nothing else that can be written but /tmp.
 AS_IN_KUBERNETES = [
@@ -76,7 +76,8 @@ def test_health_and_the_jobs_words_under_the_jobs_restrictions(image: dict[str, 
 
 
 def test_the_root_cannot_be_written_and_bytecode_is_there(image: dict[str, Any]) -> None:
-    probe = "touch /opt/openrs/x 2>&1; python -v -c 'import openrs.config.load, yaml' 2>&1 | grep -c 'matches .*\\.py$'; id -un"
+    imports = "python -v -c 'import openrs.config.load, yaml' 2>&1 | grep -c 'matches .*\\.py$'"
+    probe = f"touch /opt/openrs/x 2>&1; {imports}; id -un"
     answer = docker(*AS_IN_KUBERNETES, "--entrypoint", "sh", "openrs:cpu", "-c", probe).splitlines()
     assert "Read-only file system" in answer[0]
     assert int(answer[1]) > 20  # python -v: "# .../__pycache__/x.pyc matches .../x.py"

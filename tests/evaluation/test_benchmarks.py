@@ -129,8 +129,8 @@ def test_a_prompt_that_asks_nothing_is_refused(tmp_path, prompt, said):
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([{"ask": "1?", "gold": 2}], "row 1: there is no column answer\n  why:  the columns are ask, gold"),
-        ([{"problem": "1?", "answer": 2}], "there is no column ask\n  why:  the columns are problem, answer"),
+        ([{"ask": "1?", "gold": 2}], "row 1: there is no column answer\n  why: the columns are ask, gold"),
+        ([{"problem": "1?", "answer": 2}], "there is no column ask\n  why: the columns are problem, answer"),
         ([{"ask": "1?", "answer": 2}], "1 rows, mine has 2"),
         ([{"ask": "1?", "answer": 2}] * 3, "rows 1 and 2 have the same question"),
         ([{"ask": "1?", "answer": 2}, {"ask": " ", "answer": 2}], "row 2: ask is ' ', not a question"),
@@ -169,7 +169,7 @@ def test_a_file_cut_off_is_named_with_its_line(shared_data, tmp_path):
 
 def test_a_missing_file_says_what_is_there(tmp_path):
     (tmp_path / "amc23.jsonl").touch()
-    with pytest.raises(UserError, match=r"no aime24\.jsonl or aime24\.parquet\n  why:  in it: amc23\.jsonl"):
+    with pytest.raises(UserError, match=r"no aime24\.jsonl or aime24\.parquet\n  why: in it: amc23\.jsonl"):
         load_problems(known()["aime24"], tmp_path)
     with pytest.raises(UserError, match="no such folder"):
         load_problems(known()["aime24"], tmp_path / "nope")

@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from openrs.evaluation.benchmarks import known
 from openrs.run.files import read_jsonl
@@ -46,21 +47,17 @@ def killed_at_random(words: list[str], cwd: Path, path: Path, kills: int) -> Non
                 time.sleep(0.01)
             assert process.poll() is None, "it was done before it could be killed"
             process.send_signal(signal.SIGKILL)
-        assert not engines_in(cwd)
+        until(lambda: not engines_in(cwd))
 
 
-def engines_in(cwd: Path, seconds: float = 5) -> list[str]:
-    """Processes of engines that were started there and are alive, after `seconds` at most."""
-    end = time.monotonic() + seconds
-    while True:
-        found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):  # it has ended
-                if (process / "cwd").resolve() == cwd and b"engine_process" in (process / "cmdline").read_bytes():
-                    found.append(process.name)
-        if not found or time.monotonic() > end:
-            return found
-        time.sleep(0.1)
+def engines_in(cwd: Path) -> list[str]:
+    """Processes of engines that were started there and are alive."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended
+            if (process / "cwd").resolve() == cwd and b"engine_process" in (process / "cmdline").read_bytes():
+                found.append(process.name)
+    return found
 
 
 def rows(folder: Path) -> dict[tuple[str, str, int], dict]:
@@ -100,7 +97,7 @@ def check_counts(samples: dict, scores: dict) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(1800)
+@pytest.mark.limits(processor=1800)
 def test_transformers_killed_and_resumed_is_the_undisturbed_one(papers_model, shared_data, tmp_path):
     whole, killed, scores, said = both(papers_model, shared_data / "benchmarks", tmp_path, "transformers", 4)
     print(said)
@@ -109,7 +106,7 @@ def test_transformers_killed_and_resumed_is_the_undisturbed_one(papers_model, sh
 
 
 @pytest.mark.vllm
-@pytest.mark.timeout(1800)
+@pytest.mark.limits(processor=1800)
 def test_vllm_killed_and_resumed(papers_model, shared_data, tmp_path):
     """Counts are exact. Texts: nearly all are equal; where what runs beside a request changes its last bits, one in
     thousands takes another token."""
@@ -125,7 +122,7 @@ def test_vllm_killed_and_resumed(papers_model, shared_data, tmp_path):
 
 
 @pytest.mark.vllm
-@pytest.mark.timeout(600)
+@pytest.mark.limits(processor=600)
 def test_two_vllm_engines_share_the_work(papers_model, shared_data, tmp_path):
     pytest.importorskip("vllm")
     words = command(papers_model, shared_data / "benchmarks", "two", "vllm")
@@ -140,7 +137,7 @@ def test_two_vllm_engines_share_the_work(papers_model, shared_data, tmp_path):
 
 
 @pytest.mark.vllm
-@pytest.mark.timeout(300)
+@pytest.mark.limits(processor=300)
 def test_vllm_follows_the_models_own_probabilities(papers_model, tmp_path):
     """Greedy tokens are the arg max of transformers' logits, and each request stops at its own limit."""
     pytest.importorskip("vllm")

@@ -17,6 +17,7 @@ from openrs.evaluation.targets import evaluate_model, resolved, targets_of_run
 from openrs.hub import download as hubs
 from openrs.run import checkpoints
 from openrs.run.directory import Run
+from openrs.run.files import read_jsonl, sha256, write_json
 
 spec = importlib.util.spec_from_file_location("fake_hub", Path(__file__).parents[1] / "machine" / "fake_hub.py")
 fake_hub = importlib.util.module_from_spec(spec)
@@ -33,6 +34,7 @@ def run(tmp_path, made_model, monkeypatch):
         staging = shutil.copytree(made_model, run.checkpoints / "staging")
         checkpoints.finish(staging, run.checkpoints, step)
     shutil.copytree(made_model, run.checkpoints / "step-000007")
+    write_json(run.manifest, {"attempts": []})
     write_recipe(run)
     return run
 
@@ -44,11 +46,11 @@ def write_recipe(run, *overrides):
 
 
 def test_a_run_gives_its_base_and_its_checkpoints_by_the_recipes_rule(run):
-    last = targets_of_run(run, write_recipe(run, "checkpoints=last"))
+    last = targets_of_run(run, write_recipe(run, "checkpoints=last"), trust_remote_code=False)
     assert [(t.label, t.step, t.path) for t in last] == [
         ("step-000000", 0, "runs/mine/base"), ("step-000006", 6, "runs/mine/checkpoints/step-000006")
     ]  # fmt: skip
-    every = targets_of_run(run, write_recipe(run, "checkpoints=all"))
+    every = targets_of_run(run, write_recipe(run, "checkpoints=all"), trust_remote_code=False)
     assert [t.step for t in every] == [0, 2, 4, 6]
     assert {t.dtype for t in every} == {"float32"}
 
@@ -80,6 +82,67 @@ def test_a_run_is_evaluated_by_one_command(run, sums, capsys):
     assert capsys.readouterr().out.count(" is evaluated: ") == 4
     with pytest.raises(UserError, match="is a run"):
         resolved("mine", "abc", None, trust_remote_code=False)
+
+
+def test_an_export_is_its_checkpoint_and_not_its_base(run, sums, made_model):
+    """Each by its own path, with the real engine: hashes, scores and every sample."""
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(made_model / "model.safetensors")
+    for name in weights:
+        weights[name] = weights[name] * (1 + 0.5 * ("mlp" in name))
+    shutil.rmtree(run.checkpoints / "step-000006")
+    staging = shutil.copytree(made_model, run.checkpoints / "staging")
+    save_file(weights, staging / "model.safetensors", metadata={"format": "pt"})
+    checkpoint = checkpoints.finish(staging, run.checkpoints, 6)
+    write_recipe(
+        run, "temperature=0.7", "samples=1", "max_tokens=8", f"benchmarks=['{sums}/sums.yaml']", f"data={sums}"
+    )
+    assert main(["export", "mine", "--step", "6"]) == 0
+    options = {"benchmarks": [str(sums / "sums.yaml")], "data": str(sums), "max_tokens": 8, "temperature": 0.7,
+               "top_p": 0.95, "engine": "transformers", "processes": 1}  # fmt: skip
+    found = {}
+    for path, kept in (
+        ("mine", "runs/mine/eval/step-000000"),
+        ("runs/mine/checkpoints/step-000006", "runs/mine/eval/step-000006"),
+        ("runs/mine/export/step-000006", "runs/evaluations/eval/mine-step-000006"),
+        ("runs/mine/base", "runs/evaluations/eval/base"),
+    ):
+        evaluate_model(
+            path, None, options, revision=None, dtype="float32" if path.endswith("base") else None, keep_in=None,
+            shard=None, trust_remote_code=False,
+        )  # fmt: skip
+        scores = json.loads((Path(kept) / "scores.json").read_text())
+        samples = sorted((r["problem"], r["tokens_hash"]) for r in read_jsonl(Path(kept) / "samples.jsonl"))
+        found[path] = scores["model"]["sha256"], scores["benchmarks"], scores["protocol"]["dtype"], samples
+    base, trained, exported, plain = found.values()
+    assert trained[0] == {"model.safetensors": sha256(checkpoint / "model.safetensors")}
+    assert exported == trained
+    assert base == plain
+    assert base[0] != exported[0]
+    assert base[3] != exported[3]
+    assert not (run.path / "export/step-000006/eval").exists()
+
+
+def test_a_checkpoint_of_no_run_is_checked_and_is_a_model(run, tmp_path):
+    alone = shutil.copytree(run.checkpoints / "step-000004", tmp_path / "mine")
+    where, recipe, (target,) = resolved(str(alone), None, None, trust_remote_code=False)
+    assert (str(where.path), recipe, target.path, target.step) == ("runs/evaluations", None, str(alone), None)
+    content = bytearray((alone / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (alone / "model.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match="differs from its SHA-256"):
+        resolved(str(alone), None, "float32", trust_remote_code=False)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "load", None, 3, ["float32"]])
+def test_an_exports_dtype_is_one_that_there_is(run, dtype):
+    assert main(["export", "mine"]) == 0
+    origin = run.path / "export/step-000006/openrs.json"
+    assert json.loads(origin.read_text())["dtype"] == "float32"
+    write_json(origin, json.loads(origin.read_text()) | {"dtype": dtype})
+    _, _, (target,) = resolved("runs/mine/export/step-000006", None, None, trust_remote_code=False)
+    assert target.dtype == ("float32" if dtype == "float32" else "bfloat16")
 
 
 @pytest.mark.usefixtures("stand_in")

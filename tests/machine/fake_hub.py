@@ -136,7 +136,7 @@ class FakeHub:
             self._send(request, int(fault), {"Retry-After": "0"}, b"")
             return True
         if fault == "hang":
-            self.stop.wait(60)
+            self.stop.wait(600)  # longer than any test may be silent
             request.close_connection = True
             return True
         return fault

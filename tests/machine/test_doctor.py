@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 
 from openrs.config.load import load
@@ -330,12 +332,13 @@ def test_an_unpinned_or_missing_reference(monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_hub_answers_and_tells_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     from fake_hub import FakeHub
 
+    before = time.time()
     with FakeHub({}) as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url + "/nobody/here")
         line, hub_time = checks_cache.hub_line()
     assert line.state == "ok"  # a 404 is an answer
     assert hub_time is not None
-    assert abs(hub_time - time.time()) < 10
+    assert before - 2 < hub_time < time.time() + 2
     monkeypatch.setenv("HF_ENDPOINT", "file:///etc/passwd")
     assert checks_cache.hub_line()[0].state == "fail"
 
@@ -378,13 +381,11 @@ def test_nothing_at_all_is_known_and_nothing_crashes(tmp_path: Path) -> None:
 
 def test_a_tool_that_hangs_is_left_behind(tmp_path: Path) -> None:
     script = tmp_path / "nvidia-smi"
-    script.write_text("#!/bin/sh\necho begin\nsleep 60 &\nsleep 60\n")
+    script.write_text("#!/bin/sh\necho begin\nsleep 600 &\nsleep 600\n")
     script.chmod(0o755)
-    begin = time.monotonic()
     said = Probe(0.3).run(str(script))
     assert said.code is None
-    assert "gave no answer in 0.3 s" in said.why
-    assert time.monotonic() - begin < 30
+    assert "gave no answer in 0.3 s" in said.why  # and it came back at all: the tool itself takes ten minutes
 
 
 def test_requiring_gpus_is_one_line() -> None:
@@ -400,14 +401,15 @@ def test_requiring_gpus_is_one_line() -> None:
 
 def openrs(*words: str, **settings: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "openrs.cli", "doctor", *words]
-    here = {**os.environ, "OMP_NUM_THREADS": "1", **settings}
-    return subprocess.run(command, env=here, capture_output=True, text=True, check=False, timeout=120)
+    return forked.run(command, env={**os.environ, "OMP_NUM_THREADS": "1", **settings})
 
 
 def test_quick_on_this_machine() -> None:
-    begin = time.monotonic()
-    done = openrs("--quick", "--json")
-    seconds = time.monotonic() - begin
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-m", "openrs.cli", "doctor", "--quick", "--json"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode in {EXIT_DONE, EXIT_REFUSED}, done.stderr
     answer = json.loads(done.stdout)
     assert answer["exit"] == done.returncode
@@ -415,7 +417,8 @@ def test_quick_on_this_machine() -> None:
     names = [line["name"] for line in answer["lines"]]
     assert "torch" not in names
     assert "writing" not in names
-    assert seconds < 20  # under two seconds on an idle machine; a busy one only shows that nothing heavy is loaded
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert spent < 10  # of processor time; one on a quiet machine, and nothing heavy is loaded
 
 
 def test_the_command_for_a_person() -> None:

@@ -9,8 +9,10 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import forked
 import pytest
 from fake_hub import FakeHub, Repo
+from waiting import until
 
 from openrs.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_REFUSED, Interrupted, UserError
 from openrs.hub import cache as caches
@@ -250,7 +252,7 @@ def test_two_fetches_at_once_take_turns(hub: FakeHub, tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join()
     assert errors == []
     assert hub.gets("model.safetensors") == [None]
 
@@ -305,7 +307,7 @@ def openrs(hub: FakeHub, tmp_path: Path, *words: str, **settings: str) -> subpro
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     here = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), **settings}
     command = [sys.executable, "-m", "openrs.cli", "fetch", *words]
-    return subprocess.run(command, env=here, capture_output=True, text=True, check=False, timeout=120)
+    return forked.run(command, env=here)
 
 
 def test_the_command(hub: FakeHub, tmp_path: Path) -> None:
@@ -325,17 +327,15 @@ def test_the_command(hub: FakeHub, tmp_path: Path) -> None:
 
 def test_ctrl_c_leaves_at_once_and_the_next_goes_on(hub: FakeHub, tmp_path: Path) -> None:
     import signal
-    import time
 
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     hub.faults["model.safetensors"] += ["hang"]
     here = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
     command = [sys.executable, "-m", "openrs.cli", "fetch", str(tmp_path / "recipe.yaml")]
     with subprocess.Popen(command, env=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        while not hub.gets("model.safetensors"):
-            time.sleep(0.05)
+        until(lambda: hub.gets("model.safetensors"))
         process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=15)
+        _, error = process.communicate()
     assert process.returncode == EXIT_INTERRUPTED
     assert "Traceback" not in error
     assert openrs(hub, tmp_path, str(tmp_path / "recipe.yaml")).returncode == EXIT_DONE

@@ -5,10 +5,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from openrs.config.load import load
 from openrs.doctor import nccl
@@ -58,22 +58,21 @@ if rank == 1 and "NCCL_P2P_DISABLE" not in os.environ:
 def test_a_hang_is_caught_named_and_the_safe_settings_win(tmp_path: Path) -> None:
     said: list[str] = []
     found = measure(
-        tmp_path, ranks=2, sizes=SIZES, backend="gloo", limit=120, spend=0.2, stall=4, say=said.append,
+        tmp_path, ranks=2, sizes=SIZES, backend="gloo", limit=100_000, spend=0.2, stall=10, say=said.append,
         program=ranks_that(tmp_path, HANG_WITHOUT_SAFE),
     )  # fmt: skip
     assert [(one["name"], one["outcome"]) for one in found["evidence"]] == [("defaults", "hang"), ("safe", "ok")]
     assert "rank 1 in the all-reduce of 1,024 bytes" in found["evidence"][0]["detail"]
-    assert found["evidence"][0]["seconds"] < 50  # seen because nothing moved, not because its 58 seconds were over
     assert found["winner"] == "safe"
     assert found["env"] == {"NCCL_P2P_DISABLE": "1"}
-    assert left_behind(tmp_path) == []
+    until(lambda: left_behind(tmp_path) == [])
     assert environment(tmp_path, "auto", {})["NCCL_P2P_DISABLE"] == "1"
     assert said[0].startswith("defaults: hang, stuck after ")
     assert json.loads((tmp_path / "nccl.json").read_text()) == found
 
 
 def test_what_works_is_measured_and_checked(tmp_path: Path) -> None:
-    one = attempt("defaults", {}, ranks=2, sizes=SIZES, limit=60, backend="gloo", spend=0.2)
+    one = attempt("defaults", {}, ranks=2, sizes=SIZES, limit=100_000, backend="gloo", spend=0.2)
     assert one.outcome == "ok", one.detail
     assert [size["bytes"] for size in one.sizes] == list(SIZES)
     assert all(size["right"] and size["rounds"] >= 1 for size in one.sizes)
@@ -95,10 +94,10 @@ def test_what_works_is_measured_and_checked(tmp_path: Path) -> None:
 )
 def test_crashes_and_wrong_sums(tmp_path: Path, fault: str, outcome: str, detail: str) -> None:
     program = ranks_that(tmp_path, fault)
-    one = attempt("safe", nccl.SAFE, ranks=2, sizes=(1024,), limit=60, backend="gloo", program=program, spend=0.1)
+    # The limit is far away: the rank that waits for the dead one is not waited for.
+    one = attempt("safe", nccl.SAFE, ranks=2, sizes=(1024,), limit=100_000, backend="gloo", program=program, spend=0.1)
     assert (one.outcome, detail in one.detail) == (outcome, True), one
-    assert one.seconds < 50  # the rank that waits for the dead one is not waited for
-    assert left_behind(tmp_path) == []
+    until(lambda: left_behind(tmp_path) == [])
 
 
 def test_the_time_limit_is_hard(tmp_path: Path) -> None:
@@ -108,14 +107,14 @@ def test_the_time_limit_is_hard(tmp_path: Path) -> None:
     one = attempt("defaults", {}, ranks=3, sizes=(1024,), limit=1, backend="gloo", program=program)
     assert (one.outcome, one.bandwidth) == ("hang", None)
     assert "rank 2 has not started" in one.detail
-    assert left_behind(tmp_path) == []
+    until(lambda: left_behind(tmp_path) == [])
 
 
 def test_when_nothing_works_it_is_refused_with_the_evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nccl, "load", lambda _: None)
     program = [sys.executable, "-c", "import sys; sys.exit('no device')"]
     with pytest.raises(UserError, match="GPUs cannot talk to each other: defaults: error"):
-        measure(tmp_path, ranks=2, sizes=(1024,), backend="gloo", limit=60, program=program)
+        measure(tmp_path, ranks=2, sizes=(1024,), backend="gloo", limit=100_000, program=program)
     assert json.loads((tmp_path / "nccl.json").read_text())["winner"] is None
     with pytest.raises(UserError, match="could not talk to each other when it was measured"):
         environment(tmp_path, "auto", {})
@@ -130,14 +129,10 @@ def test_ctrl_c_takes_the_ranks_along(tmp_path: Path) -> None:
         f"program=[sys.executable, {str(tmp_path / 'rank.py')!r}])"
     )
     with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 60
-        while len(list(tmp_path.glob("pid-*"))) < 2 and time.monotonic() < deadline:
-            time.sleep(0.05)
+        until(lambda: len(list(tmp_path.glob("pid-*"))) == 2)
         process.send_signal(signal.SIGINT)
-        process.wait(30)
-    assert len(list(tmp_path.glob("pid-*"))) == 2
-    time.sleep(0.2)
-    assert left_behind(tmp_path) == []
+        process.wait()
+    until(lambda: left_behind(tmp_path) == [])
 
 
 def tried(name: str, outcome: str, bandwidth: float | None) -> Try:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import yaml
 
@@ -335,7 +336,7 @@ def run_with(
     (folder / "metrics.jsonl").write_text(
         "".join(json.dumps({"step": n + 1, **row}) + "\n" for n, row in enumerate(rows))
     )
-    (folder / "manifest.json").write_text(json.dumps({"machine": {"gpus": [gpu] if gpu else []}}))
+    (folder / "manifest.json").write_text(json.dumps({"attempts": [], "machine": {"gpus": [gpu] if gpu else []}}))
     return f"{folder}/"
 
 
@@ -401,7 +402,7 @@ def test_a_cpu_run_says_nothing_of_a_gpu_but_its_lengths(tmp_path: Path) -> None
 
 
 def openrs(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "openrs.cli", *words], capture_output=True, text=True, check=False)
+    return forked.run([sys.executable, "-m", "openrs.cli", *words])
 
 
 def test_plan_as_a_person_calls_it() -> None:

@@ -6,9 +6,10 @@ import json
 import shutil
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 from typing import Any, Self
+
+from waiting import until
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -37,7 +38,7 @@ class Chromium:
         self.events: list[dict[str, Any]] = []
         self._numbers = itertools.count(1)
         self._session: str | None = None
-        self._socket = websocket.create_connection(self._address(), timeout=60)
+        self._socket = websocket.create_connection(self._address())
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
@@ -49,16 +50,13 @@ class Chromium:
     def __exit__(self, *_: object) -> None:
         self._socket.close()
         self._process.terminate()
-        self._process.wait(20)
+        self._process.wait()
         self._profile.cleanup()
 
     def _address(self) -> str:
         written = Path(self._profile.name) / "DevToolsActivePort"
-        for _ in range(300):
-            if written.is_file() and len(lines := written.read_text().split()) == 2:
-                return f"ws://127.0.0.1:{lines[0]}{lines[1]}"
-            time.sleep(0.1)
-        raise RuntimeError("chromium did not open its DevTools port in 30 s")
+        lines = until(lambda: written.read_text().split() if written.is_file() else [])
+        return f"ws://127.0.0.1:{lines[0]}{lines[1]}"
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         number = next(self._numbers)

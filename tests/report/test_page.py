@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 from made_run import made_run, write_evaluation
 
@@ -207,7 +208,7 @@ def test_a_manifest_nested_without_end_is_cut(tmp_path):
 def test_the_command_says_where_the_report_is_and_refuses_what_is_not_there(tmp_path):
     def openrs(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "openrs.cli", "report", *words]
-        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+        return forked.run(command, cwd=tmp_path)
 
     done = openrs()
     assert (done.returncode, done.stdout) == (0, "report: report/report.html\n")

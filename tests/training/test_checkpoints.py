@@ -1,16 +1,28 @@
 """A checkpoint is complete or absent, whatever happens to it."""
 
 import errno
+import hashlib
 import json
+import math
 import random
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from openrs.run import checkpoints
+from openrs.errors import RunFailure
+from openrs.run import checkpoints, weights
 
 FILES = ["model.safetensors", "optimizer.pt", "trainer_state.json", "config.json", "global_step7/rank0.pt"]
+
+
+def safetensors(data: bytes, size: int) -> bytes:
+    """A safetensors file of one tensor, of `size` bytes together."""
+    tensor = {"dtype": "U8", "shape": [len(data)], "data_offsets": [0, len(data)]}
+    header = json.dumps({"weight": tensor}).ljust(size - 8 - len(data)).encode()
+    return len(header).to_bytes(8, "little") + header + data
 
 
 def make(folder: Path, step: int) -> Path:
@@ -18,7 +30,8 @@ def make(folder: Path, step: int) -> Path:
     staging = folder / checkpoints.STAGING / f"checkpoint-{step}"
     for name in FILES:
         (staging / name).parent.mkdir(parents=True, exist_ok=True)
-        (staging / name).write_bytes(random.Random(f"{step}{name}").randbytes(1000))
+        content = random.Random(f"{step}{name}").randbytes(1000)
+        (staging / name).write_bytes(safetensors(content[:800], 1000) if name.endswith(".safetensors") else content)
     return checkpoints.finish(staging, folder, step)
 
 
@@ -86,7 +99,8 @@ def test_every_single_bit_of_the_manifest_counts(folder: Path) -> None:
         broken[bit // 8] ^= 1 << bit % 8
         path.write_bytes(broken)
         if checkpoints.find_corruption(folder / "step-000015") is None:
-            assert checkpoints.read_manifest(folder / "step-000015") == manifest
+            # without the word that they were looked at, the weights are looked at again
+            assert checkpoints.read_manifest(folder / "step-000015") | {"finite": True} == manifest
         else:
             found += 1
     assert found > 0.8 * len(bits)  # the others fall into white space
@@ -205,6 +219,99 @@ def test_thinning_that_was_killed_is_done_next_time(folder: Path) -> None:
     assert not (folder / "step-000005" / "optimizer.pt").exists()
 
 
+# --- weights that are NaN or Inf --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("seed", range(5))
+def test_every_weight_that_is_not_finite_is_found(tmp_path: Path, dtype: torch.dtype, seed: int) -> None:
+    """As torch's own isfinite does, on random bits and on NaN, Inf, subnormals, zeros and the largest numbers."""
+    rng = torch.Generator().manual_seed(seed)
+    size = 50_000
+    special = [math.nan, -math.nan, math.inf, -math.inf, 0.0, -0.0, torch.finfo(dtype).max, torch.finfo(dtype).min]
+    special += [torch.finfo(dtype).tiny, torch.finfo(dtype).smallest_normal / 4]
+    bits = torch.randint(0, 256, (size, torch.finfo(dtype).bits // 8), generator=rng, dtype=torch.uint8)
+    values = bits.view(dtype).flatten().clone()
+    chosen = torch.randperm(size, generator=rng)[: size // 2]
+    values[chosen] = torch.tensor(special, dtype=dtype)[torch.randint(0, len(special), (len(chosen),), generator=rng)]
+    sound = torch.nan_to_num(values, nan=1.0, posinf=2.0, neginf=3.0)
+    one = sound.clone()
+    one[-1] = math.nan
+    tensors = {"b": values.reshape(100, -1), "a": sound, "empty": sound[:0], "last": one, "n": torch.arange(9)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    found = weights.nonfinite(tmp_path / "model.safetensors")
+    assert found == {"b": int((~torch.isfinite(values)).sum()), "last": 1}
+    assert found["b"] > size / 8
+
+
+@pytest.mark.parametrize("chunk", [8, 64, 4096])
+def test_it_is_found_wherever_a_piece_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    monkeypatch.setattr(weights, "CHUNK", chunk)
+    for place in (0, 1, 31, 32, 999):
+        values = torch.ones(1000)
+        values[place] = math.inf
+        save_file({"w": values}, tmp_path / "w.safetensors")
+        assert weights.nonfinite(tmp_path / "w.safetensors") == {"w": 1}
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_every_number_of_eight_bits(tmp_path: Path, dtype: torch.dtype) -> None:
+    values = torch.arange(256, dtype=torch.uint8).view(dtype)
+    save_file({"w": values}, tmp_path / "w.safetensors")
+    assert weights.nonfinite(tmp_path / "w.safetensors") == {"w": int((~torch.isfinite(values.float())).sum())}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"12345678", b"\xff" * 100, (10**9).to_bytes(8, "little") + b"{}", (2).to_bytes(8, "little") + b"[]",
+        (3).to_bytes(8, "little") + b"{]}", safetensors(b"0" * 50, 200)[:-1],
+        safetensors(b"0" * 50, 200).replace(b'"U8"', b'"U9"'),
+        safetensors(b"0" * 50, 200).replace(b"[0, 50]", b"[0,990]"),
+        safetensors(b"0" * 50, 200).replace(b"[0, 50]", b"[-9,5]"),
+        safetensors(b"0" * 50, 200).replace(b"[0, 50]", b"[0, 1e400]"),
+        (80_000).to_bytes(8, "little") + b'{"a":' + b"[" * 79_995,
+    ],
+)  # fmt: skip
+def test_what_is_no_safetensors_file_is_said(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "w.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match=r"safetensors|unknown type|outside"):
+        weights.nonfinite(tmp_path / "w.safetensors")
+
+
+def test_a_checkpoint_of_weights_that_are_not_finite_is_never_complete(folder: Path) -> None:
+    staging = folder / checkpoints.STAGING / "checkpoint-20"
+    staging.mkdir(parents=True)
+    save_file({"a": torch.ones(3), "b": torch.tensor([1.0, math.inf, math.nan])}, staging / "model.safetensors")
+    with pytest.raises(RunFailure, match="step 20: 2 weights are NaN or Inf, first in b") as raised:
+        checkpoints.finish(staging, folder, 20)
+    assert "step-000015 is complete and sound" in raised.value.why
+    assert "grpo.learning_rate" in raised.value.fix
+    assert not staging.exists()
+    assert names(folder) == ["step-000005", "step-000010", "step-000015"]
+
+
+def test_a_checkpoint_that_does_not_say_it_is_finite_is_looked_at_again(folder: Path) -> None:
+    """One of an older openrs, or of a stranger."""
+    place = folder / "step-000015"
+    assert json.loads((place / "checkpoint.json").read_text())["finite"] is True
+    save_file({"a": torch.tensor([math.nan])}, place / "model.safetensors")
+    listed = checkpoints.read_manifest(place)["files"]
+    content = (place / "model.safetensors").read_bytes()
+    listed["model.safetensors"] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (place / "checkpoint.json").write_text(json.dumps({"step": 15, "files": listed}))
+    newest, said = checkpoints.latest_resumable(folder)
+    assert newest == folder / "step-000010"
+    assert said == [
+        "step-000015 is damaged (its weights are NaN or Inf, first in a): set aside as step-000015.damaged, not loaded"
+    ]
+
+
+def test_a_thinned_checkpoint_still_says_that_it_is_finite(folder: Path) -> None:
+    checkpoints.prune(folder, keep_last=1, keep_every=5, weights_only=True)
+    assert json.loads((folder / "step-000005" / "checkpoint.json").read_text())["finite"] is True
+
+
 # --- a disk that is full, for real ------------------------------------------------------------------------------------
 
 
@@ -214,7 +321,7 @@ def test_no_room_for_the_manifest(small_disk: Path) -> None:
     staging = small_disk / checkpoints.STAGING / "checkpoint-10"
     staging.mkdir()
     with pytest.raises(OSError, match="No space left") as raised:
-        (staging / "model.safetensors").write_bytes(b"0" * 65_536)
+        (staging / "optimizer.pt").write_bytes(b"0" * 65_536)
     assert raised.value.errno == errno.ENOSPC
     with pytest.raises(OSError, match="No space left"):
         checkpoints.finish(staging, small_disk, 10)

@@ -96,14 +96,14 @@ def test_what_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
         assert main(["export", str(run), *words]) == 2
         return capsys.readouterr().err
 
-    assert "no complete checkpoint of step 3\n  fix:  there are: 15, 20" in refused("--step", "3")
+    assert "no complete checkpoint of step 3\n  fix: there are: 15, 20" in refused("--step", "3")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("")
     assert "is there and is no export of this checkpoint" in refused("--to", str(tmp_path / "mine"))
     content = bytearray((run / "checkpoints/step-000020/model.safetensors").read_bytes())
     content[-1] ^= 1
     (run / "checkpoints/step-000020/model.safetensors").write_bytes(content)
-    assert "is damaged: model.safetensors differs from its SHA-256\n  fix:  give another --step" in refused()
+    assert "is damaged: model.safetensors differs from its SHA-256\n  fix: give another --step" in refused()
     shutil.rmtree(run / "checkpoints")
     assert "has no complete checkpoint" in refused()
     assert not (run / "export").exists()

@@ -6,8 +6,11 @@ import re
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
 import runs
 from push_hub import PushHub
 
@@ -58,15 +61,15 @@ def test_a_disk_that_gets_full(undisturbed: Path, small_disk: Path, tmp_path: Pa
     command = ["train", runs.recipe_in(tmp_path), "--run", run]
     code, said = runs.openrs(command, somebody_fills_the_disk_after_step_5)
     assert code == 1, said
-    assert re.search(r"the disk is full: the checkpoint of step 10 needs about 3\d\d kB, 1?\d\d kB are free", said), (
+    assert "the checkpoint of step 10 could not be written: the disk of" in said
+    assert re.search(r"about 3\d\d kB are needed, 1?\d\d kB are free; step-000005 is complete and untouched", said), (
         said
     )
-    assert "step-000005 is complete and untouched" in said
-    assert "make room and give the same command again" in said
+    assert "make room, and give the same command again" in said
     assert "Traceback" not in said
     assert not list((run / "checkpoints" / ".staging").iterdir())
     ended = runs.attempts(run)[-1]
-    assert (ended["exit_code"], ended["reason"][:16]) == (1, "the disk is full")
+    assert (ended["exit_code"], ended["reason"][:29]) == (1, "the checkpoint of step 10 cou")
 
     (small_disk / "filler").unlink()
     code, said = runs.openrs(command, somebody_fills_the_disk_before_the_line_of_step_8)
@@ -149,7 +152,7 @@ def nobody_waits_long_for_a_hub() -> None:
     from openrs.hub import upload as uploads
 
     program = (
-        "import sys; from openrs import uploads as u; u.POLL = 0.1; sys.exit(u.main(sys.argv[1], int(sys.argv[2])))"
+        "import sys; from openrs.hub import upload as u; u.POLL = 0.1; sys.exit(u.main(sys.argv[1], int(sys.argv[2])))"
     )
     uploads.PROCESS = (sys.executable, "-c", program)  # type: ignore[assignment]
     uploads.POLL, uploads.PATIENCE = 0.1, 9.0
@@ -301,6 +304,70 @@ def test_a_gradient_that_is_no_number_never_reaches_the_weights(tmp_path: Path) 
     code, said = runs.openrs(command)  # a cosmic ray, say: it does not come again
     assert code == 0, said
     assert "going on from the checkpoint of step 2" in said
+
+
+# --- weights that are NaN or Inf --------------------------------------------------------------------------------------
+
+
+def the_optimizer_makes_weights_of(value: float) -> None:
+    import torch
+    from transformers import TrainerCallback
+
+    from openrs.training.lifecycle import Guard
+
+    assert issubclass(Guard, TrainerCallback)
+    end = Guard.on_step_end
+
+    def breaking(self: Guard, args: object, state: Any, control: object, **more: Any) -> None:
+        if state.global_step == int(os.environ["BREAK_AT"]):
+            with torch.no_grad():
+                list(more["model"].parameters())[-1].view(-1)[-1] = value
+        end(self, args, state, control, **more)
+
+    Guard.on_step_end = breaking  # type: ignore[method-assign]
+
+
+def nan_weight() -> None:
+    the_optimizer_makes_weights_of(float("nan"))
+
+
+def inf_weight() -> None:
+    the_optimizer_makes_weights_of(float("-inf"))
+
+
+@pytest.mark.parametrize("fault", [nan_weight, inf_weight], ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_weights_that_are_not_finite_end_the_run_and_leave_no_checkpoint(
+    tmp_path: Path, fault: Callable[[], None], step: int
+) -> None:
+    """In a step with a checkpoint (2, and 3, the last), and in one without (1): then before the next generation."""
+    run = tmp_path / "run"
+    command = ["train", runs.recipe_in(tmp_path), "--run", run, "--set", "grpo.save_steps=2", "--until", 3]
+    code, said = runs.openrs(command, fault, BREAK_AT=str(step))
+    assert code == 1, said
+    assert re.search(rf"step {step}: 1 (of \d+ weight tensors|weights) are NaN or Inf, first in \S+norm\.weight", said)
+    assert "start a new --run with a smaller grpo.learning_rate" in said
+    assert "Traceback" not in said
+    there = ["step-000002"] if step == 3 else []
+    assert [path.name for path in checkpoints.list_complete(run / "checkpoints")] == there
+    assert not list((run / "checkpoints" / ".staging").glob("*"))
+    assert runs.attempts(run)[-1]["exit_code"] == 1
+    code, said = runs.openrs(command)
+    assert code == 0, said
+
+
+def test_the_largest_learning_rate_ends_in_words_or_in_finite_weights(tmp_path: Path) -> None:
+    """Larger ones, infinite ones among them, are refused before anything is loaded."""
+    command = ["train", runs.recipe_in(tmp_path), "--set", "grpo.max_steps=3", "--set", "grpo.warmup_steps=0"]
+    code, said = runs.openrs([*command, "--run", tmp_path / "a", "--set", "grpo.learning_rate=1000"])
+    assert code in (0, 1), said
+    assert "Traceback" not in said
+    assert len(checkpoints.list_complete(tmp_path / "a" / "checkpoints")) == (1 if code == 0 else 0)
+    for value in ("1001", "1e300", "1e400"):
+        code, said = runs.openrs([*command, "--run", tmp_path / "b", "--set", f"grpo.learning_rate={value}"])
+        assert code == 2, said
+        assert "grpo.learning_rate: grpo.learning_rate = " in said
+        assert not (tmp_path / "b").exists()
 
 
 # --- somebody else ----------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from openrs.hub import adapters
 from openrs.run.attempt import attempt
 from openrs.run.directory import Run
 from openrs.run.files import read_jsonl
+from openrs.training import lora
 
 
 @pytest.fixture(scope="module")
@@ -61,20 +62,20 @@ def test_merged_equals_base_plus_adapter(run: Run, taught_model: Path, tmp_path:
     base = AutoModelForCausalLM.from_pretrained(taught_model)
     untouched = logits(base)
     adapted = logits(PeftModel.from_pretrained(base, checkpoint))
-    folder = adapters.merge(taught_model, checkpoint, tmp_path / "merged")
+    folder = adapters.merge(taught_model, checkpoint, tmp_path / "merged", trust_remote_code=False)
     merged = logits(AutoModelForCausalLM.from_pretrained(folder))
     assert (merged - adapted).abs().max() < 1e-4
     assert (merged - untouched).abs().max() > 1e-2
     assert (folder / "tokenizer.json").is_file()
     assert not adapters.is_adapter(folder)
-    assert adapters.merge(taught_model, checkpoint, folder) == folder
+    assert adapters.merge(taught_model, checkpoint, folder, trust_remote_code=False) == folder
 
 
 def test_evaluation_and_export_take_the_merged_model(run: Run, taught_model: Path) -> None:
     from openrs.evaluation.targets import targets_of_run
     from openrs.hub.export import export
 
-    target = targets_of_run(run, load(str(run.recipe)))[-1]
+    target = targets_of_run(run, load(str(run.recipe)), trust_remote_code=False)[-1]
     assert target.path == str(run.path / "merged" / "step-000006")
     merged = logits(AutoModelForCausalLM.from_pretrained(target.path))
     exported = logits(AutoModelForCausalLM.from_pretrained(export(run)))

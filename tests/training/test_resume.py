@@ -94,7 +94,7 @@ def die_while_an_old_checkpoint_is_deleted() -> None:
     checkpoints.shutil.rmtree = dying  # type: ignore[attr-defined]
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.limits(processor=900)
 def test_killed_everywhere_it_hurts(undisturbed: Path, tmp_path: Path) -> None:
     """One run, six attempts: each of them dies by SIGKILL at its own place and the next one goes on."""
     run = tmp_path / "run"
@@ -248,7 +248,7 @@ def two_ranks_of_which_the_second_dies_in_step_14() -> None:
     Trainer._calculate_rewards = dying  # type: ignore[method-assign, assignment]
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.limits(processor=900)
 @pytest.mark.parametrize("zero", [0, pytest.param(2, marks=pytest.mark.soak)], ids=["DDP", "ZeRO-2"])
 def test_two_processes(tmp_path: Path, zero: int) -> None:
     """Killed inside a checkpoint, a line of metrics.jsonl and a generation batch. The last one is in the third epoch,
@@ -287,10 +287,10 @@ def test_two_processes_of_torchrun(tmp_path: Path) -> None:
     command = ["train", runs.recipe_in(tmp_path), *[word for text in sets for word in ("--set", text)], "--run"]
     environment = {"PYTHONPATH": str(Path(__file__).parent)}
     straight = runs.start([*command, tmp_path / "straight"], **environment)
-    assert straight.wait(300) == 0, straight.text
+    assert straight.wait() == 0, straight.text
     for attempt, (number, code) in enumerate([(signal.SIGKILL, 1), (signal.SIGTERM, 75)], 1):
         launched = runs.start([*command, run], **environment)
-        launched.wait_for(lambda attempt=attempt: len(runs.rows(run)) >= 6 * attempt, 120)  # type: ignore[misc]
+        launched.wait_for(lambda attempt=attempt: len(runs.rows(run)) >= 6 * attempt)  # type: ignore[misc]
         os.kill(int((run / f"attempts/{attempt:02d}/worker-1.pid").read_text()), number)
         assert launched.wait() == code, launched.text
     code, said = runs.openrs([*command, run], **environment)

@@ -10,7 +10,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "soak"
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(1500)
+@pytest.mark.limits(processor=1500)
 @pytest.mark.parametrize(("runs", "processes"), [(3, 1), (1, 2)])
 def test_killed_at_random(tmp_path: Path, runs: int, processes: int) -> None:
     command = [sys.executable, SCRIPT, "--runs", str(runs), "--processes", str(processes), "--keep", tmp_path / "soak"]

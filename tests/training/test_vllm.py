@@ -9,12 +9,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from waiting import gone, until
 
 from openrs.config import checks as recipe_checks
 from openrs.config.load import load
@@ -27,7 +27,7 @@ from openrs.training import canary, launch
 from openrs.training import vllm_server as generator
 from openrs.training.vllm_server import Address, Server
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.vllm, pytest.mark.limits(processor=600)]
 
 STALE = str(Path(__file__).with_name("stale_worker.py"))
 BASE = [
@@ -108,13 +108,6 @@ def group_of(server: Server) -> list[int]:
     return pgrep("-g", str(front[0])) if front else []
 
 
-def gone(pids: list[int], seconds: float = 20.0) -> bool:
-    end = time.monotonic() + seconds
-    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < end:
-        time.sleep(0.2)
-    return not any(Path(f"/proc/{pid}").exists() for pid in pids)
-
-
 def test_the_server_from_its_start_to_its_death(tmp_path: Path, made_model: Path) -> None:
     from transformers import AutoModelForCausalLM
     from trl.generation.vllm_client import VLLMClient
@@ -148,7 +141,7 @@ def test_the_server_from_its_start_to_its_death(tmp_path: Path, made_model: Path
         pids = group_of(server)
         assert len(pids) >= 2
         os.kill(pids[0], signal.SIGKILL)
-        assert gone(pids)  # vLLM's engine would live on for good
+        until(lambda: gone(*pids))  # vLLM's engine would live on for good
         with pytest.raises(RunFailure, match="the vLLM server was killed by signal 9"):
             server.check()
     finally:
@@ -204,4 +197,4 @@ def test_the_server_goes_with_a_killed_parent(tmp_path: Path, made_model: Path) 
     assert len(pids) >= 2
     process.kill()
     process.wait()
-    assert gone(pids)
+    until(lambda: gone(*pids))

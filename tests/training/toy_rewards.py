@@ -3,6 +3,7 @@
 import hashlib
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 
@@ -12,8 +13,12 @@ def spread(completions: list[str], **_: Any) -> list[float]:
 
 
 def spread_and_stick(completions: list[str], trainer_state: Any, **_: Any) -> list[float]:
-    """Like spread, but from step STICK_AT on (on rank STICK_RANK) it never comes back, as if it asked a dead server."""
+    """Like spread, but from step STICK_AT on (on rank STICK_RANK) it never comes back, as if it asked a dead server.
+
+    The file STUCK, where one is named, is there from then on.
+    """
     stuck_rank = os.environ.get("STICK_RANK", os.environ.get("RANK"))
     while trainer_state.global_step + 1 >= int(os.environ["STICK_AT"]) and os.environ.get("RANK") == stuck_rank:
+        Path(os.environ.get("STUCK", os.devnull)).touch()
         time.sleep(0.05)
     return spread(completions)

@@ -11,11 +11,13 @@ from openrs.report.evidence.collect import RunData, collect
 from openrs.report.evidence.evaluations import MOST, Evaluated
 from openrs.report.evidence.lighteval_logs import Reading, Result, read
 from openrs.report.evidence.values import number
+from openrs.run.confined import refuse_links_out
 from openrs.run.directory import Run, run_at
+from openrs.run.folders import DECLARATION, Kind, kind_of
 
 # The paper's sampling (lighteval, one sample a problem). The seed is free.
 PAPER_SAMPLING = {"temperature": 0.6, "top_p": 0.95, "max_tokens": 32768}
-RUN_PARTS = ("recipe.yaml", "manifest.json", "metrics.jsonl", "eval", "scores.json", "samples.jsonl")
+RUN_PARTS = ("recipe.yaml", "metrics.jsonl", "eval", "scores.json", "samples.jsonl")  # of one that is not whole
 Origin = Literal["released weights", "trained here", "authors' log", "a results file"]
 
 
@@ -32,8 +34,8 @@ class Measured:
     """One model's score on one benchmark, from one source, as evidence on the paper's claims.
 
     name: as the source has it. model: the reference's name (base, Open-RS1 ... 3), None for another. rows: problem -> k
-    zeros and ones; empty when only the mean is known. tokens: lighteval's hash over everything generated. excluded_reason: why it
-    can't count, or "".
+    zeros and ones; empty when only the mean is known. tokens: lighteval's hash over everything generated.
+    excluded_reason: why it can't count, or "".
     """
 
     source: str
@@ -67,7 +69,17 @@ def gather(names: Sequence[str]) -> Sources:
                 f"there is no run and no file {path}",
                 fix="give names of folders in runs/, or paths of runs or results",
             )
-        elif any((path / part).exists() for part in RUN_PARTS):
+        elif (kind := kind_of(path)) is Kind.RUN:
+            refuse_links_out(path)
+            runs.append(collect(Run(path)))
+        elif kind is not None and not any(path.rglob("results_*.json")):
+            raise UserError(
+                f"{path} is a model (it has a {DECLARATION[kind]})",
+                "a report is made from runs, evaluations and results",
+                f"openrs evaluate {path}, then: openrs report evaluations",
+            )
+        elif kind is None and any((path / part).exists() for part in RUN_PARTS):
+            refuse_links_out(path)
             runs.append(collect(Run(path)))
         elif any(path.rglob("results_*.json")):
             files.append(path)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from openrs.config.yaml_lines import dump_yaml
 from openrs.errors import UserError
 from openrs.report.evidence import reference, values
 from openrs.report.evidence.collect import RunData, collect
@@ -125,7 +125,7 @@ def _recipe(run: RunData) -> str:
     """The run's resolved recipe, fit to be shown."""
     if not run.recipe:
         return ""
-    return values.text(yaml.safe_dump(run.recipe, sort_keys=False, allow_unicode=True, width=110), 40_000)
+    return values.text(dump_yaml(run.recipe, width=110), 40_000)
 
 
 def _own_costs(tree: dict[str, Any]) -> list[tuple[str, float, float]]:
@@ -154,7 +154,7 @@ def _groups(tree: dict[str, Any]) -> list[tuple[str, Sequence[dict[str, Any]]]]:
 def _environment() -> Environment:
     """Everything put into the page is escaped, unless it is our own SVG, style or script."""
     environment = Environment(
-        loader=PackageLoader("openrs.report", "."),
+        loader=PackageLoader("openrs.report.pages", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

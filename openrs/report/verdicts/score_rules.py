@@ -24,7 +24,8 @@ LEVELS = {"released weights": "L2", "a results file": "L2", "trained here": "L3"
 
 
 def best(evidence: Evidence, model: str | None, benchmark: str | None) -> Measured | None:
-    """The evidence that counts most: fit before excluded_reason, released weights before others, then most samples a problem."""
+    """The evidence that counts most: usable before excluded, released weights before others, then most samples a
+    problem."""
     found = [one for one in evidence.measured if one.model == model and one.benchmark == benchmark]
     order = {"released weights": 0, "a results file": 1, "trained here": 2, "authors' log": 3}
     return min(found, key=lambda one: (bool(one.excluded_reason), order[one.origin], -one.k), default=None)

@@ -1,0 +1,162 @@
+"""`openrs evaluate`, `inputs`, `results`, `report` and `grade`: scores, where they come from, and what they say.
+
+Modules that a verb needs are imported when it is called: `openrs --help` stays light.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from openrs.cli.options import Verbs, add_verb, names
+from openrs.errors import EXIT_DONE, EXIT_REFUSED, UserError
+from openrs.run.terminal import say
+
+EVALUATION_OPTIONS = (
+    "benchmarks", "data", "samples", "temperature", "top_p", "max_tokens", "window", "seed", "engine", "processes",
+    "gpu_memory", "batch_size",
+)  # fmt: skip
+
+
+def add(verbs: Verbs) -> None:
+    _add_evaluate(verbs)
+    prove = add_verb(
+        verbs, "inputs", inputs, "prove that the benchmarks' inputs are the paper's: 15 hashes, in seconds"
+    )
+    prove.add_argument("--data", type=Path, help="folder with NAME.jsonl or NAME.parquet; the hub when absent")
+    prove.add_argument(
+        "--tokenizer", type=Path, help="folder with tokenizer.json and chat template, for 5 of the hashes"
+    )
+    prove.add_argument(
+        "--benchmarks", nargs="+", type=names, metavar="A,B", help="only these (names, or YAML files with your own)"
+    )
+    prove.add_argument("--json", action="store_true")
+    others = add_verb(
+        verbs, "results", results, "read lighteval results, anybody's: score, n, k, inputs verified or not"
+    )
+    others.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="results_*.json, or folders of them")
+    others.add_argument("--json", action="store_true")
+    page = add_verb(
+        verbs, "report", report, "weigh the paper's claims with what is here: a page, report.md and report.json"
+    )
+    page.add_argument(
+        "runs", nargs="*", metavar="RUN", help="runs, single evaluations, or result files; none: the published figures"
+    )
+    page.add_argument("--out", metavar="DIR", help="where to write (default: a single run, else the folder report)")
+    page.add_argument("--price", type=float, metavar="USD", help="dollars per GPU-hour, over the recipe's")
+
+    judge = add_verb(verbs, "grade", grade, "ask the judge about answers: a verdict a line, and what was extracted")
+    judge.add_argument(
+        "file", type=Path, help="JSONL with the fields gold and completion, and rule where a line wants its own"
+    )
+    judge.add_argument(
+        "--rule",
+        default="paper",
+        metavar="RULE",
+        help="paper (default), paper-cosine, corrected: the training rewards; latex-, expr-, index-gold: evaluation",
+    )
+    judge.add_argument(
+        "--compare",
+        action="store_true",
+        help="ask the strict judge too (the rule corrected) and mark where they differ",
+    )
+    judge.add_argument("--timeout", type=float, default=5.0, metavar="S", help="seconds for one answer (default 5)")
+    judge.add_argument(
+        "--workers", type=int, metavar="N", help="how many answers are judged at once (default at most 4)"
+    )
+
+
+def _add_evaluate(verbs: Verbs) -> None:
+    sub = add_verb(verbs, "evaluate", evaluate, "sample benchmarks with a model, judge, and say how sure the score is")
+    sub.add_argument(
+        "model",
+        nargs="?",
+        help="a model folder, a hub repository, a run (its base and its checkpoints), a checkpoint's folder in a run,"
+        " or one of the paper's: paper:base, paper:open-rs1 to 3, paper:exp3@50 ...",
+    )
+    what = sub.add_argument_group("what is asked")
+    what.add_argument("--benchmarks", type=names, metavar="A,B", help="names, or YAML files of your own")
+    what.add_argument("--data", metavar="DIR", help="folder with NAME.jsonl files (default: the hub, pinned)")
+    how = sub.add_argument_group("how it is sampled (default: a run's recipe, else the paper's with one BOS)")
+    how.add_argument(
+        "--protocol",
+        choices=["paper", "sober"],
+        help="paper: 1 sample, temperature 0.6, top-p 0.95, 32,768 tokens, two BOS; sober: 10 samples of small"
+        " benchmarks, 3 of others, temperature 0.8, top-p 0.9; options below go over it",
+    )
+    how.add_argument("--samples", type=int, metavar="N", help="completions per problem")
+    how.add_argument("--temperature", type=float, metavar="T")
+    how.add_argument("--top-p", type=float, metavar="P")
+    how.add_argument("--max-tokens", type=int, metavar="N", help="longest completion")
+    how.add_argument("--window", type=int, metavar="N", help="longest prompt and completion together")
+    how.add_argument("--seed", type=int, metavar="N")
+    where = sub.add_argument_group("where it runs")
+    where.add_argument("--engine", choices=["vllm", "transformers"], help="default: vllm where it and a GPU are there")
+    where.add_argument("--processes", type=int, metavar="N", help="engines side by side (default: one a GPU)")
+    where.add_argument("--gpu-memory", type=float, metavar="SHARE", help="of a GPU, for vllm (default 0.9)")
+    where.add_argument("--batch-size", type=int, metavar="N", help="completions at once, for transformers (default 64)")
+    where.add_argument("--run", metavar="NAME", help="keep it in this run (default: the run itself, or evaluations)")
+    where.add_argument("--shard", metavar="I/N", help="only part I of N, for a cluster; then:")
+    where.add_argument("--merge", nargs="+", type=Path, metavar="DIR", help="put shards together and score them")
+    where.add_argument(
+        "--rejudge",
+        metavar="RUN",
+        help="ask today's judge about stored samples (a run, or an evaluation's folder); no GPU",
+    )
+    model = sub.add_argument_group("the model")
+    model.add_argument("--revision", metavar="COMMIT", help="hub commit (default: as pinned, else the newest)")
+    model.add_argument("--dtype", choices=["bfloat16", "float32", "float16"], help="default: bfloat16")
+    model.add_argument("--trust-remote-code", action="store_true", help="run Python code that comes with the model")
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    from openrs.evaluation import targets
+
+    if args.rejudge is not None:
+        targets.rejudge_run(args.rejudge, args.data)
+        return EXIT_DONE
+    if args.merge:
+        targets.merge_shards(args.merge, args.run, args.data)
+        return EXIT_DONE
+    if args.model is None:
+        raise UserError("no model to evaluate", fix="openrs evaluate MODEL; see openrs evaluate --help")
+    options = {name: getattr(args, name) for name in EVALUATION_OPTIONS if getattr(args, name) is not None}
+    targets.evaluate_model(
+        args.model, args.protocol, options, revision=args.revision, dtype=args.dtype, keep_in=args.run,
+        shard=args.shard, trust_remote_code=args.trust_remote_code,
+    )  # fmt: skip
+    return EXIT_DONE
+
+
+def inputs(args: argparse.Namespace) -> int:
+    from openrs.evaluation.benchmarks import known, resolve
+    from openrs.evaluation.inputs import check_inputs
+
+    names = [name for some in args.benchmarks or () for name in some]
+    chosen = resolve(names) if names else [b for b in known().values() if b.hashes]
+    report = check_inputs(chosen, args.data, args.tokenizer)
+    say(json.dumps(report.as_json(), indent=2, ensure_ascii=False) if args.json else "\n".join(report.lines()))
+    return EXIT_DONE if report.proven else EXIT_REFUSED
+
+
+def results(args: argparse.Namespace) -> int:
+    from openrs.report.evidence.lighteval_logs import lines, read
+
+    reading = read(args.paths)
+    say(json.dumps(reading.as_json(), indent=2, ensure_ascii=False) if args.json else "\n".join(lines(reading)))
+    return EXIT_DONE if reading.results else EXIT_REFUSED
+
+
+def report(args: argparse.Namespace) -> int:
+    from openrs.report.pages.page import report_on
+
+    say(f"report: {report_on(args.runs, args.out, args.price)}")
+    return EXIT_DONE
+
+
+def grade(args: argparse.Namespace) -> int:
+    from openrs.rewards.grade_files import compare_file, grade_file
+    from openrs.rewards.grading import Judge
+
+    with Judge(args.workers, args.timeout) as judge:
+        (compare_file if args.compare else grade_file)(args.file, judge, args.rule, say)
+    return EXIT_DONE

@@ -1,0 +1,102 @@
+"""`openrs train`, `reproduce`, `export` and `track`: a run from its recipe to its checkpoints, and what is made of it.
+
+Modules that a verb needs are imported when it is called: `openrs --help` stays light.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from openrs.cli.options import Verbs, add_recipe, add_verb, numbers
+from openrs.errors import EXIT_DONE
+from openrs.run.terminal import say
+
+if TYPE_CHECKING:
+    from openrs.config.schema import Recipe
+    from openrs.run.directory import Run
+    from openrs.run.progress import Progress
+
+
+def add(verbs: Verbs) -> None:
+    sub = add_verb(verbs, "train", train, "train from a recipe; resumes from the newest complete checkpoint")
+    _run_options(sub)
+    sub.add_argument("--dry-run", action="store_true", help="print commands and settings; start nothing")
+    sub = add_verb(verbs, "reproduce", reproduce, "everything: base evaluation, training, evaluation, report")
+    _run_options(sub)
+
+    sub = add_verb(verbs, "export", export, "write a run's checkpoint as a plain model folder with a model card")
+    sub.add_argument("run_name", metavar="RUN", help="the name of a folder in runs/, or its path")
+    sub.add_argument("--step", type=int, metavar="N", help="default: the newest complete checkpoint")
+    sub.add_argument("--to", type=Path, metavar="DIR", help="default: RUN/export/step-N")
+    sub.add_argument("--trust-remote-code", action="store_true", help="run Python code that comes with the model")
+    sub.add_argument("--push", metavar="OWNER/NAME", help="and upload it to the hub, trying again while that fails")
+    sub.add_argument("--public", action="store_true", help="create a missing repository as public, not private")
+    sub.add_argument("--tries", type=int, default=20, metavar="N", help="before it gives up (default 20, over an hour)")
+
+    sub = add_verb(verbs, "track", track, "rebuild a mirror of metrics.jsonl: TensorBoard, wandb or trackio")
+    sub.add_argument("run_name", metavar="RUN", help="the name of a folder in runs/, or its path")
+    sub.add_argument("--to", required=True, choices=["tensorboard", "wandb", "trackio"])
+
+
+def _run_options(sub: argparse.ArgumentParser) -> None:
+    add_recipe(sub)
+    sub.add_argument(
+        "--run", metavar="NAME", help="run directory: a name under runs/, or a path (default: the recipe's name)"
+    )
+    sub.add_argument("--accept-changes", action="store_true", help="resume with other settings or data; recorded")
+    sub.add_argument("--seeds", type=numbers, default=[], metavar="42,43,44", help="a run each: NAME-seed42 ...")
+    sub.add_argument("--until", metavar="STEP", help="end at this step, or at the `released` one; same schedule")
+
+
+def train(args: argparse.Namespace) -> int:
+    from openrs.training import launch
+
+    if args.dry_run:
+        asked = launch.runs(args.recipe, args.overrides, args.run, args.seeds, args.until)
+        say("\n".join(launch.describe(recipe, run) for recipe, run in asked), end="")
+        return EXIT_DONE
+    return _attempts(args, lambda recipe, run, progress: progress.say(f"done: {launch.train(recipe, run, progress)}"))
+
+
+def reproduce(args: argparse.Namespace) -> int:
+    def whole_way(recipe: "Recipe", run: "Run", progress: "Progress") -> None:
+        from openrs.reproduce import reproduce  # it imports torch: not before the run is locked
+
+        reproduce(recipe, run, progress)
+
+    return _attempts(args, whole_way)
+
+
+def _attempts(args: argparse.Namespace, work: "Callable[[Recipe, Run, Progress], object]") -> int:
+    """Do the work for each requested run, one after another."""
+    from openrs.run.attempt import attempt
+    from openrs.training import launch
+
+    requested = launch.runs(args.recipe, args.overrides, args.run, args.seeds, args.until)
+    launch.check_machine(requested[0][0], args.recipe)
+    for recipe, run in requested:
+        with attempt(recipe, run, accept_changes=args.accept_changes) as progress:
+            work(recipe, run, progress)
+    return EXIT_DONE
+
+
+def export(args: argparse.Namespace) -> int:
+    from openrs.hub import upload
+    from openrs.hub.export import export as write
+    from openrs.run.directory import existing_run
+
+    upload.check(args.push)
+    folder = write(existing_run(args.run_name), args.step, args.to, trust_remote_code=args.trust_remote_code)
+    say(f"model: {folder}")
+    if args.push is not None:
+        say(f"pushed: {upload.push(folder, args.push, private=not args.public, say=say, tries=args.tries)}")
+    return EXIT_DONE
+
+
+def track(args: argparse.Namespace) -> int:
+    from openrs.run.directory import existing_run
+    from openrs.training.tracking import rebuild
+
+    say(f"{args.to}: {rebuild(existing_run(args.run_name), args.to)} steps")
+    return EXIT_DONE
