@@ -36,7 +36,7 @@ def rejudge(run: str, data: str | None, judge: Judge, progress: Progress) -> Ite
     """Judge every finished evaluation of a run anew, or the one whose folder is given: the journal's verdicts, both of
     them, scores.json and a new results file.
 
-    Raises UserError where there is none, where samples are missing, and where the problems are not those that were asked.
+    Raises UserError where there is none, where samples are missing, and where other problems were asked.
     """
     found = folders(run)
     if not found:
