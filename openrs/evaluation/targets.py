@@ -10,6 +10,7 @@ from openrs.errors import UserError
 from openrs.evaluation.merge import merge
 from openrs.evaluation.plan import Target
 from openrs.evaluation.protocols import chosen
+from openrs.evaluation.rejudge import rejudge
 from openrs.evaluation.run import JUDGE_SECONDS, evaluate
 from openrs.evaluation.scores import format_score
 from openrs.evaluation.shards import shard_from
@@ -171,6 +172,19 @@ def merge_shards(paths: Sequence[Path], keep_in: str | None, data: str | None) -
     progress = Progress()
     for folder, scores in merge(paths, keep_in, data):
         print_scores(progress, scores["model"]["name"], scores, folder)
+
+
+def rejudge_run(run: str, data: str | None) -> None:
+    """`openrs evaluate --rejudge`."""
+    quiet()
+    progress = Progress()
+    with signals.install_handlers(), Judge(timeout=JUDGE_SECONDS) as judge:
+        for one in rejudge(run, data, judge, progress):
+            print_scores(progress, one.scores["model"]["name"], one.scores, one.folder)
+            progress.say(
+                f"of {one.samples} verdicts, {one.changed} of lighteval's and {one.strict_changed} of the strict"
+                " judge's are others than before"
+            )
 
 
 def print_scores(progress: Progress, name: str, scores: Mapping[str, Any], folder: Path) -> None:

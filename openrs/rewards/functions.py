@@ -6,7 +6,8 @@ with its defects; `corrected` mends them:
 | | paper | corrected |
 |---|---|---|
 | gold that can't be parsed | 1.0 for any answer (accuracy and cosine) | None, and counted |
-| comparison | verify(answer, gold), the wrong way round | verify(gold, answer) |
+| comparison | verify(answer, gold), the wrong way round, to six decimals | our own, exact (docs/judging.md) |
+| a box in a thought without end | counts | no answer |
 | a box between dollars or brackets | opened for accuracy, not for cosine (worker.py) | opened |
 | cosine: length | characters, against a max_len given as tokens | tokens |
 | cosine: beyond max_len | turns back, repeats every 2 x max_len | stays at the value of max_len |
@@ -37,6 +38,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from openrs.errors import UserError
+from openrs.rewards.extraction import as_continued
 from openrs.rewards.grading import Item, Judge, Rule, Verdict
 
 Mode = Literal["paper", "corrected"]
@@ -102,16 +104,23 @@ class RewardSet:
     rules: tuple[Rule, ...] = ()
     grader: Judge | None = None
 
-    def judge(self, completions: Sequence[str], golds: Sequence[str]) -> list[Verdicts]:
+    def judge(
+        self, completions: Sequence[str], golds: Sequence[str], prompts: Sequence[str] | None = None
+    ) -> list[Verdicts]:
         """Judge a generated batch, once by every rule, and count: one row of verdicts a completion.
 
+        prompts: rendered; `corrected` must know of a thought that the prompt has opened, the paper's rules do not.
         Raises UserError for a completion or a reference answer that is not a string.
         """
         if not self.rules or self.grader is None:
             return [{} for _ in completions]
         _check_texts(completions, golds)
+        continued = completions
+        if prompts is not None:
+            continued = [as_continued(prompt, text) for prompt, text in zip(prompts, completions, strict=True)]
         rows = [
-            {rule: Item(gold, text, rule) for rule in self.rules} for gold, text in zip(golds, completions, strict=True)
+            {rule: Item(gold, whole if rule is Rule.CORRECTED else text, rule) for rule in self.rules}
+            for gold, text, whole in zip(golds, completions, continued, strict=True)
         ]
         items = list(dict.fromkeys(row[rule] for rule in self.rules for row in rows))
         began = time.perf_counter()

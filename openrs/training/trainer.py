@@ -175,7 +175,7 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         self._problems += dict.fromkeys(gather_object(ids))
         self._measures.texts(completions)
         with self._timed("reward"):
-            verdicts = self._rewards.judge(completions, golds)
+            verdicts = self._rewards.judge(completions, golds, prompts)
             if self._rewards.rules:
                 self._log_completion_extra("verdict", [str(row[self._rewards.rules[0]]) for row in verdicts])
             judged = [row | {"verdicts": verdict} for row, verdict in zip(inputs, verdicts, strict=True)]

@@ -56,9 +56,10 @@ def padded(ending: str, characters: int) -> str:
         ("$4$", r"\boxed{4}", 1.0, 1.0),
         ("$4$", r"\boxed{5}", 0.0, 0.0),
         ("$4$", "no idea", 0.0, 0.0),
-        ("4", r"\boxed{4}", 1.0, None),  # first defect: a gold without dollars or box can't be parsed ...
-        ("4", r"\boxed{7}", 1.0, None),  # ... and pays for any answer ...
-        ("4", "", 1.0, None),  # ... or none
+        ("4", r"\boxed{4}", 1.0, 1.0),  # first defect: a gold without dollars or box can't be parsed ...
+        ("4", r"\boxed{7}", 1.0, 0.0),  # ... and pays for any answer ...
+        ("4", "", 1.0, 0.0),  # ... or none
+        (" ", r"\boxed{4}", 1.0, None),  # a gold that nobody can read
         ("$5$", r"\boxed{2+3=5}", 0.0, 1.0),  # second defect: verify(answer, gold)
         (r"$\frac{x^2}{4}+y^2=1$", r"\boxed{1}", 1.0, 0.0),
     ],
@@ -150,7 +151,7 @@ def test_cosine_corrected_counts_tokens_and_is_clamped(judge: Judge, tokens: int
 def test_cosine_defects_and_their_mending(judge: Judge) -> None:
     long = padded(r"\boxed{7}", 3584)
     assert only(judge, "paper", "cosine", long, "4", max_len=3584) == 1.0  # unparseable gold: 1.0, not the curve
-    assert only(judge, "corrected", "cosine", long, "4", max_len=3584) is None
+    assert only(judge, "corrected", "cosine", long, " ", max_len=3584) is None
     swapped = padded(r"\boxed{2+3=5}", 3584)
     assert only(judge, "paper", "cosine", swapped, "$5$", max_len=3584) == pytest.approx(-0.5)
     assert only(judge, "corrected", "cosine", swapped, "$5$", tokens=3584, max_len=3584) == pytest.approx(0.5)
@@ -349,7 +350,7 @@ def test_trl_leaves_none_out_of_the_sum(judge: Judge, tmp_path: Path, monkeypatc
         model=Qwen2ForCausalLM(config),
         reward_funcs=rewards.functions,
         processing_class=PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<eos>", pad_token="<eos>"),
-        train_dataset=Dataset.from_list([{"prompt": "a", "gold": "$4$"}, {"prompt": "b", "gold": "4"}]),
+        train_dataset=Dataset.from_list([{"prompt": "a", "gold": "$4$"}, {"prompt": "b", "gold": " "}]),
         args=GRPOConfig(
             output_dir=str(tmp_path),
             per_device_train_batch_size=12,
