@@ -64,7 +64,7 @@ def tree_of(
 
 
 def details_of(tasks: Mapping[str, Any], scores: Mapping[str, Any], asked: Mapping[str, Any], rows: Rows) -> Any:
-    """lighteval's DetailsLogger with its summaries made. Its own hashing wants every token of every sample in memory;
+    """lighteval's DetailsLogger with its summaries made. Its own hashing needs every token of every sample in memory;
     the hashes were made as the samples came in."""
     from lighteval.logging.info_loggers import DetailsLogger
 
@@ -120,5 +120,14 @@ def general(scores: Mapping[str, Any], protocol: Mapping[str, Any]) -> dict[str,
         "model_config": config,
         "model_name": model["name"],
         "model_sha": model["revision"] or "",
-        "openrs": {"protocol": protocol, "sha256": model["sha256"], "inputs_proven": scores["inputs"]["proven"]},
+        "openrs": {
+            "protocol": protocol,
+            "sha256": model["sha256"],
+            "inputs_proven": scores["inputs"]["proven"],
+            "strict": {
+                name: {key: score["strict"][key] for key in ("accuracy", "disagree", "only_lighteval", "only_strict")}
+                for name, score in scores["benchmarks"].items()
+                if score.get("strict")
+            },
+        },
     }

@@ -25,10 +25,12 @@ from openrs.evaluation.sampling import Engine, Samples
 from openrs.evaluation.scores import Rows, build_scores, merge_scores
 from openrs.evaluation.scoring import Scoring
 from openrs.evaluation.shards import Shard, finish_shard, requests_of_shard
+from openrs.evaluation.verdicts import Referee, text_of, thinks
 from openrs.rewards.grading import Judge
 from openrs.run.directory import Lock, Run
 from openrs.run.files import write_json
-from openrs.run.progress import Progress, duration
+from openrs.run.progress import Progress
+from openrs.run.units import format_duration
 
 # lighteval gives each reading and each comparison 5 s. The judge's own limit is over all of them, so it must be well
 # above their sum for a slow answer to get lighteval's verdict; judging goes on beside the engines.
@@ -37,7 +39,7 @@ PIECES = ("scipy.stats", "torch", "pandas", "datasets", "transformers", "inspect
 MAX_IN_FLIGHT = {
     "vllm": 288,
     "transformers": 2,
-}  # units that an engine has at the same time (vllm_engine: AT_ONCE + AHEAD)
+}  # batches that an engine has at the same time (vllm_engine: AT_ONCE + PREFETCH)
 
 
 def evaluate(
@@ -52,7 +54,7 @@ def evaluate(
 ) -> dict[str, Any] | None:
     """Draw the samples that are missing, judge them, and write scores.json; returns its content.
 
-    With a shard only its samples are drawn, into shards/ of the folder, and nothing is scored: returns None. Engines in
+    With a shard only its samples are generated, into shards/ of the folder, and nothing is scored: None. Engines in
     processes of their own start at once and import while this one plans; `apart`: so does one that could run here.
     Raises UserError for unusable models, benchmarks and settings, and when `folder` holds an evaluation made otherwise;
     RunFailure when an engine dies.
@@ -75,6 +77,7 @@ def _evaluate(
     with Lock(Run(folder)), Samples(folder / "samples.jsonl") as samples:
         keep_record(folder, plan.record)
         meanwhile = import_ahead if shard is None else None
+        judge_anew(plan, samples, judge, progress)
         seconds, drawn = sample(plan, samples, folder, progress, judge, pool=pool, meanwhile=meanwhile)
         if shard is not None:
             finish_shard(folder, plan, seconds, drawn)
@@ -125,7 +128,22 @@ def answers(scores: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
     """Whether scores.json has what is asked now: these benchmarks, with this k, under this protocol."""
     there = {name: score.get("k") for name, score in scores.get("benchmarks", {}).items()}
     asked = all(there.get(name) == facts["k"] for name, facts in record["benchmarks"].items())
+    asked = asked and all(
+        score.get("strict") for score in scores["benchmarks"].values()
+    )  # older ones have no second opinion
     return asked and scores.get("protocol") == record["protocol"]
+
+
+def judge_anew(plan: EvalPlan, samples: Samples, judge: Judge, progress: Progress) -> None:
+    """Give samples of an older journal their second opinion. Nothing is sampled again, and no `verdict` changes."""
+    referee = Referee(judge, plan.benchmarks, plan.problems, thinks(plan.record, samples.rows.values()))
+    old = [
+        row for row in samples.rows.values() if "strict" not in row and referee.knows(row["benchmark"], row["problem"])
+    ]
+    if old:
+        progress.say(f"asking the strict judge about {len(old)} samples of an older journal")
+        opinions = referee.judge_strictly([text_of(row) for row in old])
+        samples.set_verdicts({**row, **opinion} for row, opinion in zip(old, opinions, strict=True))
 
 
 def sample(
@@ -143,13 +161,13 @@ def sample(
     Judging goes on beside the generation; `score` is how much longer it took. `pool`: engines that wait already.
     `meanwhile` is done beside engines that run in processes of their own; beside one here it would only slow it down.
     """
-    missing = samples.missing(plan.units())
+    missing = samples.missing(plan.batches())
     if not missing:
         return dict.fromkeys(("load", "generate", "score"), 0.0), 0
     before = len(samples.rows)
     began = time.monotonic()
     count = len(plan.layout.devices)
-    of = f"{len(missing)} units of work" if before else f"{len(plan.requests)} completions"
+    of = f"{len(missing)} batches" if before else f"{len(plan.requests)} completions"
     progress.say(f"loading {plan.target.label}: {of}, {count} {plan.layout.engine} engine{'s' if count > 1 else ''}")
     judge.start()
     if pool is None and not plan.layout.here:
@@ -179,8 +197,8 @@ def sample(
         beside.join()  # a program that ends in the middle of an import does not end well
     seconds = {"load": loaded - began, "generate": generated - loaded, "score": time.monotonic() - generated}
     drawn = len(samples.rows) - before
-    told = ", ".join(f"{name} {duration(value)}" for name, value in seconds.items())
-    progress.say(f"{drawn} samples drawn and judged ({told})")
+    phases = ", ".join(f"{name} {format_duration(value)}" for name, value in seconds.items())
+    progress.say(f"{drawn} samples generated and judged ({phases})")
     return seconds, drawn
 
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -361,3 +362,9 @@ def test_verdicts_are_counted_over_all_claims(tmp_path):
     tree = document(Sources((collect(run),)))
     assert sum(tree["verdicts"].values()) == len(tree["claims"]) == 35
     assert tuple(tree["verdicts"]) == WORDS
+
+
+def test_every_kind_of_claim_has_a_place_on_the_page() -> None:
+    novel = replace(claims()[0], id="novel", kind="novelty")
+    with pytest.raises(ValueError, match="claims of kind novelty answer no question"):
+        judge(Evidence((), (), ()), [*claims(), novel])

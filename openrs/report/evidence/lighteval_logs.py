@@ -16,6 +16,7 @@ from typing import Any
 
 from openrs.evaluation.benchmarks import Benchmark, known
 from openrs.evaluation.inputs import recorded_digests
+from openrs.evaluation.scores import e_notation
 
 NOTHING = "ef46db3751d8e999"
 """xxh64 of the empty text: what lighteval 0.13 writes for hash_full_prompts, which it no longer computes."""
@@ -47,6 +48,8 @@ class Result:
     date: str
     files: tuple[str, ...]
     sampling: Mapping[str, float] = field(default_factory=dict)
+    strict: Mapping[str, Any] | None = None
+    """The second opinion that openrs writes beside lighteval's score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,12 @@ def _notes(result: Result) -> Iterator[str]:
         yield f"n = {result.n} from {result.n_from}"
     if result.inputs == "differs":
         yield f"inputs differ from the paper's: {result.inputs_detail}"
+    second = result.strict or {}
+    if isinstance(second.get("accuracy"), float) and isinstance(second.get("disagree"), int):
+        yield f"the strict judge says {100 * second['accuracy']:.1f}, and disagrees on {second['disagree']} samples"
+    misread = known()[result.benchmark].misread if result.benchmark in known() else 0
+    if misread:
+        yield e_notation(misread, result.n or known()[result.benchmark].rows)
     if len(result.files) > 1:
         yield f"the same run in {len(result.files)} files, counted once: {', '.join(map(_safe, result.files))}"
 
@@ -221,6 +230,7 @@ def _result(tree: Tree, task: str, metric: str, score: float, *, stderr: Any, fi
         date=_date(file),
         files=(str(file),),
         sampling=_sampling(tree),
+        strict=_below(tree, "config_general", "openrs", "strict", name) or None,
     )
 
 

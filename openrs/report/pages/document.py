@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import asdict
 from typing import Any
 
 from openrs import __version__
@@ -167,6 +168,8 @@ def score(value: Score) -> dict[str, Any]:
         "truncated": value.truncated,
         "mean_tokens": value.mean_tokens,
         "verdicts": dict(Counter(value.verdicts).most_common()),
+        "strict": asdict(value.strict) if value.strict is not None else None,
+        "e_notation": value.e_notation,
     }
 
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from openrs.evaluation.scores import e_notation
 from openrs.report.evidence import reference
 from openrs.report.evidence.values import (
     ABSENT,
@@ -20,6 +21,8 @@ from openrs.report.pages import words
 from openrs.report.verdicts.claims import NO_EVIDENCE
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|#~])")
+
+DISAGREEMENTS = 20  # of a benchmark that are listed here
 
 
 def markdown(tree: dict[str, Any]) -> str:
@@ -166,6 +169,37 @@ def _evaluations(evaluations: list[dict[str, Any]]) -> Iterator[str]:
             tail = (cut, short(score["mean_tokens"]), score["inputs"], escaped(sampling(one["protocol"])))
             rows.append((escaped(one["label"]), escaped(reference.name(name)), *values, *tail))
     yield from table(head, rows, right=2)
+    yield from _second_opinions(evaluations)
+
+
+def _second_opinions(evaluations: list[dict[str, Any]]) -> Iterator[str]:
+    """Both judges side by side, and the samples on which they differ."""
+    scored = [(one, name, score) for one in evaluations for name, score in one["benchmarks"].items()]
+    judged = [(one, name, score) for one, name, score in scored if score["strict"]]
+    if not judged:
+        return
+    yield "Two judges on the same samples. lighteval's verdict is the score; the strict one is a second opinion."
+    yield ""
+    head = ("model", "benchmark", "lighteval %", "strict %", "disagree", "only lighteval", "only strict", "misread")
+    rows = [
+        (
+            escaped(one["label"]), escaped(reference.name(name)), percent(score["accuracy"]),
+            percent(score["strict"]["accuracy"]),
+            *(str(score["strict"][key]) for key in ("disagree", "only_lighteval", "only_strict")),
+            e_notation(score["e_notation"], score["n"]) if score["e_notation"] else ABSENT,
+        )
+        for one, name, score in judged
+    ]  # fmt: skip
+    yield from table(head, rows, right=2)
+    for one, name, score in judged:
+        listed = score["strict"]["rows"][:DISAGREEMENTS]
+        for problem, sample, verdict, strict in listed:
+            said = f"lighteval {verdict}, strict {strict}"
+            yield f"- {escaped(one['label'])}, {escaped(problem)}, sample {sample}: {escaped(said)}"
+        if score["strict"]["disagree"] > len(listed):
+            more = score["strict"]["disagree"] - len(listed)
+            yield f"- {escaped(reference.name(name))}: {more} more in scores.json"
+    yield ""
 
 
 def sampling(protocol: dict[str, Any]) -> str:

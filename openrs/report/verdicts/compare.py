@@ -102,7 +102,7 @@ def seed_groups(runs: Sequence[RunData]) -> list[list[RunData]]:
 
 def _without_seeds(run: RunData) -> str:
     tree = json.loads(json.dumps(run.recipe, default=str))
-    for place, key in ((tree.get("grpo"), "seed"), (below(tree, "model", "made"), "seed"), (tree, "title")):
+    for place, key in ((tree.get("grpo"), "seed"), (below(tree, "model", "toy"), "seed"), (tree, "title")):
         if isinstance(place, dict):
             place.pop(key, None)
     return json.dumps(tree, sort_keys=True)

@@ -24,8 +24,12 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
 
 
 def judge(evidence: Evidence, every: Sequence[Claim] | None = None) -> list[tuple[Claim, ClaimVerdict]]:
-    """A verdict on every claim, in their order. every: other claims than claims(), for a simulated paper."""
+    """A verdict on every claim, in their order. every: other claims than claims(), for a simulated paper.
+
+    Raises ValueError for a kind of claim that stands in no family: no page would show it."""
     every = claims() if every is None else every
+    if missing := sorted({claim.kind for claim in every}.difference(*FAMILIES.values())):
+        raise ValueError(f"claims of kind {', '.join(missing)} answer no question: add it to FAMILIES in judge.py")
     verdicts: dict[str, ClaimVerdict] = {}
     for kinds in FAMILIES.values():
         family = [claim for claim in every if claim.kind in kinds]
