@@ -394,6 +394,9 @@ holds under these conditions:
 - Length and KL: trainings of one recipe lie about 5 % apart in length and a factor of two in KL. Where they lie farther
   apart, the verdict speaks of these trainings only.
 
+Where the re-evaluation is right and the printed scores are the real ones, nothing decides whether a printed score is a
+draw of the model, and no error is counted for it. Without any effect, a significant change either way is an error.
+
 Nineteen of the 35 claims (fifteen scores, three averages, one gain) can never be more than compatible: what is printed
 is one draw. Two more (7,000 samples, 42,000 outputs) are fixed by the recipe before anything runs.
 """
