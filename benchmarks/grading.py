@@ -36,7 +36,7 @@ _rule: Callable[[str, str], Any] | None = None
 def published_verdict(gold: str, completion: str) -> str:
     """The published accuracy reward's question (rewards.py of knoveleng/open-rs at 2889c47), here and now."""
     global _rule  # noqa: PLW0603 - the settings are made once, as in the published module
-    _rule = _rule or math_verify_rule(boxed="all", swapped=True)
+    _rule = _rule or math_verify_rule(boxed="all")
     try:
         return str(_rule(gold, completion)[0])
     except (

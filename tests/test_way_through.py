@@ -101,6 +101,7 @@ def test_completions_are_kept(reproduced: Run) -> None:
         a, b = map(int, row["id"].split("+"))
         assert row["gold"] == f"${a + b}$"
         assert row["reward/accuracy"] == float(f"\\boxed{{{a + b}}}" in row["completion"])
+        assert row["reward/accuracy"] == float(row["verdict"] == "correct")
         assert row["prompt"].endswith("<think>\n")
 
 

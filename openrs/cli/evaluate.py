@@ -54,6 +54,11 @@ def add(verbs: Verbs) -> None:
         metavar="RULE",
         help="paper (default), paper-cosine, corrected: the training rewards; latex-, expr-, index-gold: evaluation",
     )
+    judge.add_argument(
+        "--compare",
+        action="store_true",
+        help="ask the strict judge too (the rule corrected) and mark where they differ",
+    )
     judge.add_argument("--timeout", type=float, default=5.0, metavar="S", help="seconds for one answer (default 5)")
     judge.add_argument("--workers", type=int, metavar="N", help="answers judged in parallel (default at most 4)")
 
@@ -98,6 +103,11 @@ def _add_evaluate(verbs: Verbs) -> None:
     where.add_argument("--run", metavar="NAME", help="write to this run (default: the run itself, or evaluations)")
     where.add_argument("--shard", metavar="I/N", help="only part I of N, for a cluster; afterwards:")
     where.add_argument("--merge", nargs="+", type=Path, metavar="DIR", help="merge shards and score them")
+    where.add_argument(
+        "--rejudge",
+        metavar="RUN",
+        help="apply today's judge to stored samples (a run or an evaluation's folder); no GPU",
+    )
     model = sub.add_argument_group("the model")
     model.add_argument("--revision", metavar="COMMIT", help="hub commit (default: as pinned, else the newest)")
     model.add_argument("--dtype", choices=["bfloat16", "float32", "float16"], help="default: bfloat16")
@@ -107,6 +117,9 @@ def _add_evaluate(verbs: Verbs) -> None:
 def evaluate(args: argparse.Namespace) -> int:
     from openrs.evaluation import targets
 
+    if args.rejudge is not None:
+        targets.rejudge_run(args.rejudge, args.data)
+        return EXIT_DONE
     if args.merge:
         targets.merge_shards(args.merge, args.run, args.data)
         return EXIT_DONE
@@ -147,8 +160,9 @@ def report(args: argparse.Namespace) -> int:
 
 
 def grade(args: argparse.Namespace) -> int:
-    from openrs.rewards.grading import Judge, grade_file
+    from openrs.rewards.grade_files import compare_file, grade_file
+    from openrs.rewards.grading import Judge
 
     with Judge(args.workers, args.timeout) as judge:
-        grade_file(args.file, judge, args.rule, print)
+        (compare_file if args.compare else grade_file)(args.file, judge, args.rule, say)
     return EXIT_DONE

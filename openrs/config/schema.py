@@ -221,6 +221,11 @@ class Recipe(Settings):
     paper: Paper = Paper()
 
     @property
+    def last_step(self) -> int:
+        """The step that training ends at: the schedule's last, or training.stop_after before it."""
+        return int(self.training.stop_after or self.grpo["max_steps"])
+
+    @property
     def hash(self) -> str:
         """SHA-256 of the resolved tree in canonical JSON: equal exactly when every setting is."""
         return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True, ensure_ascii=False).encode()).hexdigest()

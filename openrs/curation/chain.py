@@ -4,7 +4,9 @@ Rows stream through in parts, so memory does not grow with the source; what a st
 chain resumes where it was. The same input, recipe and seed give the same bytes.
 """
 
+import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +16,7 @@ from typing import Any
 from openrs.config.schema import Evaluation, Settings
 from openrs.curation import decontaminate, draw, duplicates, sources
 from openrs.curation.pool import Pool
-from openrs.curation.references import ReferenceJudge
+from openrs.curation.references import ReferenceJudge, reference_answer
 from openrs.curation.rows import PART_BYTES, PART_ROWS, Out, Row, read_rows
 from openrs.curation.settings import (
     Curation,
@@ -24,6 +26,7 @@ from openrs.curation.settings import (
     Duplicates,
     Form,
     Length,
+    Rewrite,
     Sampling,
     Verify,
     plain,
@@ -37,6 +40,7 @@ from openrs.errors import UserError
 from openrs.evaluation.engines import layout_of
 from openrs.evaluation.shards import Shard
 from openrs.hub.models import local_model
+from openrs.rewards.kinds import reference_kinds
 from openrs.run import signals
 from openrs.run.directory import Lock, Run
 from openrs.run.disk_faults import faults_explained
@@ -196,6 +200,8 @@ def _stage(chain: Chain, index: int, name: str, settings: Settings, before: Step
         _draw(chain, settings, step, before)
     else:
         _each(chain, name, _row_task, [(settings, step, before, n, questions) for n in _missing(step, before)], before)
+        if isinstance(settings, Rewrite):
+            found = _rewritten(step, before)
     _finish(chain, step, before, found)
     return step
 
@@ -212,6 +218,20 @@ def _verify(chain: Chain, settings: Verify, step: Step, before: Step) -> dict[st
         _here(chain, step, before, references.check)
     before_, after = (dict(_answers(one)) for one in (before, step))
     return {"answers rewritten": sum(before_[number] != answer for number, answer in after.items())}
+
+
+def _rewritten(step: Step, before: Step) -> dict[str, Any]:
+    """How many answers were rewritten, by kind; each of them goes into rewritten.jsonl of the stage's folder."""
+    lines: list[str] = []
+    kinds: Counter[str] = Counter()
+    for old_part, new_part in zip(before.parts(), step.parts(), strict=True):
+        for old, new in zip(read_rows(old_part), read_rows(new_part), strict=True):
+            if (reference_answer(old), old.answer) != (reference_answer(new), new.answer):
+                found = reference_kinds(reference_answer(old))
+                kinds.update(found)
+                lines.append(json.dumps({"id": old.id, "kinds": found, "before": old.answer, "after": new.answer}))
+    write_text(step.path / "rewritten.jsonl", "".join(line + "\n" for line in lines))
+    return {"answers rewritten": len(lines), **{f"of kind {kind}": count for kind, count in kinds.items()}}
 
 
 def _answers(step: Step) -> Iterator[tuple[int, int]]:

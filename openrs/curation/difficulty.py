@@ -28,6 +28,7 @@ from openrs.evaluation.run import sample
 from openrs.evaluation.sampling import Sample, Samples, key_of
 from openrs.evaluation.shards import Shard
 from openrs.hub.models import context_of, local_model
+from openrs.rewards.extraction import opens_thought
 from openrs.rewards.grading import Grade, Item, Judge, Rule, Verdict
 from openrs.run.directory import Lock, Run
 from openrs.run.files import read_jsonl
@@ -205,7 +206,10 @@ def plan_of(problems: Sequence[EvalProblem], settings: Sampling, rule: str | Non
     requests = requests_for({ASKED: problems}, {ASKED: ids}, samples, evaluation)
     refuse_long(requests, evaluation, context_of(folder))
     bos = encoder.leading_bos(list(ids[0]))
-    record = record_of(target, evaluation, folder, engine=layout.engine, bos=bos, benchmarks={}, inputs={})
+    thinking = opens_thought(encoder.tokenizer.decode(list(ids[0]), skip_special_tokens=False))
+    record = record_of(
+        target, evaluation, folder, engine=layout.engine, bos=bos, benchmarks={}, inputs={}, thinking=thinking
+    )
     inputs = InputsReport((), (), (), None)
     return EvalPlan(
         target, evaluation, folder, [benchmark], {ASKED: problems}, samples, requests, inputs, layout, record

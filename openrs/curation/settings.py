@@ -81,6 +81,15 @@ class Verify(Settings):
     timeout_seconds: float = Field(5.0, gt=0)
 
 
+class Rewrite(Settings):
+    """Reference answers of kinds that judges misread, in a form that all read alike: `1.6e-19` as 1.6\\times 10^{-19}.
+    Nothing is removed; work/NN-rewrite/rewritten.jsonl has every change."""
+
+    kinds: list[Literal["e-notation", "thousands marks", "recurring", "other characters"]] = Field(
+        default=["e-notation", "thousands marks", "recurring", "other characters"], min_length=1
+    )
+
+
 class Sampling(Settings):
     """How a model is asked, through the evaluator's engines and journal."""
 
@@ -200,10 +209,10 @@ class Draw(Settings):
         return self
 
 
-Stage = Boxed | Verify | Form | Duplicates | Decontaminate | Difficulty | Language | Length | Draw
+Stage = Boxed | Verify | Rewrite | Form | Duplicates | Decontaminate | Difficulty | Language | Length | Draw
 KINDS: dict[str, type[Settings]] = {
     kind.__name__.lower(): kind
-    for kind in (Boxed, Verify, Form, Duplicates, Decontaminate, Difficulty, Language, Length, Draw)
+    for kind in (Boxed, Verify, Rewrite, Form, Duplicates, Decontaminate, Difficulty, Language, Length, Draw)
 }
 
 

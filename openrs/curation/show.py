@@ -19,6 +19,7 @@ from openrs.curation.references import ReferenceJudge, reference_answer
 from openrs.curation.rows import PART_ROWS, Out, Row, read_rows, write_rows
 from openrs.curation.settings import Curation, Decontaminate, Duplicates, Source, Verify, open_benchmarks
 from openrs.errors import UserError
+from openrs.rewards.kinds import KINDS, reference_kinds
 from openrs.run.progress import Progress
 
 SHOWN_ROWS, SHOWN_TEXT = 5, 1200
@@ -48,6 +49,8 @@ class Shown:
     sources: Counter[str] = field(default_factory=Counter)
     levels: Counter[str] = field(default_factory=Counter)
     answers: Counter[str] = field(default_factory=Counter)
+    kinds: Counter[str] = field(default_factory=Counter)
+    """Of reference answers that judges misread (openrs.rewards.kinds)."""
     lengths: list[tuple[str, int]] = field(default_factory=list)
     length_quantiles: dict[str, int] = field(default_factory=dict)
     rates: list[tuple[str, int]] = field(default_factory=list)
@@ -113,6 +116,7 @@ def _read(source: Source, folder: Path, shown: Shown) -> list[Path]:
         shown.readable += 1
         shown.levels[row.level or "-"] += 1
         shown.answers[kind_of(row.answer)] += 1
+        shown.kinds.update(reference_kinds(reference_answer(row)))
         characters.append(len(row.problem))
         drawn = sorted([*drawn, (place(0, row), row)], key=lambda one: one[0])[:SHOWN_ROWS]
         rows.append(row)
@@ -234,7 +238,8 @@ def as_json(shown: Shown) -> dict[str, Any]:
     return {
         "path": shown.path, "rows": shown.rows, "readable": shown.readable, "unique_prompts": shown.unique,
         "unreadable": counts(shown.unreadable), "levels": dict(shown.levels), "sources": dict(shown.sources),
-        "answers": dict(shown.answers), "characters": shown.length_quantiles, "pass_rates": dict(shown.rates),
+        "answers": dict(shown.answers), "reference_kinds": {kind: shown.kinds[kind] for kind in KINDS},
+        "characters": shown.length_quantiles, "pass_rates": dict(shown.rates),
         "copies": counts(shown.copies), "facts": shown.facts,
         "references": {"judged": shown.judged, "bad": counts(shown.references)},
         "benchmarks": {"compared": shown.benchmarks, "found": counts(shown.overlap), "unchecked": shown.unchecked},

@@ -19,7 +19,12 @@ BAR = 40
 def lines(shown: Shown) -> Iterator[str]:
     """For a terminal."""
     yield f"{printable(shown.path)}: {shown.rows:,} rows, {shown.readable:,} readable, {shown.unique:,} unique prompts"
-    for name, counted in (("source", shown.sources), ("level", shown.levels), ("answer", shown.answers)):
+    for name, counted in (
+        ("source", shown.sources),
+        ("level", shown.levels),
+        ("answer", shown.answers),
+        ("hard to judge", shown.kinds),
+    ):
         if any(key != "-" for key in counted):
             yield f"{name:8s} " + ", ".join(f"{printable(key)} {count:,}" for key, count in counted.most_common(10))
     yield "characters " + ", ".join(f"{name} {value:,}" for name, value in shown.length_quantiles.items())

@@ -10,8 +10,9 @@ from typing import Any
 from openrs.config.schema import Settings
 from openrs.curation.decontaminate import decontaminate
 from openrs.curation.rows import Out, Row
-from openrs.curation.settings import Boxed, Decontaminate, Form, Language, Length
+from openrs.curation.settings import Boxed, Decontaminate, Form, Language, Length, Rewrite
 from openrs.data.scripts import letters
+from openrs.rewards.kinds import safe_form
 
 Check = Callable[[Row], Row | Out]
 
@@ -20,6 +21,7 @@ def check_of(settings: Settings, questions: Path | None = None) -> Check:
     """The function of a row stage with these settings. questions: what decontaminate.gather wrote."""
     made: dict[type[Settings], Callable[[Any], Check]] = {
         Boxed: lambda _: boxed,
+        Rewrite: rewrite,
         Form: form,
         Language: language,
         Length: length,
@@ -50,6 +52,21 @@ def last_box(text: str) -> str | None:
             if depth == 0:
                 return text[match.end() : place]
     return None
+
+
+def rewrite(settings: Rewrite) -> Check:
+    """The answer, and the last box of the solution, in a safe form. Removes nothing."""
+    kinds = tuple(settings.kinds)
+
+    def check(row: Row) -> Row:
+        inside = last_box(row.solution or "")
+        solution = row.solution
+        if solution is not None and inside and (new := safe_form(inside, kinds)) != inside:
+            start = solution.rindex(inside)
+            solution = solution[:start] + new + solution[start + len(inside) :]
+        return replace(row, answer=safe_form(row.answer, kinds), solution=solution)
+
+    return check
 
 
 # --- one question, one answer, no proof, no picture -------------------------------------------------------------------

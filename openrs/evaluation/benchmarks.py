@@ -56,6 +56,7 @@ class Benchmark(BaseModel):
     tokens: int = Field(
         10_000, ge=1, description="usual length of a completion; only the order of the work depend on it"
     )
+    misread: int = Field(0, ge=0, description="references in e-notation, which lighteval reads as a product with e")
     hashes: InputHashes | None = None
     note: str = ""
 

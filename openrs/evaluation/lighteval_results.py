@@ -120,5 +120,14 @@ def general(scores: Mapping[str, Any], protocol: Mapping[str, Any]) -> dict[str,
         "model_config": config,
         "model_name": model["name"],
         "model_sha": model["revision"] or "",
-        "openrs": {"protocol": protocol, "sha256": model["sha256"], "inputs_proven": scores["inputs"]["proven"]},
+        "openrs": {
+            "protocol": protocol,
+            "sha256": model["sha256"],
+            "inputs_proven": scores["inputs"]["proven"],
+            "strict": {
+                name: {key: score["strict"][key] for key in ("accuracy", "disagree", "only_lighteval", "only_strict")}
+                for name, score in scores["benchmarks"].items()
+                if score.get("strict")
+            },
+        },
     }

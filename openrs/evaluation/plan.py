@@ -19,6 +19,7 @@ from openrs.evaluation.inputs import InputsReport, check_encoded, combined, enco
 from openrs.evaluation.protocols import name_of, samples_of
 from openrs.evaluation.sampling import EngineSettings, Request, make_batches, seed_of
 from openrs.hub.models import commit_of, context_of, local_model, weights
+from openrs.rewards.extraction import opens_thought
 from openrs.run.files import write_json
 
 RECORD = "settings.json"
@@ -115,6 +116,7 @@ def prepare(target: Target, settings: Evaluation, layout: EngineLayout | None = 
             for name, rows in problems.items()
         },
         inputs=inputs.as_json(),
+        thinking=any(opens_thought(one.text) for some in encoded.values() for one in some[:1]),
     )
     return EvalPlan(target, settings, folder, chosen, problems, samples, requests, inputs, layout, record)
 
@@ -128,8 +130,10 @@ def record_of(
     bos: int,
     benchmarks: Mapping[str, Any],
     inputs: Mapping[str, Any],
+    thinking: bool,
 ) -> dict[str, Any]:
-    """What settings.json holds. folder: the model's. bos: BOS tokens in front. benchmarks: name -> n, k, hashes."""
+    """What settings.json holds. folder: the model's. bos: BOS tokens in front. benchmarks: name -> n, k, hashes.
+    thinking: whether the prompt opens a thought that the completion has to end."""
     return {
         "schema": 1,
         "called": target.label,
@@ -142,6 +146,7 @@ def record_of(
         "protocol": protocol_of(settings, engine, bos, target.dtype),
         "benchmarks": benchmarks,
         "inputs": inputs,
+        "thinking": thinking,
         "evaluation": settings.model_dump(),
     }
 

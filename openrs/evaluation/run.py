@@ -25,6 +25,7 @@ from openrs.evaluation.sampling import Engine, Samples
 from openrs.evaluation.scores import Rows, build_scores, merge_scores
 from openrs.evaluation.scoring import Scoring
 from openrs.evaluation.shards import Shard, finish_shard, requests_of_shard
+from openrs.evaluation.verdicts import Referee, text_of, thinks
 from openrs.rewards.grading import Judge
 from openrs.run.directory import Lock, Run
 from openrs.run.files import write_json
@@ -76,6 +77,7 @@ def _evaluate(
     with Lock(Run(folder)), Samples(folder / "samples.jsonl") as samples:
         keep_record(folder, plan.record)
         meanwhile = import_ahead if shard is None else None
+        judge_anew(plan, samples, judge, progress)
         seconds, drawn = sample(plan, samples, folder, progress, judge, pool=pool, meanwhile=meanwhile)
         if shard is not None:
             finish_shard(folder, plan, seconds, drawn)
@@ -126,7 +128,22 @@ def answers(scores: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
     """Whether scores.json has what is asked now: these benchmarks, with this k, under this protocol."""
     there = {name: score.get("k") for name, score in scores.get("benchmarks", {}).items()}
     asked = all(there.get(name) == facts["k"] for name, facts in record["benchmarks"].items())
+    asked = asked and all(
+        score.get("strict") for score in scores["benchmarks"].values()
+    )  # older ones have no second opinion
     return asked and scores.get("protocol") == record["protocol"]
+
+
+def judge_anew(plan: EvalPlan, samples: Samples, judge: Judge, progress: Progress) -> None:
+    """Give samples of an older journal their second opinion. Nothing is sampled again, and no `verdict` changes."""
+    referee = Referee(judge, plan.benchmarks, plan.problems, thinks(plan.record, samples.rows.values()))
+    old = [
+        row for row in samples.rows.values() if "strict" not in row and referee.knows(row["benchmark"], row["problem"])
+    ]
+    if old:
+        progress.say(f"asking the strict judge about {len(old)} samples of an older journal")
+        opinions = referee.judge_strictly([text_of(row) for row in old])
+        samples.set_verdicts({**row, **opinion} for row, opinion in zip(old, opinions, strict=True))
 
 
 def sample(

@@ -6,13 +6,14 @@ with a deterministic engine a resumed evaluation gives the samples that an undis
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 from openrs.errors import UserError
-from openrs.run.files import Journal, read_jsonl
+from openrs.run.files import Journal, read_jsonl, write_text
 
 Key = tuple[str, str, int]
 
@@ -111,6 +112,7 @@ class Samples:
     """samples.jsonl: what is finished. Opening it cuts off a line that a kill tore; nothing is ever counted twice."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._journal = Journal(path)
         self.rows: dict[Key, dict[str, Any]] = {}
         for row in read_jsonl(path):
@@ -123,8 +125,17 @@ class Samples:
             self._journal.append(row)
             self.rows[sample.key] = row
 
+    def set_verdicts(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Replace lines by the same samples with other verdicts: the whole file anew, or not at all."""
+        changed = {key_of(row, self._path): dict(row) for row in rows}
+        if changed:
+            self._journal.close()
+            self.rows |= changed
+            write_text(self._path, "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in self.rows.values()))
+            self._journal = Journal(self._path)
+
     def missing(self, batches: Sequence[Batch]) -> list[Batch]:
-        """Units of which at least one sample is not finished; they are generated again whole, from their own seed."""
+        """Batches of which a sample is not finished; they are generated again whole, from their own seed."""
         return [batch for batch in batches if any(request.key not in self.rows for request in batch)]
 
     def __enter__(self) -> Self:

@@ -6,6 +6,7 @@ from typing import Any
 
 from openrs.evaluation.benchmarks import EvalProblem
 from openrs.evaluation.sampling import Key
+from openrs.rewards.kinds import reference_kinds
 from openrs.run.files import now
 
 Rows = Mapping[Key, Mapping[str, Any]]
@@ -38,13 +39,49 @@ def score(problems: Sequence[EvalProblem], benchmark: str, samples: int, rows: R
         "truncated": sum(row["finish"] == "length" for row in flat),
         "mean_tokens": sum(row["tokens"] for row in flat) / len(flat),
         "verdicts": dict(Counter(str(row["verdict"]) for row in flat).most_common()),
+        "strict": strict(problems, grid),
+        "references": dict(Counter(kind for problem in problems for kind in reference_kinds(problem.gold))),
         "per_problem": {problem.id: line for problem, line in zip(problems, correct, strict=True)},
+    }
+
+
+def strict(problems: Sequence[EvalProblem], grid: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """The second opinion: the corrected judge's accuracy, and every sample on which it and lighteval disagree.
+
+    Never the score: that is lighteval's, so that it can be compared with others'. Lines of a journal that no strict
+    judge has seen make it empty.
+    """
+    from openrs.evaluation import statistics
+
+    if any("strict" not in row for line in grid for row in line):
+        return {}
+    average = statistics.avg_at_k([[int(row["strict"] == "correct") for row in line] for line in grid])
+    rows = [
+        {"problem": problem.id, "sample": sample, "verdict": str(row["verdict"]), "strict": str(row["strict"])}
+        for problem, line in zip(problems, grid, strict=True)
+        for sample, row in enumerate(line)
+        if (row["verdict"] == "correct") != (row["strict"] == "correct")
+    ]
+    return {
+        "accuracy": average.value,
+        "stderr": average.se_problems,
+        "interval": [average.problems.low, average.problems.high],
+        "verdicts": dict(Counter(str(row["strict"]) for line in grid for row in line).most_common()),
+        "disagree": len(rows),
+        "only_lighteval": sum(row["verdict"] == "correct" for row in rows),
+        "only_strict": sum(row["strict"] == "correct" for row in rows),
+        "rows": rows,
     }
 
 
 def vote(answer: str) -> str | None:
     """What an answer votes for in majority@k: the value that was read (`\\frac{1}{2} -> 1/2` votes for 1/2)."""
     return answer.rpartition(" -> ")[2] or None
+
+
+def e_notation(count: int, n: int) -> str:
+    """The limit of a score whose references lighteval cannot read (58 of Minerva's 272)."""
+    return f"{count} of {n} references are in e-notation, which lighteval misreads"
 
 
 def powers_of_two(k: int) -> list[int]:
@@ -97,6 +134,10 @@ def format_score(score: Mapping[str, Any]) -> str:
     low, high = score["interval"]
     asides = [f"{score['truncated']} cut off"] if score["truncated"] else []
     asides += [f"{count} {verdict}" for verdict, count in score["verdicts"].items() if verdict not in SURE]
+    if second := score.get("strict"):
+        asides.append(f"strict judge {100 * second['accuracy']:.1f} %, {second['disagree']} disagree")
+    if (misread := score.get("references", {}).get("e-notation")) is not None:
+        asides.append(e_notation(misread, score["n"]))
     return (
         f"{100 * score['accuracy']:.1f} % right (avg@{score['k']}, {score['n']} problems,"
         f" 95 % interval {100 * low:.1f} to {100 * high:.1f}{''.join(f', {aside}' for aside in asides)})"

@@ -10,7 +10,8 @@ from typing import Self
 
 from openrs.evaluation.plan import EvalPlan
 from openrs.evaluation.sampling import Sample, Samples
-from openrs.rewards.grading import Item, Judge, Rule
+from openrs.evaluation.verdicts import Referee, thinks
+from openrs.rewards.grading import Judge
 from openrs.run.progress import Progress
 
 AT_ONCE = 64  # completions judged between two looks at whether to stop
@@ -24,9 +25,8 @@ class Scoring:
     """
 
     def __init__(self, plan: EvalPlan, samples: Samples, judge: Judge, progress: Progress) -> None:
-        self._label, self._samples, self._judge, self._progress = plan.target.label, samples, judge, progress
-        self._rules = {one.name: Rule(one.rule) for one in plan.benchmarks}
-        self._golds = {(name, one.id): one.gold for name, rows in plan.problems.items() for one in rows}
+        self._label, self._samples, self._progress = plan.target.label, samples, progress
+        self._referee = Referee(judge, plan.benchmarks, plan.problems, thinks(plan.record, samples.rows.values()))
         wanted = {request.key for request in plan.requests}
         there = [row for key, row in samples.rows.items() if key in wanted]
         self._total, self._done = len(wanted), len(there)
@@ -67,10 +67,10 @@ class Scoring:
             self._error = error
 
     def _keep(self, new: Sequence[Sample]) -> None:
-        items = [Item(self._golds[one.benchmark, one.problem], one.text, self._rules[one.benchmark]) for one in new]
-        for one, grade in zip(new, self._judge.grade(items), strict=True):
-            self._samples.add(one, verdict=str(grade.verdict), answer=grade.answer)
-            self._done, self._right = self._done + 1, self._right + (grade.verdict == "correct")
+        judged = self._referee.judge([(one.benchmark, one.problem, one.text) for one in new])
+        for one, verdicts in zip(new, judged, strict=True):
+            self._samples.add(one, **verdicts)
+            self._done, self._right = self._done + 1, self._right + (verdicts["verdict"] == "correct")
             self._cut += one.finish == "length"
         now = time.monotonic()
         if now - self._told > (0.5 if sys.stdout.isatty() else 5) or self._done == self._total:

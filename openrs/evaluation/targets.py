@@ -4,20 +4,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from openrs.config.checks import grpo_value
 from openrs.config.names import is_hub_name
 from openrs.config.schema import Evaluation, Model, Recipe
 from openrs.errors import UserError
 from openrs.evaluation.merge import merge
 from openrs.evaluation.plan import Target
 from openrs.evaluation.protocols import chosen
+from openrs.evaluation.rejudge import rejudge
 from openrs.evaluation.run import JUDGE_SECONDS, evaluate
 from openrs.evaluation.scores import format_score
 from openrs.evaluation.shards import shard_from
 from openrs.hub import adapters, pins
 from openrs.hub.models import local_model
 from openrs.rewards.grading import Judge, processors
-from openrs.run import checkpoints, manifest, signals
+from openrs.run import checkpoints, manifest, retention, signals
 from openrs.run.confined import refuse_links_out
 from openrs.run.directory import Run, existing_run, refuse_no_place_for_a_run, run_at
 from openrs.run.disk_faults import faults_explained
@@ -34,18 +34,12 @@ def targets_of_run(run: Run, recipe: Recipe, *, trust_remote_code: bool) -> list
     """
     base = str(run.path / "base") if recipe.model.toy is not None else recipe.model.name
     dtype, trust = recipe.model.dtype, trust_remote_code
-    found = [Target(name_of(0), base, recipe.model.revision, 0, dtype, trust)]
-    folders = checkpoints.list_complete(run.checkpoints)
-    every = int(grpo_value(recipe, "save_steps"))
-    kept = folders[-1:] if recipe.evaluation.checkpoints == "last" else checkpoints.scheduled(folders, every)
-    return found + [
-        Target(f.name, str(adapters.plain(run, recipe, f, trust)), None, checkpoints.step_of(f), dtype, trust)
-        for f in kept
-    ]
-
-
-def name_of(step: int) -> str:
-    return f"step-{step:06d}"
+    targets = [Target(checkpoints.step_name(0), base, recipe.model.revision, 0, dtype, trust)]
+    folders = {checkpoints.step_of(folder): folder for folder in checkpoints.list_complete(run.checkpoints)}
+    for step in retention.evaluated(recipe, list(folders)):
+        model = str(adapters.plain(run, recipe, folders[step], trust))
+        targets.append(Target(folders[step].name, model, None, step, dtype, trust))
+    return targets
 
 
 def evaluate_model(
@@ -178,6 +172,19 @@ def merge_shards(paths: Sequence[Path], keep_in: str | None, data: str | None) -
     progress = Progress()
     for folder, scores in merge(paths, keep_in, data):
         print_scores(progress, scores["model"]["name"], scores, folder)
+
+
+def rejudge_run(run: str, data: str | None) -> None:
+    """`openrs evaluate --rejudge`."""
+    quiet()
+    progress = Progress()
+    with signals.install_handlers(), Judge(timeout=JUDGE_SECONDS) as judge:
+        for one in rejudge(run, data, judge, progress):
+            print_scores(progress, one.scores["model"]["name"], one.scores, one.folder)
+            progress.say(
+                f"of {one.samples} verdicts, {one.changed} of lighteval's and {one.strict_changed} of the strict"
+                " judge's are others than before"
+            )
 
 
 def print_scores(progress: Progress, name: str, scores: Mapping[str, Any], folder: Path) -> None:

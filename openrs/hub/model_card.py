@@ -8,6 +8,7 @@ import yaml
 from openrs.config.names import is_hub_name
 from openrs.config.schema import Recipe
 from openrs.run import manifest
+from openrs.run.checkpoints import step_name
 from openrs.run.directory import Run
 
 LIMITS = """\
@@ -116,7 +117,7 @@ def _told(score: dict[str, Any]) -> str:
 
 def _scores(run: Run, step: int) -> dict[str, Any]:
     try:
-        document = json.loads((run.evaluation(f"step-{step:06d}") / "scores.json").read_text(encoding="utf-8"))
+        document = json.loads((run.evaluation(step_name(step)) / "scores.json").read_text(encoding="utf-8"))
         return dict(document["benchmarks"])
     except (OSError, ValueError, KeyError):
         return {}

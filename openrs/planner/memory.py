@@ -194,16 +194,13 @@ class Disk:
 def disk(workload: Workload) -> Disk:
     """A ZeRO-2 checkpoint holds fp32 weights and moments (12), DeepSpeed's copy of the weights and the safetensors.
 
-    The fullest moment: those kept at the end, and one more that is being written before an old one goes. With
-    `training.old_weights_only` all but the newest `keep_last` of them are weights alone.
+    The fullest moment: those that are kept at the end (openrs.run.retention), and one more that is being written before
+    an old one goes. With `training.old_weights_only` the older of them are weights alone.
     """
     weights = workload.trained * workload.element
     checkpoint = float(workload.trained * 12 + 2 * weights if workload.zero == 2 else 3 * weights)
-    saved = {*range(workload.save_steps, workload.steps + 1, workload.save_steps), workload.steps}
-    newest = set(sorted(saved)[-workload.keep_last :])
-    older = {step for step in saved - newest if workload.keep_every and step % workload.keep_every == 0}
     records = workload.steps * 64e3  # metrics, and eight completions a step in parquet
-    whole = (len(newest) + 1) * checkpoint + len(older) * (weights if workload.old_weights_only else checkpoint)
+    whole = (workload.whole_checkpoints + 1) * checkpoint + workload.weights_only_checkpoints * weights
     return Disk(checkpoint, whole + records, float(workload.shape.parameters * workload.element))
 
 

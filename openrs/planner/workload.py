@@ -8,6 +8,7 @@ from openrs.config.schema import Recipe
 from openrs.errors import UserError
 from openrs.planner.gpus import Gpu
 from openrs.planner.shapes import BYTES, Shape, shape_of
+from openrs.run import retention
 
 JUDGES = 4  # judging processes assumed where the recipe leaves it to the machine
 ALONE, BESIDE = 0.9, 0.3  # vLLM's share of a GPU of its own (the split layout), and beside a trainer (TRL's default)
@@ -19,6 +20,7 @@ class Workload:
     """What a training run asks of its GPUs. Tokens are counted per sequence, `micro` per device, calls per step.
 
     element: bytes of a weight. trained: weights that get a gradient. calls: generation calls per optimizer step.
+    whole_checkpoints, weights_only_checkpoints: kept at the end of training, before anything is evaluated.
     fused_head: TRL 1.16's LM head that never holds all logits; False is the authors' trainer (TRL at 69ad852).
     """
 
@@ -48,9 +50,8 @@ class Workload:
     judges: int
     judge_gib: float
     save_steps: int
-    keep_last: int
-    keep_every: int | None
-    old_weights_only: bool
+    whole_checkpoints: int
+    weights_only_checkpoints: int
     fused_head: bool = True
 
     @property
@@ -108,6 +109,7 @@ def workload_of(recipe: Recipe, gpu: Gpu, gpus: int | None = None, layout: Layou
     window = grpo_value(recipe, "vllm_max_model_length")
     prompt_cap, completion_cap = recipe.prompt.max_tokens, int(grpo_value(recipe, "max_completion_length"))
     vllm = bool(grpo_value(recipe, "use_vllm"))
+    kept, thin = retention.kept(recipe, retention.saved(recipe)), recipe.training.old_weights_only
     return Workload(
         shape=shape,
         gpu=gpu,
@@ -118,7 +120,7 @@ def workload_of(recipe: Recipe, gpu: Gpu, gpus: int | None = None, layout: Layou
         accumulation=accumulation,
         group=int(grpo_value(recipe, "num_generations")),
         calls=max(1, accumulation // per_generation),
-        steps=recipe.training.stop_after or int(grpo_value(recipe, "max_steps")),
+        steps=recipe.last_step,
         prompt_cap=prompt_cap,
         completion_cap=completion_cap,
         element=BYTES[recipe.model.dtype],
@@ -136,9 +138,8 @@ def workload_of(recipe: Recipe, gpu: Gpu, gpus: int | None = None, layout: Layou
         judges=recipe.rewards.workers or JUDGES,
         judge_gib=recipe.rewards.memory_gib,
         save_steps=int(grpo_value(recipe, "save_steps")),
-        keep_last=recipe.training.keep_last,
-        keep_every=recipe.training.keep_every,
-        old_weights_only=recipe.training.old_weights_only,
+        whole_checkpoints=len(kept.newest) + (0 if thin else len(kept.older)),
+        weights_only_checkpoints=len(kept.older) if thin else 0,
     )
 
 

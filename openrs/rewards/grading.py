@@ -6,16 +6,14 @@ killed and replaced, and its item gets a verdict all the same. The answer to a b
 exception and never a hang.
 """
 
-import json
 import logging
 import os
 import threading
 import weakref
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -211,84 +209,7 @@ def _end_all(pool: list[Worker], owner: int) -> None:
     pool.clear()
 
 
-# --- openrs grade -----------------------------------------------------------------------------------------------------
-
-
 def printable(text: str) -> str:
     """One line that is safe in a terminal and a log: what a model wrote may hold line ends, escape sequences and half
     characters."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in text)
-
-
-def read_items(path: Path, rule: str) -> Iterator[tuple[int, Item]]:
-    """The items of a JSONL file with the fields gold, completion and, where a line wants its own, rule; with their line
-    numbers.
-
-    Raises:
-        UserError: no such file, or a line that is no such object; it names the line.
-    """
-    number = 0
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, _item({"rule": rule, **_fields(line)})
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}", fix="give a JSONL file: a JSON object a line") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}, after line {number}: not UTF-8 ({error.reason})") from None
-    except (ValueError, RecursionError) as error:
-        fix = 'a line is like {"gold": "$4$", "completion": "..."}'
-        raise UserError(f"{path}, line {number}: {error}", fix=fix) from None
-
-
-def _fields(line: str) -> dict[str, Any]:
-    fields = json.loads(line)
-    if not isinstance(fields, dict):
-        raise ValueError("not a JSON object")  # noqa: TRY004 - the caller adds the line
-    return fields
-
-
-def _item(fields: dict[str, Any]) -> Item:
-    for name in ("gold", "completion", "rule"):
-        if name not in fields:
-            raise ValueError(f"the field {name} is missing")
-        if not isinstance(fields[name], str):
-            raise ValueError(f"the field {name} must be a string")  # noqa: TRY004 - as above
-    if fields["rule"] not in list(Rule):
-        raise ValueError(f"unknown rule {fields['rule']!r}; there are {', '.join(Rule)}")
-    return Item(fields["gold"], fields["completion"], Rule(fields["rule"]))
-
-
-def grade_file(path: Path, judge: Judge, rule: str, write: Callable[[str], None]) -> Counter[Verdict]:
-    """Judge a JSONL file (see read_items) and write one line each: line number, verdict, seconds, gold and answer as
-    extracted; then a summary. Returns the verdicts' counts.
-
-    Raises:
-        UserError: as read_items does, after the lines before the bad one have been judged and written.
-    """
-    if rule not in list(Rule):
-        raise UserError(f"unknown rule {rule!r}", fix=f"use one of {', '.join(Rule)}")
-    counts: Counter[Verdict] = Counter()
-    batch: list[tuple[int, Item]] = []
-
-    def flush() -> None:
-        grades = judge.grade([item for _, item in batch])
-        for (number, _), grade in zip(batch, grades, strict=True):
-            counts[grade.verdict] += 1
-            extracted = f"gold: {printable(grade.gold) or '-'}   answer: {printable(grade.answer) or '-'}"
-            write(f"{number:>6}  {grade.verdict:<16}  {grade.seconds:7.3f} s  {extracted}")
-        batch.clear()
-
-    try:
-        for entry in read_items(path, rule):
-            batch.append(entry)
-            if len(batch) == 4 * judge.workers:  # few, so that lines come while slow items are judged
-                flush()
-    except UserError:
-        flush()
-        raise
-    flush()
-    each = ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
-    write(f"{counts.total()} judged: {each}" if each else "the file is empty")
-    return counts

@@ -11,7 +11,8 @@ The rules, as the published code has them:
 - `paper-cosine`: the same with `boxed=True` in the answer's normalization, which get_cosine_scaled_reward has where the
   accuracy reward has `boxed="all"`. No branch of latex2sympy2_extended 1.0.6 knows True, so a box between dollars or
   brackets is not opened: `$\\boxed{12 \\text{ cm}}$` is no answer there, `$\\boxed{12}$` still is one.
-- `corrected`: the extraction of `paper`, verify(gold, answer).
+- `corrected`: our own (extraction.py, reading.py, equivalence.py beside this file), on math-verify's parser. A
+  thought without end (`<think>` without `</think>`) holds no answer.
 - `latex-gold`, `expr-gold`: lighteval's extractive match (evaluate.py of knoveleng/open-rs; lighteval 0.13.0 differs
   from the paper's commit ed08481 here only by allowing a blank before the colon of "answer :" and by surviving a
   malformed number).
@@ -40,11 +41,12 @@ from typing import Any
 TEXT_LIMIT = 200  # characters of an extracted gold or answer that go back: they are for a person
 
 Extracted = tuple[str, list[Any], list[Any]]  # verdict, gold as extracted, answer as extracted
+CORRECTED_SECONDS = 3.0  # for the comparison, as math-verify's own limit
 
 
-def math_verify_rule(boxed: Any, swapped: bool) -> Callable[[str, str], Extracted]:
-    """The training reward's question. `boxed`: NormalizationConfig.boxed for the answer; `swapped`: verify(answer,
-    gold)."""
+def math_verify_rule(boxed: Any) -> Callable[[str, str], Extracted]:
+    """The training reward's question: verify(answer, gold), the wrong way round, as published. `boxed`:
+    NormalizationConfig.boxed for the answer."""
     from latex2sympy2_extended import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse, verify
 
@@ -64,9 +66,35 @@ def math_verify_rule(boxed: Any, swapped: bool) -> Callable[[str, str], Extracte
         if not gold:
             return "unparseable_gold", gold, []
         answer = parse(completion, answer_config, extraction_mode="first_match")
-        if verify(answer, gold) if swapped else verify(gold, answer):
+        if verify(answer, gold):
             return "correct", gold, answer
         return ("incorrect" if answer else "no_answer"), gold, answer
+
+    return judge
+
+
+def corrected_rule() -> Callable[[str, str], Extracted]:
+    """Is it right? Not the published question: see equivalence.py."""
+    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # noqa: PTH120, PTH100
+    if package not in sys.path:
+        sys.path.append(package)
+    from openrs.rewards.equivalence import equivalent
+    from openrs.rewards.extraction import answer_in, gold_in
+    from openrs.rewards.reading import readings, shown
+
+    def judge(gold_text: str, completion: str) -> Extracted:
+        with alarm(CORRECTED_SECONDS):
+            try:
+                gold = gold_in(gold_text)
+                values = readings(gold)
+                if not values:
+                    return "unparseable_gold", [], []
+                answer = answer_in(completion)
+                right = bool(answer) and equivalent(gold, answer)
+                verdict = "correct" if right else "incorrect" if answer else "no_answer"
+                return verdict, shown(gold), shown(answer)
+            except TimeoutError:
+                return "incorrect", [gold_text], []
 
     return judge
 
@@ -125,9 +153,9 @@ def lighteval_rule(modules: tuple[Any, Any, Any], gold_kind: str) -> Callable[[s
 def load_rules() -> dict[str, Callable[[str, str], Extracted]]:
     modules = lighteval_modules()
     return {
-        "paper": math_verify_rule(boxed="all", swapped=True),
-        "paper-cosine": math_verify_rule(boxed=True, swapped=True),
-        "corrected": math_verify_rule(boxed="all", swapped=False),
+        "paper": math_verify_rule(boxed="all"),
+        "paper-cosine": math_verify_rule(boxed=True),
+        "corrected": corrected_rule(),
         "latex-gold": lighteval_rule(modules, "latex"),
         "expr-gold": lighteval_rule(modules, "expr"),
         "index-gold": lighteval_rule(modules, "index"),

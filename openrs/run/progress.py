@@ -58,9 +58,9 @@ class Progress:
             self._ends[0] = (since, before)
         self._ends.append((now, done))
         pace = (now - since) / max(1, done - before)
-        told = "  ".join(f"{name} {_number(value)}" for name, value in facts.items() if value is not None)
+        values = "  ".join(f"{name} {_number(value)}" for name, value in facts.items() if value is not None)
         left = format_duration(pace * (total - done))
-        line = clean(f"{label} {done:>{len(str(total))}}/{total}  {told}  {_pace(pace)} s each, {left} left")
+        line = clean(f"{label} {done:>{len(str(total))}}/{total}  {values}  {_pace(pace)} s each, {left} left")
         self.note(line)
         if self._live:
             shown = line[:200]
@@ -81,7 +81,7 @@ class Progress:
             self._width = 0
 
     def _show(self, text: str) -> None:
-        """Write to whoever looks. When nobody does any more (a closed terminal, `| head`), the job goes on unseen."""
+        """Write to the stream. When nobody reads it (a closed terminal, `| head`), the job continues unseen."""
         try:
             self._stream.write(text)
             self._stream.flush()

@@ -64,11 +64,11 @@ def make(settings: ToyModel, folder: Path, progress: Callable[[int, int, float],
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    beside = folder.with_name(folder.name + ".part")
-    model.save_pretrained(beside)
-    tokenizer.save_pretrained(beside)
-    write_json(beside / "toy.json", settings.model_dump())
-    beside.rename(folder)
+    tmp_path = folder.with_name(folder.name + ".part")
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    write_json(tmp_path / "toy.json", settings.model_dump())
+    tmp_path.rename(folder)
     sync_folder(folder.parent)
     return folder
 

@@ -1,4 +1,4 @@
-"""Room on the disk: planned before the first step, and a checkpoint that finds none leaves everything as it was."""
+"""Disk space: planned before the first step, and a checkpoint that does not fit leaves everything as it was."""
 
 import shutil
 from collections.abc import Iterator

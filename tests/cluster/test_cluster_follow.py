@@ -186,7 +186,7 @@ def test_a_replaced_pod_goes_on_in_the_same_log(job: Emulated, cluster: Cluster)
         assert "drained, preempted or evicted" in followed.text
         job.gone("Pod", POD)
         job.pod("openrs-exp3-fghij", NAME, "Running", {"fetch": DONE, "nccl": DONE, "train": RUNNING}, node="gpu-2")
-        job.log("openrs-exp3-fghij", "train", "going on from the checkpoint of step 50", "step 51/500")
+        job.log("openrs-exp3-fghij", "train", "resuming from the checkpoint of step 50", "step 51/500")
         followed.until("step 51/500")
         complete(job, "openrs-exp3-fghij")
         assert followed.finish().state == "complete"

@@ -25,8 +25,8 @@ from openrs.errors import UserError
 DISK = "400k"
 # raw subset, 1,209 rows: stage -> rows in, rows left
 SUBSET = {
-    "read": (1209, 1206), "verify": (1206, 1202), "form": (1202, 1136), "duplicates": (1136, 1134),
-    "decontaminate": (1134, 1133), "language": (1133, 1133), "length": (1133, 1125), "draw": (1125, 500),
+    "read": (1209, 1206), "verify": (1206, 1203), "form": (1203, 1137), "duplicates": (1137, 1135),
+    "decontaminate": (1135, 1134), "language": (1134, 1134), "length": (1134, 1126), "draw": (1126, 500),
 }  # fmt: skip
 # all 40,315 raw rows through the same stages, 7,000 drawn
 ALL = {

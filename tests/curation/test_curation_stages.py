@@ -1,10 +1,13 @@
 """Stages that look at one row: what goes, what stays, and what stays though it looks as if it should go."""
 
-import pytest
-from curation_helpers import problems, row
+import json
 
+import pytest
+from curation_helpers import jsonl, problems, recipe, row
+
+from openrs.cli.main import main
 from openrs.curation.rows import Row
-from openrs.curation.settings import Boxed, Form, Language, Length
+from openrs.curation.settings import Boxed, Form, Language, Length, Rewrite
 from openrs.curation.stages import check_of, last_box
 
 
@@ -132,3 +135,31 @@ def test_tokens_are_those_of_the_training_prompt(shared_data):
     assert len(counted) == 2016
     assert sum(counted) / len(counted) == pytest.approx(187, abs=4)
     assert counted[len(counted) // 2] == pytest.approx(172, abs=4)
+
+
+def test_rewrite_gives_safe_forms_and_removes_nothing():
+    check = check_of(Rewrite())
+    assert check(row("Q?", answer="1.6e-19")).answer == r"1.6\times 10^{-19}"
+    assert check(row("Q?", answer=r"11,\! 111")).answer == "11111"
+    assert check(row("Q?", answer="12:00")).answer == "12:00"  # it has no safe form
+    boxed_one = check(row("Q?", answer="3e8", solution=r"Light: 3e8, so $\boxed{3e8}$ m/s."))
+    assert (boxed_one.answer, boxed_one.solution) == (
+        r"3\times 10^{8}", r"Light: 3e8, so $\boxed{3\times 10^{8}}$ m/s."
+    )  # fmt: skip
+    only = check_of(Rewrite(kinds=["recurring"]))
+    assert only(row("Q?", answer="1.6e-19")).answer == "1.6e-19"
+    assert only(row("Q?", answer=r"0.\overline{6}")).answer == r"\frac{6}{9}"
+
+
+def test_every_rewriting_is_recorded(tmp_path):
+    rows = [{"problem": f"How large is charge number {n}?", "answer": a} for n, a in enumerate(("3e8", "5", "１５"))]
+    file = recipe(tmp_path / "r.yaml", jsonl(tmp_path / "raw.jsonl", rows), {"rewrite": {}})
+    assert main(["curate", str(file), "--out", str(tmp_path / "out"), "--workers", "1"]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "out/work/01-rewrite/rewritten.jsonl").read_text().splitlines()]
+    assert [(line["id"], line["before"], line["after"]) for line in lines] == [
+        ("raw/0", "3e8", r"3\times 10^{8}"), ("raw/2", "１５", "15")
+    ]  # fmt: skip
+    facts = {
+        stage["name"]: stage["facts"] for stage in json.loads((tmp_path / "out/manifest.json").read_text())["stages"]
+    }
+    assert facts["rewrite"] == {"answers rewritten": 2, "of kind e-notation": 1, "of kind other characters": 1}

@@ -30,6 +30,19 @@ def data(tmp_path) -> Path:
     return path
 
 
+def test_kinds_that_judges_misread_are_counted(tmp_path, capsys):
+    answers = ["3e8", "4.5e33", "12:00", "2516_8", r"35\%", "1, 2", "(1, 2)", "7"]
+    rows = [{"problem": f"How large is quantity number {n}?", "answer": a} for n, a in enumerate(answers)]
+    words = ["data", "show", str(jsonl(tmp_path / "k.jsonl", rows)), "--golds", "0", "--workers", "1"]
+    assert main([*words, "--json", "--data", str(tmp_path)]) == 0
+    kinds = json.loads(capsys.readouterr().out)["reference_kinds"]
+    assert {kind: count for kind, count in kinds.items() if count} == {
+        "e-notation": 2, "time": 1, "base": 1, "percent": 1, "multi-part": 2
+    }  # fmt: skip
+    assert main([*words, "--data", str(tmp_path)]) == 0
+    assert "hard to judge" in capsys.readouterr().out
+
+
 def test_numbers(data, capsys):
     assert (
         main(["data", "show", str(data), "--json", "--references", "60", "--workers", "1", "--data", str(data.parent)])
@@ -43,6 +56,8 @@ def test_numbers(data, capsys):
     assert sum(said["pass_rates"].values()) == 41
     assert said["pass_rates"]["0.9"] == 4
     assert said["answers"]["whole number"] == 43
+    assert set(said["reference_kinds"]) >= {"e-notation", "time", "base", "percent", "multi-part"}
+    assert said["reference_kinds"]["e-notation"] == 0
     assert said["references"]["judged"] == 44
     assert sum(said["references"]["bad"].values()) <= 1  # the hostile one
     assert "aime24" in said["benchmarks"]["unchecked"]

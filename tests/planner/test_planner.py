@@ -161,6 +161,15 @@ def test_disk_at_its_fullest() -> None:
     assert disk(job("training.stop_after=50")).run == pytest.approx(2 * checkpoint, rel=0.01)
 
 
+def test_the_plan_of_the_disk_counts_checkpoints_that_wait_for_their_evaluation() -> None:
+    """exp3 evaluates all ten: without keep_every they stay all the same until they have their scores."""
+    gib = [
+        disk(workload_of(load("exp3", ["training.keep_every=null", *more]), A40)).run / GIB
+        for more in ([], ["training.old_weights_only=false"], ["evaluation.checkpoints=last"])
+    ]
+    assert gib == pytest.approx([106, 291, 79.5], rel=0.01)
+
+
 # --- fit --------------------------------------------------------------------------------------------------------------
 
 
@@ -429,7 +438,7 @@ def test_plan_as_a_person_calls_it() -> None:
     ("words", "said"),
     [
         (["--gpus", "7"], "cannot be shared by 7 trainers"),
-        (["--from", "no/such/run"], "is no run directory"),
+        (["--from", "no/such/run"], "is not a run directory"),
         (["--assume", "x=1"], "no assumption x"),
         (["--set", "grpo.bogus=1"], "bogus"),
     ],

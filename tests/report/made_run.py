@@ -123,6 +123,7 @@ def write_completions(run: Run, step: int, draw: random.Random, length: int) -> 
         "reward/cosine": [draw.choice([-0.4, 0.8]) for _ in range(count)],
         "advantage": [draw.gauss(0, 1) for _ in range(count)],
     }
+    table["verdict"] = ["correct" if paid > 0 else "incorrect" for paid in table["reward/cosine"]]
     pq.write_table(pa.table(table), run.completions / f"step-{step:06d}.parquet")
 
 

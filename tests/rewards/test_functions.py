@@ -31,11 +31,11 @@ def judge() -> Iterator[Judge]:
 
 
 def ask(rewards: RewardSet, completions: Sequence[str], golds: Sequence[str], tokens: Sequence[int] = ()) -> list[Any]:
-    """Call every function as TRL does (grpo_trainer.py, _calculate_rewards), one result list each."""
-    ids = [[0] * n for n in tokens or map(len, completions)]
-    columns = {"gold": golds, "id": ["x"] * len(golds), "trainer_state": None, "log_extra": print, "log_metric": print}
-    prompts = ["p"] * len(golds)
-    return [f(prompts=prompts, completions=completions, completion_ids=ids, **columns) for f in rewards.functions]
+    """Judge, and call every function as TRL does (grpo_trainer.py, _calculate_rewards), one result list each."""
+    columns = {"gold": golds, "id": ["x"] * len(golds), "verdicts": rewards.judge(completions, golds)}
+    columns |= {"prompts": ["p"] * len(golds), "completions": completions, "trainer_state": None}
+    columns |= {"completion_ids": [[0] * n for n in tokens or map(len, completions)], "log_extra": print}
+    return [function(**columns, log_metric=print) for function in rewards.functions]
 
 
 def only(judge: Judge, mode: Any, name: str, completion: str, gold: str, tokens: int = 1, **args: Any) -> float | None:
@@ -56,9 +56,10 @@ def padded(ending: str, characters: int) -> str:
         ("$4$", r"\boxed{4}", 1.0, 1.0),
         ("$4$", r"\boxed{5}", 0.0, 0.0),
         ("$4$", "no idea", 0.0, 0.0),
-        ("4", r"\boxed{4}", 1.0, None),  # first defect: a gold without dollars or box can't be parsed ...
-        ("4", r"\boxed{7}", 1.0, None),  # ... and pays for any answer ...
-        ("4", "", 1.0, None),  # ... or none
+        ("4", r"\boxed{4}", 1.0, 1.0),  # first defect: a gold without dollars or box can't be parsed ...
+        ("4", r"\boxed{7}", 1.0, 0.0),  # ... and pays for any answer ...
+        ("4", "", 1.0, 0.0),  # ... or none
+        (" ", r"\boxed{4}", 1.0, None),  # a gold that nobody can read
         ("$5$", r"\boxed{2+3=5}", 0.0, 1.0),  # second defect: verify(answer, gold)
         (r"$\frac{x^2}{4}+y^2=1$", r"\boxed{1}", 1.0, 0.0),
     ],
@@ -150,7 +151,7 @@ def test_cosine_corrected_counts_tokens_and_is_clamped(judge: Judge, tokens: int
 def test_cosine_defects_and_their_mending(judge: Judge) -> None:
     long = padded(r"\boxed{7}", 3584)
     assert only(judge, "paper", "cosine", long, "4", max_len=3584) == 1.0  # unparseable gold: 1.0, not the curve
-    assert only(judge, "corrected", "cosine", long, "4", max_len=3584) is None
+    assert only(judge, "corrected", "cosine", long, " ", max_len=3584) is None
     swapped = padded(r"\boxed{2+3=5}", 3584)
     assert only(judge, "paper", "cosine", swapped, "$5$", max_len=3584) == pytest.approx(-0.5)
     assert only(judge, "corrected", "cosine", swapped, "$5$", tokens=3584, max_len=3584) == pytest.approx(0.5)
@@ -207,8 +208,9 @@ def test_each_completion_is_judged_once_a_batch() -> None:
     assert [item.completion for item in judge.asked] == ["correct", "timeout", "no_answer"]
     ask(rewards, batch, ["a", "b", "b", "a"])  # other golds: asked again
     assert len(judge.asked) == 3 + 4
-    ask(rewards, batch, ["a", "b", "b", "a"])  # the same lists once more are a new batch
+    ask(rewards, batch, ["a", "b", "b", "a"])  # the same texts once more are a new batch
     assert len(judge.asked) == 3 + 4 + 4
+    assert rewards.stats.completions == 3 * 4
     assert {item.rule for item in judge.asked} == {Rule.CORRECTED}
 
 
@@ -337,11 +339,18 @@ def test_trl_leaves_none_out_of_the_sum(judge: Judge, tmp_path: Path, monkeypatc
     )
     monkeypatch.chdir(tmp_path)
     rewards = build_rewards([Spec("tokens_of_mine:tokens", 0.5), Spec("accuracy", 2.0)], "corrected", judge)
-    trainer = GRPOTrainer(
+
+    class JudgingTrainer(GRPOTrainer):
+        def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, ids: Any) -> Any:
+            verdicts = rewards.judge(completions, [row["gold"] for row in inputs])
+            inputs = [row | {"verdicts": verdict} for row, verdict in zip(inputs, verdicts, strict=True)]
+            return super()._calculate_rewards(inputs, prompts, completions, ids)
+
+    trainer = JudgingTrainer(
         model=Qwen2ForCausalLM(config),
         reward_funcs=rewards.functions,
         processing_class=PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<eos>", pad_token="<eos>"),
-        train_dataset=Dataset.from_list([{"prompt": "a", "gold": "$4$"}, {"prompt": "b", "gold": "4"}]),
+        train_dataset=Dataset.from_list([{"prompt": "a", "gold": "$4$"}, {"prompt": "b", "gold": " "}]),
         args=GRPOConfig(
             output_dir=str(tmp_path),
             per_device_train_batch_size=12,
@@ -392,40 +401,3 @@ def test_overlong_is_dapos_equation_13() -> None:
     for args in ({}, {"max_len": 10}, {"max_len": 10, "cache": 20}, {"max_len": 10, "cache": 5, "x": 1}):
         with pytest.raises(UserError):
             build_rewards([SimpleNamespace(name="overlong", weight=1.0, args=args)], "paper", Judge(1))
-
-
-# --- judging ahead ----------------------------------------------------------------------------------------------------
-
-
-def test_what_was_judged_ahead_is_not_asked_again(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The verdicts are there when the rewards ask; what was not asked ahead is judged then."""
-    rewards = build_rewards([Spec("accuracy"), Spec("cosine", args={"max_len": 100})], "paper", judge)
-    completions, golds = [r"\boxed{4}", r"\boxed{5}", "none"], ["$4$"] * 3
-    expected = ask(
-        build_rewards([Spec("accuracy"), Spec("cosine", args={"max_len": 100})], "paper", judge), completions, golds
-    )
-    asked: list[list[Item]] = []
-    grade = judge.grade
-    monkeypatch.setattr(judge, "grade", lambda items: asked.append(list(items)) or grade(items))
-    rewards.ahead(completions, golds)
-    assert ask(rewards, completions, golds) == expected
-    assert {item.rule for item in asked[0]} == {Rule.PAPER, Rule.PAPER_COSINE}
-    assert [len(items) for items in asked] == [6, 0, 0]
-    assert rewards.stats.completions == 3
-    rewards.ahead(completions, golds)  # of a batch that never comes
-    assert ask(rewards, [*completions[:2], r"\boxed{4.0}"], golds)[0] == [1.0, 0.0, 1.0]
-    assert [item.completion for item in asked[-2]] == [r"\boxed{4.0}"]
-
-
-def test_a_judge_that_fails_ahead_is_heard(judge: Judge) -> None:
-    rewards = build_rewards([Spec("accuracy")], "paper", judge)
-
-    def broken(items: Sequence[Item]) -> list[Grade]:
-        raise UserError("no judge today")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(judge, "grade", broken)
-        rewards.ahead([r"\boxed{4}"], ["$4$"])
-        with pytest.raises(UserError, match="no judge today"):
-            ask(rewards, [r"\boxed{4}"], ["$4$"])
-    assert ask(rewards, [r"\boxed{4}"], ["$4$"]) == [[1.0]]

@@ -14,7 +14,8 @@ import pytest
 
 from openrs.cli import main as cli
 from openrs.errors import UserError
-from openrs.rewards.grading import Item, Judge, Rule, Verdict, grade_file, printable
+from openrs.rewards.grade_files import grade_file
+from openrs.rewards.grading import Item, Judge, Rule, Verdict, printable
 
 HERE = Path(__file__).parent
 SLOW = [json.loads(line)["text"] for line in (HERE / "slow_latex.jsonl").read_text().splitlines()]
@@ -47,7 +48,6 @@ TRAINING = (Rule.PAPER, Rule.PAPER_COSINE, Rule.CORRECTED)
         (r"$\frac{3}{4}$", r"The final answer is $\frac{6}{8}$.", "correct"),  # an anchor will do instead of a box
         ("$4$", "I think it is $4$", "no_answer"),  # neither box nor anchor
         ("$4$", "", "no_answer"),
-        ("4", r"\boxed{4}", "unparseable_gold"),
         ("", r"\boxed{4}", "unparseable_gold"),
     ],
 )
@@ -59,6 +59,7 @@ def test_training_rules_agree(judge: Judge, gold: str, completion: str, expected
 @pytest.mark.parametrize(
     ("gold", "completion", "published", "corrected"),
     [
+        ("4", r"\boxed{4}", "unparseable_gold", "correct"),  # no dollars
         # Right answers that the published order calls wrong: the gold, in the answer's place, is not simplified.
         ("$5$", r"\boxed{2+3=5}", "incorrect", "correct"),
         ("$x>3$", r"\boxed{(3,\infty)}", "incorrect", "correct"),
@@ -325,6 +326,25 @@ def test_grade_prints_a_line_each_and_a_summary(tmp_path: Path, capsys: pytest.C
     assert lines[1].endswith("gold: 5   answer: 2+3=5 -> Eq(2 + 3, 5)")
     assert "\\x1b[2J" in lines[3]
     assert lines[4:] == ["4 judged: 2 correct, 2 incorrect"]
+
+
+def test_compare_shows_both_verdicts_and_marks_where_they_differ(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = jsonl(
+        tmp_path / "a.jsonl",
+        {"gold": "$4$", "completion": "\\boxed{4}"},
+        {"gold": "$5$", "completion": "\\boxed{3=5}", "rule": "expr-gold"},
+        {"gold": "$12:00$", "completion": "\\boxed{1:00}"},
+    )
+    assert cli.main(["grade", str(file), "--compare", "--timeout", "60"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    verdicts = [tuple(line.split()[1:3]) for line in lines[:3]]
+    assert verdicts == [("correct", "correct"), ("correct", "incorrect"), ("correct", "incorrect")]
+    assert ["differ" in line for line in lines[:3]] == [False, True, True]
+    assert lines[3:] == [
+        "paper: 3 judged: 3 correct", "corrected: 3 judged: 1 correct, 2 incorrect", "2 differ: lines 2, 3"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

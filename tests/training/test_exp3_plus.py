@@ -173,7 +173,9 @@ def test_three_steps(tmp_path: Path, seen: list[Seen]) -> None:
     kinds, flat = set(), []
     for row, step in zip(rows, seen, strict=True):
         lengths = [len(ids) for ids in step.ids]
-        right = [f"\\boxed{{{gold.strip('$')}}}" in text for gold, text in zip(step.golds, step.texts, strict=True)]
+        # The template begins a thought: only what comes after its end is an answer.
+        answers = [text.partition("</think>")[2] for text in step.texts]
+        right = [f"\\boxed{{{gold.strip('$')}}}" in text for gold, text in zip(step.golds, answers, strict=True)]
         cosine = [curve.value(*facts) for facts in zip(right, lengths, strict=True)]
         overlong = [min(0.0, max(-1.0, (CAP - CACHE - length) / CACHE)) for length in lengths]
         assert step.rewards[:, 1].tolist() == pytest.approx(cosine, abs=1e-6)

@@ -14,6 +14,7 @@ from openrs.report.evidence.values import below, mapping, number, share, text, w
 
 TEXTS = 24  # completions kept for the page, of each evaluation
 MOST = 10**6  # problems of a benchmark, samples of a problem
+LISTED = 200  # disagreements of a benchmark that are listed; scores.json has all
 LONGEST_TEXT = 12_000  # characters of a completion that are shown
 
 
@@ -41,8 +42,22 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class SecondOpinion:
+    """What the strict judge says of the samples of a score. rows: (problem, sample, lighteval's verdict, strict)."""
+
+    accuracy: float
+    disagree: int
+    only_lighteval: int
+    only_strict: int
+    rows: tuple[tuple[str, int, str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
-    """One benchmark of one evaluation. accuracy: avg@k in [0, 1]. per_problem: id -> k zeros and ones; may be empty."""
+    """One benchmark of one evaluation. accuracy: avg@k in [0, 1]. per_problem: id -> k zeros and ones; may be empty.
+
+    fault: how its parts contradict each other, or "". Such a score is shown, and is no evidence.
+    """
 
     benchmark: str
     n: int
@@ -57,6 +72,10 @@ class Score:
     mean_tokens: float | None
     verdicts: Mapping[str, int]
     per_problem: Mapping[str, list[int]]
+    fault: str = ""
+    strict: SecondOpinion | None = None
+    e_notation: int = 0
+    """References that lighteval misreads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +138,10 @@ def evaluation(folder: Path, notes: list[str]) -> Evaluated | None:
         had = f"{samples:,} samples are there, but no scores" if samples else "it holds no samples and no scores"
         notes.append(f"{where} is not finished: {had}")
     scores = _scores(tree, where, notes)
-    notes += [f"{where}: {name} {said}" for name, score in scores.items() if (said := _against(score, cells.get(name)))]
+    for name, score in scores.items():
+        if said := _against(score, cells.get(name)):
+            notes.append(f"{where}: {name} {said}")
+            scores[name] = replace(score, fault=score.fault or f"it {said}")
     if not scores and not samples:
         return None
     step, match = whole(below(tree, "model", "step")), re.fullmatch(r"step-(\d{1,12})", folder.name)
@@ -146,9 +168,9 @@ def _scores(tree: Any, where: str, notes: list[str]) -> dict[str, Score]:
         if score is None:
             notes.append(f"{where}: {text(name, 40)} has no usable score")
             continue
-        if score.per_problem and not _consistent(score):
+        if below(value, "per_problem") and not _consistent(score):
             notes.append(f"{where}: {score.benchmark}'s verdicts by problem don't give its score; they are left out")
-            score = replace(score, per_problem={})
+            score = replace(score, per_problem={}, fault="its verdicts by problem don't give its n, k and score")
         scores[score.benchmark] = score
     if isinstance(tree, dict) and not scores:
         notes.append(f"{where}/scores.json has no score in it")
@@ -179,7 +201,27 @@ def _score(name: str, tree: Any) -> Score | None:
         mean_tokens=number(below(tree, "mean_tokens")),
         verdicts={text(k, 40): found for k, v in mapping(tree, "verdicts").items() if (found := whole(v)) is not None},
         per_problem=per_problem,
+        strict=_second(below(tree, "strict")),
+        e_notation=whole(below(tree, "references", "e-notation")) or 0,
     )
+
+
+def _second(tree: Any) -> SecondOpinion | None:
+    accuracy, disagree = share(below(tree, "accuracy")), whole(below(tree, "disagree"))
+    if accuracy is None or disagree is None:
+        return None
+    listed = below(tree, "rows")
+    rows = [
+        (
+            text(below(row, "problem"), 120),
+            whole(below(row, "sample")) or 0,
+            text(below(row, "verdict"), 40),
+            text(below(row, "strict"), 40),
+        )
+        for row in (listed if isinstance(listed, list) else [])[:LISTED]
+    ]
+    only_lighteval, only_strict = (whole(below(tree, name)) or 0 for name in ("only_lighteval", "only_strict"))
+    return SecondOpinion(accuracy, disagree, only_lighteval, only_strict, tuple(rows))
 
 
 def _consistent(score: Score) -> bool:

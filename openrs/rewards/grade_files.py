@@ -1,0 +1,122 @@
+"""`openrs grade`: the judge asked about a file of answers."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from openrs.errors import UserError
+from openrs.rewards.grading import Grade, Item, Judge, Rule, Verdict, printable
+
+
+def read_items(path: Path, rule: str) -> Iterator[tuple[int, Item]]:
+    """The items of a JSONL file with the fields gold, completion and, where a line wants its own, rule; with their line
+    numbers.
+
+    Raises:
+        UserError: no such file, or a line that is no such object; it names the line.
+    """
+    number = 0
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, _item({"rule": rule, **_fields(line)})
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}", fix="give a JSONL file: a JSON object a line") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}, after line {number}: not UTF-8 ({error.reason})") from None
+    except (ValueError, RecursionError) as error:
+        fix = 'a line is like {"gold": "$4$", "completion": "..."}'
+        raise UserError(f"{path}, line {number}: {error}", fix=fix) from None
+
+
+def _fields(line: str) -> dict[str, Any]:
+    fields = json.loads(line)
+    if not isinstance(fields, dict):
+        raise ValueError("not a JSON object")  # noqa: TRY004 - the caller adds the line
+    return fields
+
+
+def _item(fields: dict[str, Any]) -> Item:
+    for name in ("gold", "completion", "rule"):
+        if name not in fields:
+            raise ValueError(f"the field {name} is missing")
+        if not isinstance(fields[name], str):
+            raise ValueError(f"the field {name} must be a string")  # noqa: TRY004 - as above
+    if fields["rule"] not in list(Rule):
+        raise ValueError(f"unknown rule {fields['rule']!r}; there are {', '.join(Rule)}")
+    return Item(fields["gold"], fields["completion"], Rule(fields["rule"]))
+
+
+def grade_file(path: Path, judge: Judge, rule: str, write: Callable[[str], None]) -> Counter[Verdict]:
+    """Judge a JSONL file (see read_items) and write one line each: line number, verdict, seconds, gold and answer as
+    extracted; then a summary. Returns the verdicts' counts.
+
+    Raises:
+        UserError: as read_items does, after the lines before the bad one have been judged and written.
+    """
+    counts: Counter[Verdict] = Counter()
+    for number, (grade,) in _graded(path, judge, rule, ()):
+        counts[grade.verdict] += 1
+        write(f"{number:>6}  {grade.verdict:<16}  {grade.seconds:7.3f} s  {_extracted(grade)}")
+    write(_summary(counts, ""))
+    return counts
+
+
+def compare_file(path: Path, judge: Judge, rule: str, write: Callable[[str], None]) -> Counter[Verdict]:
+    """The same with a second verdict on each line, of the corrected judge, and a mark where only one of them is right.
+
+    Returns the counts of the first. Raises UserError as grade_file does.
+    """
+    first: Counter[Verdict] = Counter()
+    second: Counter[Verdict] = Counter()
+    differ: list[int] = []
+    for number, (grade, strict) in _graded(path, judge, rule, (Rule.CORRECTED,)):
+        first[grade.verdict] += 1
+        second[strict.verdict] += 1
+        other = (grade.verdict == Verdict.CORRECT) != (strict.verdict == Verdict.CORRECT)
+        if other:
+            differ.append(number)
+        mark = "differ" if other else ""
+        write(f"{number:>6}  {grade.verdict:<16}  {strict.verdict:<16}  {mark:<6}  {_extracted(strict)}")
+    write(_summary(first, f"{rule}: "))
+    write(_summary(second, "corrected: "))
+    lines = ", ".join(map(str, differ[:20])) + (", ..." if len(differ) > 20 else "")
+    write(f"{len(differ)} differ" + (f": lines {lines}" if differ else ""))
+    return first
+
+
+def _graded(path: Path, judge: Judge, rule: str, more: tuple[Rule, ...]) -> Iterator[tuple[int, list[Grade]]]:
+    """Line numbers with the grades of the line's own rule and of `more`, a few lines at once, so that they come while
+    slow ones are judged."""
+    if rule not in list(Rule):
+        raise UserError(f"unknown rule {rule!r}", fix=f"use one of {', '.join(Rule)}")
+    batch: list[tuple[int, Item]] = []
+
+    def grades() -> Iterator[tuple[int, list[Grade]]]:
+        items = [(item, *(Item(item.gold, item.completion, other) for other in more)) for _, item in batch]
+        found = iter(judge.grade([item for some in items for item in some]))
+        for (number, _), some in zip(batch, items, strict=True):
+            yield number, [next(found) for _ in some]
+        batch.clear()
+
+    try:
+        for entry in read_items(path, rule):
+            batch.append(entry)
+            if len(batch) == 4 * judge.workers:
+                yield from grades()
+    except UserError:
+        yield from grades()
+        raise
+    yield from grades()
+
+
+def _extracted(grade: Grade) -> str:
+    return f"gold: {printable(grade.gold) or '-'}   answer: {printable(grade.answer) or '-'}"
+
+
+def _summary(counts: Counter[Verdict], before: str) -> str:
+    each = ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
+    return f"{before}{counts.total()} judged: {each}" if each else "the file is empty"
