@@ -39,7 +39,7 @@ def subset(path: Path, shared: Path, **more: object) -> Path:
     """The recipe on the 1,209-row subset, with all stages that need no model."""
     prompt = (shared.parent / "reference" / "prompts" / "train_system.txt").read_text()
     chain = {
-        "verify": {}, "form": {}, "duplicates": {},
+        "verify": {"timeout_seconds": 60}, "form": {}, "duplicates": {},  # however little of a busy machine it gets
         "decontaminate": {"benchmarks": FIVE, "data": str(shared / "benchmarks")}, "language": {},
         "length": {"tokenizer": str(shared / "tokenizer"), "system": prompt, "max_tokens": 512},
         "draw": {"rows": 500},
