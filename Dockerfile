@@ -1,6 +1,6 @@
 # openrs in an image: the software of one lock and nothing else, the same layers from the same sources (docs/docker.md).
 #
-#   ./scripts/image                     CUDA where there is a GPU, else CPU; says how long it took and how large each layer is
+#   ./scripts/image                     CUDA where there is a GPU, else CPU; prints the time and the size of each layer
 #   docker build .                      the same, for the CUDA lock
 #   docker build --build-arg LOCK=cpu .              for laptops and CI
 #   docker build --target paper .                    the paper's own evaluation software of March 2025
@@ -130,10 +130,10 @@ CMD ["--help"]
 # --- the image -------------------------------------------------------------------------------------------------------------------------
 FROM dependencies AS openrs
 COPY --from=project /staged /
-# HOME: what can be written under a read-only root. USER: torch asks for a name, and any user id may come.
+# HOME: what can be written under a read-only root. USER: torch needs a user name, and the container may run as any user id.
 # OMP_NUM_THREADS: with more, OpenMP's spinning makes training on a CPU ten times slower; GPUs do not mind.
 # GIT_PYTHON_REFRESH: lighteval imports GitPython, which demands a git that nothing here calls.
-# FlashInfer's sampler wants nvcc, which is not here: said, so that vLLM does not choose by what it finds.
+# FlashInfer's sampler needs nvcc, which is not in the image: set explicitly, so that vLLM does not select it.
 ENV PATH=/opt/openrs/bin:$PATH HOME=/tmp USER=openrs LOGNAME=openrs \
     HF_HOME=/data/cache/huggingface HF_HUB_DISABLE_TELEMETRY=1 DO_NOT_TRACK=1 VLLM_NO_USAGE_STATS=1 \
     OMP_NUM_THREADS=1 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 VLLM_USE_FLASHINFER_SAMPLER=0 \

@@ -35,7 +35,7 @@ from openrs.config.load import load
 from openrs.planner.gpus import find
 from openrs.planner.memory import trainer_parts
 from openrs.planner.shapes import Shape, from_config
-from openrs.planner.workload import job_of
+from openrs.planner.workload import workload_of
 from openrs.training.logprobs import allow_packing
 
 GIB = 2**30
@@ -263,7 +263,7 @@ def take_turns(bench: Bench, todo: list[Variant], repeats: int, results: Results
 
 def left_for_vllm(update: float) -> float:
     """GiB that exp3 (4 x A40, ZeRO-2, vLLM in each) leaves beside the planner's parts and this measured update."""
-    asked = job_of(load("exp3"), find("A40"))
+    asked = workload_of(load("exp3"), find("A40"))
     parts = [
         p for p in trainer_parts(asked) if p.name not in {"activations", "logits"} and not p.name.startswith("vLLM")
     ]

@@ -60,7 +60,7 @@ def steps(folder: Path, overrides: list[str]) -> common.Spread:
     from openrs.config.load import load
     from openrs.run.attempt import attempt
     from openrs.run.directory import run_at
-    from openrs.training import train as grpo
+    from openrs.training import launch
 
     place = folder / f"run{len(list(folder.iterdir()))}"
     place.mkdir()
@@ -71,7 +71,7 @@ def steps(folder: Path, overrides: list[str]) -> common.Spread:
     trainer.DEFAULT_CALLBACKS.append(callback)
     with (folder / "log").open("w") as log, attempt(recipe, run) as progress:
         progress._stream = log  # its lines belong to no table
-        grpo.train(recipe, run, progress)
+        launch.train(recipe, run, progress)
     trainer.DEFAULT_CALLBACKS.remove(callback)
     each = [after - before for before, after in itertools.pairwise(seconds)]
     return common.spread(each[2:])  # the first ones warm up

@@ -24,8 +24,8 @@ import common
 
 RECIPE = """\
 extends: demo
-model: {{made: {{seed: 0, layers: 2, hidden: 96, heads: 3, steps: 60, learning_rate: 6e-3}}}}
-data: {{source: made, limit: 600}}
+model: {{toy: {{seed: 0, layers: 2, hidden: 96, heads: 3, steps: 60, learning_rate: 6e-3}}}}
+data: {{source: toy-sums, limit: 600}}
 rewards:
   mode: paper
   workers: 1
@@ -155,7 +155,7 @@ def prepare(folder: Path, steps: int, *, judged: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "recipe.yaml").write_text(RECIPE.format(functions=JUDGED if judged else SAME, steps=steps))
     make = "import sys; from pathlib import Path; from openrs.config.load import load; from openrs.training import"
-    make += " demo_model; demo_model.make(load(sys.argv[1]).model.made, Path(sys.argv[2]))"
+    make += " demo_model; demo_model.make(load(sys.argv[1]).model.toy, Path(sys.argv[2]))"
     subprocess.run(
         [sys.executable, "-c", make, folder / "recipe.yaml", folder / "base"], env=common.environment(), check=True
     )

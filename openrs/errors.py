@@ -1,4 +1,4 @@
-"""What a user is told when something cannot go on, and the exit code that goes with it (design: exit codes)."""
+"""Errors that end a command, with their messages, and the exit codes: 0 done, 1 failed, 2 refused, 75 interrupted."""
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
@@ -31,18 +31,24 @@ class UserError(ExplainedError):
 
 
 class RunFailure(ExplainedError):  # noqa: N818 - the run failed, not the program
-    """Something around the program broke: a disk, a server, a NaN. Exit code 1; once that is fixed, the same command
+    """Something failed at run time: a disk, a server, a NaN. Exit code 1; once that is fixed, the same command
     resumes from the last complete checkpoint."""
 
 
 def not_installed(error: ModuleNotFoundError) -> UserError | None:
-    """What to install, when a package of one of our extras is missing; None for any other module: that is a fault."""
+    """The error for a missing package of one of our extras; None for any other module, which is a bug."""
     import re
     from importlib.metadata import PackageNotFoundError, requires
 
     missing = (error.name or "").partition(".")[0]
-    brought = {"huggingface_hub", "latex2sympy2_extended", "safetensors", "sympy", "tokenizers"}  # by those of [train]
-    extra = "train" if missing in brought else None
+    indirect = {
+        "huggingface_hub",
+        "latex2sympy2_extended",
+        "safetensors",
+        "sympy",
+        "tokenizers",
+    }  # dependencies of packages in [train]
+    extra = "train" if missing in indirect else None
     try:
         for line in requires("openrs") or []:
             name, needed = re.match(r"[A-Za-z0-9_.-]+", line), re.search(r'extra == "(\w+)"', line)
@@ -57,5 +63,5 @@ def not_installed(error: ModuleNotFoundError) -> UserError | None:
     return UserError(f"the package {missing} is not installed", "this needs more than the base install", fix)
 
 
-class Interrupted(Exception):  # noqa: N818 - a wish, not a fault
-    """Stopped on purpose at a safe place; the same command continues. Ends the program with exit code 75."""
+class Interrupted(Exception):  # noqa: N818 - a request, not an error
+    """Stopped on request, with everything saved; the same command resumes. Ends the program with exit code 75."""

@@ -1,12 +1,17 @@
 """Fixtures that several packages' tests share, and the limits of every test."""
 
 import contextlib
+import fcntl
+import hashlib
 import os
+import shutil
 import signal
 import subprocess
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import forked
 import hang_limits
@@ -29,6 +34,17 @@ with contextlib.suppress(ImportError):
 WATCHER = pytest.StashKey[hang_limits.Watcher]()
 
 
+@contextlib.contextmanager
+def unlimited(config: pytest.Config) -> Iterator[None]:
+    """For what must not end the test that happens to do it first. Limits begin anew after it."""
+    watcher = config.stash.get(WATCHER, None)
+    if watcher:
+        watcher.pause()
+    yield
+    if watcher:
+        watcher.start(hang_limits.PROCESSOR, hang_limits.SILENCE)
+
+
 def _limited(item: pytest.Item) -> Generator[None, object, object]:
     """Set-up, call and teardown of a test each have their own limits, which `@pytest.mark.limits` changes."""
     if not hang_limits.AVAILABLE:
@@ -48,6 +64,24 @@ def _limited(item: pytest.Item) -> Generator[None, object, object]:
 pytest_runtest_setup = pytest.hookimpl(wrapper=True, tryfirst=True)(_limited)
 pytest_runtest_call = pytest.hookimpl(wrapper=True, tryfirst=True)(_limited)
 pytest_runtest_teardown = pytest.hookimpl(wrapper=True, tryfirst=True)(_limited)
+
+
+# Who gets one of these waits for a training, or at least for torch.
+SLOW_FIXTURES = {"toy_model", "undisturbed", "reproduced"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="leave out what is marked slow, or uses a trained model")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
+    if config.getoption("quick"):
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -78,34 +112,62 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]
 
 
 @pytest.fixture
-def forked_engines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes of engines are forks of this one: their imports would be most of what they do for a tiny model."""
+def fork_python_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType], None]:
+    """Python programs that a module of openrs starts are forks from here on (forked.py)."""
+
+    def patch(module: ModuleType) -> None:
+        monkeypatch.setattr(module, "subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": forked.Popen}))
+
+    return patch
+
+
+@pytest.fixture
+def forked_engines(fork_python_of: Callable[[ModuleType], None]) -> None:
+    """Engines are forks: their imports would be most of what they do for a tiny model."""
     from openrs.evaluation import engine_pool
 
-    monkeypatch.setattr(engine_pool, "subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": forked.Popen}))
+    fork_python_of(engine_pool)
 
 
 @pytest.fixture(scope="session")
-def made_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def toy_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Gives a copy of the demo's model for some settings. It is made once and kept in pytest's cache, under a name that
+    its settings, source and libraries decide; a second process of pytest-xdist waits for the first."""
+    pytest.importorskip("torch", reason="torch is not installed")
+    from openrs.data import arithmetic, prompts
+    from openrs.run.libraries import quiet
+    from openrs.training import demo_model
+
+    config, modules = request.config, (arithmetic, prompts, demo_model)
+    made_from = [Path(module.__file__ or "").read_text() for module in modules]
+    made_from += [version(name) for name in ("torch", "transformers", "tokenizers")]
+    cache = getattr(config, "cache", None)
+    kept = cache.mkdir("toy-models") if cache else tmp_path_factory.mktemp("toy-models")
+
+    def give(settings: Any) -> Path:
+        quiet()
+        place = kept / hashlib.sha256(repr([settings, *made_from]).encode()).hexdigest()[:16]
+        with unlimited(config), place.with_suffix(".lock").open("w") as lock:  # who waits is silent
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            made = demo_model.make(settings, place)
+        return shutil.copytree(made, tmp_path_factory.mktemp("toy") / "model")
+
+    return give
+
+
+@pytest.fixture(scope="session")
+def made_model(toy_model: Callable[..., Path]) -> Path:
     """The demo's model after a few supervised steps: it loads, generates and trains, and knows nothing."""
-    pytest.importorskip("torch", reason="torch is not installed")
     from openrs.config.schema import ToyModel
-    from openrs.run.libraries import quiet
-    from openrs.training.demo_model import make
 
-    quiet()
-    return make(ToyModel(steps=10), tmp_path_factory.mktemp("made") / "model")
+    return toy_model(ToyModel(steps=10))
 
 
 @pytest.fixture(scope="session")
-def taught_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def taught_model(toy_model: Callable[..., Path]) -> Path:
     """The demo's own base model (about 40 s on a quiet core): right in 35 to 40 of 100 sums at temperature 0.7."""
-    pytest.importorskip("torch", reason="torch is not installed")
     from openrs.config.load import load
-    from openrs.run.libraries import quiet
-    from openrs.training.demo_model import make
 
-    quiet()
-    made = load("demo").model.made
-    assert made is not None
-    return make(made, tmp_path_factory.mktemp("taught") / "model")
+    toy = load("demo").model.toy
+    assert toy is not None
+    return toy_model(toy)

@@ -46,10 +46,12 @@ class Popen(subprocess.Popen):
         self._close_pipe_fds(child_in, parent_in, parent_out, child_out, parent_err, child_err)
 
 
-def run(command: Sequence[object], **options: Any) -> "subprocess.CompletedProcess[str]":
-    """The program to its end, with both of its streams as text."""
-    with Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options) as process:
-        out, error = process.communicate()
+def run(command: Sequence[object], given: str | None = None, **options: Any) -> "subprocess.CompletedProcess[str]":
+    """The program to its end, with its streams as text; `given` goes to its input."""
+    source = subprocess.DEVNULL if given is None else subprocess.PIPE
+    pipes = {"stdin": source, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with Popen(command, text=True, **pipes, **options) as process:
+        out, error = process.communicate(given)
     return subprocess.CompletedProcess(process.args, process.returncode, out, error)
 
 

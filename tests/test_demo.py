@@ -16,7 +16,7 @@ SEEDS = os.environ.get("OPENRS_DEMO_SEEDS", "0,1,2").split(",")
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_demo_learns(tmp_path: Path, seed: str) -> None:
     run = tmp_path / "run"
-    words = ["reproduce", "demo", "--run", str(run), "--set", f"model.made.seed={seed}", "--set", f"grpo.seed=4{seed}"]
+    words = ["reproduce", "demo", "--run", str(run), "--set", f"model.toy.seed={seed}", "--set", f"grpo.seed=4{seed}"]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "openrs.cli", *words], capture_output=True, text=True, check=True, env=environment

@@ -60,7 +60,7 @@ def test_it_is_not_called_full_when_there_is_room_for_what_was_needed(tmp_path: 
         failure = explained(error, tmp_path, "resumes", needed=3_000_000)
         assert failure is not None
         assert "did not take what was written" in failure.what
-        assert "about 3.0 MB are needed" in failure.why
+        assert "about 2.9 MiB are needed" in failure.why
         assert "a quota, or a disk that fails" in failure.why
         assert "is full" not in str(failure)
         failure = explained(error, tmp_path, "resumes", needed=2 * free)
@@ -105,7 +105,7 @@ def test_no_inodes_are_not_a_full_disk(few_inodes: Path, capsys: pytest.CaptureF
     said = capsys.readouterr().err
     assert f"the disk of {few_inodes / 'run'}" in said
     assert "takes no more files" in said
-    assert "its inodes are used up (df -i); 67.1 MB are free" in said
+    assert "its inodes are used up (df -i); 64.0 MiB are free" in said
     assert "fix: remove files there, however small, and give the same command again" in said
 
 

@@ -183,7 +183,7 @@ def test_a_stop_in_the_pause_ends_it() -> None:
         env={**os.environ, "OPENRS_RESTART_PAUSE": "600"},
     )  # fmt: skip
     assert process.stderr is not None
-    assert "going on in 600 s" in process.stderr.readline()
+    assert "resuming in 600 s" in process.stderr.readline()
     until(lambda: "sleep" in [child.name for child in tree_of(process.pid, read_stats(Path("/proc")))])
     process.terminate()
     assert process.wait() == 75

@@ -1,12 +1,14 @@
 """The lint says the same in every checkout, whatever people have made in it."""
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 BADLY_WRITTEN = "import sys,os\nx = eval( 'os')\n"
@@ -75,3 +77,13 @@ def test_a_badly_written_file_of_the_project_is_still_found(copied: Path) -> Non
         "openrs/planted.py",
         "tests/planted.py",
     }
+
+
+def test_pre_commit_runs_every_linter_of_scripts_test() -> None:
+    checks = re.findall(r'^check "[^"]+" "\$VENV/bin/(\S+)"(.*)', (ROOT / "scripts" / "test").read_text(), re.MULTILINE)
+    linters = {(tool, "--check" in options) for tool, options in checks if tool != "python"}  # python runs pytest
+    assert {"ruff", "mypy", "shellcheck"} <= {tool for tool, _ in linters}
+    (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert local["repo"] == "local"  # nothing to download
+    entries = [hook["entry"].split() for hook in local["hooks"]]
+    assert linters <= {(words[0].removeprefix(".venv/bin/"), "--check" in words) for words in entries}

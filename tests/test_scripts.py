@@ -1,6 +1,7 @@
 """scripts/setup, with two tiny packages in place of openrs's lock: no network, seconds instead of minutes."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -188,8 +189,8 @@ def test_first_call_installs_and_the_next_only_looks(whole: Project) -> None:
     moved = whole.root.with_name("moved")
     whole.root.rename(moved)
     whole.root = moved
-    assert whole.ask("STARTED=0 VENV=$ROOT/.venv VENV_NAME=.venv STATE=$VENV/.openrs; look '' || why_anew").endswith(
-        ".venv was moved or wants another Python: making it anew"
+    assert whole.ask("STARTED=0 VENV=$ROOT/.venv VENV_NAME=.venv STATE=$VENV/.openrs; look '' || why_rebuild").endswith(
+        ".venv was moved or needs another Python: rebuilding it"
     )
     (whole.root / "locks" / "base.txt").write_text(LOCK.replace("tiny-two==1.0\n", ""))
     code, output = whole.setup()
@@ -215,7 +216,7 @@ def test_killed_set_up_is_mended_and_a_second_call_waits(project: Project) -> No
 
     output, _ = second.communicate()
     assert second.returncode == 0, output
-    assert "was cut off: making it anew" in output
+    assert "was interrupted: rebuilding it" in output
     assert project.imports("tiny_one", "tiny_two")
     assert not (project.state / "busy").exists()
 
@@ -225,8 +226,8 @@ def test_ctrl_c_says_what_next(project: Project) -> None:
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate()
     assert process.returncode == 130
-    assert output.splitlines()[-1] == "interrupted; the same command again makes .venv anew"
-    assert (project.state / "busy").exists()  # so the next call makes it anew, as the test above proves
+    assert output.splitlines()[-1] == "interrupted; the same command again rebuilds .venv"
+    assert (project.state / "busy").exists()  # so the next call rebuilds it, as the test above proves
 
 
 @LINUX
@@ -237,7 +238,7 @@ def test_no_cpu_torch_anywhere_is_said_with_the_log(project: Project) -> None:
     assert "torch==9.9+cpu: pip's own places have none, so from PyTorch's CPU index" in output
     assert "while: installing torch==9.9+cpu from PyTorch's CPU index" in output
     assert "No matching distribution found for torch==9.9+cpu" in output
-    assert f"all that pip said: {project.state}/log" in output
+    assert f"pip's full output: {project.state}/log" in output
     assert "Traceback" not in output
 
 
@@ -274,7 +275,7 @@ def test_full_disk_is_said_and_mended(whole: Project, small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,size=200m", str(small_disk)], check=True)
     code, output = whole.setup(OPENRS_VENV=str(small_disk), **lock)
     assert code == 0, output
-    assert "was cut off: making it anew" in output
+    assert "was interrupted: rebuilding it" in output
 
 
 def executable(folder: Path, name: str, *lines: str) -> None:
@@ -293,7 +294,7 @@ def test_no_fitting_python_is_refused_with_what_was_tried(project: Project, tmp_
     searching = {"PATH": str(tools), "HOME": str(tmp_path), "PYENV_ROOT": str(tmp_path)}
     code, output = project.setup(OPENRS_PYTHON="", **searching)
     assert code == 2
-    assert "openrs needs Python 3.11 or 3.12, and none was found. Tried:" in output
+    assert "openrs needs Python 3.11 or 3.12, and found none. Tried:" in output
     assert "python3.11: does not start" in output
     assert "python3.12: is 3.12.1, but without venv (Debian, Ubuntu: apt install python3.12-venv)" in output
     assert "python3: is 3.13.0" in output
@@ -348,3 +349,37 @@ def test_loading_lighteval_tasks_asks_no_network() -> None:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     answer = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert (answer.returncode, answer.stdout.splitlines()[-1:]) == (0, ["1"]), answer.stderr[-2000:]
+
+
+def test_files_that_ci_runs_without_torch_are_there() -> None:
+    listed = re.search(r"(?m)^torch_free=\(\n(.*?)^\)", (ROOT / ".ci" / "run").read_text(), re.DOTALL)
+    assert listed
+    files = listed[1].split()
+    assert len(files) > 5
+    assert [name for name in files if not (ROOT / name).is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [(["--lint", "-k", "x"], 2, "usage"), (["--lint"], 1, "FAILED"), (["--quick"], 1, "FAILED")],
+)
+def test_what_scripts_test_runs(project: Project, words: list[str], code: int, says: str) -> None:
+    """Stand-ins for the tools say what they were called with. Of them mypy fails: the others run all the same."""
+    project.state.mkdir(parents=True)
+    tools = project.root / ".venv" / "bin"
+    tools.mkdir()
+    for name in ("ruff", "mypy", "shellcheck", "python"):
+        (tools / name).write_text(f'#!/bin/sh\necho "{name} $*"\n[ {name} != mypy ]\n')
+        (tools / name).chmod(0o755)
+    (project.root / "scripts" / "lib" / "setup.sh").write_text("set_up() { VENV=$ROOT/.venv; }\n")
+    process = project.start(*words, script="test")
+    output, _ = process.communicate()
+    assert process.returncode == code, output
+    assert says in output
+    assert ("pytest" in output) == (words == ["--quick"])
+    if code == 1:
+        assert "ruff check ." in output
+        assert "shellcheck -x" in output
+        assert output.splitlines()[-1].startswith("FAILED: mypy (in ")
+    if words == ["--quick"]:
+        assert "python -m pytest -n 2 --dist loadfile --quick\n" in output

@@ -28,7 +28,7 @@ def small(base: Path, steps: int, *overrides: str) -> Recipe:
     return load(
         "demo",
         [
-            f"model={{name: {base}, made: null, dtype: float32, context: 4096}}",
+            f"model={{name: {base}, toy: null, dtype: float32, context: 4096}}",
             f"grpo.max_steps={steps}",
             f"grpo.save_steps={steps}",
             "grpo.warmup_steps=5",
@@ -101,6 +101,7 @@ def test_completions_are_kept(reproduced: Run) -> None:
         a, b = map(int, row["id"].split("+"))
         assert row["gold"] == f"${a + b}$"
         assert row["reward/accuracy"] == float(f"\\boxed{{{a + b}}}" in row["completion"])
+        assert row["reward/accuracy"] == float(row["verdict"] == "correct")
         assert row["prompt"].endswith("<think>\n")
 
 

@@ -83,7 +83,7 @@ def by_vllm(folder: Path, tmp_path: Path) -> None:
 
 def by_training(folder: Path, tmp_path: Path) -> None:
     """Policy, reference and vLLM load this one folder."""
-    recipe = load("demo", ["model.made=null", f"model.name={folder}"])
+    recipe = load("demo", ["model.toy=null", f"model.name={folder}"])
     (tmp_path / "run").mkdir()
     grpo.prepare(recipe, Run(tmp_path / "run"), Progress())
 
@@ -104,7 +104,7 @@ def by_a_resumed_training(folder: Path, tmp_path: Path) -> None:
     (folder / "trainer_state.json").write_text("{}")
     run = a_run(folder, tmp_path)
     shutil.copytree(tmp_path / "whole", run.path / "base")
-    recipe = load("demo", ["model.made=null", f"model.name={run.path / 'base'}"])
+    recipe = load("demo", ["model.toy=null", f"model.name={run.path / 'base'}"])
     grpo.prepare(recipe, run, Progress())
 
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 def add(verbs: Verbs) -> None:
     text = "run recipes as Kubernetes Jobs: submit, follow, collect"
     cluster = verbs.add_parser("cluster", help=text, description=text)
-    """submit, status, logs, collect, stop, delete; `run` gets the namespace with `what` set to one of these."""
     subverbs = cluster.add_subparsers(dest="what", required=True, metavar="submit|status|logs|collect|stop|delete")
 
     def subverb(name: str, function: Verb, text: str) -> argparse.ArgumentParser:
@@ -35,7 +34,7 @@ def add(verbs: Verbs) -> None:
     sub = subverb(
         "submit",
         submit,
-        "send a recipe's Job, then follow it; given again it follows, goes on or refuses, never doubles",
+        "create a recipe's Job and follow it; repeated, it follows, resumes or refuses, and never creates a second one",
     )
     sub.add_argument("recipe", help="a recipe's name (see: openrs recipe list) or a path to a YAML file")
     add_overrides(sub)
@@ -45,57 +44,57 @@ def add(verbs: Verbs) -> None:
     sub.add_argument("--image", metavar="NAME@DIGEST", help="of openrs (default: OPENRS_IMAGE in the environment)")
     sub.add_argument("--train-only", action="store_true", help="`openrs train` instead of `openrs reproduce`")
     sub.add_argument(
-        "--claim", metavar="NAME", help="an existing volume claim (default: openrs-RUN, made when missing)"
+        "--claim", metavar="NAME", help="an existing volume claim (default: openrs-RUN, created when missing)"
     )
     sub.add_argument("--storage-class", metavar="NAME", help="of a new claim (default: the cluster's default)")
     sub.add_argument("--queue", metavar="NAME", help="Kueue's LocalQueue")
     sub.add_argument(
         "--gpu-product", dest="products", action="append", default=[], metavar="LABEL",
-        help="nodes with this nvidia.com/gpu.product, e.g. NVIDIA-L40S (again for more; default: the recipe's GPU)",
+        help="nodes with this nvidia.com/gpu.product, e.g. NVIDIA-L40S (repeatable; default: the recipe's GPU)",
     )  # fmt: skip
-    sub.add_argument("--dry-run", action="store_true", help="print the YAML that would be sent; asks no server")
+    sub.add_argument("--dry-run", action="store_true", help="print the YAML that would be sent; contacts no server")
     sub.add_argument("--detach", action="store_true", help="do not follow")
-    sub.add_argument("--force", action="store_true", help="send it although the preflight found something missing")
+    sub.add_argument("--force", action="store_true", help="create it although the preflight failed")
 
     sub = subverb("status", show, "all runs of the namespace, or one with its Pods, and why it waits")
     sub.add_argument("run", nargs="?", metavar="RUN")
 
     sub = subverb("logs", logs, "what a run's Pods print")
     sub.add_argument("run", metavar="RUN")
-    sub.add_argument("-f", "--follow", action="store_true", help="to the end, over broken connections and new Pods")
-    sub.add_argument("--tail", type=int, metavar="N", help="only the last lines there are")
+    sub.add_argument("-f", "--follow", action="store_true", help="to the end, across broken connections and new Pods")
+    sub.add_argument("--tail", type=int, metavar="N", help="only the last N lines")
 
     sub = subverb(
         "collect",
         collect,
-        "copy report, scores, metrics, manifest and logs from the volume to here; goes on where it broke",
+        "copy report, scores, metrics, manifest and logs from the volume to this machine; resumable",
     )
     sub.add_argument("run", metavar="RUN")
     sub.add_argument("--to", type=Path, default=Path("runs"), metavar="DIR", help="default: runs, as runs/RUN")
     kinds = sub.add_mutually_exclusive_group()
-    kinds.add_argument("--all", action="store_true", help="completions and samples, too")
+    kinds.add_argument("--all", action="store_true", help="also completions and samples")
     kinds.add_argument("--checkpoints", action="store_true", help="everything, checkpoints included")
     sub.add_argument("--image", metavar="NAME@DIGEST", help="when the Job is gone and only its claim is left")
 
-    sub = subverb("stop", stop, "let a run write a checkpoint and end; submit lets it go on")
+    sub = subverb("stop", stop, "let a run write a checkpoint and end; submit resumes it")
     sub.add_argument("run", metavar="RUN")
 
-    sub = subverb("delete", delete, "take a Job away; its claim with all data stays unless --claim is given")
+    sub = subverb("delete", delete, "delete a Job; its claim and all data are kept unless --claim is given")
     sub.add_argument("run", metavar="RUN")
-    sub.add_argument("--claim", action="store_true", help="delete the volume claim, too, with everything in it")
+    sub.add_argument("--claim", action="store_true", help="also delete the volume claim with all data in it")
     sub.add_argument("--yes", action="store_true", help="do not ask")
 
 
 def submit(args: argparse.Namespace) -> int:
-    from openrs.cluster.api import connect, namespace_at_hand
+    from openrs.cluster.api import connect, default_namespace
     from openrs.cluster.follow import TAIL_LINES, conclude, follow
-    from openrs.cluster.jobs import PLACEHOLDER, JobRequest, make, to_text
+    from openrs.cluster.jobs import PLACEHOLDER, JobRequest, build_manifests, to_text
     from openrs.cluster.reading import need_job
     from openrs.cluster.screen import Screen
     from openrs.cluster.submit import submit as send
     from openrs.config.load import load
 
-    asked = JobRequest(
+    request = JobRequest(
         recipe=load(args.recipe, args.overrides),
         named=args.recipe,
         overrides=args.overrides,
@@ -107,50 +106,50 @@ def submit(args: argparse.Namespace) -> int:
         queue=args.queue,
         products=args.products,
     )
-    made = make(asked)
+    manifests = build_manifests(request)
     if args.dry_run:
-        place(made, namespace_at_hand(args.context, args.namespace))
-        say(to_text(made.objects), end="")
-        for note in made.notes:
+        place(manifests, default_namespace(args.context, args.namespace))
+        say(to_text(manifests.objects), end="")
+        for note in manifests.notes:
             say(f"note: {note}", error=True)
         return EXIT_DONE
     cluster = connect(args.context, args.namespace)
-    place(made, cluster.namespace)
+    place(manifests, cluster.namespace)
     screen = Screen()
-    for note in made.notes:
+    for note in manifests.notes:
         screen.say(f"note: {note}")
-    check(cluster, made, force=args.force)
-    what = send(cluster, made, screen.say)
+    check(cluster, manifests, force=args.force)
+    outcome = send(cluster, manifests, screen.say)
     if args.detach:
-        screen.say(f"openrs cluster logs -f {asked.name} follows it")
+        screen.say(f"follow it with openrs cluster logs -f {request.name}")
         return EXIT_DONE
-    job = need_job(cluster, asked.name)
-    end = follow(cluster, job, screen, tail=TAIL_LINES if what == "there" else None)
+    job = need_job(cluster, request.name)
+    end = follow(cluster, job, screen, tail=TAIL_LINES if outcome == "exists" else None)
     conclude(end)
     screen.say(end.text)
     return EXIT_DONE
 
 
-def place(made: "JobManifests", namespace: str | None) -> None:
-    """Into its namespace, so that what is printed and what is sent are the same."""
+def place(manifests: "JobManifests", namespace: str | None) -> None:
+    """Set the namespace, so that what is printed is what is sent."""
     if namespace is not None:
-        for thing in made.objects:
+        for thing in manifests.objects:
             meta = thing["metadata"]
             thing["metadata"] = {"name": meta["name"], "namespace": namespace} | meta
 
 
-def check(cluster: "Cluster", made: "JobManifests", *, force: bool) -> None:
-    """Print the preflight. Raises UserError when something is missing, unless forced."""
+def check(cluster: "Cluster", manifests: "JobManifests", *, force: bool) -> None:
+    """Run and print the preflight checks. Raises UserError when one fails, unless forced."""
     from openrs.cluster import preflight
 
-    found = preflight.examine(cluster, made)
-    say("".join(f"{rendered(line)}\n" for line in found), end="")
-    failed = [line for line in found if line.state == "fail"]
+    findings = preflight.examine(cluster, manifests)
+    say("".join(f"{rendered(line)}\n" for line in findings), end="")
+    failed = [line for line in findings if line.state == "fail"]
     if failed and not force:
-        mends = "; ".join(line.fix for line in failed if line.fix)
+        fixes = "; ".join(line.fix for line in failed if line.fix)
         raise UserError(
-            f"the Job cannot run as things are: {', '.join(line.name for line in failed)}",
-            fix=f"{mends or 'see above'}. (--force sends it all the same)",
+            f"the Job cannot run: {', '.join(line.name for line in failed)}",
+            fix=f"{fixes or 'see above'} (--force creates the Job anyway)",
         )
 
 
@@ -186,17 +185,17 @@ def logs(args: argparse.Namespace) -> int:
         conclude(end)
         screen.say(end.text)
         return EXIT_DONE
-    there = pods(cluster, job["metadata"]["name"])
-    if not there:
-        raise UserError(f"run {args.run} has no Pod", fix=f"openrs cluster status {args.run} says why")
-    for pod in there:
+    listed = pods(cluster, job["metadata"]["name"])
+    if not listed:
+        raise UserError(f"run {args.run} has no Pod", fix=f"see why with openrs cluster status {args.run}")
+    for pod in listed:
         print_logs(cluster, pod, screen, args.tail)
     return EXIT_DONE
 
 
 def print_logs(cluster: "Cluster", pod: "Object", screen: "Screen", tail: int | None) -> None:
-    """What there is of a Pod's logs, container by container; does not wait for more."""
-    from openrs.cluster.api import ApiException, ServerUnavailable, lines, opened
+    """Print a Pod's logs so far, container by container."""
+    from openrs.cluster.api import ApiException, ServerUnavailable, lines, open_response
     from openrs.cluster.words import containers
 
     name = pod["metadata"]["name"]
@@ -206,8 +205,10 @@ def print_logs(cluster: "Cluster", pod: "Object", screen: "Screen", tail: int | 
         options = {"container": state["name"]} | ({} if tail is None else {"tail_lines": tail})
         what = f"get the log of Pod {name}"
         try:
-            answer = opened(cluster.core.read_namespaced_pod_log, name, cluster.namespace, what=what, **options)
-            for line in lines(answer):
+            response = open_response(
+                cluster.core.read_namespaced_pod_log, name, cluster.namespace, what=what, **options
+            )
+            for line in lines(response):
                 screen.log(f"[{name} {state['name']}] ", line.decode("utf-8", "replace"))
         except (ApiException, ServerUnavailable) as error:
             screen.say(f"the log of {name}, container {state['name']}, cannot be read: {error}")
@@ -242,7 +243,7 @@ def delete(args: argparse.Namespace) -> int:
     cluster = connect(args.context, args.namespace)
     what = f"Job openrs-{args.run} in {cluster.namespace}"
     if args.claim:
-        what += ", and its volume claim with everything in it"
+        what += " and its volume claim with all data in it"
     if not args.yes:
         confirm(what, args.run)
     control.delete(cluster, args.run, Screen().say, with_claim=args.claim)
@@ -250,9 +251,9 @@ def delete(args: argparse.Namespace) -> int:
 
 
 def confirm(what: str, word: str) -> None:
-    """Ask a person to type the run's name. Raises UserError where nobody can, or for another answer."""
+    """Ask for the run's name as confirmation. Raises UserError without a terminal, or for another answer."""
     if not sys.stdin.isatty():
-        raise UserError(f"nobody is here to ask whether to delete {what}", fix="--yes says so beforehand")
+        raise UserError(f"deleting {what} needs confirmation, and there is no terminal", fix="add --yes")
     try:
         answer = input(f"Delete {what}? Type {word} to do it: ")
     except EOFError:

@@ -14,22 +14,22 @@ from openrs.run.terminal import say
 
 
 def add(verbs: Verbs) -> None:
-    text = "make a dataset from raw problems: stages by a recipe, every removed row with its reason"
+    text = "make a dataset from raw problems by a recipe of stages; every removed row is kept with its reason"
     sub = add_verb(verbs, "curate", curate, text)
     sub.add_argument(
         "recipe", help="open-s1, open-deepscaler, open-rs, a YAML file, or a .jsonl or .parquet file (docs/curation.md)"
     )
     add_overrides(sub, "override any setting, e.g. stages.length.max_tokens=256, stages.form=false")
     sub.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: datasets/NAME)")
-    sub.add_argument("--workers", type=int, metavar="N", help="processes (default: as many as processors)")
-    sub.add_argument("--shard", metavar="I/N", help="only draw part I of N of a model's samples, for a cluster")
+    sub.add_argument("--workers", type=int, metavar="N", help="processes (default: number of processors)")
+    sub.add_argument("--shard", metavar="I/N", help="only generate part I of N of a model's samples, for a cluster")
     inner = verbs.add_parser("data", help="look at a dataset").add_subparsers(required=True, metavar="show")
-    text = "counts, lengths, difficulty, copies, bad golds, benchmark questions, and some rows of any dataset"
+    text = "summarise a dataset: counts, lengths, difficulty, duplicates, unusable answers, benchmark questions, rows"
     look = add_verb(inner, "show", show, text)
     look.add_argument("path", help="a JSONL or parquet file, a folder of them, or a hub data set")
-    look.add_argument("--html", type=Path, metavar="FILE", help="write a page too")
+    look.add_argument("--html", type=Path, metavar="FILE", help="also write an HTML page")
     look.add_argument(
-        "--problem", metavar="COLUMN", help="default: problem, question or prompt; dots go into nested ones"
+        "--problem", metavar="COLUMN", help="default: problem, question or prompt; dots select nested ones"
     )
     look.add_argument("--answer", metavar="COLUMN", help="default: answer, reward_model.ground_truth, final_answer")
     look.add_argument("--revision", metavar="COMMIT", help="of a hub data set (default: the newest)")
@@ -38,7 +38,7 @@ def add(verbs: Verbs) -> None:
     look.add_argument(
         "--references", type=int, default=1000, metavar="N", help="reference answers judged (default 1000; 0: none)"
     )
-    look.add_argument("--workers", type=int, metavar="N", help="processes (default: as many as processors)")
+    look.add_argument("--workers", type=int, metavar="N", help="processes (default: number of processors)")
     look.add_argument("--json", action="store_true")
 
 
@@ -55,7 +55,7 @@ def curate(args: argparse.Namespace) -> int:
 
 
 def show(args: argparse.Namespace) -> int:
-    """Look at a dataset; print what was found, and write the page where one is asked for."""
+    """Print a summary of a dataset, and write the HTML page with --html."""
     from openrs.curation import show as dataset
     from openrs.curation.settings import Source
     from openrs.curation.show_page import lines, write_page
@@ -68,7 +68,7 @@ def show(args: argparse.Namespace) -> int:
     columns = {name: column for name in ("problem", "answer") if (column := getattr(args, name)) is not None}
     source = Source.model_validate({"path": args.path, "revision": args.revision, "allow_unpinned": True, **columns})
     shown = dataset.look(
-        source, benchmarks=args.benchmarks, data=args.data, golds=args.references, workers=_workers(args.workers),
+        source, benchmarks=args.benchmarks, data=args.data, references=args.references, workers=_workers(args.workers),
         progress=Progress(stream=sys.stderr),
     )  # fmt: skip
     if args.html is not None:
@@ -82,5 +82,5 @@ def _workers(requested: int | None) -> int:
     from openrs.rewards.grading import processors
 
     if requested is not None and requested < 1:
-        raise UserError(f"--workers {requested}", fix="give at least one process: --workers 1")
+        raise UserError(f"--workers {requested}", fix="use at least one process: --workers 1")
     return requested or min(processors(), 32)

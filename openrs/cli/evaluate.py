@@ -1,4 +1,4 @@
-"""`openrs evaluate`, `inputs`, `results`, `report` and `grade`: scores, where they come from, and what they say.
+"""`openrs evaluate`, `inputs`, `results`, `report` and `grade`: generate, score, check inputs, report, grade.
 
 Modules that a verb needs are imported when it is called: `openrs --help` stays light.
 """
@@ -12,15 +12,15 @@ from openrs.errors import EXIT_DONE, EXIT_REFUSED, UserError
 from openrs.run.terminal import say
 
 EVALUATION_OPTIONS = (
-    "benchmarks", "data", "samples", "temperature", "top_p", "max_tokens", "window", "seed", "engine", "processes",
-    "gpu_memory", "batch_size",
+    "benchmarks", "data", "samples", "temperature", "top_p", "max_tokens", "max_model_len", "seed", "engine",
+    "processes", "gpu_memory", "batch_size",
 )  # fmt: skip
 
 
 def add(verbs: Verbs) -> None:
     _add_evaluate(verbs)
     prove = add_verb(
-        verbs, "inputs", inputs, "prove that the benchmarks' inputs are the paper's: 15 hashes, in seconds"
+        verbs, "inputs", inputs, "check that the benchmarks' inputs are the paper's, by 15 hashes, in seconds"
     )
     prove.add_argument("--data", type=Path, help="folder with NAME.jsonl or NAME.parquet; the hub when absent")
     prove.add_argument(
@@ -31,12 +31,12 @@ def add(verbs: Verbs) -> None:
     )
     prove.add_argument("--json", action="store_true")
     others = add_verb(
-        verbs, "results", results, "read lighteval results, anybody's: score, n, k, inputs verified or not"
+        verbs, "results", results, "read lighteval results of any origin: score, n, k, inputs verified or not"
     )
     others.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="results_*.json, or folders of them")
     others.add_argument("--json", action="store_true")
     page = add_verb(
-        verbs, "report", report, "weigh the paper's claims with what is here: a page, report.md and report.json"
+        verbs, "report", report, "evaluate the paper's claims on the given runs: report.html, report.md and report.json"
     )
     page.add_argument(
         "runs", nargs="*", metavar="RUN", help="runs, single evaluations, or result files; none: the published figures"
@@ -44,9 +44,9 @@ def add(verbs: Verbs) -> None:
     page.add_argument("--out", metavar="DIR", help="where to write (default: a single run, else the folder report)")
     page.add_argument("--price", type=float, metavar="USD", help="dollars per GPU-hour, over the recipe's")
 
-    judge = add_verb(verbs, "grade", grade, "ask the judge about answers: a verdict a line, and what was extracted")
+    judge = add_verb(verbs, "grade", grade, "judge answers: one verdict per line, with the extracted answer")
     judge.add_argument(
-        "file", type=Path, help="JSONL with the fields gold and completion, and rule where a line wants its own"
+        "file", type=Path, help="JSONL with the fields gold and completion, and rule for a line with its own"
     )
     judge.add_argument(
         "--rule",
@@ -60,47 +60,53 @@ def add(verbs: Verbs) -> None:
         help="ask the strict judge too (the rule corrected) and mark where they differ",
     )
     judge.add_argument("--timeout", type=float, default=5.0, metavar="S", help="seconds for one answer (default 5)")
-    judge.add_argument(
-        "--workers", type=int, metavar="N", help="how many answers are judged at once (default at most 4)"
-    )
+    judge.add_argument("--workers", type=int, metavar="N", help="answers judged in parallel (default at most 4)")
 
 
 def _add_evaluate(verbs: Verbs) -> None:
-    sub = add_verb(verbs, "evaluate", evaluate, "sample benchmarks with a model, judge, and say how sure the score is")
+    sub = add_verb(
+        verbs, "evaluate", evaluate, "sample benchmarks with a model, judge, and report scores with intervals"
+    )
     sub.add_argument(
         "model",
         nargs="?",
         help="a model folder, a hub repository, a run (its base and its checkpoints), a checkpoint's folder in a run,"
         " or one of the paper's: paper:base, paper:open-rs1 to 3, paper:exp3@50 ...",
     )
-    what = sub.add_argument_group("what is asked")
+    what = sub.add_argument_group("benchmarks")
     what.add_argument("--benchmarks", type=names, metavar="A,B", help="names, or YAML files of your own")
     what.add_argument("--data", metavar="DIR", help="folder with NAME.jsonl files (default: the hub, pinned)")
-    how = sub.add_argument_group("how it is sampled (default: a run's recipe, else the paper's with one BOS)")
+    how = sub.add_argument_group("sampling (default: a run's recipe, else the paper's with one BOS)")
     how.add_argument(
         "--protocol",
         choices=["paper", "sober"],
         help="paper: 1 sample, temperature 0.6, top-p 0.95, 32,768 tokens, two BOS; sober: 10 samples of small"
-        " benchmarks, 3 of others, temperature 0.8, top-p 0.9; options below go over it",
+        " benchmarks, 3 of others, temperature 0.8, top-p 0.9; options below override it",
     )
     how.add_argument("--samples", type=int, metavar="N", help="completions per problem")
     how.add_argument("--temperature", type=float, metavar="T")
     how.add_argument("--top-p", type=float, metavar="P")
     how.add_argument("--max-tokens", type=int, metavar="N", help="longest completion")
-    how.add_argument("--window", type=int, metavar="N", help="longest prompt and completion together")
+    how.add_argument("--max-model-len", type=int, metavar="N", help="longest prompt and completion together")
     how.add_argument("--seed", type=int, metavar="N")
-    where = sub.add_argument_group("where it runs")
-    where.add_argument("--engine", choices=["vllm", "transformers"], help="default: vllm where it and a GPU are there")
-    where.add_argument("--processes", type=int, metavar="N", help="engines side by side (default: one a GPU)")
-    where.add_argument("--gpu-memory", type=float, metavar="SHARE", help="of a GPU, for vllm (default 0.9)")
-    where.add_argument("--batch-size", type=int, metavar="N", help="completions at once, for transformers (default 64)")
-    where.add_argument("--run", metavar="NAME", help="keep it in this run (default: the run itself, or evaluations)")
-    where.add_argument("--shard", metavar="I/N", help="only part I of N, for a cluster; then:")
-    where.add_argument("--merge", nargs="+", type=Path, metavar="DIR", help="put shards together and score them")
+    where = sub.add_argument_group("engine and output")
+    where.add_argument(
+        "--engine", choices=["vllm", "transformers"], help="default: vllm where it is installed and there is a GPU"
+    )
+    where.add_argument("--processes", type=int, metavar="N", help="parallel engines (default: one a GPU)")
+    where.add_argument(
+        "--gpu-memory", type=float, metavar="SHARE", help="share of a GPU's memory, for vllm (default 0.9)"
+    )
+    where.add_argument(
+        "--batch-size", type=int, metavar="N", help="completions per batch, for transformers (default 64)"
+    )
+    where.add_argument("--run", metavar="NAME", help="write to this run (default: the run itself, or evaluations)")
+    where.add_argument("--shard", metavar="I/N", help="only part I of N, for a cluster; afterwards:")
+    where.add_argument("--merge", nargs="+", type=Path, metavar="DIR", help="merge shards and score them")
     where.add_argument(
         "--rejudge",
         metavar="RUN",
-        help="ask today's judge about stored samples (a run, or an evaluation's folder); no GPU",
+        help="apply today's judge to stored samples (a run or an evaluation's folder); no GPU",
     )
     model = sub.add_argument_group("the model")
     model.add_argument("--revision", metavar="COMMIT", help="hub commit (default: as pinned, else the newest)")

@@ -5,6 +5,7 @@ import gc
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import NoReturn
 
 from openrs import __version__
@@ -18,7 +19,7 @@ from openrs.run.terminal import say, show_traceback
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
-        prog="openrs", description="Run the Open-RS paper again, know what of it is true, train your own."
+        prog="openrs", description="Reproduce the Open-RS paper, check its claims, train your own model."
     )
     top.add_argument("--version", action="version", version=f"openrs {__version__}")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
@@ -28,7 +29,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb. Returns 0 done, 2 bad configuration or data, 75 interrupted, resumable; 1 has a trace."""
+    """Run one verb. Returns its exit code: 0 done, 1 failed, 2 bad configuration or data, 75 interrupted and resumable.
+
+    An unexpected exception propagates: Python prints the traceback and exits with 1."""
     args = parser().parse_args(argv)
     try:
         if args.verb != "fetch":  # a cache may be shared by a group
@@ -59,9 +62,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def program() -> NoReturn:
-    """The command itself. At the end its memory goes back to the kernel: to search it for garbage first, as Python
-    does, takes two seconds when torch is loaded."""
-    sys.excepthook = show_traceback
+    """Entry point of `openrs`. Skips the final garbage collection, which takes two seconds when torch is loaded."""
+    sys.excepthook = _uncaught
     code = main()
     gc.freeze()
     sys.exit(code)
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    show_traceback(kind, error, trace)
+    gc.freeze()

@@ -21,7 +21,7 @@ def add_overrides(parser: argparse.ArgumentParser, text: str = "as for train") -
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", help="a recipe's name (see: openrs recipe list) or a path to a YAML file")
-    add_overrides(parser, "override any setting, e.g. --set grpo.learning_rate=2e-6 (again for more)")
+    add_overrides(parser, "override any setting, e.g. --set grpo.learning_rate=2e-6 (repeatable)")
 
 
 def names(text: str) -> list[str]:

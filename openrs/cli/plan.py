@@ -1,4 +1,4 @@
-"""`openrs plan`, `doctor` and `fetch`: what a recipe takes, what this machine has, and what must be downloaded.
+"""`openrs plan`, `doctor` and `fetch`: what a recipe needs, what this machine has, and what must be downloaded.
 
 Modules that a verb needs are imported when it is called: `openrs --help` stays light.
 """
@@ -7,38 +7,39 @@ import argparse
 from pathlib import Path
 
 from openrs.cli.options import Verbs, add_overrides, add_recipe, add_verb
+from openrs.config.names import Layout
 from openrs.errors import EXIT_DONE, UserError
 from openrs.run.terminal import say
 
 
 def add(verbs: Verbs) -> None:
-    sub = add_verb(verbs, "plan", plan, "what a recipe takes: memory by part, time, money, disk; no GPU needed")
+    sub = add_verb(verbs, "plan", plan, "what a recipe needs: memory by part, time, money, disk; no GPU required")
     add_recipe(sub)
     sub.add_argument(
         "--gpu", metavar="NAME", help="A40, A6000, L40S, A100-80, H100, RTX-4090 ... (default: the recipe's)"
     )
     sub.add_argument("--gpus", type=int, metavar="N", help="how many (default: the recipe's)")
-    sub.add_argument("--layout", choices=["single", "colocate", "split"], help="default: the recipe's")
-    sub.add_argument("--price", type=float, metavar="USD", help="of one GPU for an hour")
-    sub.add_argument("--node-memory", type=float, metavar="GIB", help="RAM of the node, to compare with")
+    sub.add_argument("--layout", choices=[layout.value for layout in Layout], help="default: the recipe's")
+    sub.add_argument("--price", type=float, metavar="USD", help="dollars per GPU-hour")
+    sub.add_argument("--node-memory", type=float, metavar="GIB", help="RAM of the node, to check against")
     sub.add_argument("--assume", action="append", default=[], metavar="NAME=NUMBER", help="change an assumption")
-    sub.add_argument("--from", dest="learn_from", metavar="RUN", help="take utilisations from what this run measured")
+    sub.add_argument("--from", dest="learn_from", metavar="RUN", help="use the utilisations that this run measured")
     sub.add_argument("--fit", action="store_true", help="propose settings that fit and keep the gradient")
     sub.add_argument("--json", action="store_true")
 
     sub = add_verb(
-        verbs, "doctor", doctor, "what this machine has, what a recipe needs, and how to mend what is missing"
+        verbs, "doctor", doctor, "what this machine has, what a recipe needs, and how to fix what is missing"
     )
-    sub.add_argument("what", nargs="*", metavar="[nccl] [RECIPE]", help="nccl measures the links between the GPUs")
+    sub.add_argument("what", nargs="*", metavar="[nccl] [RECIPE]", help="nccl benchmarks the links between the GPUs")
     add_overrides(sub)
-    sub.add_argument("--run", metavar="NAME", help="the run directory that is meant (default: the recipe's name)")
-    sub.add_argument("--quick", action="store_true", help="only what answers in under two seconds (health checks)")
+    sub.add_argument("--run", metavar="NAME", help="the run directory (default: the recipe's name)")
+    sub.add_argument("--quick", action="store_true", help="only checks that take under two seconds (for health checks)")
     sub.add_argument("--json", action="store_true")
 
-    sub = add_verb(verbs, "fetch", fetch, "bring all models and data of a recipe into the cache, pinned and checked")
+    sub = add_verb(verbs, "fetch", fetch, "download all models and data of a recipe into the cache, pinned and checked")
     add_recipe(sub)
-    sub.add_argument("--list", action="store_true", help="what it needs and how large that is, without network")
-    sub.add_argument("--workers", type=int, default=4, metavar="N", help="files fetched at once (default 4)")
+    sub.add_argument("--list", action="store_true", help="list files and sizes, without network")
+    sub.add_argument("--workers", type=int, default=4, metavar="N", help="parallel downloads (default 4)")
 
 
 def plan(args: argparse.Namespace) -> int:
@@ -46,8 +47,10 @@ def plan(args: argparse.Namespace) -> int:
     from openrs.planner.render import answer
 
     recipe = load(args.recipe, args.overrides)
-    options = ("gpu", "gpus", "layout", "price", "node_memory", "assume", "fit", "json")
-    say(answer(recipe, run=args.learn_from, **{name: getattr(args, name) for name in options}), end="")
+    options = ("gpu", "gpus", "price", "node_memory", "assume", "fit", "json")
+    layout = Layout(args.layout) if args.layout is not None else None
+    given = {name: getattr(args, name) for name in options}
+    say(answer(recipe, run=args.learn_from, layout=layout, **given), end="")
     return EXIT_DONE
 
 
@@ -72,7 +75,7 @@ def doctor(args: argparse.Namespace) -> int:
     measure = args.what[:1] == ["nccl"]
     names = args.what[1:] if measure else args.what
     if len(names) > 1:
-        raise UserError(f"one recipe at a time: {' '.join(names)}", fix="openrs doctor [nccl] [RECIPE]")
+        raise UserError(f"more than one recipe: {' '.join(names)}", fix="openrs doctor [nccl] [RECIPE]")
     recipe = load(names[0], args.overrides) if names else None
     run = run_at(args.run or (Path(names[0]).stem if names else "doctor"))
     if measure:

@@ -12,11 +12,11 @@ def add(verbs: Verbs) -> None:
         required=True, metavar="list|show|diff"
     )
     recipes.add_parser("list", help="the recipes that come with openrs").set_defaults(function=recipe_list)
-    show = recipes.add_parser("show", help="print the resolved tree of settings")
+    show = recipes.add_parser("show", help="print all settings of a recipe, resolved")
     add_recipe(show)
     show.add_argument("--json", action="store_true")
     show.set_defaults(function=recipe_show)
-    compare = recipes.add_parser("diff", help="print what differs between two recipes")
+    compare = recipes.add_parser("diff", help="print the differences between two recipes")
     compare.add_argument("a")
     compare.add_argument("b")
     compare.set_defaults(function=recipe_diff)

@@ -1,4 +1,4 @@
-"""`openrs train`, `reproduce`, `export` and `track`: a run from its recipe to its checkpoints, and what is made of it.
+"""`openrs train`, `reproduce`, `export` and `track`: from a recipe to checkpoints, and what follows from them.
 
 Modules that a verb needs are imported when it is called: `openrs --help` stays light.
 """
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 
 
 def add(verbs: Verbs) -> None:
-    sub = add_verb(verbs, "train", train, "train from a recipe; resumes from the newest complete checkpoint")
+    sub = add_verb(verbs, "train", train, "train a recipe; resumes from the latest complete checkpoint")
     _run_options(sub)
     sub.add_argument("--dry-run", action="store_true", help="print commands and settings; start nothing")
-    sub = add_verb(verbs, "reproduce", reproduce, "everything: base evaluation, training, evaluation, report")
+    sub = add_verb(verbs, "reproduce", reproduce, "the whole experiment: base evaluation, training, evaluation, report")
     _run_options(sub)
 
     sub = add_verb(verbs, "export", export, "write a run's checkpoint as a plain model folder with a model card")
     sub.add_argument("run_name", metavar="RUN", help="the name of a folder in runs/, or its path")
-    sub.add_argument("--step", type=int, metavar="N", help="default: the newest complete checkpoint")
+    sub.add_argument("--step", type=int, metavar="N", help="default: the latest complete checkpoint")
     sub.add_argument("--to", type=Path, metavar="DIR", help="default: RUN/export/step-N")
     sub.add_argument("--trust-remote-code", action="store_true", help="run Python code that comes with the model")
-    sub.add_argument("--push", metavar="OWNER/NAME", help="and upload it to the hub, trying again while that fails")
+    sub.add_argument("--push", metavar="OWNER/NAME", help="also upload it to the hub, with retries")
     sub.add_argument("--public", action="store_true", help="create a missing repository as public, not private")
-    sub.add_argument("--tries", type=int, default=20, metavar="N", help="before it gives up (default 20, over an hour)")
+    sub.add_argument("--tries", type=int, default=20, metavar="N", help="upload attempts (default 20, over an hour)")
 
-    sub = add_verb(verbs, "track", track, "rebuild a mirror of metrics.jsonl: TensorBoard, wandb or trackio")
+    sub = add_verb(verbs, "track", track, "export metrics.jsonl to TensorBoard, wandb or trackio")
     sub.add_argument("run_name", metavar="RUN", help="the name of a folder in runs/, or its path")
     sub.add_argument("--to", required=True, choices=["tensorboard", "wandb", "trackio"])
 
@@ -44,24 +44,30 @@ def _run_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--run", metavar="NAME", help="run directory: a name under runs/, or a path (default: the recipe's name)"
     )
-    sub.add_argument("--accept-changes", action="store_true", help="resume with other settings or data; recorded")
-    sub.add_argument("--seeds", type=numbers, default=[], metavar="42,43,44", help="a run each: NAME-seed42 ...")
-    sub.add_argument("--until", metavar="STEP", help="end at this step, or at the `released` one; same schedule")
+    sub.add_argument(
+        "--accept-changes", action="store_true", help="resume with changed settings or data; the changes are recorded"
+    )
+    sub.add_argument("--seeds", type=numbers, default=[], metavar="42,43,44", help="one run per seed: NAME-seed42 ...")
+    sub.add_argument(
+        "--until",
+        metavar="STEP",
+        help="end at this step, or at `released` (the step whose weights were published); same schedule",
+    )
 
 
 def train(args: argparse.Namespace) -> int:
     from openrs.training import launch
 
     if args.dry_run:
-        asked = launch.runs(args.recipe, args.overrides, args.run, args.seeds, args.until)
-        say("\n".join(launch.describe(recipe, run) for recipe, run in asked), end="")
+        requested = launch.runs(args.recipe, args.overrides, args.run, args.seeds, args.until)
+        say("\n".join(launch.describe(recipe, run) for recipe, run in requested), end="")
         return EXIT_DONE
     return _attempts(args, lambda recipe, run, progress: progress.say(f"done: {launch.train(recipe, run, progress)}"))
 
 
 def reproduce(args: argparse.Namespace) -> int:
     def whole_way(recipe: "Recipe", run: "Run", progress: "Progress") -> None:
-        from openrs.reproduce import reproduce  # it imports torch: not before the run is locked
+        from openrs.reproduce import reproduce  # imports torch, so only once the run is locked
 
         reproduce(recipe, run, progress)
 

@@ -1,1 +1,1 @@
-"""Kubernetes: the manifests of k8s/ with a recipe applied, sent, followed, stopped and their results brought home."""
+"""Kubernetes: the manifests of k8s/ with a recipe applied; submit, follow, stop, and collect the results."""

@@ -1,4 +1,4 @@
-"""The API server: who we are, one way to ask it anything, and what its answers mean in words. No token is ever printed.
+"""The API server: credentials, one retrying call, and its errors as messages. No token is ever printed.
 
 Objects are plain dicts, as the server sends them; the official client (kubernetes 36) brings credentials and transport.
 """
@@ -29,24 +29,24 @@ __all__ = [
     "Expired",
     "Object",
     "ServerUnavailable",
-    "ask",
+    "call_api",
+    "call_once",
     "connect",
     "lines",
-    "once",
-    "opened",
+    "open_response",
 ]
 
 SELECTOR = "app.kubernetes.io/name=openrs"
 RUN_LABEL = "app.kubernetes.io/instance"
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-CONNECT, READ = 5.0, 30.0  # seconds: for a connection, for an answer
-STARTUP_RETRY_S = 10.0  # seconds of asking again before a command that has only begun gives up
-FIRST, LONGEST = 0.5, 15.0  # seconds between two tries: the first pause, doubled each time up to the last
-PATIENT = 900.0  # ... and while a Job is being followed: API servers are upgraded, laptops change networks
+CONNECT, READ = 5.0, 30.0  # seconds: to connect, to wait for a response
+STARTUP_RETRY_S = 10.0  # seconds of retries before a command that has just started gives up
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 15.0  # seconds between two retries: doubled each time, up to the longest
+FOLLOW_RETRY_S = 900.0  # ... and while a Job is being followed: API servers are upgraded, laptops change networks
 
 
 class Expired(Exception):  # noqa: N818 - a state of the server, not a fault
-    """410 Gone: what we knew is too old; list again."""
+    """410 Gone: our resource version is too old; list again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,24 +78,24 @@ def connect(context: str | None, namespace: str | None) -> Cluster:
 
     Raises UserError when there is neither, or no such context.
     """
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it would tell of retries that we tell of ourselves
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # we log the retries ourselves
     settings = client.Configuration()
-    settings.retries = False  # asking again is `ask`'s business: it knows what may be asked twice
-    found = namespace
+    settings.retries = False  # `call_api` retries: it knows which calls are safe to repeat
+    chosen = namespace
     try:
-        file = os.environ.get("KUBECONFIG")  # the client itself looks only once, when it is imported
+        file = os.environ.get("KUBECONFIG")  # the client reads it only once, on import
         config.load_kube_config(config_file=file, context=context, client_configuration=settings)
-        found = found or _namespace_of(context)
-    except Exception as error:  # noqa: BLE001 - fault boundary: of a broken kubeconfig the client raises anything
+        chosen = chosen or _namespace_of(context)
+    except Exception as error:  # noqa: BLE001 - fault boundary: the client raises any exception for a broken kubeconfig
         if context is not None or not (SERVICE_ACCOUNT / "token").is_file():
             raise _no_config(context, error) from None
         config.load_incluster_config(client_configuration=settings)
-        found = found or (SERVICE_ACCOUNT / "namespace").read_text(encoding="utf-8").strip()
-    return Cluster(client.ApiClient(settings), found or "default")
+        chosen = chosen or (SERVICE_ACCOUNT / "namespace").read_text(encoding="utf-8").strip()
+    return Cluster(client.ApiClient(settings), chosen or "default")
 
 
-def namespace_at_hand(context: str | None, namespace: str | None) -> str | None:
-    """The namespace that `connect` would take, without a server; None where no configuration says."""
+def default_namespace(context: str | None, namespace: str | None) -> str | None:
+    """The namespace that `connect` would use, without contacting a server; None when no configuration names one."""
     try:
         return connect(context, namespace).namespace
     except UserError:
@@ -104,132 +104,132 @@ def namespace_at_hand(context: str | None, namespace: str | None) -> str | None:
 
 def _namespace_of(context: str | None) -> str | None:
     contexts, active = config.list_kube_config_contexts(os.environ.get("KUBECONFIG"))
-    chosen = next((one for one in contexts if one["name"] == context), active) if context else active
+    chosen = next((entry for entry in contexts if entry["name"] == context), active) if context else active
     name = chosen["context"].get("namespace") if chosen else None
     return None if name is None else str(name)
 
 
 def _no_config(context: str | None, error: Exception) -> UserError:
-    said = str(error)
-    if context is not None and "Expected object with name" in said:
+    message = str(error)
+    if context is not None and "Expected object with name" in message:
         names = (
-            ", ".join(one["name"] for one in config.list_kube_config_contexts(os.environ.get("KUBECONFIG"))[0])
+            ", ".join(entry["name"] for entry in config.list_kube_config_contexts(os.environ.get("KUBECONFIG"))[0])
             or "none"
         )
-        return UserError(f"the kubeconfig has no context {context}", fix=f"it has: {names}")
+        return UserError(f"the kubeconfig has no context {context}", fix=f"use one of: {names}")
     return UserError(
-        "no cluster to talk to: no usable kubeconfig, and this is no Pod of a cluster",
-        redact(said),
-        "set KUBECONFIG, or log in with your cloud's tool; `kubectl get jobs` should answer",
+        "no cluster configured: there is no usable kubeconfig, and this does not run in a Pod",
+        redact(message),
+        "set KUBECONFIG, or log in with your cloud's tool; `kubectl get jobs` should then work",
     )
 
 
-# --- asking -----------------------------------------------------------------------------------------------------------
+# --- calls ------------------------------------------------------------------------------------------------------------
 
 
-def ask(
+def call_api(
     call: Callable[..., Any],
     *args: Any,
     what: str,
-    patience: float = STARTUP_RETRY_S,
+    retry_s: float = STARTUP_RETRY_S,
     say: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Object:
-    """Call a method of the client and return the answer as a dict. For questions that may be asked twice.
+    """Call a method of the client and return its response as a dict. Only for calls that are safe to repeat.
 
-    what: verb and resource for messages, "list jobs". A busy or silent server (429, 5xx, no connection) is asked again
-    for `patience` seconds, which `say` is told once. Raises UserError for a no (401, 403, ...), RunFailure when it
-    stays away, ApiException for 404 and 409, which mean something to the caller.
+    what: verb and resource for messages, "list jobs". A busy or unreachable server (429, 5xx, no connection) is retried
+    for `retry_s` seconds; `say` gets one line about it. Raises UserError when the server refuses (401, 403, ...),
+    RunFailure when it stays unreachable, ApiException for 404 and 409, which the caller handles.
     """
-    begin, pause, told = time.monotonic(), FIRST, False
+    begin, pause, announced = time.monotonic(), FIRST_PAUSE_S, False
     while True:
         try:
-            return once(call, *args, what=what, **options)
-        except ServerUnavailable as away:
+            return call_once(call, *args, what=what, **options)
+        except ServerUnavailable as unavailable:
             waited = time.monotonic() - begin
-            if waited + pause > patience:
-                raise silent(what, away.why, waited) from None
-            if say is not None and not told and waited > 2:
-                say(f"the API server does not answer ({away.why}); asking again. Nothing happens to the Job")
-                told = True
-            time.sleep(away.after or pause)
-            pause = min(2 * pause, LONGEST)
+            if waited + pause > retry_s:
+                raise server_unreachable(what, unavailable.why, waited) from None
+            if say is not None and not announced and waited > 2:
+                say(f"the API server does not respond ({unavailable.why}); retrying. The Job is not affected")
+                announced = True
+            time.sleep(unavailable.after or pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
 
 
 class ServerUnavailable(Exception):  # noqa: N818 - a state of the server, not a fault
-    """The server is busy or not there: worth another try. after: seconds that it asked us to wait."""
+    """The server is busy or unreachable: worth a retry. after: seconds from its Retry-After header."""
 
     def __init__(self, why: str, after: float | None = None) -> None:
         self.why, self.after = why, after
         super().__init__(why)
 
 
-def once(call: Callable[..., Any], *args: Any, what: str, **options: Any) -> Object:
-    """One try. Raises ServerUnavailable where another may help, UserError for a no, ApiException for 404 and 409,
-    Expired for 410."""
-    answer = opened(call, *args, what=what, **options)
+def call_once(call: Callable[..., Any], *args: Any, what: str, **options: Any) -> Object:
+    """One attempt. Raises ServerUnavailable where a retry may help, UserError when refused, ApiException for 404 and
+    409, Expired for 410."""
+    response = open_response(call, *args, what=what, **options)
     try:
-        body = answer.data
+        body = response.data
     except urllib3.exceptions.HTTPError as error:
         raise ServerUnavailable(_short(error)) from None
     finally:
-        answer.release_conn()
+        response.release_conn()
     try:
-        found: Object = json.loads(body or b"{}")
+        content: Object = json.loads(body or b"{}")
     except ValueError:
-        raise ServerUnavailable("half an answer") from None
-    return found
+        raise ServerUnavailable("truncated response") from None
+    return content
 
 
-def opened(call: Callable[..., Any], *args: Any, what: str, read: float = READ, **options: Any) -> Any:
-    """One try; returns the open response (logs, watches). Raises as `once`."""
+def open_response(call: Callable[..., Any], *args: Any, what: str, read: float = READ, **options: Any) -> Any:
+    """One attempt; returns the open response (logs, watches). Raises as `call_once`."""
     try:
         return call(*args, _preload_content=False, _request_timeout=(CONNECT, read), **options)
     except ApiException as error:
-        raise _meaning(error, what) from None
+        raise _explain(error, what) from None
     except urllib3.exceptions.SSLError as error:
         raise UserError(
             f"the API server's certificate is not the kubeconfig's: {_short(error)}",
-            fix="another cluster answers at this address, or the kubeconfig is old: log in again",
+            fix="log in again: the kubeconfig is outdated, or another cluster responds at this address",
         ) from None
     except urllib3.exceptions.MaxRetryError as error:
         if isinstance(error.reason, urllib3.exceptions.SSLError):
             raise UserError(
                 f"the API server's certificate is not the kubeconfig's: {_short(error.reason)}",
-                fix="another cluster answers at this address, or the kubeconfig is old: log in again",
+                fix="log in again: the kubeconfig is outdated, or another cluster responds at this address",
             ) from None
         raise ServerUnavailable(_short(error)) from None
     except (urllib3.exceptions.HTTPError, OSError) as error:
         raise ServerUnavailable(_short(error)) from None
 
 
-def lines(answer: Any) -> Iterator[bytes]:
+def lines(response: Any) -> Iterator[bytes]:
     """Whole lines of an open response as they come. Raises ServerUnavailable when the connection breaks."""
     rest = b""
     try:
-        for piece in answer.stream(amt=None, decode_content=False):
+        for piece in response.stream(amt=None, decode_content=False):
             *whole, rest = (rest + piece).split(b"\n")
             yield from whole
-        if rest:  # the end came after it, not a break in it
+        if rest:  # the last line has no newline; a broken connection would have raised
             yield rest
     except (urllib3.exceptions.HTTPError, OSError) as error:
         raise ServerUnavailable(_short(error)) from None
     finally:
-        answer.close()
-        answer.release_conn()
+        response.close()
+        response.release_conn()
 
 
-def silent(what: str, why: str, waited: float) -> RunFailure:
+def server_unreachable(what: str, why: str, waited: float) -> RunFailure:
     return RunFailure(
-        f"the API server did not answer for {waited:.0f} s ({what}: {why})",
-        fix="look whether `kubectl get jobs` answers; then give the command again. A Job that runs goes on without us",
+        f"the API server did not respond for {waited:.0f} s ({what}: {why})",
+        fix="check that `kubectl get jobs` works, then run the command again; a running Job is not affected",
     )
 
 
-# --- what an answer means ---------------------------------------------------------------------------------------------
+# --- errors as messages -----------------------------------------------------------------------------------------------
 
 
-def _meaning(error: Any, what: str) -> Exception:
+def _explain(error: Any, what: str) -> Exception:
     status = error.status or 0
     if status == 429 or status >= 500:
         after = (error.headers or {}).get("Retry-After", "")
@@ -238,42 +238,44 @@ def _meaning(error: Any, what: str) -> Exception:
         )
     match status:
         case 404 | 409:
-            found: Exception = error
+            explained: Exception = error
         case 410:
-            found = Expired(said(error))
+            explained = Expired(server_message(error))
         case 401:
-            found = UserError(
-                "the API server does not know us (401): the token has expired, or belongs to another cluster",
-                fix="log in again with your cloud's tool (aws, gcloud, az, oc); `kubectl get jobs` should answer",
+            explained = UserError(
+                "the API server rejects the credentials (401): the token has expired, or belongs to another cluster",
+                fix="log in again with your cloud's tool (aws, gcloud, az, oc); `kubectl get jobs` should then work",
             )
         case 403:
-            found = forbidden(said(error), what)
+            explained = forbidden(server_message(error), what)
         case 400 | 422:
-            found = UserError(f"the API server refuses to {what} ({status}): {said(error)}")
+            explained = UserError(f"the API server rejected the request to {what} ({status}): {server_message(error)}")
         case _:
-            found = RunFailure(f"the API server answers {status} when asked to {what}: {said(error)}")
-    return found
+            explained = RunFailure(
+                f"the API server returned {status} for the request to {what}: {server_message(error)}"
+            )
+    return explained
 
 
 def forbidden(message: str, what: str) -> UserError:
-    """403 is a missing right, or an admission rule that says no: quota, PodSecurity, a webhook."""
+    """403: a missing permission, or an admission check that rejects the object (quota, PodSecurity, a webhook)."""
     if "exceeded quota" in message:
         return UserError(
             f"the namespace's quota is too small to {what}: {message}",
-            fix="wait for other Jobs to end, delete some, or ask for more: kubectl describe resourcequota",
+            fix="wait for other Jobs to end, delete some, or have the quota raised: kubectl describe resourcequota",
         )
     if "violates PodSecurity" in message:
-        return UserError(f"the namespace's PodSecurity level refuses to {what}: {message}")
+        return UserError(f"the namespace's PodSecurity level does not allow to {what}: {message}")
     if "cannot" in message:
         return UserError(
             f"not allowed to {what}: {message}",
-            fix="an administrator can bind the Role of k8s/namespace/role.yaml to you; --namespace chooses another",
+            fix="have an administrator bind the Role in k8s/namespace/role.yaml to you, or use another --namespace",
         )
     return UserError(f"not allowed to {what}: {message}")
 
 
-def said(error: Any) -> str:
-    """The server's own words about an error: Status.message, else the reason."""
+def server_message(error: Any) -> str:
+    """The server's message for an error: Status.message, else the reason."""
     try:
         message = json.loads(error.body)["message"]
     except (TypeError, ValueError, KeyError):
@@ -283,36 +285,36 @@ def said(error: Any) -> str:
 
 def no_namespace(error: Any, namespace: str) -> UserError | None:
     """A 404 may mean that the namespace itself does not exist."""
-    if f'namespaces "{namespace}" not found' not in said(error):
+    if f'namespaces "{namespace}" not found' not in server_message(error):
         return None
     return UserError(
-        f"there is no namespace {namespace}",
+        f"namespace {namespace} does not exist",
         fix=f"kubectl create namespace {namespace} (or kubectl apply -k k8s/namespace), or another --namespace",
     )
 
 
 def _short(error: BaseException) -> str:
-    """What went wrong with a connection, without urllib3's objects, hosts' ports and queries."""
+    """A connection error in a few words, without urllib3's objects, ports and queries."""
     reason = getattr(error, "reason", None)
     if isinstance(reason, BaseException):
         return _short(reason)
     text = redact(str(error))
-    for known, words in (
+    for pattern, phrase in (
         ("Connection refused", "connection refused"),
-        ("Name or service not known", "its name is unknown here"),
-        ("Temporary failure in name resolution", "its name cannot be looked up"),
-        ("timed out", "no answer in time"),
+        ("Name or service not known", "host name not known here"),
+        ("Temporary failure in name resolution", "host name lookup failed"),
+        ("timed out", "no response in time"),
         ("Connection reset", "connection reset"),
         ("Connection aborted", "connection broken"),
         ("Connection broken", "connection broken"),
-        ("No route to host", "no route to it"),
+        ("No route to host", "no route to host"),
         ("Network is unreachable", "no network"),
     ):
-        if known in text:
-            return words
+        if pattern in text:
+            return phrase
     return text.rpartition(": ")[2][:200] or type(error).__name__
 
 
 def labels(thing: Mapping[str, Any]) -> Mapping[str, str]:
-    found: Mapping[str, str] = thing["metadata"].get("labels") or {}
-    return found
+    by_name: Mapping[str, str] = thing["metadata"].get("labels") or {}
+    return by_name

@@ -1,6 +1,6 @@
-"""Bring a run's report, results and records from the cluster's volume to here: resumable, every file checked.
+"""Copy a run's report, results and records from the cluster's volume to this machine: resumable, every file checked.
 
-What comes over the wire is not trusted: names are checked before they become paths, sizes are as announced.
+Data from the Pod are not trusted: names are checked before they become paths, sizes must be as listed.
 """
 
 import json
@@ -18,26 +18,26 @@ from openrs.cluster.jobs import DATA, job_name
 from openrs.cluster.pods_exec import SILENCE, output
 from openrs.cluster.reading import read_job
 from openrs.errors import RunFailure, UserError
-from openrs.planner.render import amount
 from openrs.run.confined import refuse_links_out
 from openrs.run.files import now, sha256, write_json
 from openrs.run.terminal import clean
+from openrs.run.units import format_bytes
 
 Kind = Literal["report", "all", "checkpoints"]
 
 BOOT = "import sys; exec(sys.stdin.buffer.read(int(sys.argv[1])))"
 PROGRAM = Path(__file__).with_name("remote.py")
 ROOT = f"{DATA}/runs"
-MARK = ".collected.json"  # in a folder that collect made: it may write there again
-PIECE = 8 << 20  # bytes asked for at once
-MANY = 100  # files asked for at once
-TRIES = 8  # broken connections, one after another, before it gives up
+MARK = ".collected.json"  # marks a folder that collect created and may write again
+PIECE = 8 << 20  # bytes requested at once
+MANY = 100  # files requested at once
+TRIES = 8  # consecutive broken connections before it gives up
 HASHING = 3600.0  # seconds without a byte while files are hashed: a checkpoint of 26 GiB on a slow disk
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A container that sees the claim, and what is copied of it."""
+    """A container that mounts the claim, and what is copied from it."""
 
     cluster: Cluster
     pod: str
@@ -47,14 +47,14 @@ class Source:
     def output(self, *words: str, silence: float = SILENCE) -> Iterator[bytes]:
         """What remote.py prints for these words. Raises as pods_exec.output."""
         program = f"{PROGRAM.read_text(encoding='utf-8')}\nmain({list(words)!r})\n".encode()
-        # By stdin: an address has no room for it. -I: nothing in the volume is imported; -S: a quick start.
+        # Over stdin: it is too long for the URL. -I: nothing in the volume is imported; -S: starts faster.
         command = ["python3", "-I", "-S", "-c", BOOT, str(len(program))]
         return output(self.cluster, self.pod, self.container, command, program, silence=silence)
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file in the volume: its path below runs/, its size, and the SHA-256 of so many bytes."""
+    """A file in the volume: its path below runs/, its size in bytes, and the SHA-256 of that many bytes."""
 
     path: str
     size: int
@@ -67,56 +67,56 @@ def collect(
     """Copy what `kind` says of every run in the claim of `run` into `to`/<name>/. Returns these folders.
 
     kind: report (report, scores, metrics, manifest, logs), all (and completions, samples), checkpoints (everything).
-    Given again it copies what is missing or has changed. Raises UserError, RunFailure.
+    Repeated, it copies what is missing or has changed. Raises UserError, RunFailure.
     """
     job = read_job(cluster, job_name(run))
     with reader(cluster, run, job, image, say) as (pod, container):
         source = Source(cluster, pod, container, kind)
-        found = listed(source)
-        if not found:
+        files = listed(source)
+        if not files:
             raise UserError(
-                f"the claim of {run} holds no run yet", fix=f"openrs cluster status {run} says what it does"
+                f"the claim of {run} contains no run yet", fix=f"see what it does: openrs cluster status {run}"
             )
-        folders = sorted({to / PurePosixPath(file.path).parts[0] for file in found})
+        folders = sorted({to / PurePosixPath(file.path).parts[0] for file in files})
         for folder in folders:
             claim_folder(folder, cluster, run)
-        missing = [file for file in found if not is_here(to / file.path, file)]
+        missing = [file for file in files if not is_here(to / file.path, file)]
         size = sum(file.size for file in missing)
-        say(f"{len(found)} files, {len(found) - len(missing)} of them here already; {amount(size)} to copy")
+        say(f"{len(files)} files, {len(files) - len(missing)} of them already here; {format_bytes(size)} to copy")
         copy(source, missing, to, say)
-    say(f"all of it is here, every file equal to its SHA-256: {', '.join(map(str, folders))}")
+    say(f"complete, and every file matches its SHA-256: {', '.join(map(str, folders))}")
     return folders
 
 
 def listed(source: Source, names: Sequence[str] = ()) -> list[File]:
-    """The files there are, with their hashes. Raises UserError for names that would lead out of the folder."""
-    text = b"".join(again(lambda: list(source.output("list", ROOT, source.kind, *names, silence=HASHING))))
-    found = []
+    """The files in the volume, with their hashes. Raises UserError for names that would lead out of the folder."""
+    text = b"".join(retry(lambda: list(source.output("list", ROOT, source.kind, *names, silence=HASHING))))
+    files = []
     for line in text.decode("utf-8", "replace").splitlines():
         try:
             row = json.loads(line)
             file = File(str(row["path"]), int(row["size"]), str(row["sha256"]))
         except (ValueError, KeyError, TypeError):
             raise RunFailure(f"the Pod's list of files cannot be read: {clean(line)[:200]}") from None
-        found.append(file)
+        files.append(file)
         refuse_odd(file)
-    return found
+    return files
 
 
 def refuse_odd(file: File) -> None:
     parts = PurePosixPath(file.path).parts
     safe = len(parts) > 1 and ".." not in parts and not file.path.startswith("/") and file.path.isprintable()
     if not safe or "\\" in file.path or file.size < 0 or any(len(part) > 200 for part in parts):
-        raise UserError(f"the volume names a file that may not be written here: {clean(file.path)!r}")
+        raise UserError(f"the volume contains a file name that is not safe to write here: {clean(file.path)!r}")
 
 
 def claim_folder(folder: Path, cluster: Cluster, run: str) -> None:
-    """Make the folder ours to write in, or refuse one that something else made: a run of this machine, say."""
+    """Mark the folder as collected, or refuse one that something else created, such as a run of this machine."""
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).is_file():
         raise UserError(
-            f"{folder} is there, and was not collected from a cluster",
+            f"{folder} exists and was not collected from a cluster",
             "its files would be overwritten",
-            "give another folder with --to",
+            "choose another folder with --to",
         )
     refuse_links_out(folder)
     write_json(folder / MARK, {"namespace": cluster.namespace, "job": job_name(run), "collected": now()})
@@ -127,43 +127,43 @@ def is_here(path: Path, file: File) -> bool:
 
 
 def copy(source: Source, files: Sequence[File], to: Path, say: Say) -> None:
-    """Copy files, many small ones at once and large ones in pieces, on from what an earlier try left of them.
+    """Copy files, many small ones at once and large ones in pieces, resuming partial files of an earlier attempt.
 
-    One that changed in the meantime is tried again as it is now (of a journal that only grew, the announced beginning
-    is taken); one that is gone, a checkpoint that retention took away, is left out.
+    A file that changed in the meantime is listed and copied again (of a journal that only grew, the listed beginning is
+    kept); one that is gone, such as a checkpoint that retention removed, is left out.
     """
     waiting, changed, broken, done = list(files), dict.fromkeys((file.path for file in files), 0), 0, 0
     while waiting:
-        asked = pieces(waiting, to)
+        batch = pieces(waiting, to)
         try:
-            pull(source, asked)
+            pull(source, batch)
             broken, whole = 0, True
-        except ServerUnavailable as away:
-            moved = any(size_of(one.part) > one.offset for one in asked)
+        except ServerUnavailable as unavailable:
+            moved = any(size_of(piece.part) > piece.offset for piece in batch)
             broken, whole = (1 if moved else broken + 1), False
             if broken > TRIES:
-                raise _gave_up(away) from None
-            time.sleep(min(api.FIRST * 2.0**broken, api.LONGEST))
-        for one in asked:
-            file, here = one.file, size_of(one.part)
-            if is_here(one.part, file):
-                one.part.replace(to / file.path)
+                raise _gave_up(unavailable) from None
+            time.sleep(min(api.FIRST_PAUSE_S * 2.0**broken, api.LONGEST_PAUSE_S))
+        for piece in batch:
+            file, here = piece.file, size_of(piece.part)
+            if is_here(piece.part, file):
+                piece.part.replace(to / file.path)
                 waiting.remove(file)
                 done += 1
-                say(f"{done}/{len(files)}  {file.path} ({amount(file.size)})")
-            elif here == file.size or (whole and here - one.offset < one.length):
-                one.part.unlink(missing_ok=True)
+                say(f"{done}/{len(files)}  {file.path} ({format_bytes(file.size)})")
+            elif here == file.size or (whole and here - piece.offset < piece.length):
+                piece.part.unlink(missing_ok=True)
                 changed[file.path] += 1
                 if changed[file.path] > 2:
-                    raise RunFailure(f"{file.path} keeps changing", fix="give the command again in a while")
-                say(f"{file.path} changed while it was copied; once more")
+                    raise RunFailure(f"{file.path} keeps changing", fix="run the command again later")
+                say(f"{file.path} changed while it was copied; copying it again")
                 same = [now for now in listed(source, [PurePosixPath(file.path).parts[0]]) if now.path == file.path]
                 waiting[waiting.index(file) : waiting.index(file) + 1] = same
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Bytes of a file to ask for, and the file beside its place that gets them."""
+    """Bytes of a file to request, and the partial file that they are appended to."""
 
     file: File
     part: Path
@@ -180,27 +180,27 @@ def size_of(path: Path) -> int:
 
 
 def pieces(files: Sequence[File], to: Path) -> list[Piece]:
-    """What to ask for next: of the first files so much that it is PIECE bytes together, and at most MANY files."""
-    found: list[Piece] = []
-    room = PIECE
+    """What to request next: the first files, at most PIECE bytes together and at most MANY files."""
+    batch: list[Piece] = []
+    budget = PIECE
     for file in files[:MANY]:
         part = part_of(to / file.path)
         part.parent.mkdir(parents=True, exist_ok=True)
         if size_of(part) > file.size:
             part.unlink()
         offset = size_of(part)
-        length = min(room, file.size - offset)
-        found.append(Piece(file, part, offset, length))
-        room -= length
-        if room <= 0:
+        length = min(budget, file.size - offset)
+        batch.append(Piece(file, part, offset, length))
+        budget -= length
+        if budget <= 0:
             break
-    return found
+    return batch
 
 
-def pull(source: Source, asked: Sequence[Piece]) -> None:
-    """Append what comes to the parts. Raises ServerUnavailable when the connection breaks: what came so far is kept."""
-    words = [word for one in asked for word in (one.file.path, str(one.offset), str(one.length))]
-    rest, left, coming = b"", 0, iter(asked)
+def pull(source: Source, batch: Sequence[Piece]) -> None:
+    """Append bytes to the partial files. Raises ServerUnavailable when the connection breaks; bytes so far are kept."""
+    words = [word for piece in batch for word in (piece.file.path, str(piece.offset), str(piece.length))]
+    rest, left, coming = b"", 0, iter(batch)
     out: IO[bytes] | None = None
     try:
         for data in source.output("read", ROOT, *words):
@@ -208,12 +208,12 @@ def pull(source: Source, asked: Sequence[Piece]) -> None:
             while left or len(rest) >= 8:
                 if not left:
                     left, rest = int.from_bytes(rest[:8], "big"), rest[8:]
-                    piece = next(coming, None)
-                    if piece is None or left > piece.length:
-                        raise RunFailure("the Pod sends more than it was asked for")
+                    current = next(coming, None)
+                    if current is None or left > current.length:
+                        raise RunFailure("the Pod sends more bytes than were requested")
                     if out is not None:
                         out.close()
-                    out = piece.part.open("ab")
+                    out = current.part.open("ab")
                 if out is not None:
                     out.write(rest[:left])
                 left, rest = left - len(rest[:left]), rest[left:]
@@ -224,20 +224,20 @@ def pull(source: Source, asked: Sequence[Piece]) -> None:
             out.close()
 
 
-def again(call: Callable[[], list[bytes]]) -> list[bytes]:
-    """A command that may be given twice, until its whole answer came."""
+def retry(call: Callable[[], list[bytes]]) -> list[bytes]:
+    """Repeat a command that is safe to repeat until its whole output arrived."""
     for broken in range(TRIES + 1):
         try:
             return call()
-        except ServerUnavailable as away:
+        except ServerUnavailable as unavailable:
             if broken == TRIES:
-                raise _gave_up(away) from None
-            time.sleep(min(api.FIRST * 2.0**broken, api.LONGEST))
+                raise _gave_up(unavailable) from None
+            time.sleep(min(api.FIRST_PAUSE_S * 2.0**broken, api.LONGEST_PAUSE_S))
     raise AssertionError
 
 
-def _gave_up(away: ServerUnavailable) -> RunFailure:
+def _gave_up(unavailable: ServerUnavailable) -> RunFailure:
     return RunFailure(
-        f"the connection to the Pod keeps breaking ({away.why})",
-        fix="give the command again: what is here stays, and half a file is gone on with",
+        f"the connection to the Pod keeps breaking ({unavailable.why})",
+        fix="run the command again: it resumes, also within a file",
     )

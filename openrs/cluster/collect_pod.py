@@ -1,4 +1,4 @@
-"""The Pod that collect copies out of: the training's own where it runs, else one that mounts the claim read-only."""
+"""The Pod that collect copies from: the training's own while it runs, else one that mounts the claim read-only."""
 
 import contextlib
 import time
@@ -6,32 +6,32 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from openrs.cluster import control, words
-from openrs.cluster.api import ApiException, Cluster, Object, ask
+from openrs.cluster.api import ApiException, Cluster, Object, call_api
 from openrs.cluster.control import Say
 from openrs.cluster.jobs import DATA, PLACEHOLDER, job_name, manifest
 from openrs.cluster.reading import claim_of, no_job, pods
 from openrs.cluster.submit import create
 from openrs.errors import RunFailure, UserError
 
-START = 600.0  # seconds for it to start: the volume moves, the image is pulled
+START = 600.0  # seconds to start: the volume is attached, the image pulled
 READER = "read"
 
 
 @contextmanager
 def reader(cluster: Cluster, run: str, job: Object | None, image: str | None, say: Say) -> Iterator[tuple[str, str]]:
-    """(Pod, container) that see the claim: the training's own where it runs, else one made for it, which goes again."""
+    """(Pod, container) that see the claim: the training's own while it runs, else a temporary one."""
     for pod in pods(cluster, job_name(run)) if job is not None else []:
         for state in (pod.get("status") or {}).get("containerStatuses") or []:
             if "running" in (state.get("state") or {}) and not pod["metadata"].get("deletionTimestamp"):
-                say(f"copying out of {pod['metadata']['name']}, which runs")
+                say(f"copying from the running Pod {pod['metadata']['name']}")
                 yield pod["metadata"]["name"], state["name"]
                 return
-    made = reading_pod(cluster, run, job, image)
-    name = made["metadata"]["name"]
+    own = reading_pod(cluster, run, job, image)
+    name = own["metadata"]["name"]
     say(f"Pod {name} mounts the claim, read-only")
     try:
-        remove_pod(cluster, name)  # of an earlier collect that was killed
-        create(cluster, made, say)
+        remove_pod(cluster, name)  # left by an earlier collect that was killed
+        create(cluster, own, say)
         wait_running(cluster, name, say)
         yield name, READER
     finally:
@@ -39,7 +39,7 @@ def reader(cluster: Cluster, run: str, job: Object | None, image: str | None, sa
 
 
 def reading_pod(cluster: Cluster, run: str, job: Object | None, image: str | None) -> Object:
-    """As restricted as the Job's own Pods, which say where the volume can be mounted."""
+    """As restricted as the Job's own Pods, and scheduled like them, so that the volume can be mounted."""
     like = job or manifest("demo")[1]
     pod = like["spec"]["template"]["spec"]
     claim = claim_of(job) if job is not None else job_name(run)
@@ -48,7 +48,8 @@ def reading_pod(cluster: Cluster, run: str, job: Object | None, image: str | Non
         if job is None and not _claim_there(cluster, str(claim)):
             raise no_job(cluster, run)
         raise UserError(
-            f"the Job of {run} is gone, and so is the image's name", fix="--image REGISTRY/openrs@sha256:..."
+            f"the Job of {run} is gone, and with it the image's name",
+            fix="give the image: --image REGISTRY/openrs@sha256:...",
         )
     small = {"cpu": "500m", "memory": "512Mi", "ephemeral-storage": "256Mi"}
     spec = {
@@ -72,7 +73,7 @@ def reading_pod(cluster: Cluster, run: str, job: Object | None, image: str | Non
         "spec": spec
         | {
             "restartPolicy": "Never",
-            "activeDeadlineSeconds": 6 * 3600,  # it goes even if we are killed
+            "activeDeadlineSeconds": 6 * 3600,  # it ends even if we are killed
             "terminationGracePeriodSeconds": 1,
             "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}],
             "containers": [
@@ -92,33 +93,33 @@ def reading_pod(cluster: Cluster, run: str, job: Object | None, image: str | Non
 def wait_running(cluster: Cluster, name: str, say: Say) -> None:
     end, before = time.monotonic() + START, ""
     while True:
-        pod = ask(cluster.core.read_namespaced_pod, name, cluster.namespace, what=f"get Pod {name}")
-        phase, now_does = (pod.get("status") or {}).get("phase"), words.pod(pod)
+        pod = call_api(cluster.core.read_namespaced_pod, name, cluster.namespace, what=f"get Pod {name}")
+        phase, doing = (pod.get("status") or {}).get("phase"), words.pod(pod)
         if phase == "Running":
             return
-        if now_does != before:
-            say(f"Pod {name} {now_does}")
-            before = now_does
+        if doing != before:
+            say(f"Pod {name} {doing}")
+            before = doing
         if phase in {"Failed", "Succeeded"} or time.monotonic() > end:
-            raise RunFailure(f"Pod {name} does not run: {now_does}", fix=f"kubectl describe pod {name} tells more")
+            raise RunFailure(f"Pod {name} does not run: {doing}", fix=f"see kubectl describe pod {name}")
         time.sleep(control.POLL)
 
 
 def remove_pod(cluster: Cluster, name: str) -> None:
-    """Delete a Pod and wait until it is gone; nothing when there is none."""
+    """Delete a Pod and wait until it is gone; does nothing when there is none."""
     with contextlib.suppress(ApiException):
         call = cluster.core.delete_namespaced_pod
-        ask(call, name, cluster.namespace, grace_period_seconds=1, what=f"delete Pod {name}")
+        call_api(call, name, cluster.namespace, grace_period_seconds=1, what=f"delete Pod {name}")
         end = time.monotonic() + 60
         while time.monotonic() < end:
-            ask(cluster.core.read_namespaced_pod, name, cluster.namespace, what=f"get Pod {name}")
+            call_api(cluster.core.read_namespaced_pod, name, cluster.namespace, what=f"get Pod {name}")
             time.sleep(control.POLL / 4)
 
 
 def _claim_there(cluster: Cluster, name: str) -> bool:
     call = cluster.core.read_namespaced_persistent_volume_claim
     try:
-        ask(call, name, cluster.namespace, what=f"get claim {name}")
+        call_api(call, name, cluster.namespace, what=f"get claim {name}")
     except ApiException as error:
         if error.status == 404:
             return False

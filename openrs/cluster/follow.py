@@ -1,4 +1,4 @@
-"""Follow a Job to its end: what its Pods do, why they wait, what they print, how it ended. Leaving changes nothing."""
+"""Follow a Job to its end: its Pods, why they wait, what they print, how it ended. Detaching changes nothing."""
 
 import contextlib
 import queue
@@ -9,41 +9,43 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from openrs.cluster import words
-from openrs.cluster.api import PATIENT, Cluster, Object
+from openrs.cluster.api import FOLLOW_RETRY_S, Cluster, Object
 from openrs.cluster.reading import pods, run_of
 from openrs.cluster.screen import Screen
 from openrs.cluster.watch import OutageNotifier, log_of, watched
 from openrs.errors import EXIT_REFUSED, Interrupted, RunFailure, UserError
-from openrs.run.progress import duration
+from openrs.run.units import format_duration
 
 DRAIN = 20.0  # seconds for the last lines of the logs after the Job has ended
-TAIL_LINES = 20  # lines of log to begin with, when a Job has run before we came
+TAIL_LINES = 20  # lines of existing log to start with, when the Job ran before we followed it
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How the Job ended. code: of the container that failed, None where none told."""
+    """How the Job ended. code: exit code of the container that failed, None when unknown."""
 
     state: Literal["complete", "failed", "stopped", "deleted"]
     text: str
     code: int | None = None
 
 
-def follow(cluster: Cluster, job: Object, screen: Screen, *, patience: float = PATIENT, tail: int | None = None) -> End:
-    """Tell of the Job until it ends. Ctrl-C raises Interrupted, and the Job goes on.
+def follow(
+    cluster: Cluster, job: Object, screen: Screen, *, retry_s: float = FOLLOW_RETRY_S, tail: int | None = None
+) -> End:
+    """Report on the Job until it ends. Ctrl-C raises Interrupted, and the Job keeps running.
 
-    tail: begin with so many lines of a log that is there already. Raises UserError for missing rights, RunFailure when
-    the API server stays away for `patience` seconds.
+    tail: start with at most so many lines of an existing log. Raises UserError for missing permissions, RunFailure when
+    the API server does not respond for `retry_s` seconds.
     """
-    follower = _Follower(cluster, job, screen, patience, tail)
+    follower = _Follower(cluster, job, screen, retry_s, tail)
     name, run = job["metadata"]["name"], run_of(job)
     try:
         return follower.run()
     except KeyboardInterrupt:
         screen.close()
         raise Interrupted(
-            f"left. Job {name} goes on without us\n"
-            f"  look at it again: openrs cluster logs -f {run}\n"
+            f"detached; Job {name} keeps running\n"
+            f"  follow it again: openrs cluster logs -f {run}\n"
             f"  stop it, with a checkpoint: openrs cluster stop {run}"
         ) from None
     finally:
@@ -52,7 +54,7 @@ def follow(cluster: Cluster, job: Object, screen: Screen, *, patience: float = P
 
 
 def conclude(end: End) -> None:
-    """Make the Job's end the command's: a complete one returns. Raises UserError, RunFailure, Interrupted."""
+    """End the command as the Job ended; returns for a complete one. Raises UserError, RunFailure, Interrupted."""
     if end.state == "complete":
         return
     if end.state == "failed":
@@ -61,16 +63,16 @@ def conclude(end: End) -> None:
 
 
 class _Follower:
-    """Three watches and a thread for each Pod's logs put what they see into one queue; this thread tells it."""
+    """Three watches and a thread for each Pod's logs put events into one queue; this thread prints them."""
 
-    def __init__(self, cluster: Cluster, job: Object, screen: Screen, patience: float, tail: int | None) -> None:
+    def __init__(self, cluster: Cluster, job: Object, screen: Screen, retry_s: float, tail: int | None) -> None:
         self.stop = threading.Event()
-        self._cluster, self._job, self._screen, self._patience, self._tail = cluster, job, screen, patience, tail
+        self._cluster, self._job, self._screen, self._retry_s, self._tail = cluster, job, screen, retry_s, tail
         self._name = job["metadata"]["name"]
-        self._voice = OutageNotifier(screen.say)
+        self._notifier = OutageNotifier(screen.say)
         self._queue: queue.SimpleQueue[tuple[str, str, Any]] = queue.SimpleQueue()
         self._pods: dict[str, Object] = {}
-        self._told: dict[str, str] = {}
+        self._announced: dict[str, str] = {}
         self._logs: dict[str, threading.Thread] = {}
         self._there = False  # whether the Job has been seen
         self._last: tuple[str, int, str] | None = None  # the container that failed last
@@ -83,7 +85,7 @@ class _Follower:
             ("pod", self._cluster.core.list_namespaced_pod, "Pods", {"label_selector": own}),
             ("event", self._cluster.core.list_namespaced_event, "events", {}),
         ):
-            feed = watched(listing, namespace, self.stop, self._voice, what=what, patience=self._patience, **selector)
+            feed = watched(listing, namespace, self.stop, self._notifier, what=what, retry_s=self._retry_s, **selector)
             self._start(kind, feed)
         while True:
             kind, change, thing = self._queue.get()
@@ -97,7 +99,7 @@ class _Follower:
             try:
                 for change, thing in feed:
                     self._queue.put((kind, change, thing))
-            except Exception as error:  # noqa: BLE001 - fault boundary: a thread's end is told by the main one
+            except Exception as error:  # noqa: BLE001 - fault boundary: the main thread reports a thread's error
                 self._queue.put(("error", kind, error))
 
         thread = threading.Thread(target=work, daemon=True, name=f"openrs-{kind}")
@@ -107,7 +109,7 @@ class _Follower:
     def _see(self, kind: str, change: str, thing: Any) -> End | None:
         if change == "LISTED":
             there = kind != "job" or self._there
-            return None if there else End("deleted", f"Job {self._name} is not there any more; its claim is")
+            return None if there else End("deleted", f"Job {self._name} no longer exists; its claim does")
         match kind:
             case "line":
                 self._screen.log(change, thing)
@@ -124,7 +126,7 @@ class _Follower:
     def _error(self, kind: str, error: Exception) -> None:
         if self.stop.is_set():
             return
-        if kind in {"event", "line"} and isinstance(error, UserError):  # we can do without them
+        if kind in {"event", "line"} and isinstance(error, UserError):  # following works without them
             self._screen.say(str(error))
             return
         raise error
@@ -135,20 +137,22 @@ class _Follower:
         name = pod["metadata"]["name"]
         if change == "DELETED":
             self._pods.pop(name, None)
-            self._tell(name, f"Pod {name} is gone")
+            self._announce(name, f"Pod {name} is deleted")
             return
         self._pods[name] = pod
         self._last = words.failure(pod) or self._last
-        self._tell(name, f"Pod {name} {words.pod(pod)}")
-        if name not in self._logs and any("waiting" not in (one.get("state") or {}) for one in words.containers(pod)):
+        self._announce(name, f"Pod {name} {words.pod(pod)}")
+        if name not in self._logs and any(
+            "waiting" not in (status.get("state") or {}) for status in words.containers(pod)
+        ):
             self._logs[name] = self._start("line", self._lines(pod))
 
     def _lines(self, pod: Object) -> Iterable[tuple[str, str]]:
         """(prefix, line) of all containers of a Pod, one after the other."""
         name, spec = pod["metadata"]["name"], pod["spec"]
         index = (pod["metadata"].get("annotations") or {}).get("batch.kubernetes.io/job-completion-index")
-        first = [one["name"] for one in spec.get("initContainers") or []]
-        for container in [*first, *(one["name"] for one in spec["containers"])]:
+        first = [container["name"] for container in spec.get("initContainers") or []]
+        for container in [*first, *(container["name"] for container in spec["containers"])]:
             words_before = [word for word in (index, container if container in first else None) if word is not None]
             prefix = f"[{' '.join(words_before)}] " if words_before else ""
             for line in log_of(
@@ -157,15 +161,15 @@ class _Follower:
                 container,
                 lambda: self._pods.get(name),
                 stop=self.stop,
-                voice=self._voice,
+                notifier=self._notifier,
                 tail=self._tail,
-                patience=self._patience,
+                retry_s=self._retry_s,
             ):
                 yield prefix, line
 
-    def _tell(self, about: str, text: str) -> None:
-        if self._told.get(about) != text:
-            self._told[about] = text
+    def _announce(self, about: str, text: str) -> None:
+        if self._announced.get(about) != text:
+            self._announced[about] = text
             self._screen.say(text)
 
     def _event(self, event: Object) -> None:
@@ -177,33 +181,35 @@ class _Follower:
         )
         text = words.event(event)
         if ours and not old and text is not None:
-            self._tell(f"event {name} {event.get('reason')}", text)
+            self._announce(f"event {name} {event.get('reason')}", text)
 
     # --- the Job
 
     def _job_changed(self, change: str, job: Object) -> End | None:
         if change == "DELETED":
-            return End("deleted", f"Job {self._name} was deleted; its claim is still there")
+            return End("deleted", f"Job {self._name} was deleted; its claim still exists")
         self._job, self._there = job, True
         state, run = words.job_state(job), run_of(job)
         took = words.seconds_of(job)
-        after = f" after {duration(took)}" if took is not None else ""
+        after = f" after {format_duration(took)}" if took is not None else ""
         if state == "complete":
-            return End("complete", f"Job {self._name} is done{after}. openrs cluster collect {run} brings its results")
+            return End(
+                "complete", f"Job {self._name} is complete{after}; fetch its results with openrs cluster collect {run}"
+            )
         if state == "failed":
             return End("failed", f"Job {self._name} failed{after}: {words.why_failed(job)}")
         if state == "stopped":
-            return End("stopped", f"Job {self._name} is stopped; `openrs cluster submit` again lets it go on")
+            return End("stopped", f"Job {self._name} is stopped; the same `openrs cluster submit` resumes it")
         if state == "queued":
-            self._tell("job", f"Job {self._name} waits in Kueue's queue {words.queue(job)} for quota and room")
+            self._announce("job", f"Job {self._name} waits in Kueue's queue {words.queue(job)} for quota")
         elif state == "stopping":
-            self._tell("job", f"Job {self._name} is being stopped")
+            self._announce("job", f"Job {self._name} is being stopped")
         elif state == "running":
-            self._told.pop("job", None)
+            self._announced.pop("job", None)
         return None
 
     def _drain(self) -> None:
-        """The last lines, and how the last Pods ended: the Job's own news may have come before theirs."""
+        """Read the last lines, and how the last Pods ended: the Job's event may arrive before theirs."""
         with contextlib.suppress(UserError):
             for pod in pods(self._cluster, self._name):
                 self._pod("MODIFIED", pod)
@@ -222,6 +228,6 @@ class _Follower:
         if end.state != "failed" or self._last is None:
             return end
         container, code, message = self._last
-        told = f"{end.text}\n  {container}: {words.exit_code({'exitCode': code})}"
+        text = f"{end.text}\n  {container}: {words.exit_code({'exitCode': code})}"
         last = "\n".join(f"  | {line}" for line in message.splitlines()[-6:])
-        return End("failed", f"{told}\n{last}" if last else told, code)
+        return End("failed", f"{text}\n{last}" if last else text, code)

@@ -1,4 +1,4 @@
-"""The objects of a Job: a manifest of k8s/ with a recipe, a run's name and an image applied. Asks no server.
+"""The objects of a Job: a manifest of k8s/ with a recipe, a run's name and an image applied. Contacts no server.
 
 The manifest is parsed and changed as objects. For exp1, exp2, exp3 and demo as they are, the result differs from the
 file only in the image and in two annotations (a test says so).
@@ -29,7 +29,7 @@ PLACEHOLDER = "ghcr.io/OWNER/openrs@sha256:" + 64 * "0"
 HASH, RECIPE = "openrs/recipe-sha256", "openrs/recipe"  # annotations of the Job
 IN_POD = "/recipe/recipe.yaml"
 DATA = "/data"  # where the claim is mounted
-LONGEST_NAME = 46  # of a run: openrs-<run>-preflight is a name of at most 63 characters, and so are Pods of indexes
+LONGEST_NAME = 46  # of a run: openrs-<run>-preflight and the names of indexed Pods have at most 63 characters
 
 # What an image's name may look like (distribution's reference grammar, without its rarer forms).
 _IMAGE = re.compile(
@@ -39,7 +39,7 @@ _IMAGE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """What `openrs cluster submit` was asked for. Fields that are None are as in the manifest.
+    """The options of `openrs cluster submit`. Fields that are None are as in the manifest.
 
     named: the recipe as it was named: packaged, or a file. claim: an existing claim to use. products: values of the
     node label nvidia.com/gpu.product.
@@ -64,7 +64,7 @@ class JobRequest:
 
 @dataclass(frozen=True, slots=True)
 class JobManifests:
-    """claim is None when an existing one is used. notes: what a person should know."""
+    """claim is None when an existing one is used. notes: messages for the user."""
 
     claim: Object | None
     job: Object
@@ -84,43 +84,44 @@ def manifest(name: str) -> list[Object]:
     path = MANIFESTS / name / "job.yaml"
     if not path.is_file():
         raise UserError(
-            f"the manifests of k8s/ are not here ({path})",
-            "this installation of openrs was made without them",
+            f"the manifests of k8s/ are missing ({path})",
+            "this installation of openrs was built without them",
             "install openrs from a whole checkout, or from its wheel",
         )
     read = [thing for thing in yaml.safe_load_all(path.read_text(encoding="utf-8")) if thing is not None]
-    found: list[Object] = json.loads(
-        json.dumps(read)
-    )  # YAML's aliases are one object in several places: make them several
-    return found
+    # A YAML alias is one object in several places: a round trip through JSON copies it.
+    copied: list[Object] = json.loads(json.dumps(read))
+    return copied
 
 
-def make(asked: JobRequest) -> JobManifests:
-    """The claim and the Job for a recipe. Raises UserError for names Kubernetes does not take, and for a recipe that
-    needs files of this machine.
+def build_manifests(request: JobRequest) -> JobManifests:
+    """The claim and the Job for a recipe. Raises UserError for names that Kubernetes does not accept, and for a recipe
+    that needs files of this machine.
     """
-    _check_names(asked)
-    notes = _local_files(asked.recipe)
-    on_gpus = asked.recipe.hardware.gpus > 0
-    own = asked.named in packaged() and (MANIFESTS / asked.named).is_dir()
-    template = asked.named if own else "exp3" if on_gpus else "demo"
+    _check_names(request)
+    notes = _local_files(request.recipe)
+    on_gpus = request.recipe.hardware.gpus > 0
+    own = request.named in packaged() and (MANIFESTS / request.named).is_dir()
+    template = request.named if own else "exp3" if on_gpus else "demo"
     claim, job = manifest(template)
-    _rename(claim, job, asked)
+    _rename(claim, job, request)
     pod = job["spec"]["template"]["spec"]
-    _containers(pod, asked)
-    _recipe(job, asked)
-    _image(pod, asked.image)
-    notes += _resize(claim, job, sizes_of(asked.recipe))
+    _containers(pod, request)
+    _recipe(job, request)
+    _image(pod, request.image)
+    notes += _resize(claim, job, sizes_of(request.recipe))
     if on_gpus:
-        products = list(asked.products) or labels_of(asked.recipe.hardware.gpu)
+        products = list(request.products) or labels_of(request.recipe.hardware.gpu)
         _expression(pod)["values"] = products
-    if asked.queue is not None:
-        job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = asked.queue
-    if asked.storage_class is not None:
-        claim["spec"]["storageClassName"] = asked.storage_class
-    if "@sha256:" not in asked.image:
-        notes.append(f"the image {asked.image} is named by a tag, which can move: give its digest to know what ran")
-    return JobManifests(None if asked.claim is not None else claim, job, notes)
+    if request.queue is not None:
+        job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = request.queue
+    if request.storage_class is not None:
+        claim["spec"]["storageClassName"] = request.storage_class
+    if "@sha256:" not in request.image:
+        notes.append(
+            f"the image {request.image} is named by a tag, which can move; name it by digest to record what ran"
+        )
+    return JobManifests(None if request.claim is not None else claim, job, notes)
 
 
 def to_text(objects: Sequence[Object]) -> str:
@@ -128,29 +129,30 @@ def to_text(objects: Sequence[Object]) -> str:
     return "---\n".join(map(dump_yaml, objects))
 
 
-# --- what is refused --------------------------------------------------------------------------------------------------
+# --- checks -----------------------------------------------------------------------------------------------------------
 
 
-def _check_names(asked: JobRequest) -> None:
-    name = asked.name
+def _check_names(request: JobRequest) -> None:
+    name = request.name
     if re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name) is None or len(name) > LONGEST_NAME:
         raise UserError(
-            f"a run in a cluster cannot be called {name}",
-            f"Kubernetes takes small letters, digits and -, at most {LONGEST_NAME} of them here",
-            "give another with --run",
+            f"{name} cannot be the name of a run in a cluster",
+            f"Kubernetes allows lower-case letters, digits and -, here at most {LONGEST_NAME} characters",
+            "choose another with --run",
         )
-    if _IMAGE.fullmatch(asked.image) is None and asked.image != PLACEHOLDER:
+    if _IMAGE.fullmatch(request.image) is None and request.image != PLACEHOLDER:
         raise UserError(
-            f"{asked.image} is no image's name", fix="e.g. --image ghcr.io/you/openrs@sha256:<64 hexadecimal digits>"
+            f"{request.image} is not a valid image name",
+            fix="e.g. --image ghcr.io/you/openrs@sha256:<64 hexadecimal digits>",
         )
 
 
 def _local_files(recipe: Recipe) -> list[str]:
-    """Refuse what is only on this machine; say what has to be in the image."""
+    """Refuse files that exist only on this machine; note what must be in the image."""
     wrong = []
-    if recipe.model.made is None:
+    if recipe.model.toy is None:
         wrong += [("model.name", recipe.model.name)]
-    if recipe.data.source != "made":
+    if recipe.data.source != "toy-sums":
         wrong += [("data.source", recipe.data.source)]
     if recipe.evaluation.data is not None:
         wrong += [("evaluation.data", recipe.evaluation.data)]
@@ -161,19 +163,19 @@ def _local_files(recipe: Recipe) -> list[str]:
     if here:
         raise UserError(
             f"the recipe names files of this machine: {'; '.join(here)}",
-            "a Pod does not see them",
-            f"name a hub repository, or copy them into the claim and name them from {DATA}/",
+            "a Pod cannot read them",
+            f"name a hub repository, or copy them into the claim and use paths below {DATA}/",
         )
-    modules = [one.name for one in recipe.rewards.functions if ":" in one.name]
-    return [f"rewards from your own code ({', '.join(modules)}) have to be in the image"] if modules else []
+    modules = [function.name for function in recipe.rewards.functions if ":" in function.name]
+    return [f"rewards from your own code ({', '.join(modules)}) must be in the image"] if modules else []
 
 
-# --- what is changed --------------------------------------------------------------------------------------------------
+# --- changes ----------------------------------------------------------------------------------------------------------
 
 
-def _rename(claim: Object, job: Object, asked: JobRequest) -> None:
-    """The run's name into every place that has the manifest's."""
-    name = asked.name
+def _rename(claim: Object, job: Object, request: JobRequest) -> None:
+    """Replace the manifest's name by the run's everywhere."""
+    name = request.name
     for thing in (claim, job):
         thing["metadata"]["name"] = job_name(name)
         thing["metadata"]["labels"]["app.kubernetes.io/instance"] = name
@@ -181,26 +183,26 @@ def _rename(claim: Object, job: Object, asked: JobRequest) -> None:
     template["metadata"]["labels"]["app.kubernetes.io/instance"] = name
     for volume in template["spec"]["volumes"]:
         if "persistentVolumeClaim" in volume:
-            volume["persistentVolumeClaim"]["claimName"] = asked.claim or job_name(name)
+            volume["persistentVolumeClaim"]["claimName"] = request.claim or job_name(name)
 
 
-def _containers(pod: Object, asked: JobRequest) -> None:
-    """The commands. What a recipe does not need goes: nothing to fetch, no links between GPUs to measure."""
-    recipe = IN_POD if asked.named not in packaged() else asked.named
-    changes = [word for change in asked.overrides for word in ("--set", change)] if recipe != IN_POD else []
-    run = ["--run", asked.name]
+def _containers(pod: Object, request: JobRequest) -> None:
+    """Set the commands, and drop init containers that the recipe does not need (nothing to fetch, a single GPU)."""
+    recipe = IN_POD if request.named not in packaged() else request.named
+    changes = [word for change in request.overrides for word in ("--set", change)] if recipe != IN_POD else []
+    run = ["--run", request.name]
     commands = {
         "fetch": ["fetch", recipe, *changes],
         "nccl": ["doctor", "nccl", recipe, *changes, *run],
-        "train": [asked.verb, recipe, *changes, *run],
+        "train": [request.verb, recipe, *changes, *run],
     }
-    first = {one["name"]: one for one in pod.get("initContainers", [])}
-    if not references(asked.recipe):
+    first = {container["name"]: container for container in pod.get("initContainers", [])}
+    if not references(request.recipe):
         first.pop("fetch", None)
     elif "fetch" not in first:  # a recipe for a CPU that needs the hub
         whole = manifest("exp3")[1]["spec"]["template"]["spec"]["initContainers"]
-        first = {"fetch": next(one for one in whole if one["name"] == "fetch"), **first}
-    if asked.recipe.hardware.gpus < 2:
+        first = {"fetch": next(container for container in whole if container["name"] == "fetch"), **first}
+    if request.recipe.hardware.gpus < 2:
         first.pop("nccl", None)
     pod.pop("initContainers", None)
     containers = pod.pop("containers")
@@ -212,21 +214,21 @@ def _containers(pod: Object, asked: JobRequest) -> None:
 
 
 def literal(word: str) -> str:
-    """A word that the kubelet hands on as it is: it replaces $(NAME) in args, and $$ stands for $."""
+    """Escape a word for the kubelet, which replaces $(NAME) in args and reads $$ as $."""
     return word.replace("$(", "$$(")
 
 
-def _recipe(job: Object, asked: JobRequest) -> None:
+def _recipe(job: Object, request: JobRequest) -> None:
     """The resolved recipe as an annotation, so that two submissions can be compared; a file of the user's own also goes
-    to the Pod, as a file made of its annotation: so the Job stays one object, whole in itself.
+    to the Pod, as a file made from its annotation, so that the Job needs no second object.
     """
-    text = to_yaml(asked.recipe)
+    text = to_yaml(request.recipe)
     if len(text.encode()) > 100_000:
         raise UserError(
             "the recipe is larger than 100 kB", "an object's annotations hold 256 kB", "shorten its prompts"
         )
-    job["metadata"]["annotations"] = {HASH: asked.recipe.hash, RECIPE: text}
-    if asked.named in packaged():
+    job["metadata"]["annotations"] = {HASH: request.recipe.hash, RECIPE: text}
+    if request.named in packaged():
         return
     template = job["spec"]["template"]
     template["metadata"].setdefault("annotations", {})[RECIPE] = text
@@ -245,7 +247,7 @@ def _image(pod: Object, image: str) -> None:
 
 
 def _resize(claim: Object, job: Object, sizes: Sizes) -> list[str]:
-    """Resources and times by the plan. Times only grow: the manifest's have slack for the paper's recipes."""
+    """Set resources and time limits from the plan. Time limits only grow: the manifest's suit the paper's recipes."""
     spec = job["spec"]
     pod = spec["template"]["spec"]
     if sizes.storage is not None:
@@ -275,19 +277,19 @@ def _all_containers(pod: Object) -> list[Object]:
 
 
 def _expression(pod: Object) -> Object:
-    """The node affinity's one line: nvidia.com/gpu.product in ..."""
+    """The node affinity's only expression: nvidia.com/gpu.product in ..."""
     terms = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
-    found: Object = terms[0]["matchExpressions"][0]
-    return found
+    expression: Object = terms[0]["matchExpressions"][0]
+    return expression
 
 
 def labels_of(gpu: str) -> list[str]:
-    """What gpu-feature-discovery calls a GPU of a recipe: nvidia-smi's name with - for blanks. Raises UserError."""
+    """gpu-feature-discovery's labels for a recipe's GPU: nvidia-smi's name with - for spaces. Raises UserError."""
     row = read_yaml(TABLE)[0].get(find(gpu).name)
     if row is None:
         raise UserError(
-            f"nobody here knows how a cluster's nodes call the GPU {gpu}",
-            fix="--gpu-product LABEL, as in: kubectl get nodes -L nvidia.com/gpu.product",
+            f"the node label of the GPU {gpu} is not known",
+            fix="give it with --gpu-product LABEL, as listed by: kubectl get nodes -L nvidia.com/gpu.product",
         )
     return [_label(alias) for alias in row["names"] if not alias.isdigit()]
 

@@ -1,4 +1,4 @@
-"""Could a node ever hold a Pod: labels, taints, and what it has, not counting what runs there now. Asks no server."""
+"""Whether a node could ever hold a Pod: labels, taints, capacity, ignoring what runs there. Contacts no server."""
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -16,7 +16,7 @@ GPU = "nvidia.com/gpu"
 def fitting(nodes: Sequence[Object], pod: Object) -> Finding:
     """Whether any of the nodes could ever hold the Pod, if nothing else ran there."""
     needs = needed(pod)
-    told = ", ".join(f"{plain(amount)} {name}" for name, amount in sorted(needs.items()))
+    requested = ", ".join(f"{plain(amount)} {name}" for name, amount in sorted(needs.items()))
     reasons: dict[str, int] = {}
     fit = 0
     for node in nodes:
@@ -26,15 +26,15 @@ def fitting(nodes: Sequence[Object], pod: Object) -> Finding:
         else:
             reasons[why] = reasons.get(why, 0) + 1
     if fit:
-        return Finding("nodes", "ok", f"{fit} of {len(nodes)} could hold the Pod ({told})")
+        return Finding("nodes", "ok", f"{fit} of {len(nodes)} could hold the Pod ({requested})")
     known = sorted({str(product) for node in nodes if (product := _labels(node).get(PRODUCT))})
-    fix = "ask for a node, or for less"
+    fix = "add a node, or request less"
     if GPU in needs and known:
-        fix = f"the cluster's GPUs are {', '.join(known)}: --gpu-product takes one, openrs plan --gpu says what changes"
+        fix = f"choose one of the cluster's GPUs with --gpu-product: {', '.join(known)} (see openrs plan --gpu)"
     elif GPU in needs:
-        fix = "no node has the label nvidia.com/gpu.product: is NVIDIA's GPU operator (or gpu-feature-discovery) there?"
+        fix = "install NVIDIA's GPU operator (or gpu-feature-discovery): no node has the label nvidia.com/gpu.product"
     why = "; ".join(f"{count} {reason}" for reason, count in sorted(reasons.items())) or "there are no nodes"
-    return Finding("nodes", "fail", f"none of {len(nodes)} can ever hold the Pod: {why}", told, fix)
+    return Finding("nodes", "fail", f"none of {len(nodes)} can ever hold the Pod: {why}", requested, fix)
 
 
 def misfit(node: Object, pod: Object, needs: Mapping[str, Decimal]) -> str | None:
@@ -45,14 +45,14 @@ def misfit(node: Object, pod: Object, needs: Mapping[str, Decimal]) -> str | Non
     if taint is not None:
         return f"with a taint that the Job does not tolerate ({taint})"
     has = {name: parse_quantity(amount) for name, amount in (node["status"].get("allocatable") or {}).items()}
-    for name in sorted(needs, key=lambda one: one != GPU):  # GPUs first: that is what people ask about
+    for name in sorted(needs, key=lambda resource: resource != GPU):  # GPUs first
         if has.get(name, Decimal(0)) < needs[name]:
             return f"with {plain(has.get(name, Decimal(0)))} {name} instead of {plain(needs[name])}"
     return None
 
 
 def needed(pod: Object) -> dict[str, Decimal]:
-    """What a Pod counts for: the sum of its containers, or its largest init container where that is more."""
+    """What the scheduler counts for a Pod: the sum of its containers, or its largest init container if that is more."""
     total: dict[str, Decimal] = {}
     for container in pod["containers"]:
         for name, amount in _requests(container).items():
@@ -76,8 +76,8 @@ def plain(amount: Decimal) -> str:
 
 
 def _labels(node: Object) -> Mapping[str, str]:
-    found: Mapping[str, str] = node["metadata"].get("labels") or {}
-    return found
+    labels: Mapping[str, str] = node["metadata"].get("labels") or {}
+    return labels
 
 
 def _matches(node: Object, pod: Object) -> bool:
@@ -99,8 +99,8 @@ def _matches(node: Object, pod: Object) -> bool:
 def _untolerated(node: Object, pod: Object) -> str | None:
     for taint in (node.get("spec") or {}).get("taints") or []:
         if taint.get("effect") == "PreferNoSchedule" or taint["key"] == "node.kubernetes.io/unschedulable":
-            continue  # a preference; and a node that is only closed for the moment
-        if not any(_tolerates(one, taint) for one in pod.get("tolerations") or []):
+            continue  # a preference, and a node that is only cordoned for now
+        if not any(_tolerates(toleration, taint) for toleration in pod.get("tolerations") or []):
             value = f"={taint['value']}" if taint.get("value") else ""
             return f"{taint['key']}{value}:{taint.get('effect')}"
     return None

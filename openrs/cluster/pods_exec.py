@@ -18,12 +18,12 @@ SILENCE = 60.0  # seconds without a byte: hashing 30 GB on a slow disk has its o
 
 
 def output(
-    cluster: Cluster, pod: str, container: str, command: Sequence[str], given: bytes, *, silence: float = SILENCE
+    cluster: Cluster, pod: str, container: str, command: Sequence[str], stdin: bytes, *, silence: float = SILENCE
 ) -> Iterator[bytes]:
-    """The command's stdout, piece by piece. `given` goes to its stdin, whose end the protocol cannot tell it.
+    """The command's stdout, piece by piece. `stdin` is sent to it; the protocol cannot close it.
 
-    Raises ServerUnavailable when the connection breaks (what came so far was right), RunFailure when the command fails,
-    UserError when we may not.
+    Raises ServerUnavailable when the connection breaks (the bytes so far are valid), RunFailure when the command fails,
+    UserError when that is not allowed.
     """
     try:
         connection = stream(
@@ -41,13 +41,13 @@ def output(
         )
     except ApiException as error:
         raise _refused(str(error.reason), pod) from None
-    # The client's own loop polls the socket, and so can sleep on bytes that TLS has decrypted already: read plainly.
+    # The client's own loop polls the socket and can sleep while TLS holds decrypted bytes: read the socket directly.
     channel = connection.sock
     channel.settimeout(silence)
-    said, status = b"", b""
+    stderr, status = b"", b""
     try:
-        for begin in range(0, len(given), FRAME):
-            channel.send(bytes([STDIN]) + given[begin : begin + FRAME], opcode=ABNF.OPCODE_BINARY)
+        for begin in range(0, len(stdin), FRAME):
+            channel.send(bytes([STDIN]) + stdin[begin : begin + FRAME], opcode=ABNF.OPCODE_BINARY)
         while True:
             kind, frame = channel.recv_data_frame(True)
             if kind == ABNF.OPCODE_CLOSE:
@@ -58,27 +58,27 @@ def output(
             if number == STDOUT:
                 yield data
             elif number == STDERR:
-                said = (said + data)[-2000:]
+                stderr = (stderr + data)[-2000:]
             elif number == ERROR:
                 status += data
     except (WebSocketException, ssl.SSLError, OSError) as error:
-        if not status:  # without the command's own end it is no end
+        if not status:  # with a status the command has ended
             raise ServerUnavailable(str(error) or type(error).__name__) from None
     finally:
         connection.close()
     if not status:
         raise ServerUnavailable("the connection ended before the command did")
-    _check(json.loads(status), said, command)
+    _check(json.loads(status), stderr, command)
 
 
-def _check(status: Any, said: bytes, command: Sequence[str]) -> None:
+def _check(status: Any, stderr: bytes, command: Sequence[str]) -> None:
     if status.get("status") != "Success":
-        words = redact(said.decode("utf-8", "replace").strip()) or str(status.get("message"))
-        raise RunFailure(f"{command[0]} in the Pod failed: {words}")
+        message = redact(stderr.decode("utf-8", "replace").strip()) or str(status.get("message"))
+        raise RunFailure(f"{command[0]} in the Pod failed: {message}")
 
 
 def _refused(reason: str, pod: str) -> Exception:
-    words = redact(reason)
-    if "403" in words:
-        return forbidden("cannot create resource pods/exec, " + words.partition("\n")[0], f"copy out of Pod {pod}")
-    return ServerUnavailable(words[:200])
+    message = redact(reason)
+    if "403" in message:
+        return forbidden("cannot create resource pods/exec, " + message.partition("\n")[0], f"copy out of Pod {pod}")
+    return ServerUnavailable(message[:200])

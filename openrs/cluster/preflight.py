@@ -1,7 +1,7 @@
-"""Before a Job is made: can any node ever hold it, is what it needs there, would the server take it. Changes nothing.
+"""Checks before a Job is created: can any node ever hold it, does what it needs exist, would the server accept it.
 
-Each line says what was found, what is needed and how to mend it. What we may not look at is no failure: the Job's own
-events will tell the same later.
+Changes nothing. Each line says what was found, what is needed and the fix. A check without permission is not a failure:
+the Job's own events show the same later.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from typing import Any
 
 from kubernetes.utils.quantity import parse_quantity
 
-from openrs.cluster.api import ApiException, Cluster, Object, ask, no_namespace, said
+from openrs.cluster.api import ApiException, Cluster, Object, call_api, no_namespace, server_message
 from openrs.cluster.control import KUEUE
 from openrs.cluster.jobs import PLACEHOLDER, JobManifests
 from openrs.cluster.nodes import fitting, needed, plain
@@ -21,19 +21,25 @@ from openrs.errors import UserError
 STRICT: dict[str, Any] = {"dry_run": "All", "field_validation": "Strict", "field_manager": "openrs"}
 
 
-def examine(cluster: Cluster, made: JobManifests) -> list[Finding]:
-    """All lines. Raises UserError for a namespace that does not exist and for credentials that are not taken."""
-    pod = made.job["spec"]["template"]["spec"]
-    found = [_image(pod), _server(cluster, made), *_nodes(cluster, pod), _claim(cluster, made), _secret(cluster, pod)]
-    found += _quota(cluster, made)
-    queue = made.job["metadata"]["labels"].get("kueue.x-k8s.io/queue-name")
+def examine(cluster: Cluster, manifests: JobManifests) -> list[Finding]:
+    """All checks. Raises UserError for a namespace that does not exist and for rejected credentials."""
+    pod = manifests.job["spec"]["template"]["spec"]
+    findings = [
+        _image(pod),
+        _server(cluster, manifests),
+        *_nodes(cluster, pod),
+        _claim(cluster, manifests),
+        _secret(cluster, pod),
+    ]
+    findings += _quota(cluster, manifests)
+    queue = manifests.job["metadata"]["labels"].get("kueue.x-k8s.io/queue-name")
     if queue is not None:
-        found.append(_queue(cluster, queue))
-    return [line for line in found if line is not None]
+        findings.append(_queue(cluster, queue))
+    return [finding for finding in findings if finding is not None]
 
 
 def _looked(name: str, look: Callable[[], Finding | None]) -> Finding | None:
-    """A line, or one that says that we may not look."""
+    """The check's result, or one that says that the permission is missing."""
     try:
         return look()
     except UserError as error:
@@ -46,52 +52,54 @@ def _image(pod: Object) -> Finding:
     image = pod["containers"][0]["image"]
     if image == PLACEHOLDER:
         return Finding(
-            "image", "fail", "none: the manifests have only a placeholder", "the image of openrs in your registry",
-            "--image REGISTRY/openrs@sha256:..., or OPENRS_IMAGE in the environment (docs/kubernetes.md)",
+            "image", "fail", "none: the manifests only have a placeholder", "the image of openrs in your registry",
+            "give --image REGISTRY/openrs@sha256:..., or set OPENRS_IMAGE (docs/kubernetes.md)",
         )  # fmt: skip
     return Finding("image", "ok", image)
 
 
-def _server(cluster: Cluster, made: JobManifests) -> Finding | None:
-    """The server's own word on every object, and on a Pod of the Job: PodSecurity and quota only look at Pods."""
+def _server(cluster: Cluster, manifests: JobManifests) -> Finding | None:
+    """A server-side dry run of every object and of a Pod of the Job: PodSecurity and quota only check Pods."""
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": deepcopy(made.job["spec"]["template"]["metadata"]),
-        "spec": deepcopy(made.job["spec"]["template"]["spec"]),
+        "metadata": deepcopy(manifests.job["spec"]["template"]["metadata"]),
+        "spec": deepcopy(manifests.job["spec"]["template"]["spec"]),
     }
-    pod["metadata"]["name"] = f"{made.job['metadata']['name']}-preflight"
+    pod["metadata"]["name"] = f"{manifests.job['metadata']['name']}-preflight"
     tries = [
-        ("Job", cluster.batch.create_namespaced_job, made.job),
+        ("Job", cluster.batch.create_namespaced_job, manifests.job),
         ("Pod", cluster.core.create_namespaced_pod, pod),
     ]
-    if made.claim is not None:
+    if manifests.claim is not None:
         create = cluster.core.create_namespaced_persistent_volume_claim
-        tries.insert(0, ("PersistentVolumeClaim", create, made.claim))
+        tries.insert(0, ("PersistentVolumeClaim", create, manifests.claim))
     untried = []
     for kind, call, thing in tries:
         try:
-            ask(call, cluster.namespace, thing, what=f"create a {kind}", **STRICT)
+            call_api(call, cluster.namespace, thing, what=f"create a {kind}", **STRICT)
         except ApiException as error:
-            if error.status == 409:  # there already: submit looks at it
+            if error.status == 409:  # exists already: submit handles it
                 continue
-            raise no_namespace(error, cluster.namespace) or UserError(said(error)) from None
+            raise no_namespace(error, cluster.namespace) or UserError(server_message(error)) from None
         except UserError as error:
             if "cannot" in error.what and kind == "Pod":
                 untried.append(kind)
                 continue
             if error.what.startswith("not allowed"):
                 raise
-            full = "quota" in error.what  # others may end
+            full = "quota" in error.what  # other Jobs may end
             return Finding("API server", "warn" if full else "fail", error.what, "", error.fix)
     if untried:
-        return Finding("API server", "unknown", "takes the Job; its Pod could not be tried (no right to create Pods)")
-    return Finding("API server", "ok", "takes the Job, its claim and its Pod (dry run, strict)")
+        return Finding(
+            "API server", "unknown", "accepts the Job; its Pod could not be checked (no permission to create Pods)"
+        )
+    return Finding("API server", "ok", "accepts the Job, its claim and its Pod (dry run, strict)")
 
 
 def _nodes(cluster: Cluster, pod: Object) -> list[Finding | None]:
     def look() -> Finding:
-        listed: list[Object] = ask(cluster.core.list_node, what="list nodes").get("items") or []
+        listed: list[Object] = call_api(cluster.core.list_node, what="list nodes").get("items") or []
         return fitting(listed, pod)
 
     return [_looked("nodes", look)]
@@ -100,71 +108,75 @@ def _nodes(cluster: Cluster, pod: Object) -> list[Finding | None]:
 # --- claim, secret, quota, queue --------------------------------------------------------------------------------------
 
 
-def _claim(cluster: Cluster, made: JobManifests) -> Finding | None:
-    volume = next(one for one in made.job["spec"]["template"]["spec"]["volumes"] if one["name"] == "data")
+def _claim(cluster: Cluster, manifests: JobManifests) -> Finding | None:
+    volume = next(volume for volume in manifests.job["spec"]["template"]["spec"]["volumes"] if volume["name"] == "data")
     name = volume["persistentVolumeClaim"]["claimName"]
 
     def look() -> Finding:
         try:
-            there = ask(
+            existing = call_api(
                 cluster.core.read_namespaced_persistent_volume_claim, name, cluster.namespace, what=f"get claim {name}"
             )
         except ApiException as error:
             if error.status != 404:
                 raise
-            if made.claim is None:
-                return Finding("claim", "fail", f"there is no claim {name}", "", "leave --claim out and one is made")
-            return _class(cluster, made.claim, name)
-        return _there(there, made, name)
+            if manifests.claim is None:
+                return Finding(
+                    "claim", "fail", f"claim {name} does not exist", "", "leave out --claim to have one created"
+                )
+            return _class(cluster, manifests.claim, name)
+        return _existing(existing, manifests, name)
 
     return _looked("claim", look)
 
 
-def _there(there: Object, made: JobManifests, name: str) -> Finding:
-    status = there.get("status") or {}
-    phase, size = status.get("phase"), (status.get("capacity") or there["spec"]["resources"]["requests"]).get("storage")
-    if there["metadata"].get("deletionTimestamp") or phase == "Lost":
+def _existing(claim: Object, manifests: JobManifests, name: str) -> Finding:
+    status = claim.get("status") or {}
+    phase, size = status.get("phase"), (status.get("capacity") or claim["spec"]["resources"]["requests"]).get("storage")
+    if claim["metadata"].get("deletionTimestamp") or phase == "Lost":
         return Finding(
             "claim",
             "fail",
             f"{name} is {'being deleted' if phase != 'Lost' else 'lost'}",
             "a claim",
-            "wait, or --claim",
+            "wait, or name another with --claim",
         )
-    wanted = made.claim["spec"]["resources"]["requests"]["storage"] if made.claim is not None else None
+    wanted = manifests.claim["spec"]["resources"]["requests"]["storage"] if manifests.claim is not None else None
     if wanted is not None and size is not None and parse_quantity(size) < parse_quantity(wanted):
         return Finding(
-            "claim", "warn", f"{name} is there, with {size}", f"{wanted} for all checkpoints",
-            "kubectl patch it larger where its storage class allows that",
+            "claim", "warn", f"{name} exists, with {size}", f"{wanted} for all checkpoints",
+            "enlarge it with kubectl patch, where its storage class allows that",
         )  # fmt: skip
-    return Finding(
-        "claim", "ok", f"{name} is there ({phase}, {size}): what is in it is kept, and the run goes on from it"
-    )
+    return Finding("claim", "ok", f"{name} exists ({phase}, {size}): its data are kept, and the run resumes from them")
 
 
 def _class(cluster: Cluster, claim: Object, name: str) -> Finding:
-    """A claim that will be made needs a storage class: the one it names, or the cluster's default."""
+    """A claim that will be created needs a storage class: the one it names, or the cluster's default."""
     size = claim["spec"]["resources"]["requests"]["storage"]
     wanted = claim["spec"].get("storageClassName")
     try:
-        listed = ask(cluster.storage.list_storage_class, what="list storage classes").get("items") or []
+        listed = call_api(cluster.storage.list_storage_class, what="list storage classes").get("items") or []
     except UserError as error:
         if "not allowed" not in error.what:
             raise
-        return Finding("claim", "info", f"{name} will be made ({size}, class {wanted or 'the default'})")
-    names = [one["metadata"]["name"] for one in listed]
+        return Finding("claim", "info", f"{name} will be created ({size}, class {wanted or 'the default'})")
+    names = [item["metadata"]["name"] for item in listed]
     default = "storageclass.kubernetes.io/is-default-class"
-    has_default = any((one["metadata"].get("annotations") or {}).get(default) == "true" for one in listed)
+    has_default = any((item["metadata"].get("annotations") or {}).get(default) == "true" for item in listed)
     good = wanted in names if wanted is not None else has_default
     have = f"classes: {', '.join(names)}" if names else "no storage class at all"
     needed_class = wanted if wanted is not None else "a default storage class"
     return judged(
-        "claim", good, f"{name} will be made ({size}); {have}", f"{needed_class}", "--storage-class NAME, one of those"
+        "claim",
+        good,
+        f"{name} will be created ({size}); {have}",
+        f"{needed_class}",
+        "choose one of those: --storage-class NAME",
     )
 
 
 def _secret(cluster: Cluster, pod: Object) -> Finding | None:
-    """The hub's token is optional. Only its metadata is asked for: the value never comes here."""
+    """The hub's token is optional. Only its metadata is requested: the value is never transferred."""
     names = {
         variable["valueFrom"]["secretKeyRef"]["name"]
         for container in pod.get("initContainers") or []
@@ -182,14 +194,14 @@ def _secret(cluster: Cluster, pod: Object) -> Finding | None:
             if error.status != 404:
                 raise
             make = f"kubectl create secret generic {name} --from-literal=token=hf_..."
-            return Finding("token", "info", f"no secret {name}: enough for public models and data", "", make)
-        return Finding("token", "ok", f"secret {name} is there; only the container fetch gets it")
+            return Finding("token", "info", f"no secret {name}; not needed for public models and data", "", make)
+        return Finding("token", "ok", f"secret {name} exists; only the container fetch gets it")
 
     return _looked("token", look)
 
 
 def metadata_of(cluster: Cluster, name: str) -> None:
-    """Ask for a secret's metadata alone (PartialObjectMetadata). Raises ApiException 404, UserError."""
+    """Request a secret's metadata alone (PartialObjectMetadata). Raises ApiException 404, UserError."""
 
     def call(**options: Any) -> Any:
         return cluster.client.call_api(
@@ -202,21 +214,23 @@ def metadata_of(cluster: Cluster, name: str) -> None:
             **options,
         )
 
-    ask(call, what=f"get the secret {name}")
+    call_api(call, what=f"get the secret {name}")
 
 
-def _quota(cluster: Cluster, made: JobManifests) -> list[Finding | None]:
-    needs = needed(made.job["spec"]["template"]["spec"])
-    pods = int(made.job["spec"].get("parallelism", 1))
+def _quota(cluster: Cluster, manifests: JobManifests) -> list[Finding | None]:
+    needs = needed(manifests.job["spec"]["template"]["spec"])
+    pods = int(manifests.job["spec"].get("parallelism", 1))
 
     def look() -> Finding | None:
-        listed = ask(cluster.core.list_namespaced_resource_quota, cluster.namespace, what="list quotas").get("items")
+        listed = call_api(cluster.core.list_namespaced_resource_quota, cluster.namespace, what="list quotas").get(
+            "items"
+        )
         short = [text for quota in listed or [] for text in shortages(quota, needs, pods)]
         if not listed:
             return None
         return judged(
-            "quota", not short, "; ".join(short) or "leaves room for the Job", "room for its Pods",
-            "wait for others to end, or ask for more: kubectl describe resourcequota", bad="warn",
+            "quota", not short, "; ".join(short) or "leaves enough for the Job", "enough for its Pods",
+            "wait for other Jobs to end, or have it raised: kubectl describe resourcequota", bad="warn",
         )  # fmt: skip
 
     return [_looked("quota", look)]
@@ -225,15 +239,15 @@ def _quota(cluster: Cluster, made: JobManifests) -> list[Finding | None]:
 def shortages(quota: Object, needs: Mapping[str, Decimal], pods: int) -> list[str]:
     """What a quota does not leave for the Job's Pods: `requests.nvidia.com/gpu: 4 needed, 2 of 8 free`."""
     status = quota.get("status") or {}
-    found = []
+    missing = []
     for key, amount in (status.get("hard") or {}).items():
         name = key.removeprefix("requests.").removeprefix("limits.")
         if name not in needs or (key == name and name not in {"cpu", "memory"}):
             continue
         hard, used = parse_quantity(amount), parse_quantity((status.get("used") or {}).get(key, "0"))
         if hard - used < needs[name] * pods:
-            found.append(f"{key}: {plain(needs[name] * pods)} needed, {plain(hard - used)} of {plain(hard)} free")
-    return found
+            missing.append(f"{key}: {plain(needs[name] * pods)} needed, {plain(hard - used)} of {plain(hard)} free")
+    return missing
 
 
 def _queue(cluster: Cluster, name: str) -> Finding | None:
@@ -241,7 +255,7 @@ def _queue(cluster: Cluster, name: str) -> Finding | None:
 
     def look() -> Finding:
         try:
-            listed = ask(cluster.custom.list_namespaced_custom_object, *where, what="list Kueue's LocalQueues")
+            listed = call_api(cluster.custom.list_namespaced_custom_object, *where, what="list Kueue's LocalQueues")
         except ApiException as error:
             if error.status != 404:
                 raise
@@ -250,18 +264,22 @@ def _queue(cluster: Cluster, name: str) -> Finding | None:
                 "fail",
                 "the cluster has no Kueue (kueue.x-k8s.io/v1beta2)",
                 f"LocalQueue {name}",
-                "leave --queue out",
+                "leave out --queue",
             )
-        queues = {one["metadata"]["name"]: one for one in listed.get("items") or []}
+        queues = {item["metadata"]["name"]: item for item in listed.get("items") or []}
         if name not in queues:
             have = ", ".join(sorted(queues)) or "none"
             return Finding(
-                "queue", "fail", f"no LocalQueue {name} in {cluster.namespace}", f"one of: {have}", "--queue NAME"
+                "queue",
+                "fail",
+                f"no LocalQueue {name} in {cluster.namespace}",
+                f"one of: {have}",
+                "choose one of those: --queue NAME",
             )
         conditions = (queues[name].get("status") or {}).get("conditions") or []
-        idle = next((one for one in conditions if one.get("type") == "Active" and one.get("status") == "False"), None)
+        idle = next((c for c in conditions if c.get("type") == "Active" and c.get("status") == "False"), None)
         return judged(
-            "queue", idle is None, f"LocalQueue {name} {'takes Jobs' if idle is None else 'is not active'}",
+            "queue", idle is None, f"LocalQueue {name} {'accepts Jobs' if idle is None else 'is not active'}",
             "an active queue", str((idle or {}).get("message", "")),
         )  # fmt: skip
 

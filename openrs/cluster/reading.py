@@ -1,13 +1,13 @@
-"""What there is in the namespace: Jobs of openrs, their Pods, their claim."""
+"""Reads the Jobs of openrs in the namespace, their Pods and their claims."""
 
-from openrs.cluster.api import RUN_LABEL, SELECTOR, ApiException, Cluster, Object, ask, labels
+from openrs.cluster.api import RUN_LABEL, SELECTOR, ApiException, Cluster, Object, call_api, labels
 from openrs.cluster.jobs import job_name
 from openrs.errors import UserError
 
 
 def read_job(cluster: Cluster, name: str) -> Object | None:
     try:
-        return ask(cluster.batch.read_namespaced_job, name, cluster.namespace, what=f"get Job {name}")
+        return call_api(cluster.batch.read_namespaced_job, name, cluster.namespace, what=f"get Job {name}")
     except ApiException as error:
         if error.status == 404:
             return None
@@ -25,7 +25,7 @@ def no_job(cluster: Cluster, run: str) -> UserError:
     runs = [run_of(job) for job in jobs(cluster)]
     return UserError(
         f"namespace {cluster.namespace} has no Job {job_name(run)}",
-        fix=f"runs there: {', '.join(runs)}" if runs else "it has no Job of openrs; is it the right --namespace?",
+        fix=f"runs there: {', '.join(runs)}" if runs else "it has no Job of openrs; check --namespace",
     )
 
 
@@ -36,16 +36,16 @@ def run_of(job: Object) -> str:
 
 def jobs(cluster: Cluster) -> list[Object]:
     """All Jobs of openrs in the namespace."""
-    found = ask(cluster.batch.list_namespaced_job, cluster.namespace, label_selector=SELECTOR, what="list Jobs")
-    listed: list[Object] = found.get("items") or []
-    return listed
+    response = call_api(cluster.batch.list_namespaced_job, cluster.namespace, label_selector=SELECTOR, what="list Jobs")
+    items: list[Object] = response.get("items") or []
+    return items
 
 
 def pods(cluster: Cluster, name: str) -> list[Object]:
     """The Pods of a Job, the oldest first."""
     selector = f"batch.kubernetes.io/job-name={name}"
-    found = ask(cluster.core.list_namespaced_pod, cluster.namespace, label_selector=selector, what="list Pods")
-    return sorted(found.get("items") or [], key=lambda pod: pod["metadata"].get("creationTimestamp") or "")
+    response = call_api(cluster.core.list_namespaced_pod, cluster.namespace, label_selector=selector, what="list Pods")
+    return sorted(response.get("items") or [], key=lambda pod: pod["metadata"].get("creationTimestamp") or "")
 
 
 def claim_of(job: Object) -> str | None:

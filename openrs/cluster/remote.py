@@ -4,7 +4,7 @@ Only the standard library, and nothing of openrs: the image may hold another ver
 main([...]):
 
     list ROOT KIND [NAME ...]             JSON lines: path under ROOT, size, SHA-256; KIND: report, all, checkpoints
-    read ROOT [PATH OFFSET LENGTH ...]    for each: how many bytes follow, in 8 bytes, and they
+    read ROOT [PATH OFFSET LENGTH ...]    for each: the number of bytes that follow, in 8 bytes, and the bytes
 """
 
 import hashlib
@@ -14,13 +14,13 @@ import stat
 import sys
 from collections.abc import Iterator, Sequence
 
-# What stands for a run without its large parts: files at its top, and some below.
+# A run without its large parts: files at its top, and some below.
 REPORT = ("manifest.json", "recipe.yaml", "metrics.jsonl", "nccl.json", "report.html", "report.md", "report.json")
 LARGE = ("checkpoints", "base")
 
 
 def wanted(path: str, kind: str) -> bool:
-    """Whether a file of a run (its path below the run) belongs to what was asked for."""
+    """Whether a file of a run (its path below the run) belongs to this kind."""
     parts = path.split("/")
     if parts[-1].startswith(".") or parts[-1].endswith(".part"):
         return False
@@ -40,15 +40,15 @@ def files(root: str, kind: str, names: Sequence[str]) -> Iterator[str]:
         top = os.path.join(root, name)
         if os.path.islink(top) or not os.path.isdir(top):
             continue
-        for folder, inside, found in os.walk(top):
+        for folder, inside, names_here in os.walk(top):
             inside.sort()
-            for file in sorted(found):
+            for file in sorted(names_here):
                 path = os.path.join(folder, file)
                 if wanted(os.path.relpath(path, top), kind):
                     yield path
 
 
-def show(root: str, path: str) -> None:
+def describe(root: str, path: str) -> None:
     info = os.lstat(path)
     if not stat.S_ISREG(info.st_mode):  # no links: they could lead out of the run
         return
@@ -60,8 +60,8 @@ def show(root: str, path: str) -> None:
                 break
             digest.update(piece)
             left -= len(piece)
-    found = {"path": os.path.relpath(path, root), "size": info.st_size - left, "sha256": digest.hexdigest()}
-    print(json.dumps(found), flush=True)
+    entry = {"path": os.path.relpath(path, root), "size": info.st_size - left, "sha256": digest.hexdigest()}
+    print(json.dumps(entry), flush=True)
 
 
 def send(path: str, offset: int, length: int) -> None:
@@ -70,7 +70,7 @@ def send(path: str, offset: int, length: int) -> None:
         with open(path, "rb") as file:
             file.seek(offset)
             data = file.read(length)
-    except FileNotFoundError:  # taken away since it was listed
+    except FileNotFoundError:  # removed since it was listed
         data = b""
     out.write(len(data).to_bytes(8, "big"))
     out.write(data)
@@ -80,7 +80,7 @@ def send(path: str, offset: int, length: int) -> None:
 def main(words: Sequence[str]) -> None:
     if words[0] == "list":
         for path in files(words[1], words[2], words[3:]):
-            show(words[1], path)
+            describe(words[1], path)
     elif words[0] == "read":
         for at in range(2, len(words), 3):
             send(os.path.join(words[1], words[at]), int(words[at + 1]), int(words[at + 2]))

@@ -1,4 +1,4 @@
-"""What a person sees while a Job runs: our words, the Pods' logs, and in a terminal a bar of the run's own progress."""
+"""Terminal output while a Job runs: our messages, the Pods' logs, and a progress bar on a terminal."""
 
 import re
 import sys
@@ -12,7 +12,7 @@ from rich.table import Column
 from openrs.run.terminal import clean
 
 # A line of openrs.run.progress.Progress: `step  12/500  reward 0.41  ...  3.10 s each, 25 min 13 s left`.
-STEP = re.compile(r"(?P<label>\S.*?) +(?P<done>\d+)/(?P<total>\d+)  (?P<told>.*), (?P<left>[^,]+) left")
+STEP = re.compile(r"(?P<label>\S.*?) +(?P<done>\d+)/(?P<total>\d+)  (?P<metrics>.*), (?P<left>[^,]+) left")
 
 
 class Screen:
@@ -25,7 +25,7 @@ class Screen:
         self._last = ""
 
     def say(self, text: str) -> None:
-        """Our own words: they stay, marked with --."""
+        """A message of openrs, marked with --."""
         for line in text.splitlines():
             self._print(f"-- {clean(line)}")
 
@@ -35,15 +35,15 @@ class Screen:
         if step is None:
             self._print(f"{prefix}{clean(line)}")
             return
-        told = clean(f"{step['told']}, {step['left']} left")
-        facts: dict[str, Any] = {"completed": int(step["done"]), "total": int(step["total"]), "told": told}
+        text = clean(f"{step['metrics']}, {step['left']} left")
+        facts: dict[str, Any] = {"completed": int(step["done"]), "total": int(step["total"]), "text": text}
         with self._lock:
             if self._bar is None:
                 whole, rest = Column(no_wrap=True), Column(no_wrap=True, overflow="ellipsis", ratio=1)
                 self._bar = Progress(
                     TextColumn("{task.description} {task.completed}/{task.total}", table_column=whole),
                     BarColumn(bar_width=20, table_column=whole),
-                    TextColumn("{task.fields[told]}", table_column=rest),
+                    TextColumn("{task.fields[text]}", table_column=rest),
                     console=self._console,
                     expand=True,
                 )
@@ -52,7 +52,7 @@ class Screen:
             self._bar.update(self._bar.task_ids[0], description=clean(prefix + step["label"]), **facts)
 
     def close(self) -> None:
-        """Leave the bar as it is, and the terminal in order."""
+        """Stop the progress bar and restore the terminal."""
         with self._lock:
             if self._bar is not None:
                 self._bar.stop()

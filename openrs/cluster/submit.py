@@ -1,4 +1,4 @@
-"""One Job a run, never two: made, found again, let go on. The name is the identity."""
+"""One Job a run, never two: created, existing again, or resumed. The name is the identity."""
 
 import time
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ from openrs.cluster.api import (
     Cluster,
     Object,
     ServerUnavailable,
-    ask,
+    call_api,
+    call_once,
     no_namespace,
-    once,
 )
 from openrs.cluster.control import Say, remove_job, suspend
 from openrs.cluster.jobs import RECIPE, JobManifests
@@ -26,41 +26,41 @@ from openrs.config.schema import Recipe
 from openrs.errors import RunFailure, UserError
 from openrs.run.attempt import MUTABLE_KEYS
 
-What = Literal["made", "there", "resumed", "replaced"]
+What = Literal["created", "exists", "resumed", "replaced"]
 
 
-def submit(cluster: Cluster, made: JobManifests, say: Say) -> What:
-    """Bring the Job into the cluster, or find that it is there.
+def submit(cluster: Cluster, manifests: JobManifests, say: Say) -> What:
+    """Create the Job, or find that it exists.
 
     A finished run, and a run of that name with another recipe, are refused; one that runs is left alone; one that was
-    stopped goes on; one that failed is replaced. Raises UserError, or RunFailure when the server stays away.
+    stopped is resumed; one that failed is replaced. Raises UserError, or RunFailure when the server stays unreachable.
     """
-    name = made.job["metadata"]["name"]
-    found = read_job(cluster, name)
-    if found is not None:
-        return _again(cluster, made, found, say)
-    claim(cluster, made, say)
-    create(cluster, made.job, say)
-    say(f"Job {name} is made in namespace {cluster.namespace}")
-    return "made"
+    name = manifests.job["metadata"]["name"]
+    existing = read_job(cluster, name)
+    if existing is not None:
+        return _again(cluster, manifests, existing, say)
+    claim(cluster, manifests, say)
+    create(cluster, manifests.job, say)
+    say(f"Job {name} is created in namespace {cluster.namespace}")
+    return "created"
 
 
-def claim(cluster: Cluster, made: JobManifests, say: Say) -> None:
-    """Make the claim unless it is there: a run's data outlive its Jobs."""
-    if made.claim is None:
+def claim(cluster: Cluster, manifests: JobManifests, say: Say) -> None:
+    """Create the claim unless it exists: a run's data outlive its Jobs."""
+    if manifests.claim is None:
         return
     try:
-        create(cluster, made.claim, say)
-        say(f"claim {made.claim['metadata']['name']} is made")
+        create(cluster, manifests.claim, say)
+        say(f"claim {manifests.claim['metadata']['name']} is created")
     except ApiException as error:
         if error.status != 409:
             raise
-        say(f"claim {made.claim['metadata']['name']} is there, and kept")
+        say(f"claim {manifests.claim['metadata']['name']} exists and is kept")
 
 
-def create(cluster: Cluster, thing: Object, say: Say, patience: float = 10 * STARTUP_RETRY_S) -> Object:
-    """Make one object, strictly validated. An answer that gets lost is no doubt: the same name cannot be made twice, so
-    the next try tells whether the first one worked. Raises ApiException 409 for one that others made before.
+def create(cluster: Cluster, thing: Object, say: Say, retry_s: float = 10 * STARTUP_RETRY_S) -> Object:
+    """Create one object, strictly validated. A lost response does no harm: a name cannot be created twice, so the next
+    attempt shows whether the first one worked. Raises ApiException 409 when the object existed before.
     """
     kind, name = thing["kind"], thing["metadata"]["name"]
     call, read = {
@@ -73,86 +73,86 @@ def create(cluster: Cluster, thing: Object, say: Say, patience: float = 10 * STA
     }[kind]
     what = f"create {kind} {name}"
     options = {"field_validation": "Strict", "field_manager": "openrs"}
-    begin, pause, lost = time.monotonic(), api.FIRST, ""
+    begin, pause, lost = time.monotonic(), api.FIRST_PAUSE_S, ""
     while True:
         try:
-            return once(call, cluster.namespace, thing, what=what, **options)
+            return call_once(call, cluster.namespace, thing, what=what, **options)
         except ApiException as error:
-            if error.status == 409 and lost:  # a try whose answer we never got had worked
-                return ask(read, name, cluster.namespace, what=f"get {kind} {name}", say=say)
+            if error.status == 409 and lost:  # an attempt whose response was lost had worked
+                return call_api(read, name, cluster.namespace, what=f"get {kind} {name}", say=say)
             raise no_namespace(error, cluster.namespace) or error from None
-        except ServerUnavailable as away:
-            lost, waited = away.why, time.monotonic() - begin
-            if waited + pause > patience:
+        except ServerUnavailable as unavailable:
+            lost, waited = unavailable.why, time.monotonic() - begin
+            if waited + pause > retry_s:
                 raise RunFailure(
-                    f"nobody knows whether {kind} {name} was made: the API server stopped answering ({lost})",
-                    fix="give the same command again: it makes the Job if it is not there, and never a second one",
+                    f"it is unknown whether {kind} {name} was created: the API server stopped responding ({lost})",
+                    fix="run the same command again: it creates the Job if it does not exist, and never a second one",
                 ) from None
-            if pause == api.FIRST:
-                say(f"the API server does not answer ({lost}); asking again")
-            time.sleep(away.after or pause)
-            pause = min(2 * pause, api.LONGEST)
+            if pause == api.FIRST_PAUSE_S:
+                say(f"the API server does not respond ({lost}); retrying")
+            time.sleep(unavailable.after or pause)
+            pause = min(2 * pause, api.LONGEST_PAUSE_S)
 
 
 # --- the same run again -----------------------------------------------------------------------------------------------
 
 
-def _again(cluster: Cluster, made: JobManifests, found: Object, say: Say) -> What:
-    name = found["metadata"]["name"]
-    run = run_of(found)
-    changes = changed(found, made.job)
+def _again(cluster: Cluster, manifests: JobManifests, existing: Object, say: Say) -> What:
+    name = existing["metadata"]["name"]
+    run = run_of(existing)
+    changes = changed(existing, manifests.job)
     serious = [change for change in changes if change[0] not in MUTABLE_KEYS]
-    state = words.job_state(found)
+    state = words.job_state(existing)
     if serious:
-        told = "\n".join(f"    {key}: {was} -> {now}" for key, was, now in serious)
+        differences = "\n".join(f"    {key}: {was} -> {now}" for key, was, now in serious)
         raise UserError(
-            f"Job {name} was made with another recipe:\n{told}",
-            "going on would mix two experiments in one run",
-            f"give another --run, or take it away first: openrs cluster delete {run}",
+            f"Job {name} was created with another recipe:\n{differences}",
+            "resuming would mix two experiments in one run",
+            f"choose another --run, or delete the Job first: openrs cluster delete {run}",
         )
-    if found["metadata"].get("deletionTimestamp"):
-        raise UserError(f"Job {name} is being deleted", fix="give the command again when it is gone")
+    if existing["metadata"].get("deletionTimestamp"):
+        raise UserError(f"Job {name} is being deleted", fix="run the command again once it is gone")
     if state == "complete":
         raise UserError(
-            f"Job {name} is done",
-            fix=f"openrs cluster collect {run} brings its results; for another run give another --run",
+            f"Job {name} is complete",
+            fix=f"fetch its results with openrs cluster collect {run}; for another run choose another --run",
         )
     if state == "stopping":
         raise UserError(f"Job {name} is being stopped", fix=f"wait for its checkpoint: openrs cluster status {run}")
     if state in {"running", "waiting", "queued"}:
         if changes:
             raise UserError(
-                f"Job {name} runs, with {', '.join(f'{key} = {was}' for key, was, _ in changes)}",
+                f"Job {name} is running with {', '.join(f'{key} = {was}' for key, was, _ in changes)}",
                 "a Job's settings cannot change while it runs",
-                f"openrs cluster stop {run}, then give this command again",
+                f"openrs cluster stop {run}, then run this command again",
             )
-        say(f"Job {name} is there already ({state}): nothing is made twice")
-        return "there"
-    if state == "stopped" and not changes and _same_pods(found, made.job):
-        suspend(cluster, found, suspended=False)
-        say(f"Job {name} was stopped: it goes on from its last checkpoint")
+        say(f"Job {name} exists already ({state}); nothing is created")
+        return "exists"
+    if state == "stopped" and not changes and _same_pods(existing, manifests.job):
+        suspend(cluster, existing, suspended=False)
+        say(f"Job {name} was stopped: it resumes from its last checkpoint")
         return "resumed"
-    why = words.why_failed(found) if state == "failed" else "stopped, and now something differs"
-    say(f"Job {name} is taken away and made anew ({why}). The claim stays: the run goes on from its last checkpoint")
+    why = words.why_failed(existing) if state == "failed" else "stopped, and now its manifest differs"
+    say(f"Job {name} is replaced ({why}). The claim is kept: the run resumes from its last checkpoint")
     remove_job(cluster, name, say)
-    claim(cluster, made, say)
-    create(cluster, made.job, say)
+    claim(cluster, manifests, say)
+    create(cluster, manifests.job, say)
     return "replaced"
 
 
-def changed(found: Object, wanted: Object) -> list[tuple[str, Any, Any]]:
-    """Settings in which the Job there and the wanted one differ: by their recipes, or, for a Job that kubectl made from
-    k8s/, by its command."""
-    before = recipe_in(found)
-    after = recipe_in(wanted)
+def changed(existing: Object, requested: Object) -> list[tuple[str, Any, Any]]:
+    """Settings in which the existing and the requested Job differ: by their recipes, or, for a Job created by kubectl
+    from k8s/, by its command."""
+    before = recipe_in(existing)
+    after = recipe_in(requested)
     if before is not None and after is not None:
         return diff(before, after)
-    was, now = (_main(job).get("args", []) for job in (found, wanted))
+    was, now = (_main(job).get("args", []) for job in (existing, requested))
     return [] if was == now else [("command", " ".join(was), " ".join(now))]
 
 
 def recipe_in(job: Object) -> Recipe | None:
-    """The resolved recipe that a Job carries; None for one made by kubectl, or by another openrs."""
+    """The resolved recipe that a Job carries; None for one created by kubectl, or by another version of openrs."""
     text = (job["metadata"].get("annotations") or {}).get(RECIPE)
     try:
         return None if text is None else Recipe.model_validate(yaml.safe_load(text))
@@ -161,13 +161,13 @@ def recipe_in(job: Object) -> Recipe | None:
 
 
 def _main(job: Object) -> Object:
-    found: Object = job["spec"]["template"]["spec"]["containers"][0]
-    return found
+    container: Object = job["spec"]["template"]["spec"]["containers"][0]
+    return container
 
 
-def _same_pods(found: Object, wanted: Object) -> bool:
-    """Whether the Pods would be the same but for what the server fills in."""
-    return _within(wanted["spec"]["template"]["spec"], found["spec"]["template"]["spec"])
+def _same_pods(existing: Object, requested: Object) -> bool:
+    """Whether the Pods would be the same, apart from defaults that the server fills in."""
+    return _within(requested["spec"]["template"]["spec"], existing["spec"]["template"]["spec"])
 
 
 def _within(part: Any, whole: Any) -> bool:

@@ -1,5 +1,4 @@
-"""Watches that survive a dropped connection, 410 Gone, 429, 500, a server that is away for minutes. Logs that
-do."""
+"""Watches and logs that survive dropped connections, 410 Gone, 429, 500, and minutes without a server."""
 
 import json
 import threading
@@ -9,118 +8,118 @@ from typing import Any
 
 from openrs.cluster import api
 from openrs.cluster.api import (
-    PATIENT,
+    FOLLOW_RETRY_S,
     ApiException,
     Cluster,
     Expired,
     Object,
     ServerUnavailable,
+    call_once,
     lines,
-    once,
-    opened,
-    silent,
+    open_response,
+    server_unreachable,
 )
 from openrs.cluster.words import containers
 from openrs.errors import UserError
 
-WATCH = 240  # seconds after which the server ends a watch, and we begin the next one where it ended
-QUIET = 150.0  # seconds without a line of log before the connection is taken for dead and made anew
-WORRY = 3.0  # seconds of silence before we say that the server is away
-OVERLAP = 60  # seconds of log that are asked for again after a break; what was there is recognised by its time
+WATCH = 240  # seconds after which the server ends a watch, and the next one starts where it ended
+QUIET = 150.0  # seconds without a log line before the connection counts as dead and is reopened
+WORRY = 3.0  # seconds before we report that the server does not respond
+OVERLAP = 60  # seconds of log read again after a break; known lines are recognised by their timestamps
 Say = Callable[[str], None]
 
 
 class OutageNotifier:
-    """Says once that the server is away, and once that it is back, however many connections notice."""
+    """Reports once that the server does not respond, and once that it does again, however many connections notice."""
 
     def __init__(self, say: Say) -> None:
-        self._say, self._away, self._lock = say, False, threading.Lock()
+        self._say, self._is_down, self._lock = say, False, threading.Lock()
 
-    def away(self, why: str) -> None:
+    def down(self, why: str) -> None:
         with self._lock:
-            told, self._away = self._away, True
-        if not told:
-            self._say(f"the API server does not answer ({why}); asking again. Nothing happens to the Job")
+            was_down, self._is_down = self._is_down, True
+        if not was_down:
+            self._say(f"the API server does not respond ({why}); retrying. The Job is not affected")
 
-    def back(self) -> None:
+    def up(self) -> None:
         with self._lock:
-            told, self._away = self._away, False
-        if told:
-            self._say("the API server answers again")
+            was_down, self._is_down = self._is_down, False
+        if was_down:
+            self._say("the API server responds again")
 
 
 class RetryBackoff:
-    """How long the server has been away, for one connection; any answer makes it forget."""
+    """How long the server has not responded, for one connection; any response resets it."""
 
-    def __init__(self, what: str, voice: OutageNotifier, limit: float = PATIENT) -> None:
-        self._what, self._voice, self._limit = what, voice, limit
+    def __init__(self, what: str, notifier: OutageNotifier, limit: float = FOLLOW_RETRY_S) -> None:
+        self._what, self._notifier, self._limit = what, notifier, limit
         self._since: float | None = None
-        self._pause = api.FIRST
+        self._pause = api.FIRST_PAUSE_S
 
-    def wait(self, away: ServerUnavailable) -> None:
-        """Sleep before the next try. Raises RunFailure when it has been too long."""
+    def wait(self, unavailable: ServerUnavailable) -> None:
+        """Sleep before the next attempt. Raises RunFailure when it has been too long."""
         now = time.monotonic()
         self._since = self._since or now
         waited = now - self._since
         if waited > self._limit:
-            raise silent(self._what, away.why, waited)
+            raise server_unreachable(self._what, unavailable.why, waited)
         if waited > WORRY:
-            self._voice.away(away.why)
-        time.sleep(away.after or self._pause)
-        self._pause = min(2 * self._pause, api.LONGEST)
+            self._notifier.down(unavailable.why)
+        time.sleep(unavailable.after or self._pause)
+        self._pause = min(2 * self._pause, api.LONGEST_PAUSE_S)
 
     def answered(self) -> None:
         if self._since is not None:
-            self._voice.back()
-        self._since, self._pause = None, api.FIRST
+            self._notifier.up()
+        self._since, self._pause = None, api.FIRST_PAUSE_S
 
 
 def watched(
     listing: Callable[..., Any],
     namespace: str,
     stop: threading.Event,
-    voice: OutageNotifier,
+    notifier: OutageNotifier,
     *,
     what: str,
-    patience: float = PATIENT,
+    retry_s: float = FOLLOW_RETRY_S,
     **selector: str,
 ) -> Iterator[tuple[str, Object]]:
-    """(ADDED, MODIFIED or DELETED, object) until `stop`: what there is first, then every change. None gets lost: after
-    a break the watch goes on at the last version it saw, or lists again and tells the difference. After each such list
-    comes LISTED, with an empty object.
+    """(ADDED, MODIFIED or DELETED, object) until `stop`: first what exists, then every change. None gets lost:
+    after a break the watch continues from the last version it saw, or lists again and yields the differences. After
+    each such list comes LISTED, with an empty object.
 
-    Raises UserError for a no, RunFailure when the server stays away longer than `patience` seconds.
+    Raises UserError when refused, RunFailure when the server does not respond for `retry_s` seconds.
     """
     version: str | None = None
     known: dict[str, Object] = {}
-    waiting = RetryBackoff(what, voice, patience)
+    backoff = RetryBackoff(what, notifier, retry_s)
     while not stop.is_set():
         try:
             if version is None:
-                listed = once(listing, namespace, what=f"list {what}", **selector)
+                listed = call_once(listing, namespace, what=f"list {what}", **selector)
                 version = (listed.get("metadata") or {}).get("resourceVersion") or "0"
-                waiting.answered()
+                backoff.answered()
                 yield from _difference(known, listed.get("items") or [])
                 yield "LISTED", {}
             for kind, thing in _changes(listing, namespace, version, what, selector):
-                waiting.answered()
+                backoff.answered()
                 version = (thing.get("metadata") or {}).get("resourceVersion") or version
                 if kind != "BOOKMARK":
                     _remember(known, kind, thing)
                     yield kind, thing
-            waiting.answered()
-            time.sleep(0.2)  # a server that ends each watch at once is not asked a thousand times a second
+            backoff.answered()
+            time.sleep(0.2)  # do not flood a server that ends each watch at once
         except Expired:
             version = None
-        except ServerUnavailable as away:
-            waiting.wait(away)
+        except ServerUnavailable as unavailable:
+            backoff.wait(unavailable)
 
 
 def _changes(
     listing: Callable[..., Any], namespace: str, version: str, what: str, selector: dict[str, str]
 ) -> Iterator[tuple[str, Object]]:
     """One watch, until the server ends it. Raises Expired, ServerUnavailable, UserError."""
-    answer = opened(
+    response = open_response(
         listing,
         namespace,
         watch=True,
@@ -131,14 +130,14 @@ def _changes(
         what=f"watch {what}",
         **selector,
     )
-    for line in lines(answer):
+    for line in lines(response):
         if not line.strip():
             continue
         try:
             change = json.loads(line)
             kind, thing = change["type"], change["object"]
         except (ValueError, KeyError, TypeError):
-            raise ServerUnavailable("half an answer") from None
+            raise ServerUnavailable("truncated response") from None
         if kind == "ERROR":
             if thing.get("code") == 410:
                 raise Expired(thing.get("message", ""))
@@ -147,7 +146,7 @@ def _changes(
 
 
 def _difference(known: dict[str, Object], listed: list[Object]) -> Iterator[tuple[str, Object]]:
-    """What a new list says that is not known yet: also what has gone in the meantime."""
+    """Changes between what was known and a new list, including what was deleted in the meantime."""
     here = {_key(thing): thing for thing in listed}
     for key in [key for key in known if key not in here]:
         yield "DELETED", known.pop(key)
@@ -173,7 +172,7 @@ def _key(thing: Object) -> str:
 
 
 class PodDeleted(Exception):  # noqa: N818 - a state of the Pod, not a fault
-    """The Pod, and its log with it, is no more."""
+    """The Pod was deleted, and its log with it."""
 
 
 def log_of(
@@ -183,16 +182,16 @@ def log_of(
     look: Callable[[], Object | None],
     *,
     stop: threading.Event,
-    voice: OutageNotifier,
+    notifier: OutageNotifier,
     tail: int | None = None,
-    patience: float = PATIENT,
+    retry_s: float = FOLLOW_RETRY_S,
 ) -> Iterator[str]:
     """The lines of a container's log as they come, to its end, each once, over any number of broken connections.
 
-    look: the Pod as it is now; None when it is gone. tail: begin with so many of the lines there are.
+    look: the Pod as it is now; None when it is gone. tail: start with at most so many existing lines.
     """
     seen = LogDeduplicator()
-    waiting = RetryBackoff(f"the log of {pod}", voice, patience)
+    backoff = RetryBackoff(f"the log of {pod}", notifier, retry_s)
     while not stop.is_set():
         thing = look()
         if thing is None:
@@ -205,17 +204,17 @@ def log_of(
             continue
         try:
             for line in _read(cluster, pod, container, follow=state == "running", seen=seen, tail=tail):
-                waiting.answered()
+                backoff.answered()
                 yield line
-            waiting.answered()
+            backoff.answered()
             if state == "terminated":
                 return
-            stop.wait(0.3)  # the stream ended: the container did, or the connection; the next look tells
+            stop.wait(0.3)  # the container or the connection ended; the next state shows which
         except PodDeleted:
             return
-        except ServerUnavailable as away:
-            if away.why != "no answer in time":  # a quiet log is no reason to worry
-                waiting.wait(away)
+        except ServerUnavailable as unavailable:
+            if unavailable.why != "no response in time":  # a quiet log is not an outage
+                backoff.wait(unavailable)
 
 
 def _read(
@@ -227,7 +226,7 @@ def _read(
     elif tail is not None:
         options["tail_lines"] = tail
     try:
-        answer = opened(
+        response = open_response(
             cluster.core.read_namespaced_pod_log,
             pod,
             cluster.namespace,
@@ -244,21 +243,21 @@ def _read(
             raise ServerUnavailable("the container is not ready") from None
         raise
     seen.again()
-    for line in lines(answer):
+    for line in lines(response):
         moment, _, text = line.decode("utf-8", "replace").partition(" ")
         if seen.new(moment):
             yield text
 
 
 class LogDeduplicator:
-    """Which lines of a log we have: by their time, and among those of one time by their number."""
+    """Which log lines were printed already: by timestamp, and by number among those with the same timestamp."""
 
     def __init__(self) -> None:
         self.last, self._count, self._skip = "", 0, 0
         self.at = time.monotonic()
 
     def again(self) -> None:
-        """The log is read again, from some time before the last line on."""
+        """The log is read again, starting some time before the last line."""
         self._skip = self._count
 
     def new(self, moment: str) -> bool:
@@ -282,8 +281,8 @@ def comparable(moment: str) -> str:
 
 def _state(thing: Object, container: str) -> str:
     """waiting, running or terminated."""
-    for one in containers(thing):
-        if one["name"] == container:
-            state = one.get("state") or {}
+    for status in containers(thing):
+        if status["name"] == container:
+            state = status.get("state") or {}
             return "running" if "running" in state else "terminated" if "terminated" in state else "waiting"
     return "waiting"

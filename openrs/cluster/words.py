@@ -1,4 +1,4 @@
-"""What Kubernetes says, in plain words: why a Pod waits, what it does, how it ended. Pure functions over its dicts."""
+"""Kubernetes states and events in plain words: why a Pod waits, what it does, how it ended. Pure functions."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,61 +10,61 @@ from openrs.run.terminal import clean
 
 Object = Mapping[str, Any]
 
-# The scheduler's reasons (kube-scheduler's plugins, 1.31 to 1.37), and what they mean for somebody who wants GPUs.
+# The scheduler's reasons (kube-scheduler's plugins, 1.31 to 1.37) and their meaning for a Job that needs GPUs.
 _REASONS: Sequence[tuple[str, str]] = (
     (r"Insufficient nvidia\.com/gpu", "too few free GPUs (nvidia.com/gpu): in use, or the node has fewer"),
     (r"Insufficient cpu", "too little free CPU"),
     (r"Insufficient memory", "too little free memory"),
     (r"Insufficient ephemeral-storage", "too little free disk for temporary files (ephemeral-storage)"),
     (r"Insufficient (\S+)", r"too little free \1"),
-    (r"Too many pods", "no room for another Pod"),
+    (r"Too many pods", "no capacity for another Pod"),
     (
         r"node\(s\) didn't match Pod's node affinity/selector",
-        "another GPU than the Job asks for (nvidia.com/gpu.product), or none",
+        "another GPU than the Job requests (nvidia.com/gpu.product), or none",
     ),
     (r"node\(s\) had untolerated taint\(s\)", "a taint that the Job does not tolerate"),
     (r"node\(s\) had untolerated taint \{([^}]*)\}", r"a taint that the Job does not tolerate (\1)"),
-    (r"node\(s\) were unschedulable", "closed for new Pods (cordoned)"),
+    (r"node\(s\) were unschedulable", "cordoned"),
     (r"node\(s\) were not ready", "not ready"),
     (r"node\(s\) didn't match pod affinity rules", "not the node of the Job's other Pods, where the volume is"),
     (
         r"node\(s\) (?:had volume node affinity conflict|didn't match PersistentVolume's node affinity)",
-        "in another place than the volume",
+        "in another zone than the volume",
     ),
     (r"node\(s\) didn't find available persistent volumes to bind", "no volume of that class to bind"),
-    (r"node\(s\) exceed max volume count", "no room for another volume"),
+    (r"node\(s\) exceed max volume count", "no capacity for another volume"),
 )
-_PHRASES = ("in ", "not ", "closed ")  # after "3": the others after "3 with"
+_PHRASES = ("in ", "not ", "cordoned")  # follow the count directly; the others follow "with"
 
 _WHOLE: Sequence[tuple[str, str]] = (
     (
         r"pod has unbound immediate PersistentVolumeClaims",
-        "the volume claim is not bound yet: its storage class is at work, or there is no such class",
+        "the volume claim is not bound yet: its storage class is provisioning it, or does not exist",
     ),
-    (r'persistentvolumeclaim "([^"]+)" not found', r"there is no volume claim \1"),
+    (r'persistentvolumeclaim "([^"]+)" not found', r"volume claim \1 does not exist"),
     (r'persistentvolumeclaim "([^"]+)" is being deleted', r"the volume claim \1 is being deleted"),
 )
 
 _EVENTS = {
-    "FailedAttachVolume": "the volume is still attached to another node; the cluster moves it in some minutes",
+    "FailedAttachVolume": "the volume is still attached to another node; this takes the cluster some minutes",
     "FailedMount": "the volume could not be mounted",
-    "FailedCreate": "the Job's Pod could not be made",
-    "ProvisioningFailed": "the volume could not be made",
-    "NodeNotReady": "the node went away",
-    "OOMKilling": "the node killed a process for memory",
-    "TriggeredScaleUp": "the cluster makes a node for it",
-    "NotTriggerScaleUp": "the cluster cannot make a node for it",
+    "FailedCreate": "the Job's Pod could not be created",
+    "ProvisioningFailed": "the volume could not be created",
+    "NodeNotReady": "the node is not ready",
+    "OOMKilling": "the node killed a process that exceeded its memory",
+    "TriggeredScaleUp": "the cluster adds a node for it",
+    "NotTriggerScaleUp": "the cluster cannot add a node for it",
 }
-# Reasons of events that are worth a line although they are no warnings.
+# Reasons of events that are printed although they are not warnings.
 TELLING = _EVENTS.keys() | {
     "QuotaReserved", "Admitted", "Pending", "Preempted", "Preempting", "Evicted", "Suspended", "Resumed", "Stopped",
 }  # fmt: skip
-# Said better by the Pod's own state, or said again and again.
+# The Pod's own state says it better, or they repeat.
 SILENT = {"BackOff", "Pulling", "Pulled", "Created", "Started", "Killing", "Scheduled", "SuccessfulCreate", "Unhealthy"}
 
 
 def event(thing: Object) -> str | None:
-    """An event as a line, or None for one that says nothing new."""
+    """An event as a line, or None for one that adds nothing."""
     reason, message = str(thing.get("reason") or ""), clean(str(thing.get("message") or "").strip())
     if reason == "FailedScheduling":
         return scheduling(message)
@@ -76,17 +76,17 @@ def event(thing: Object) -> str | None:
 def scheduling(message: str) -> str:
     """`0/3 nodes are available: 3 Insufficient nvidia.com/gpu. preemption: ...` in words."""
     for pattern, words in _WHOLE:
-        found = re.search(pattern, message)
-        if found:
-            return found.expand(words)
+        matched = re.search(pattern, message)
+        if matched:
+            return matched.expand(words)
     counted = re.match(r"(\d+)/(\d+) nodes are available(?::\s*(.*))?", message, re.DOTALL)
     if counted is None:
         return f"no node yet: {message}"
     nodes = "node" if counted[2] == "1" else "nodes"
     head = f"{counted[1]} of {counted[2]} {nodes} can take the Pod"
     rest = re.split(r"\.\s*(?:no new claims to deallocate,?\s*)?(?:preemption:|$)", counted[3] or "", maxsplit=1)[0]
-    told = [_one_reason(part) for part in _parts(rest)]
-    return f"{head}: {'; '.join(told)}" if told else head
+    reasons = [_reason(part) for part in _parts(rest)]
+    return f"{head}: {'; '.join(reasons)}" if reasons else head
 
 
 def _parts(text: str) -> list[str]:
@@ -94,13 +94,13 @@ def _parts(text: str) -> list[str]:
     return [part.strip().rstrip(".") for part in re.split(r",\s+(?=\d+ )", text) if part.strip(" .")]
 
 
-def _one_reason(part: str) -> str:
+def _reason(part: str) -> str:
     counted = re.match(r"(\d+) (.*)", part, re.DOTALL)
     number, text = (counted[1], counted[2]) if counted else ("", part)
     for pattern, words in _REASONS:
-        found = re.match(pattern, text)
-        if found:
-            text = found.expand(words)
+        matched = re.match(pattern, text)
+        if matched:
+            text = matched.expand(words)
             break
     if not number:
         return text
@@ -111,18 +111,18 @@ def _one_reason(part: str) -> str:
 
 _WAITING = {
     "ErrImagePull": "the image cannot be pulled",
-    "ImagePullBackOff": "the image cannot be pulled; it is tried again",
-    "InvalidImageName": "this is no image's name",
-    "ErrImageNeverPull": "the image is not on the node, and may not be pulled",
+    "ImagePullBackOff": "the image cannot be pulled; retrying",
+    "InvalidImageName": "this is not a valid image name",
+    "ErrImageNeverPull": "the image is not on the node, and the pull policy forbids pulling it",
     "CreateContainerConfigError": "the container cannot be set up",
-    "CreateContainerError": "the container cannot be made",
+    "CreateContainerError": "the container cannot be created",
     "RunContainerError": "the container cannot be started",
-    "CrashLoopBackOff": "it keeps ending; the next try waits",
+    "CrashLoopBackOff": "it keeps failing; the next start is delayed",
 }
 
 
 def pod(thing: Object) -> str:
-    """What a Pod does now, in one phrase that changes only when something happened."""
+    """What a Pod does now, in a phrase that changes only with its state."""
     meta, status = thing["metadata"], thing.get("status") or {}
     node = (thing.get("spec") or {}).get("nodeName")
     if meta.get("deletionTimestamp") and status.get("phase") not in {"Succeeded", "Failed"}:
@@ -130,17 +130,17 @@ def pod(thing: Object) -> str:
     if status.get("phase") in {"Succeeded", "Failed"}:
         return ended(thing)
     for state in containers(thing):
-        told = _container(state, str(node))
-        if told is not None:
-            return told
+        text = _container(state, str(node))
+        if text is not None:
+            return text
     if node:
-        return f"has a place on {node}; image and volume are made ready"
+        return f"is scheduled on {node}; image and volume are being prepared"
     gates = (thing.get("spec") or {}).get("schedulingGates")
     return "is held back by a scheduling gate" if gates else "waits for a node"
 
 
 def _container(state: Object, node: str) -> str | None:
-    """What the container is about to be, is, or was when it failed; None for one that has done its part, or waits."""
+    """A container's problem, state or failure; None for one that is done or has not started."""
     name, now = state["name"], state.get("state") or {}
     waiting, gone = now.get("waiting") or {}, now.get("terminated") or {}
     if waiting.get("reason") in _WAITING:
@@ -157,7 +157,7 @@ def containers(thing: Object) -> list[Object]:
 
 
 def failure(thing: Object) -> tuple[str, int, str] | None:
-    """The container that ended a Pod, its exit code and its last words; None when none failed."""
+    """The container that failed, its exit code and its termination message; None when none failed."""
     for state in containers(thing):
         gone = (state.get("state") or {}).get("terminated")
         if gone and gone.get("exitCode"):
@@ -169,34 +169,34 @@ def ended(thing: Object) -> str:
     status = thing.get("status") or {}
     if status.get("phase") == "Succeeded":
         return "is done"
-    found = failure(thing)
-    if found is None:
-        told = clean(str(status.get("message") or status.get("reason") or "no reason given"))
-        return f"ended: {told}"
+    failed = failure(thing)
+    if failed is None:
+        message = clean(str(status.get("message") or status.get("reason") or "no reason given"))
+        return f"ended: {message}"
     gone = next(
         state["state"]["terminated"]
         for state in containers(thing)
         if ((state.get("state") or {}).get("terminated") or {}).get("exitCode")
     )
-    disrupted = " (the node took it away: drained, preempted or evicted)" if disturbed(thing) else ""
-    return f"{found[0]} ended with {exit_code(gone)}{disrupted}"
+    disrupted = " (drained, preempted or evicted)" if disturbed(thing) else ""
+    return f"{failed[0]} ended with {exit_code(gone)}{disrupted}"
 
 
 def disturbed(thing: Object) -> bool:
     """Whether the cluster, not the program, ended the Pod."""
     conditions = (thing.get("status") or {}).get("conditions") or []
-    return any(one.get("type") == "DisruptionTarget" and one.get("status") == "True" for one in conditions)
+    return any(c.get("type") == "DisruptionTarget" and c.get("status") == "True" for c in conditions)
 
 
 def exit_code(gone: Object) -> str:
-    """`exit code 75: interrupted, and safe to go on`."""
+    """`exit code 75: interrupted at a step boundary; ...`."""
     code = int(gone.get("exitCode") or 0)
     if gone.get("reason") == "OOMKilled":
-        return f"exit code {code}: killed for memory; the container's limit is too small, or something leaks"
+        return f"exit code {code}: killed for exceeding its memory limit"
     meanings = {
-        EXIT_FAILED: "a fault; the next Pod goes on from the last checkpoint",
-        EXIT_REFUSED: "openrs refused: a retry cannot help",
-        EXIT_INTERRUPTED: "interrupted at a safe place; the next Pod goes on there",
+        EXIT_FAILED: "failed; the next Pod resumes from the last checkpoint",
+        EXIT_REFUSED: "bad configuration or data: a retry cannot help",
+        EXIT_INTERRUPTED: "interrupted with a checkpoint; the next Pod resumes there",
         137: "killed (SIGKILL), by the node or after the grace period",
         143: "ended by SIGTERM before it could write anything",
     }
@@ -207,16 +207,16 @@ def exit_code(gone: Object) -> str:
 
 _FAILED = {
     "DeadlineExceeded": "it took longer than activeDeadlineSeconds",
-    "BackoffLimitExceeded": "its Pods failed too often (backoffLimit)",
+    "BackoffLimitExceeded": "its Pods failed too many times (backoffLimit)",
     "PodFailurePolicy": "a retry could not help",
-    "FailedIndexes": "some of its indexes failed too often",
+    "FailedIndexes": "some of its indexes failed too many times",
     "MaxFailedIndexesExceeded": "too many of its indexes failed",
 }
 
 
 def condition(job: Object, kind: str) -> Object | None:
-    found = (job.get("status") or {}).get("conditions") or []
-    return next((one for one in found if one.get("type") == kind and one.get("status") == "True"), None)
+    conditions = (job.get("status") or {}).get("conditions") or []
+    return next((c for c in conditions if c.get("type") == kind and c.get("status") == "True"), None)
 
 
 def job_state(job: Object) -> str:
@@ -235,14 +235,14 @@ def job_state(job: Object) -> str:
 
 def queue(job: Object) -> str | None:
     """The Kueue queue of a Job, if it has one."""
-    found = (job["metadata"].get("labels") or {}).get("kueue.x-k8s.io/queue-name")
-    return None if found is None else str(found)
+    name = (job["metadata"].get("labels") or {}).get("kueue.x-k8s.io/queue-name")
+    return None if name is None else str(name)
 
 
 def why_failed(job: Object) -> str:
-    found = condition(job, "Failed") or {}
-    reason = str(found.get("reason") or "")
-    return f"{_FAILED.get(reason, reason or 'no reason given')}. {clean(str(found.get('message') or ''))}".strip()
+    failed = condition(job, "Failed") or {}
+    reason = str(failed.get("reason") or "")
+    return f"{_FAILED.get(reason, reason or 'no reason given')}. {clean(str(failed.get('message') or ''))}".strip()
 
 
 def moment(text: str | None) -> datetime | None:

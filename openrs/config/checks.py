@@ -9,9 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from openrs.config.names import is_hub_name
+from openrs.config.faults import did_you_mean
+from openrs.config.names import Layout, is_hub_name
 from openrs.config.schema import Recipe
-from openrs.config.yaml_lines import Lines
+from openrs.config.yaml_lines import Lines, place_of
 from openrs.errors import UserError
 
 GRPO_OPTIONS = Path(__file__).parent / "grpo_options.json"
@@ -111,29 +112,24 @@ def check(recipe: Recipe, lines: Lines) -> None:
     """Raises UserError naming file and line for every setting that cannot work; all of them in one message."""
     problems = [*_options(recipe, lines), *_numbers(recipe, lines)]
     if not problems:  # the sums below need options of the right type
-        problems = [f"{_where(lines, *key)}: {text}" for key, text in _combinations(recipe)]
+        problems = [f"{place_of(tuple(key.split('.')), lines)}: {text}" for key, text in _combinations(recipe)]
     if problems:
         raise UserError("\n".join(problems))
-
-
-def _where(lines: Lines, *key: str) -> str:
-    return next((lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in lines), "the recipe")
 
 
 def _options(recipe: Recipe, lines: Lines) -> list[str]:
     problems = []
     for name, value in recipe.grpo.items():
-        where = _where(lines, "grpo", name)
+        where = place_of(("grpo", name), lines)
         option = grpo_options().get(name)
         if name in OWNED_ELSEWHERE:
             problems.append(f"{where}: grpo.{name} is not set here: {OWNED_ELSEWHERE[name]}")
         elif option is None:
-            near = difflib.get_close_matches(name, grpo_options(), n=1)
-            hint = f"; did you mean grpo.{near[0]}?" if near else ""
-            problems.append(f"{where}: TRL's GRPOConfig has no option {name}{hint}")
+            hint = did_you_mean(name, grpo_options(), "grpo.")
+            problems.append(f"{where}: TRL's GRPOConfig has no option {name}" + (f"; {hint}" if hint else ""))
         elif not _fits(value, option["types"]):
             wanted = " or ".join(option["types"])
-            problems.append(f"{where}: grpo.{name} = {value!r} is a {type(value).__name__}, TRL wants {wanted}")
+            problems.append(f"{where}: grpo.{name} = {value!r} is a {type(value).__name__}, TRL needs {wanted}")
         elif (choices := option.get("choices", _CHOICES.get(name))) and value not in choices:
             near = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=3)
             hint = f"did you mean {' or '.join(near)}?" if near else f"take one of {', '.join(map(str, choices))}"
@@ -152,7 +148,7 @@ def _numbers(recipe: Recipe, lines: Lines) -> list[str]:
             upper = "" if math.isinf(most) else " and below 1" if most == BELOW_ONE else f" and at most {most:.15g}"
             wrong["grpo", name] = f"must be {'at least' if inclusive else 'more than'} {least:g}{upper}"
     values = dict(_leaves(recipe.model_dump()))
-    return [f"{_where(lines, *key)}: {'.'.join(key)} = {values[key]!r} {text}" for key, text in wrong.items()]
+    return [f"{place_of(key, lines)}: {'.'.join(key)} = {values[key]!r} {text}" for key, text in wrong.items()]
 
 
 def _leaves(tree: Any, key: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -174,80 +170,63 @@ def _fits(value: Any, types: list[str]) -> bool:
     return any(isinstance(value, _PYTHON[name]) for name in types)  # type: ignore[arg-type]
 
 
-def _combinations(recipe: Recipe) -> list[tuple[tuple[str, ...], str]]:
-    return [
-        *_steps(recipe),
-        *_sampling(recipe),
-        *_groups(recipe),
-        *_lengths(recipe),
-        *_sources(recipe),
-        *_machine(recipe),
-        *_evaluation(recipe),
-    ]
+Faults = Iterator[tuple[str, str]]
+"""Dotted key of a setting, and what is wrong with it."""
 
 
-def _steps(recipe: Recipe) -> list[tuple[tuple[str, ...], str]]:
-    found: list[tuple[tuple[str, ...], str]] = []
+def _combinations(recipe: Recipe) -> Faults:
+    for check_section in (_steps, _sampling, _groups, _lengths, _sources, _machine, _evaluation):
+        yield from check_section(recipe)
+
+
+def _steps(recipe: Recipe) -> Faults:
     steps, save = grpo_value(recipe, "max_steps"), grpo_value(recipe, "save_steps")
+    stop, every, by = recipe.training.stop_after, recipe.training.keep_every, recipe.training.must_save_by
     if steps < 1:
-        found.append((("grpo", "max_steps"), "grpo.max_steps must be set: the schedule and the cost hang on it"))
+        yield "grpo.max_steps", "grpo.max_steps must be set: the schedule and the cost depend on it"
     if save < 1 or save != int(save):
-        found.append((("grpo", "save_steps"), f"grpo.save_steps = {save} must be a whole number of steps"))
-    stop, every = recipe.training.stop_after, recipe.training.keep_every
+        yield "grpo.save_steps", f"grpo.save_steps = {save} must be a whole number of steps"
     if stop is not None and stop > steps > 0:
-        found.append((("training", "stop_after"), f"training.stop_after = {stop} lies behind grpo.max_steps = {steps}"))
+        yield "training.stop_after", f"training.stop_after = {stop} is beyond grpo.max_steps = {steps}"
     if every is not None and save >= 1 and every % save:
-        found.append(
-            (
-                ("training", "keep_every"),
-                f"training.keep_every = {every} is no multiple of grpo.save_steps = {save}: none is ever made",
-            )
+        text = (
+            f"training.keep_every = {every} is not a multiple of grpo.save_steps = {save}: no checkpoint is kept by it"
         )
+        yield "training.keep_every", text
     if grpo_value(recipe, "bf16") and grpo_value(recipe, "fp16"):
-        found.append((("grpo", "fp16"), "grpo.bf16 and grpo.fp16 exclude each other"))
-    by = recipe.training.must_save_by
+        yield "grpo.fp16", "grpo.bf16 and grpo.fp16 exclude each other"
     try:
         datetime.fromisoformat(by or "2026-01-01")
     except ValueError:
-        found.append(
-            (("training", "must_save_by"), f"training.must_save_by = {by!r} is no moment like 2026-11-22T08:00:00Z")
-        )
-    return found
+        yield "training.must_save_by", f"training.must_save_by = {by!r} is not a moment like 2026-11-22T08:00:00Z"
 
 
-def _sampling(recipe: Recipe) -> list[tuple[tuple[str, ...], str]]:
+def _sampling(recipe: Recipe) -> Faults:
     """generation_kwargs reach the sampler only. Where it samples at another temperature than the loss divides by, TRL's
     default correction weighs every token by the ratio of the two: that has to be meant."""
     changed = recipe.grpo.get("generation_kwargs") or {}
     in_loss = grpo_value(recipe, "temperature")
     sampled = changed.get("temperature", in_loss)
-    key = ("grpo", "generation_kwargs")
-    if isinstance(sampled, bool) or not isinstance(sampled, int | float) or not 0 < sampled < math.inf:
-        return [(key, f"grpo.generation_kwargs.temperature = {sampled!r} must be a number above 0")]
     correction = "vllm_importance_sampling_correction"
-    if grpo_value(recipe, "use_vllm") and sampled != in_loss and correction not in recipe.grpo:
+    if isinstance(sampled, bool) or not isinstance(sampled, int | float) or not 0 < sampled < math.inf:
+        text = f"grpo.generation_kwargs.temperature = {sampled!r} must be a number above 0"
+        yield "grpo.generation_kwargs", text
+    elif grpo_value(recipe, "use_vllm") and sampled != in_loss and correction not in recipe.grpo:
         text = (
             f"completions are sampled at temperature {sampled:g} and weighted at {in_loss:g}: by TRL's default each"
             f" token's gradient would be scaled by the ratio. Write grpo.{correction}: false (as the paper) or true"
         )
-        return [(key, text)]
-    return []
+        yield "grpo.generation_kwargs", text
 
 
-def _groups(recipe: Recipe) -> list[tuple[tuple[str, ...], str]]:
-    found: list[tuple[tuple[str, ...], str]] = []
+def _groups(recipe: Recipe) -> Faults:
     group = grpo_value(recipe, "num_generations")
     if group < 2:
-        return [
-            (
-                ("grpo", "num_generations"),
-                f"grpo.num_generations = {group}: an advantage compares at least 2 completions of a prompt",
-            )
-        ]
-    micro, accumulation = (
-        grpo_value(recipe, "per_device_train_batch_size"),
-        grpo_value(recipe, "gradient_accumulation_steps"),
-    )
+        text = f"grpo.num_generations = {group}: an advantage compares at least 2 completions of a prompt"
+        yield "grpo.num_generations", text
+        return
+    micro = grpo_value(recipe, "per_device_train_batch_size")
+    accumulation = grpo_value(recipe, "gradient_accumulation_steps")
     per_generation = grpo_value(recipe, "steps_per_generation") or accumulation
     processes = recipe.hardware.world_size
     batch = micro * processes * per_generation
@@ -256,103 +235,67 @@ def _groups(recipe: Recipe) -> list[tuple[tuple[str, ...], str]]:
             f"a generation batch of {micro} per device x {processes} processes x {per_generation} steps = {batch}"
             f" completions cannot be cut into groups of grpo.num_generations = {group}"
         )
-        found.append((("grpo", "num_generations"), text))
+        yield "grpo.num_generations", text
     if (micro * processes * accumulation) % group:
         text = f"one step must hold whole groups of {group}: it has {micro} x {processes} x {accumulation} completions"
-        found.append((("grpo", "gradient_accumulation_steps"), text))
-    return found
+        yield "grpo.gradient_accumulation_steps", text
 
 
-def _lengths(recipe: Recipe) -> list[tuple[tuple[str, ...], str]]:
-    found: list[tuple[tuple[str, ...], str]] = []
+def _lengths(recipe: Recipe) -> Faults:
     prompt, completion = recipe.prompt.max_tokens, grpo_value(recipe, "max_completion_length")
-    windows = {
+    limits = {
         "model.context": recipe.model.context,
         "grpo.vllm_max_model_length": recipe.grpo.get("vllm_max_model_length"),
     }
-    for name, window in windows.items():
-        if window is not None and prompt + completion > window:
-            found.append(
-                (
-                    ("prompt", "max_tokens"),
-                    f"prompts of {prompt} and completions of {completion} tokens do not fit into {name} = {window}",
-                )
-            )
+    for name, limit in limits.items():
+        if limit is not None and prompt + completion > limit:
+            text = f"prompts of {prompt} and completions of {completion} tokens do not fit into {name} = {limit}"
+            yield "prompt.max_tokens", text
     if "{problem}" not in recipe.prompt.user:
-        found.append((("prompt", "user"), "prompt.user must contain {problem}, or every prompt is the same"))
-    return found
+        yield "prompt.user", "prompt.user must contain {problem}, or every prompt is the same"
 
 
-def _sources(recipe: Recipe) -> list[tuple[tuple[str, ...], str]]:
-    found: list[tuple[tuple[str, ...], str]] = []
-    model, data = recipe.model, recipe.data
-    if (model.name == "made") != (model.made is not None):
-        found.append((("model", "name"), "model.name: made and the section model.made go together"))
-    if model.made is not None and model.made.hidden % model.made.heads:
-        found.append(
-            (
-                ("model", "made", "hidden"),
-                f"model.made.hidden = {model.made.hidden} cannot be cut into {model.made.heads} heads",
-            )
-        )
+def _sources(recipe: Recipe) -> Faults:
+    model, data, toy = recipe.model, recipe.data, recipe.model.toy
+    if (model.name == "toy") != (toy is not None):
+        yield "model.name", "model.name: toy and the section model.toy go together"
+    if toy is not None and toy.hidden % toy.heads:
+        yield "model.toy.hidden", f"model.toy.hidden = {toy.hidden} cannot be cut into {toy.heads} heads"
     if is_hub_name(model.name) and model.revision is None and not model.allow_unpinned:
-        found.append(
-            (("model", "name"), f"model {model.name} needs a revision (a hub commit), or model.allow_unpinned: true")
-        )
+        yield "model.name", f"model {model.name} needs a revision (a hub commit), or model.allow_unpinned: true"
     if is_hub_name(data.source) and data.revision is None and not data.allow_unpinned:
-        found.append(
-            (
-                ("data", "source"),
-                f"data set {data.source} needs a revision (a hub commit), or data.allow_unpinned: true",
-            )
-        )
+        yield "data.source", f"data set {data.source} needs a revision (a hub commit), or data.allow_unpinned: true"
     if "{answer}" not in data.answer_template:
-        found.append(
-            (("data", "answer_template"), "data.answer_template must contain {answer}, or every gold is the same")
-        )
+        yield "data.answer_template", "data.answer_template must contain {answer}, or all answers are the same"
     names = [reward.name for reward in recipe.rewards.functions]
-    found += [
-        (("rewards", "functions"), f"reward {name} is listed twice; give one a larger weight")
-        for name in sorted({n for n in names if names.count(n) > 1})
-    ]
-    return found
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield "rewards.functions", f"reward {name} is listed twice; give one a larger weight"
 
 
-def _machine(recipe: Recipe) -> list[tuple[tuple[str, ...], str]]:
+def _machine(recipe: Recipe) -> Faults:
     hardware = recipe.hardware
-    found: list[tuple[str, str]] = []
-    if hardware.layout == "split" and hardware.gpus < 2:
-        text = f"layout split needs a GPU that generates beside those that train: hardware.gpus = {hardware.gpus}"
-        found.append(("layout", text))
-    elif hardware.layout == "split" and not grpo_value(recipe, "use_vllm"):
-        found.append(("layout", "layout split generates on its last GPU with vLLM: set grpo.use_vllm: true"))
-    if hardware.layout == "colocate" and hardware.world_size < 1:
-        found.append(("layout", "layout colocate needs hardware.gpus of at least 1"))
-    if hardware.layout == "single" and hardware.gpus > 1:
-        text = f"layout single uses one GPU, hardware.gpus = {hardware.gpus}: take colocate or split"
-        found.append(("layout", text))
-    if hardware.processes is not None and hardware.gpus:
-        found.append(
-            ("processes", "hardware.processes is for a CPU: with GPUs the layout says how many processes train")
+    layout, gpus = hardware.layout, hardware.gpus
+    if layout is Layout.SPLIT and gpus < 2:
+        yield (
+            "hardware.layout",
+            f"layout split needs a GPU for generation besides those that train: hardware.gpus = {gpus}",
         )
-    return [(("hardware", key), text) for key, text in found]
+    elif layout is Layout.SPLIT and not grpo_value(recipe, "use_vllm"):
+        yield "hardware.layout", "layout split generates on its last GPU with vLLM: set grpo.use_vllm: true"
+    if layout is Layout.COLOCATE and hardware.world_size < 1:
+        yield "hardware.layout", "layout colocate needs hardware.gpus of at least 1"
+    if layout is Layout.SINGLE and gpus > 1:
+        yield "hardware.layout", f"layout single uses one GPU, hardware.gpus = {gpus}: take colocate or split"
+    if hardware.processes is not None and gpus:
+        text = "hardware.processes is for a CPU: with GPUs the layout says how many processes train"
+        yield "hardware.processes", text
 
 
-def _evaluation(recipe: Recipe) -> list[tuple[tuple[str, ...], str]]:
+def _evaluation(recipe: Recipe) -> Faults:
     evaluation, context = recipe.evaluation, recipe.model.context
-    found: list[tuple[tuple[str, ...], str]] = []
     if evaluation.temperature == 0 and evaluation.samples > 1:
-        found.append(
-            (
-                ("evaluation", "samples"),
-                f"{evaluation.samples} samples at temperature 0 are {evaluation.samples} copies of one",
-            )
-        )
+        text = f"{evaluation.samples} samples at temperature 0 are {evaluation.samples} copies of one"
+        yield "evaluation.samples", text
     if context is not None and evaluation.max_tokens > context:
-        found.append(
-            (
-                ("evaluation", "max_tokens"),
-                f"evaluation.max_tokens = {evaluation.max_tokens} does not fit into model.context = {context}",
-            )
-        )
-    return found
+        text = f"evaluation.max_tokens = {evaluation.max_tokens} does not fit into model.context = {context}"
+        yield "evaluation.max_tokens", text

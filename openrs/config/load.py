@@ -3,18 +3,16 @@
 Never imports torch: `openrs recipe show`, the planner and the cluster verbs answer on a laptop in well under a second.
 """
 
-import difflib
 import json
-import types
-import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from openrs.config.faults import did_you_mean, setting_faults
 from openrs.config.schema import Evaluation, Recipe
-from openrs.config.yaml_lines import Key, Lines, dump_yaml, override, place_of, read_yaml, text_of
+from openrs.config.yaml_lines import Lines, dump_yaml, override, read_yaml, text_of
 from openrs.errors import UserError
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -43,7 +41,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
     try:
         recipe = Recipe.model_validate(tree)
     except ValidationError as error:
-        raise _refusal(error, lines) from None
+        raise _invalid(error, Recipe, lines) from None
     check(recipe, lines)
     return recipe
 
@@ -58,7 +56,7 @@ def with_changes(settings: Evaluation, changes: Mapping[str, Any]) -> Evaluation
     try:
         return Evaluation.model_validate(settings.model_dump() | dict(changes))
     except ValidationError as error:
-        raise _refusal(error, {(name,): f"--{name.replace('_', '-')}" for name in changes}) from None
+        raise _invalid(error, Evaluation, {(name,): f"--{name.replace('_', '-')}" for name in changes}) from None
 
 
 def to_yaml(recipe: Recipe) -> str:
@@ -94,12 +92,10 @@ def _find(name: str) -> Path:
         )
     if (RECIPES / f"{name}.yaml").is_file():
         return RECIPES / f"{name}.yaml"
-    near = difflib.get_close_matches(name, packaged(), n=1)
+    hint = did_you_mean(name, packaged())
     raise UserError(
         f"there is no recipe called {name}",
-        fix=f"did you mean {near[0]}? see: openrs recipe list"
-        if near
-        else "see: openrs recipe list, or give the path of a YAML file",
+        fix=f"{hint} see: openrs recipe list" if hint else "see: openrs recipe list, or give the path of a YAML file",
     )
 
 
@@ -153,34 +149,7 @@ def _inline_files(tree: dict[str, Any], folder: Path, lines: Lines) -> None:
             prompt[key] = text_of(folder / value[1:], lines["prompt", key])  # type: ignore[index]
 
 
-def _refusal(error: ValidationError, lines: Lines) -> UserError:
-    problems = [_problem(item["loc"], item["type"], item["msg"], item["input"], lines) for item in error.errors()]
-    return UserError("\n".join(problems), fix="openrs recipe show demo prints every key there is")
-
-
-def _problem(loc: Key, kind: str, message: str, value: Any, lines: Lines) -> str:
-    where = place_of(loc, lines)
-    name = ".".join(str(part) for part in loc)
-    if kind == "extra_forbidden":
-        near = difflib.get_close_matches(str(loc[-1]), _known(loc[:-1]), n=1)
-        return f"{where}: there is no setting {name}" + (
-            f"; did you mean {'.'.join(map(str, (*loc[:-1], near[0])))}?" if near else ""
-        )
-    if kind == "missing":
-        return f"{where}: {name} is missing"
-    return f"{where}: {name} = {value!r}: {message[0].lower()}{message[1:]}"
-
-
-def _known(loc: Key) -> list[str]:
-    """The keys that the section at `loc` knows."""
-    section: Any = Recipe
-    for part in loc:
-        if isinstance(part, str):
-            section = section.model_fields[part].annotation
-        parts = (
-            [section, *typing.get_args(section)]
-            if isinstance(section, types.UnionType) or typing.get_args(section)
-            else [section]
-        )
-        section = next(p for p in parts if isinstance(p, type) and issubclass(p, BaseModel))
-    return list(section.model_fields)
+def _invalid(error: ValidationError, model: type[BaseModel], lines: Lines) -> UserError:
+    return UserError(
+        "\n".join(setting_faults(error, model, lines)), fix="openrs recipe show demo prints every key there is"
+    )

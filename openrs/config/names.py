@@ -1,6 +1,23 @@
-"""Names that a user gives: of a hub repository, or of something on this disk."""
+"""Names that a user gives: layouts, hub repositories, things on this disk. Light enough for `openrs --help`."""
 
+from enum import StrEnum
 from pathlib import Path
+
+
+class Layout(StrEnum):
+    """Where completions are generated: in the only process, in every training process, or on a GPU of its own."""
+
+    SINGLE = "single"
+    COLOCATE = "colocate"
+    SPLIT = "split"
+
+    def trainers(self, gpus: int) -> int:
+        """Processes that train on `gpus` GPUs; below 1 where the layout needs more GPUs."""
+        return {Layout.SINGLE: 1, Layout.COLOCATE: gpus, Layout.SPLIT: gpus - 1}[self]
+
+    def generators(self, trainers: int) -> int:
+        """Processes that generate: the one server of the split layout, else every training process."""
+        return 1 if self is Layout.SPLIT else trainers
 
 
 def is_hub_name(name: str) -> bool:

@@ -8,7 +8,9 @@ import json
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_serializer
+
+from openrs.config.names import Layout
 
 
 class Settings(BaseModel):
@@ -23,7 +25,7 @@ class ToyModel(Settings):
     seed: int = 0
     layers: int = Field(2, ge=1)
     hidden: int = Field(96, ge=32)
-    heads: int = Field(3, ge=1, description="hidden / heads is the head size; vLLM on a CPU wants 32, 64, 80 ...")
+    heads: int = Field(3, ge=1, description="hidden / heads is the head size; vLLM on a CPU needs 32, 64, 80 ...")
     steps: int = Field(350, ge=1, description="supervised steps of 64 demonstrations")
     learning_rate: float = Field(6e-3, gt=0)
 
@@ -37,7 +39,7 @@ class Lora(Settings):
 
 
 class Model(Settings):
-    name: str = Field(description="a folder, a hub repository, or `made` for the demo's model")
+    name: str = Field(description="a folder, a hub repository, or `toy` for the demo's model")
     revision: str | None = Field(None, description="a hub commit; required for a hub repository")
     allow_unpinned: bool = Field(False, description="take whatever the hub serves today")
     dtype: Literal["bfloat16", "float32", "float16"] = "bfloat16"
@@ -45,7 +47,7 @@ class Model(Settings):
     context: int | None = Field(None, ge=8, description="tokens that fit into the model's window, when known")
     trust_remote_code: bool = Field(False, description="run Python code that comes with the model")
     allow_pickle_weights: bool = Field(False, description="load .bin weights, which can run code when loaded")
-    made: ToyModel | None = None
+    toy: ToyModel | None = None
     lora: Lora | None = None
 
 
@@ -62,17 +64,17 @@ class Prompt(Settings):
 
 class Data(Settings):
     source: str = Field(
-        description="a JSONL or parquet file, a folder of them, a hub data set, or `made` for the demo's sums"
+        description="a JSONL or parquet file, a folder of them, a hub data set, or `toy-sums` for the demo's problems"
     )
     revision: str | None = Field(None, description="a hub commit; required for a hub data set")
     allow_unpinned: bool = Field(False, description="take whatever the hub serves today")
     subset: str | None = None
     split: str = "train"
     problem_column: str = Field("problem", description="dots go into nested rows: prompt.0.content")
-    answer_column: str = Field("answer", description="the gold; dots go into nested rows: reward_model.ground_truth")
+    answer_column: str = Field("answer", description="the reference answer; dots go into nested rows")
     strip_suffix: str = Field("", description="an instruction at the end of each problem that is taken away")
     answer_template: str = Field(
-        "{answer}", description="how the gold is handed to the judge; bare LaTeX wants ${answer}$"
+        "{answer}", description="how the reference answer is given to the judge; bare LaTeX needs ${answer}$"
     )
     missing_answer: Literal["refuse", "drop"] = "refuse"
     limit: int | None = Field(None, ge=1, description="take only the first rows")
@@ -85,7 +87,7 @@ class Reward(Settings):
 
 
 class Rewards(Settings):
-    mode: Literal["paper", "corrected"] = Field(description="paper: as published, defects included; corrected: mended")
+    mode: Literal["paper", "corrected"] = Field(description="paper: as published, defects included; corrected: fixed")
     functions: list[Reward] = Field(min_length=1)
     timeout_seconds: float = Field(5.0, gt=0, description="wall clock for judging one completion")
     memory_gib: float = Field(2.0, gt=0, description="memory of one judging process")
@@ -146,7 +148,7 @@ class MonitorsConfig(Settings):
     kl_max: Watch = Watch(above=100.0)
     length: Watch = Watch()
     non_latin: Watch = Watch(above=0.05)
-    unparseable_golds: Watch = Watch(above=0.02)
+    unparseable_references: Watch = Watch(above=0.02)
     cosine_wraps: Watch = Watch(above=0.0)
     gap: Watch = Watch(above=0.05, steps=1)
     generation_seconds: Watch = Watch()
@@ -164,7 +166,7 @@ class Evaluation(Settings):
     temperature: float = Field(0.6, ge=0)
     top_p: float = Field(0.95, gt=0, le=1)
     max_tokens: int = Field(32768, ge=1)
-    window: int | None = Field(None, ge=2, description="prompt and completion together end after so many tokens")
+    max_model_len: int | None = Field(None, ge=2, description="tokens of prompt and completion together, at most")
     double_bos: bool = Field(False, description="a second BOS in front, as the authors' evaluation had it")
     seed: int = 1234
     engine: Literal["auto", "vllm", "transformers"] = "auto"
@@ -179,7 +181,7 @@ class Evaluation(Settings):
 class Hardware(Settings):
     gpu: str = Field("none", description="e.g. A40; none for a CPU")
     gpus: int = Field(0, ge=0)
-    layout: Literal["single", "colocate", "split"] = Field("single", description="split: the last GPU only generates")
+    layout: Layout = Field(Layout.SINGLE, description="split: the last GPU only generates")
     price_per_gpu_hour: float | None = Field(None, ge=0, description="US dollars")
     processes: int | None = Field(
         None, ge=1, description="training processes, where the layout does not say it (CPU tests)"
@@ -189,7 +191,12 @@ class Hardware(Settings):
     @property
     def world_size(self) -> int:
         """Training processes: as set, or all GPUs, or all but the generating one."""
-        return self.processes or {"single": 1, "colocate": self.gpus, "split": self.gpus - 1}[self.layout]
+        return self.processes or self.layout.trainers(self.gpus)
+
+    @field_serializer("layout")
+    def _plain_layout(self, layout: Layout) -> str:
+        """A plain text, which YAML can write."""
+        return layout.value
 
 
 class Paper(Settings):
@@ -212,6 +219,11 @@ class Recipe(Settings):
     evaluation: Evaluation = Evaluation()
     hardware: Hardware = Hardware()
     paper: Paper = Paper()
+
+    @property
+    def last_step(self) -> int:
+        """The step that training ends at: the schedule's last, or training.stop_after before it."""
+        return int(self.training.stop_after or self.grpo["max_steps"])
 
     @property
     def hash(self) -> str:

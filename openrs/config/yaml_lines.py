@@ -43,7 +43,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
     """Read a YAML file whose top is a mapping.
 
     Returns the tree, and for every key in it the file and line where it stands.
-    Raises UserError for a missing file, broken YAML, a top that is no mapping, or a key written twice.
+    Raises UserError for a missing file, broken YAML, a top that is not a mapping, or a key written twice.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -102,7 +102,7 @@ def override(change: str, tree: dict[str, Any], lines: Lines, *, example: str, f
     try:
         value = parse_value(text)
     except yaml.YAMLError:
-        value = text  # a text that is no YAML is meant as it stands
+        value = text  # a text that is not YAML is meant as it stands
     key: Key = tuple(name.split("."))
     here = tree
     for part in key[:-1]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from openrs.config.yaml_lines import dump_yaml
 from openrs.curation.picture import funnel
-from openrs.curation.references import gold_of
+from openrs.curation.references import reference_answer
 from openrs.curation.rows import Gone, Row, read_gone, read_rows
 from openrs.curation.settings import Curation, Decontaminate
 from openrs.curation.steps import Step
@@ -80,8 +80,8 @@ def write_output(
         path.relative_to(out).as_posix(): sha256(path) for path in (data, removed, out / "card.svg", out / "README.md")
     }
     write_json(out / "manifest.json", _manifest(recipe, tree, identities, stages, files))
-    told = ", ".join(f"{stage.name} {stage.kept:,}" for stage in stages)
-    progress.say(f"{told}\n{rows:,} rows: {data}  (card: {out / 'README.md'}, removed rows: {removed})")
+    counts = ", ".join(f"{stage.name} {stage.kept:,}" for stage in stages)
+    progress.say(f"{counts}\n{rows:,} rows: {data}  (card: {out / 'README.md'}, removed rows: {removed})")
     return data
 
 
@@ -98,8 +98,8 @@ def _bars(stages: Sequence[Stage]) -> list[tuple[str, int, int]]:
 def _kept(row: Row) -> dict[str, Any]:
     rate = row.right / row.samples if row.samples and row.right is not None else None
     return {
-        "id": row.id, "source": row.source, "problem": row.problem, "solution": gold_of(row), "answer": row.answer,
-        "level": row.level, "tokens": row.tokens, "pass_rate": rate, "samples": row.samples,
+        "id": row.id, "source": row.source, "problem": row.problem, "solution": reference_answer(row),
+        "answer": row.answer, "level": row.level, "tokens": row.tokens, "pass_rate": rate, "samples": row.samples,
     }  # fmt: skip
 
 
@@ -181,9 +181,11 @@ def markdown(
     lines += [f"| {code(one.name)} | {one.rows:,} | {one.rows - one.kept:,} | {one.kept:,} |" for one in stages]
     lines += ["", "## Sources", ""]
     for name, facts in identities.items():
-        told = ", ".join(f"{code(file)} (SHA-256 `{digest[:16]}…`)" for file, digest in facts.get("files", {}).items())
-        told = told or f"{code(str(facts.get('hub')))} at {code(str(facts.get('commit') or facts.get('revision')))}"
-        lines.append(f"- {code(name)}: {stages[0].facts['sources'][name]:,} rows from {told}")
+        origin = ", ".join(
+            f"{code(file)} (SHA-256 `{digest[:16]}…`)" for file, digest in facts.get("files", {}).items()
+        )
+        origin = origin or f"{code(str(facts.get('hub')))} at {code(str(facts.get('commit') or facts.get('revision')))}"
+        lines.append(f"- {code(name)}: {stages[0].facts['sources'][name]:,} rows from {origin}")
     lines += ["", "## What was taken out, and why", ""]
     for one in stages:
         if one.reasons or one.facts:

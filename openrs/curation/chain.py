@@ -1,7 +1,7 @@
 """`openrs curate`: sources -> stages, one after another -> train.parquet, removed.parquet, the card, the manifest.
 
 Rows stream through in parts, so memory does not grow with the source; what a stage has finished is on disk, so a killed
-chain goes on where it was. The same input, recipe and seed give the same bytes.
+chain resumes where it was. The same input, recipe and seed give the same bytes.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Any
 from openrs.config.schema import Evaluation, Settings
 from openrs.curation import decontaminate, draw, duplicates, sources
 from openrs.curation.pool import Pool
-from openrs.curation.references import Golds, gold_of
+from openrs.curation.references import ReferenceJudge, reference_answer
 from openrs.curation.rows import PART_BYTES, PART_ROWS, Out, Row, read_rows
 from openrs.curation.settings import (
     Curation,
@@ -68,7 +68,7 @@ def curate(recipe: Curation, out: Path, workers: int, shard: Shard | None = None
     """Run the chain into the folder `out`; returns the dataset's path, None for a shard (which ends with its samples).
 
     Raises UserError for sources, benchmarks and models that cannot be used, Interrupted for Ctrl-C and SIGTERM,
-    RunFailure for a full disk; the same command goes on from what is done.
+    RunFailure for a full disk; the same command resumes from what is done.
     """
     from openrs.curation.card import write_output
     from openrs.run.libraries import quiet
@@ -90,7 +90,7 @@ def curate(recipe: Curation, out: Path, workers: int, shard: Shard | None = None
 
 @contextmanager
 def _launched(out: Path, *, wait: bool) -> Iterator[tuple[Lock, Progress]]:
-    said = faults_explained(out, "goes on from what is complete")
+    said = faults_explained(out, "resumes from what is complete")
     with said, signals.install_handlers(), _locked(out, wait=wait) as lock:
         (out / "work").mkdir(exist_ok=True)
         with closing(Progress(out / "work" / "log")) as progress:
@@ -161,7 +161,7 @@ def _read(chain: Chain, identities: dict[str, Any]) -> Step:
 
 
 def _stage(chain: Chain, index: int, name: str, settings: Settings, before: Step) -> Step | None:
-    """Run one stage, or take it as it is where it is finished. None: a shard's samples are drawn, and that was all."""
+    """Run one stage, or take it as it is where it is finished. None: only a shard's samples were generated."""
     facts: dict[str, Any] = {"name": name, "settings": dict(plain(settings))}
     if isinstance(settings, Draw | Difficulty | Form):
         facts["seed"] = chain.recipe.seed
@@ -214,8 +214,8 @@ def _row_task(settings: Settings, step: Step, before: Step, index: int, question
 
 
 def _verify(chain: Chain, settings: Verify, step: Step, before: Step) -> dict[str, Any]:
-    with Golds(settings, chain.pool.workers) as golds:
-        _here(chain, step, before, golds.check)
+    with ReferenceJudge(settings, chain.pool.workers) as references:
+        _here(chain, step, before, references.check)
     before_, after = (dict(_answers(one)) for one in (before, step))
     return {"answers rewritten": sum(before_[number] != answer for number, answer in after.items())}
 
@@ -226,8 +226,8 @@ def _rewritten(step: Step, before: Step) -> dict[str, Any]:
     kinds: Counter[str] = Counter()
     for old_part, new_part in zip(before.parts(), step.parts(), strict=True):
         for old, new in zip(read_rows(old_part), read_rows(new_part), strict=True):
-            if (gold_of(old), old.answer) != (gold_of(new), new.answer):
-                found = reference_kinds(gold_of(old))
+            if (reference_answer(old), old.answer) != (reference_answer(new), new.answer):
+                found = reference_kinds(reference_answer(old))
                 kinds.update(found)
                 lines.append(json.dumps({"id": old.id, "kinds": found, "before": old.answer, "after": new.answer}))
     write_text(step.path / "rewritten.jsonl", "".join(line + "\n" for line in lines))
@@ -245,8 +245,8 @@ def _duplicates(chain: Chain, settings: Duplicates, step: Step, before: Step) ->
     keys = [step.path / f"keys-{index:05d}" for index in range(len(before.parts()))]
     tasks = [(settings, before, n, key) for n, key in enumerate(keys) if not key.with_suffix(".npz").is_file()]
     _each(chain, step.name, _keys_task, tasks, before)
-    with Golds(Verify(), chain.pool.workers) as golds:
-        found = duplicates.find(before.parts(), keys, settings, golds.same)
+    with ReferenceJudge(Verify(), chain.pool.workers) as references:
+        found = duplicates.find(before.parts(), keys, settings, references.same)
     _put_all(step, before, lambda row: found.gone.get(row.number, row))
     for key in keys:
         key.with_suffix(".npz").unlink(missing_ok=True)

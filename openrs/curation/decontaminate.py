@@ -36,7 +36,7 @@ class Questions:
 def gather(settings: Decontaminate, folder: Path) -> Path:
     """Load the benchmarks and write their questions to a file in `folder`, for the processes that look rows up.
 
-    Raises UserError for a benchmark that is unknown or cannot be had.
+    Raises UserError for a benchmark that is unknown or cannot be loaded.
     """
     from openrs.evaluation import benchmarks as bench
 

@@ -1,8 +1,8 @@
 """Rows shown to a model: its pass rate on them, or its opinion. Through the evaluator's engines, journal and judge.
 
-Samples are kept in work/samples/<what was asked of whom>/, by the digest of a problem and its gold: another stage
-before this one may change what is asked, and only what was never asked is drawn. So may a kill, and shards on several
-machines: each writes samples-I-of-N/ of its own, and whoever goes on reads all of them.
+Samples are kept in work/samples/<what was asked of whom>/, by the digest of a problem and its reference answer: another
+stage before this one may change what is asked, and only what was never asked is generated. So may a kill, and shards on
+several machines: each writes samples-I-of-N/ of its own, and whoever goes on reads all of them.
 """
 
 import re
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from openrs.config.schema import Evaluation
-from openrs.curation.references import gold_of
+from openrs.curation.references import reference_answer
 from openrs.curation.rows import Out, Row
 from openrs.curation.settings import Difficulty, Form, Sampling
 from openrs.curation.stages import form
@@ -23,11 +23,11 @@ from openrs.data.tokenizer import ChatEncoder
 from openrs.evaluation.benchmarks import Benchmark, EvalProblem
 from openrs.evaluation.engines import layout_of
 from openrs.evaluation.inputs import InputsReport
-from openrs.evaluation.plan import EvalPlan, Target, keep_record, protocol_of, refuse_long, requests_for
+from openrs.evaluation.plan import EvalPlan, Target, keep_record, record_of, refuse_long, requests_for
 from openrs.evaluation.run import sample
 from openrs.evaluation.sampling import Sample, Samples, key_of
 from openrs.evaluation.shards import Shard
-from openrs.hub.models import commit_of, context_of, local_model, weights
+from openrs.hub.models import context_of, local_model
 from openrs.rewards.extraction import opens_thought
 from openrs.rewards.grading import Grade, Item, Judge, Rule, Verdict
 from openrs.run.directory import Lock, Run
@@ -40,7 +40,7 @@ Decide = Callable[[Row], Row | Out]
 
 
 class RowBenchmark(Benchmark):
-    """The rows as a benchmark; their golds are read as in training."""
+    """The rows as a benchmark; their reference answers are read as in training."""
 
     as_in_training: str = "corrected"
 
@@ -80,10 +80,10 @@ class Opinions(Judge):
 
     @staticmethod
     def _opinion(text: str) -> Grade:
-        said = re.findall(r"\b(KEEP|REMOVE)\b", text)
-        if not said:
+        words = re.findall(r"\b(KEEP|REMOVE)\b", text)
+        if not words:
             return Grade(Verdict.NO_ANSWER, "", "", 0.0)
-        return Grade(Verdict.CORRECT if said[-1] == "KEEP" else Verdict.INCORRECT, "", said[-1], 0.0)
+        return Grade(Verdict.CORRECT if words[-1] == "KEEP" else Verdict.INCORRECT, "", words[-1], 0.0)
 
 
 def ask(
@@ -96,7 +96,7 @@ def ask(
     seed: int,
 ) -> tuple[Decide, dict[str, Any]] | None:
     """The stage `difficulty`, or `form` with a model: what becomes of a row, and facts about the whole. None when only
-    a shard's samples were drawn."""
+    a shard's samples were generated."""
     rows = list(before.kept())  # a model's time is worth more than this memory: 1 KB a row and 7 KB a prompt
     if isinstance(settings, Form):
         assert settings.llm is not None
@@ -129,13 +129,13 @@ def _by_rate(row: Row, verdicts: Counter[str], settings: Difficulty) -> Row | Ou
 def _opinion(row: Row | Out, verdicts: Mapping[str, Counter[str]]) -> Row | Out:
     if isinstance(row, Out):
         return row
-    said = verdicts[_digest(row)]
-    removes = said["incorrect"]
-    return Out("the model would remove it", f"{removes} of {said.total()}") if removes > said["correct"] else row
+    counts = verdicts[_digest(row)]
+    removes = counts["incorrect"]
+    return Out("the model would remove it", f"{removes} of {counts.total()}") if removes > counts["correct"] else row
 
 
 def _digest(row: Row) -> str:
-    return fingerprint(row.problem, gold_of(row))
+    return fingerprint(row.problem, reference_answer(row))
 
 
 def _verdicts(
@@ -153,7 +153,7 @@ def _verdicts(
         _digest(row): EvalProblem(
             _digest(row),
             row.problem,
-            gold_of(row),
+            reference_answer(row),
             settings.prompt.replace("{problem}", row.problem).replace("{answer}", row.answer),
         )
         for row in rows
@@ -205,17 +205,11 @@ def plan_of(problems: Sequence[EvalProblem], settings: Sampling, rule: str | Non
     samples = {ASKED: settings.samples}
     requests = requests_for({ASKED: problems}, {ASKED: ids}, samples, evaluation)
     refuse_long(requests, evaluation, context_of(folder))
-    record = {
-        "schema": 1,
-        "called": settings.model,
-        "model": {"name": settings.model, "revision": commit_of(folder) or settings.revision, "step": None,
-                  "sha256": weights(folder)},
-        "protocol": protocol_of(evaluation, layout.engine, encoder.leading_bos(list(ids[0])), settings.dtype),
-        "benchmarks": {},
-        "inputs": {},
-        "thinking": opens_thought(encoder.tokenizer.decode(list(ids[0]), skip_special_tokens=False)),
-        "evaluation": evaluation.model_dump(),
-    }  # fmt: skip
+    bos = encoder.leading_bos(list(ids[0]))
+    thinking = opens_thought(encoder.tokenizer.decode(list(ids[0]), skip_special_tokens=False))
+    record = record_of(
+        target, evaluation, folder, engine=layout.engine, bos=bos, benchmarks={}, inputs={}, thinking=thinking
+    )
     inputs = InputsReport((), (), (), None)
     return EvalPlan(
         target, evaluation, folder, [benchmark], {ASKED: problems}, samples, requests, inputs, layout, record

@@ -47,9 +47,9 @@ def choose(parts: Iterable[Sequence[Row]], settings: Draw, seed: int) -> dict[in
                 heapq.heappushpop(heaps[index], item)
     short = [(n, len(heap)) for n, heap in enumerate(heaps) if len(heap) < strata[n].rows]
     if short and settings.short == "refuse":
-        told = "; ".join(f"{strata[n].rows:,} asked of {named(strata[n])}, {there:,} are left" for n, there in short)
+        missing = "; ".join(f"{strata[n].rows:,} asked of {named(strata[n])}, {there:,} are left" for n, there in short)
         raise UserError(
-            f"too few rows to draw from: {told}",
+            f"too few rows to draw from: {missing}",
             fix="ask for fewer, loosen a stage before it, or set short: take_all (what is done so far is kept)",
         )
     return {-number: stratum.label for stratum, heap in zip(strata, heaps, strict=True) for _, number in heap}

@@ -19,7 +19,7 @@ from openrs.curation.text import digest, shingles, signature, tokens
 
 MOST_COMPARED = 20  # earlier rows of a bucket that a row is compared with
 Same = Callable[[Sequence[tuple[str, str]]], list[bool]]
-"""Whether pairs of answers are the same (golds.py asks the judge)."""
+"""Whether pairs of answers are the same (references.py asks the judge)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +157,8 @@ def _exact(table: _Keys, same_text: Sequence[Any], parts: Sequence[Path], settin
         if first in conflicting and settings.conflicts == "drop":
             answers = " | ".join(dict.fromkeys(known[int(p)][1][:60] for p in group))
             for index, position in enumerate(group):
-                told = f"first of {len(group)}: {answers}" if index == 0 else answers
-                gone[int(position)] = Out("same question, different answers", told, known[first][0])
+                detail = f"first of {len(group)}: {answers}" if index == 0 else answers
+                gone[int(position)] = Out("same question, different answers", detail, known[first][0])
             continue
         seen = {int(table.exact[first])}
         for position in group[1:]:

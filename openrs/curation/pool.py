@@ -37,13 +37,13 @@ class Pool:
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 for _, task in zip(done, waiting, strict=False):
                     running.add(self._submit(function, task))
-                for one in done:
-                    yield one.result()
+                for future in done:
+                    yield future.result()
         except BrokenProcessPool:
             raise RunFailure(
                 "a working process was ended from outside",
                 "out of memory, perhaps",
-                "the same command goes on from what is done; --workers 1 takes least memory",
+                "the same command resumes from what is done; --workers 1 takes least memory",
             ) from None
 
     def _first(self, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> set[Future[Any]]:

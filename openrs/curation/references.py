@@ -1,6 +1,6 @@
-"""The judge asked about golds alone: can it read them, and is an answer that repeats them right?
+"""The judge asked about reference answers alone: can it read them, and is an answer that repeats them right?
 
-A gold that fails here pays nothing to a right answer in training, or (published rewards) pays everybody.
+A reference answer that fails here pays nothing to a right answer in training, or (published rewards) pays everybody.
 """
 
 import re
@@ -12,27 +12,27 @@ from openrs.curation.rows import Out, Row
 from openrs.curation.settings import Verify
 from openrs.rewards.grading import Grade, Item, Judge, Rule, Verdict
 
-TEXT = "(not read as mathematics)"  # how the judge marks a gold that it compares letter by letter
+TEXT = "(not read as mathematics)"  # how the judge marks a reference answer that it compares letter by letter
 REMEMBERED = 300_000  # verdicts; answers repeat themselves (11,921 different ones in 40,315 rows)
 _WHY = {
-    Verdict.UNPARSEABLE_GOLD: "the gold cannot be read",
-    Verdict.INCORRECT: "the gold does not verify against itself",
-    Verdict.NO_ANSWER: "the gold does not verify against itself",
-    Verdict.TIMEOUT: "the judge found no end with the gold",
-    Verdict.CRASH: "the judge broke over the gold",
+    Verdict.UNPARSEABLE_GOLD: "the reference answer cannot be read",
+    Verdict.INCORRECT: "the reference answer does not verify against itself",
+    Verdict.NO_ANSWER: "the reference answer does not verify against itself",
+    Verdict.TIMEOUT: "the judge timed out on the reference answer",
+    Verdict.CRASH: "the judge crashed on the reference answer",
 }
 
 
-def gold_of(row: Row) -> str:
-    """The text that training reads the gold from: the solution, or the answer between dollars."""
+def reference_answer(row: Row) -> str:
+    """The text that training reads the reference answer from: the solution, or the answer between dollars."""
     return row.solution if row.solution is not None else f"${row.answer}$"
 
 
-class Golds:
-    """Asks the judge, of so many workers, once for each different gold. A context: leaving it ends the workers."""
+class ReferenceJudge:
+    """Asks a judge of so many workers once for each reference answer. Leaving the context ends the workers."""
 
     def __init__(self, settings: Verify, workers: int) -> None:
-        self._rule, self._mend = Rule(settings.rule), settings.fix
+        self._rule, self._fix = Rule(settings.rule), settings.fix
         self._judge = Judge(workers, settings.timeout_seconds)
         self._slow = Judge(1, 6 * settings.timeout_seconds)
         self._text_counts = settings.text == "drop"
@@ -45,7 +45,7 @@ class Golds:
         first = self._rows(rows)
         results: list[Row | Out] = []
         failed = [row for row, verdict in zip(rows, first, strict=True) if verdict != Verdict.CORRECT]
-        better = [replace(row, answer=mended(row.answer)) for row in failed] if self._mend else failed
+        better = [replace(row, answer=normalized(row.answer)) for row in failed] if self._fix else failed
         second = dict(zip([row.number for row in failed], zip(better, self._rows(better), strict=True), strict=True))
         for row, verdict in zip(rows, first, strict=True):
             if verdict == Verdict.CORRECT:
@@ -55,7 +55,7 @@ class Golds:
             if again == Verdict.CORRECT:
                 results.append(other)
             elif verdict is None:
-                results.append(Out("the gold is read as text only", row.answer[:150]))
+                results.append(Out("the reference answer is read as text only", row.answer[:150]))
             else:
                 results.append(Out(_WHY[verdict], f"{row.answer[:150]} ({verdict.replace('_', ' ')})"))
         return results
@@ -74,7 +74,7 @@ class Golds:
         self._slow.close()
 
     def _rows(self, rows: Sequence[Row]) -> list[Verdict | None]:
-        return self._verdicts([(gold_of(row), row.answer) for row in rows])
+        return self._verdicts([(reference_answer(row), row.answer) for row in rows])
 
     def _verdicts(self, asked: Sequence[tuple[str, str]]) -> list[Verdict | None]:
         new = [one for one in dict.fromkeys(asked) if one not in self._known]
@@ -91,13 +91,13 @@ class Golds:
         return None if as_text else grade.verdict
 
     def _grade(self, judge: Judge, asked: Sequence[tuple[str, str]]) -> list[Grade]:
-        return judge.grade([Item(gold, rf"\boxed{{{answer}}}", self._rule) for gold, answer in asked])
+        return judge.grade([Item(reference, rf"\boxed{{{answer}}}", self._rule) for reference, answer in asked])
 
 
-def mended(answer: str) -> str:
+def normalized(answer: str) -> str:
     """LaTeX as a model writes it: braces where TeX needs none, no dollars or brackets around, no full stop.
 
-    >>> mended(r"\\frac12"), mended(r"$3+\\sqrt3$."), mended(r"\\[ 52 \\]")
+    >>> normalized(r"\\frac12"), normalized(r"$3+\\sqrt3$."), normalized(r"\\[ 52 \\]")
     ('\\\\frac{1}{2}', '3+\\\\sqrt{3}', '52')
     """
     text = answer.strip().rstrip(".").strip()

@@ -18,7 +18,7 @@ class Row:
 
     number: counted from 0 over all sources. id: unique, SOURCE/INDEX or SOURCE/what the source calls it. place: file
     and line (row, for parquet), for a person. answer: as short as the source has it; solution: the text that
-    holds the gold as training reads it. right: how many of `samples` completions were judged correct.
+    holds the reference answer as training reads it. right: how many of `samples` completions were judged correct.
     """
 
     number: int

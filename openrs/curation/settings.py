@@ -4,7 +4,6 @@ A stage is named by its key; it is of the kind that its name says, or that `stag
 twice. `NAME: false` leaves a stage out, `NAME: {}` takes every default.
 """
 
-import difflib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -13,13 +12,25 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from openrs.config.faults import did_you_mean, setting_faults
 from openrs.config.names import is_hub_name
 from openrs.config.schema import Settings
-from openrs.config.yaml_lines import Key, Lines, dump_yaml, override, place_of, read_yaml, text_of
+from openrs.config.yaml_lines import Lines, dump_yaml, override, read_yaml, text_of
 from openrs.errors import UserError
+from openrs.hub.pins import reference
 
 RECIPES = Path(__file__).parent / "recipes"
-BENCHMARKS = ["aime24", "aime25", "amc23", "math_500", "minerva", "olympiadbench"]
+
+
+def open_benchmarks() -> list[str]:
+    """The benchmarks that come with openrs and that anybody can fetch: all but gated ones and the demo's sums."""
+    from openrs.evaluation.benchmarks import known
+
+    return [
+        one.name
+        for one in known().values()
+        if one.hub is not None and not reference("dataset", one.hub, one.name, one.revision).gated
+    ]
 
 
 class Source(Settings):
@@ -62,11 +73,11 @@ class Boxed(Settings):
 
 
 class Verify(Settings):
-    """The gold can be read, and an answer that repeats it is judged right: what the reward has to do in training."""
+    """The judge can read the reference answer and finds an answer that repeats it right, as it has to in training."""
 
     rule: Literal["corrected", "paper", "paper-cosine"] = "corrected"
     fix: bool = Field(True, description="\\frac12 becomes \\frac{1}{2} where only then it verifies; counted")
-    text: Literal["drop", "keep"] = Field("drop", description="golds that are no mathematics to the judge")
+    text: Literal["drop", "keep"] = Field("drop", description="reference answers that are not mathematics to the judge")
     timeout_seconds: float = Field(5.0, gt=0)
 
 
@@ -85,7 +96,9 @@ class Sampling(Settings):
     model: str = Field(description="a folder, or a hub repository")
     revision: str | None = Field(None, description="hub commit; as pinned, or the newest, when absent")
     dtype: Literal["bfloat16", "float32", "float16"] = "bfloat16"
-    prompt: str = Field(description="the user message; {problem} stands for the problem, {answer} for the gold")
+    prompt: str = Field(
+        description="the user message, with {problem} and {answer} for the problem and its reference answer"
+    )
     samples: int = Field(1, ge=1, description="completions per problem")
     temperature: float = Field(0.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
@@ -122,14 +135,14 @@ class Duplicates(Settings):
     ngram: int = Field(3, ge=1)
     permutations: int = Field(128, ge=16, le=1024)
     conflicts: Literal["drop", "keep_first"] = Field(
-        "drop", description="the same question with different answers: all go (one gold is wrong), or the first stays"
+        "drop", description="the same question with different answers: all go (one answer is wrong), or the first stays"
     )
 
 
 class Decontaminate(Settings):
     """No question of a benchmark: not the same text, and no overlap of word n-grams with the same numbers."""
 
-    benchmarks: list[str] = Field(default=BENCHMARKS, min_length=1)
+    benchmarks: list[str] = Field(default_factory=open_benchmarks, min_length=1)
     data: str | None = Field(None, description="folder with NAME.jsonl files; the hub at pinned revisions when absent")
     ngram: int = Field(5, ge=1)
     overlap: float = Field(0.7, gt=0, le=1, description="share of the question's n-grams that the row has")
@@ -151,7 +164,7 @@ class Difficulty(Sampling):
 
 
 class Language(Settings):
-    """English in Latin script; LaTeX is no language."""
+    """English in Latin script; LaTeX is not a language."""
 
     max_foreign: float = Field(0.1, ge=0, le=1, description="share of letters of another script")
     english: bool = Field(
@@ -262,7 +275,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> Curation:
     try:
         recipe = Curation.model_validate({**tree, "stages": _stages(stages, lines, faults, recipe_file.parent)})
     except ValidationError as error:
-        faults += _faults(error, (), Curation, lines)
+        faults += setting_faults(error, Curation, lines)
     if faults:
         raise UserError("\n".join(faults), fix=f"every key there is: docs/curation.md, or {RECIPES / 'own.yaml'}")
     return recipe
@@ -271,7 +284,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> Curation:
 def _stages(given: Any, lines: Lines, faults: list[str], folder: Path) -> dict[str, Any]:
     stages: dict[str, Any] = {}
     if not isinstance(given, dict):
-        faults.append(f"{lines.get(('stages',), 'the recipe')}: stages is no `name: settings` list")
+        faults.append(f"{lines.get(('stages',), 'the recipe')}: stages is not a `name: settings` list")
         return stages
     for name, value in given.items():
         if value is False:
@@ -283,8 +296,7 @@ def _stages(given: Any, lines: Lines, faults: list[str], folder: Path) -> dict[s
         settings = dict(value or {})
         kind = str(settings.pop("stage", name))
         if kind not in KINDS:
-            near = difflib.get_close_matches(kind, KINDS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(KINDS)}"
+            hint = did_you_mean(kind, KINDS) or f"there are {', '.join(KINDS)}"
             faults.append(f"{where}: there is no stage {kind}; {hint}")
             continue
         if isinstance(system := settings.get("system"), str) and system.startswith("@"):
@@ -292,30 +304,8 @@ def _stages(given: Any, lines: Lines, faults: list[str], folder: Path) -> dict[s
         try:
             stages[name] = KINDS[kind].model_validate(settings)
         except ValidationError as error:
-            faults += _faults(error, ("stages", name), KINDS[kind], lines)
+            faults += setting_faults(error, KINDS[kind], lines, ("stages", name))
     return stages
-
-
-def _faults(error: ValidationError, prefix: Key, model: type[Settings], lines: Lines) -> list[str]:
-    found = []
-    for item in error.errors():
-        loc = (*prefix, *(part for part in item["loc"] if part not in ("str", "list[str]")))
-        where = place_of(loc, lines)
-        name = ".".join(map(str, loc))
-        if item["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(str(loc[-1]), _known(model, item["loc"]), n=1)
-            found.append(f"{where}: there is no setting {name}" + (f"; did you mean {near[0]}?" if near else ""))
-        elif item["type"] == "missing":
-            found.append(f"{where}: {name} is missing")
-        else:
-            found.append(f"{where}: {name}: {item['msg'].removeprefix('Value error, ')}")
-    return found
-
-
-def _known(model: type[Settings], loc: tuple[int | str, ...]) -> list[str]:
-    below: dict[str, type[Settings]] = {"sources": Source, "strata": Stratum, "llm": Sampling}
-    inner = next((below[str(part)] for part in loc[:-1] if str(part) in below), model)
-    return list(inner.model_fields)
 
 
 def _find(name: str) -> Path:
@@ -327,12 +317,9 @@ def _find(name: str) -> Path:
     if (RECIPES / f"{name}.yaml").is_file():
         return RECIPES / f"{name}.yaml"
     there = packaged()
-    near = difflib.get_close_matches(name, there, n=1)
     raise UserError(
         f"there is no curation recipe {name}",
-        fix=f"did you mean {near[0]}?"
-        if near
-        else f"one of {', '.join(there)}, a YAML file, or a .jsonl or .parquet file",
+        fix=did_you_mean(name, there) or f"one of {', '.join(there)}, a YAML file, or a .jsonl or .parquet file",
     )
 
 

@@ -1,7 +1,7 @@
 """`openrs data show`: what one wants to see of a dataset before training on it. Nothing is changed and nothing removed.
 
-Every row is looked at for lengths, levels, copies and benchmark questions; golds are judged on a sample, because that
-takes milliseconds each.
+Every row is looked at for lengths, levels, copies and benchmark questions; reference answers are judged on a sample,
+because that takes milliseconds each.
 """
 
 import heapq
@@ -15,9 +15,9 @@ from typing import Any
 from openrs.curation import decontaminate, duplicates, sources
 from openrs.curation.draw import place
 from openrs.curation.pool import Pool
-from openrs.curation.references import Golds, gold_of
+from openrs.curation.references import ReferenceJudge, reference_answer
 from openrs.curation.rows import PART_ROWS, Out, Row, read_rows, write_rows
-from openrs.curation.settings import BENCHMARKS, Curation, Decontaminate, Duplicates, Source, Verify
+from openrs.curation.settings import Curation, Decontaminate, Duplicates, Source, Verify, open_benchmarks
 from openrs.errors import UserError
 from openrs.rewards.kinds import KINDS, reference_kinds
 from openrs.run.progress import Progress
@@ -58,7 +58,7 @@ class Shown:
     facts: dict[str, int] = field(default_factory=dict)
     unreadable: dict[str, Finding] = field(default_factory=dict)
     copies: dict[str, Finding] = field(default_factory=dict)
-    golds: dict[str, Finding] = field(default_factory=dict)
+    references: dict[str, Finding] = field(default_factory=dict)
     judged: int = 0
     overlap: dict[str, Finding] = field(default_factory=dict)
     benchmarks: list[str] = field(default_factory=list)
@@ -67,11 +67,17 @@ class Shown:
 
 
 def look(
-    source: Source, *, benchmarks: Sequence[str] | None, data: str | None, golds: int, workers: int, progress: Progress
+    source: Source,
+    *,
+    benchmarks: Sequence[str] | None,
+    data: str | None,
+    references: int,
+    workers: int,
+    progress: Progress,
 ) -> Shown:
-    """Look through a dataset. golds: how many different rows the judge is asked about, drawn by digest.
+    """Look through a dataset. references: how many different rows the judge is asked about, chosen by digest.
 
-    Raises UserError for a dataset that cannot be read at all. Benchmarks that cannot be had are said in `unchecked`.
+    Raises UserError for a dataset that cannot be read at all. Benchmarks that cannot be loaded are said in `unchecked`.
     """
     shown = Shown(str(source.path))
     with tempfile.TemporaryDirectory(prefix="openrs-show-") as scratch, Pool(workers) as pool:
@@ -80,9 +86,9 @@ def look(
         progress.say(f"{shown.rows:,} rows read, looking for copies")
         if shown.readable:
             _copies(parts, folder, shown, pool)
-            settings = Decontaminate(benchmarks=list(benchmarks or BENCHMARKS), data=data)
+            settings = Decontaminate(benchmarks=list(benchmarks or open_benchmarks()), data=data)
             _overlap(parts, folder, shown, settings, pool=pool, progress=progress)
-            _golds(parts, shown, golds, workers, progress)
+            _references(parts, shown, references, workers, progress)
     return shown
 
 
@@ -110,7 +116,7 @@ def _read(source: Source, folder: Path, shown: Shown) -> list[Path]:
         shown.readable += 1
         shown.levels[row.level or "-"] += 1
         shown.answers[kind_of(row.answer)] += 1
-        shown.kinds.update(reference_kinds(gold_of(row)))
+        shown.kinds.update(reference_kinds(reference_answer(row)))
         characters.append(len(row.problem))
         drawn = sorted([*drawn, (place(0, row), row)], key=lambda one: one[0])[:SHOWN_ROWS]
         rows.append(row)
@@ -177,7 +183,7 @@ def _copies(parts: Sequence[Path], folder: Path, shown: Shown, pool: Pool) -> No
     keys = [folder / f"keys-{index:05d}" for index in range(len(parts))]
     for _ in pool.each(_keys, [(part, key, settings) for part, key in zip(parts, keys, strict=True)]):
         pass
-    with Golds(Verify(), pool.workers) as asked:
+    with ReferenceJudge(Verify(), pool.workers) as asked:
         found = duplicates.find(parts, keys, settings, asked.same)
     shown.unique, shown.facts = found.facts["texts"], found.facts
     for part in parts:
@@ -212,30 +218,31 @@ def _outs(part: Path, settings: Decontaminate, questions: Path) -> list[tuple[Ro
     return [(row, out) for row, out in checked if isinstance(out, Out)]
 
 
-def _golds(parts: Sequence[Path], shown: Shown, wanted: int, workers: int, progress: Progress) -> None:
+def _references(parts: Sequence[Path], shown: Shown, wanted: int, workers: int, progress: Progress) -> None:
     if wanted == 0:
         return
     every = ((place(0, row), row) for part in parts for row in read_rows(part))
     rows = [row for _, row in heapq.nsmallest(wanted, every, key=lambda one: one[0])]
-    progress.say(f"judging {len(rows):,} golds")
-    with Golds(Verify(fix=False), workers) as asked:
+    progress.say(f"judging {len(rows):,} reference answers")
+    with ReferenceJudge(Verify(fix=False), workers) as asked:
         for row, out in zip(rows, asked.check(rows), strict=True):
             if isinstance(out, Out):
-                shown.golds.setdefault(out.reason, Finding()).add(row.place, row.problem, out.detail)
+                shown.references.setdefault(out.reason, Finding()).add(row.place, row.problem, out.detail)
     shown.judged = len(rows)
 
 
 def as_json(shown: Shown) -> dict[str, Any]:
-    def told(findings: dict[str, Finding]) -> dict[str, int]:
+    def counts(findings: dict[str, Finding]) -> dict[str, int]:
         return {reason: finding.count for reason, finding in findings.items()}
 
     return {
         "path": shown.path, "rows": shown.rows, "readable": shown.readable, "unique_prompts": shown.unique,
-        "unreadable": told(shown.unreadable), "levels": dict(shown.levels), "sources": dict(shown.sources),
+        "unreadable": counts(shown.unreadable), "levels": dict(shown.levels), "sources": dict(shown.sources),
         "answers": dict(shown.answers), "reference_kinds": {kind: shown.kinds[kind] for kind in KINDS},
         "characters": shown.length_quantiles, "pass_rates": dict(shown.rates),
-        "copies": told(shown.copies), "facts": shown.facts,
-        "golds": {"judged": shown.judged, "bad": told(shown.golds)},
-        "benchmarks": {"compared": shown.benchmarks, "found": told(shown.overlap), "unchecked": shown.unchecked},
-        "examples": [{"place": r.place, "problem": r.problem, "gold": gold_of(r)} for r in shown.examples],
+        "copies": counts(shown.copies), "facts": shown.facts,
+        "references": {"judged": shown.judged, "bad": counts(shown.references)},
+        "benchmarks": {"compared": shown.benchmarks, "found": counts(shown.overlap), "unchecked": shown.unchecked},
+        "examples": [{"place": r.place, "problem": r.problem, "reference": reference_answer(r)}
+                     for r in shown.examples],
     }  # fmt: skip

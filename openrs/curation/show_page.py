@@ -7,7 +7,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from openrs.curation.picture import histogram
-from openrs.curation.references import gold_of
+from openrs.curation.references import reference_answer
 from openrs.curation.show import SHOWN_TEXT, Finding, Shown
 from openrs.errors import UserError
 from openrs.rewards.grading import printable
@@ -49,7 +49,7 @@ def sections(shown: Shown) -> list[tuple[str, Sequence[tuple[str, Finding]]]]:
     parts = [
         ("rows that cannot be used", shown.unreadable),
         ("copies", shown.copies),
-        (f"bad golds among {shown.judged:,} judged" if shown.judged else "", shown.golds),
+        (f"bad reference answers among {shown.judged:,} judged" if shown.judged else "", shown.references),
         (compared, shown.overlap),
     ]
     return [(title, sorted(f.items(), key=lambda one: -one[1].count)) for title, f in parts if title]
@@ -66,7 +66,12 @@ def write_page(shown: Shown, path: Path) -> None:
     if shown.rates:
         pictures.append(Markup(histogram("Pass rate", shown.rates)))  # noqa: S704
     page = environment.get_template("show.html").render(
-        s=shown, sections=sections(shown), pictures=pictures, gold_of=gold_of, most=SHOWN_TEXT, readable=readable
+        s=shown,
+        sections=sections(shown),
+        pictures=pictures,
+        reference_answer=reference_answer,
+        most=SHOWN_TEXT,
+        readable=readable,
     )
     try:
         write_text(path, page)

@@ -13,11 +13,10 @@ from typing import Any
 
 from openrs.curation.rows import Row
 from openrs.curation.settings import Curation, Source
-from openrs.data.rows import MISSING, cell, column_names, hub_rows
+from openrs.data.rows import MISSING, cell, column_names, data_files, hub_rows
 from openrs.errors import UserError
-from openrs.run.files import sha256
+from openrs.run.files import json_lines, sha256
 
-LONGEST_LINE = 32 * 2**20
 SHOWN = 2_000  # characters of a broken row that removed.parquet keeps
 
 
@@ -77,20 +76,7 @@ def files_of(source: Source) -> list[Path] | None:
     """The files of a source, None for a hub data set. Raises UserError when there is none."""
     if source.hub is not None:
         return None
-    return [file for path in _list(source.path) for file in _files_at(Path(path).expanduser())]
-
-
-def _files_at(path: Path) -> list[Path]:
-    if path.is_dir():
-        found = sorted(p for p in path.iterdir() if p.suffix in {".jsonl", ".parquet"})
-        if found:
-            return found
-        raise UserError(f"{path} has no .jsonl or .parquet file in it", fix="give a folder with raw problems in it")
-    if not path.is_file():
-        raise UserError(f"there is no file {path}", fix="give a path, a folder, or a hub data set (owner/name)")
-    if path.suffix not in {".jsonl", ".parquet"}:
-        raise UserError(f"{path} is neither .jsonl nor .parquet", fix="convert it to one of the two")
-    return [path]
+    return [file for path in _list(source.path) for file in data_files(Path(path).expanduser())]
 
 
 def identity(source: Source) -> Mapping[str, Any]:
@@ -127,36 +113,8 @@ def _raw(source: Source) -> Iterator[Raw]:
 
 
 def _jsonl(path: Path, _: Source) -> Iterator[Raw]:
-    with path.open("rb") as file:
-        number = 0
-        while line := file.readline(LONGEST_LINE + 1):
-            number += 1
-            place = f"{path.name}:{number}"
-            if len(line) > LONGEST_LINE:
-                while not line.endswith(b"\n") and (line := file.readline(LONGEST_LINE)):
-                    pass
-                yield Raw(place, None, "not readable", f"a line of more than {LONGEST_LINE // 2**20} MB")
-                continue
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
-            if line.strip():
-                yield _of_line(place, line)
-
-
-def _of_line(place: str, line: bytes) -> Raw:
-    try:
-        text = line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return Raw(place, None, "not readable", f"invalid UTF-8 at byte {error.start}: {_shown(line[:80])}")
-    if "\0" in text:
-        return Raw(place, None, "not readable", f"a NUL byte: {_shown(text[:80])}")
-    try:
-        row = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        return Raw(place, None, "not readable", f"not JSON: {error}"[:200])
-    if not isinstance(row, dict):
-        return Raw(place, None, "not readable", f"a {type(row).__name__}, not an object")
-    return Raw(place, row)
+    for line in json_lines(path):
+        yield Raw(f"{path.name}:{line.number}", line.row, "" if line.row is not None else "not readable", line.fault)
 
 
 def _parquet(path: Path, source: Source) -> Iterator[Raw]:
@@ -225,8 +183,8 @@ def _text(value: Any, part: str, longest: int) -> tuple[str, str]:
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str | int | float):
         value = value[0]  # OlympiadBench's final_answer
     if part == "problem" and isinstance(value, list):
-        said = [m.get("content") for m in value if isinstance(m, Mapping) and m.get("role", "user") == "user"]
-        value = said[-1] if said else value
+        messages = [m.get("content") for m in value if isinstance(m, Mapping) and m.get("role", "user") == "user"]
+        value = messages[-1] if messages else value
     if value is MISSING or value is None:
         return "", ""
     if part == "answer" and isinstance(value, int | float) and not isinstance(value, bool):
@@ -288,6 +246,5 @@ def _safe(text: str) -> str:
     return text[:SHOWN].replace("\0", "\N{SYMBOL FOR NULL}").encode("utf-8", "replace").decode("utf-8")
 
 
-def _shown(value: bytes | str) -> str:
-    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+def _shown(text: str) -> str:
     return _safe("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text))

@@ -48,18 +48,18 @@ class Step:
 
     def begin(self) -> None:
         """Make the folder, and empty it of what was made from something else."""
-        said = self.path / "step.json"
+        marker = self.path / "step.json"
         if self.path.is_dir():
             try:
-                known = json.loads(said.read_text(encoding="utf-8")).get("made_from")
+                known = json.loads(marker.read_text(encoding="utf-8")).get("made_from")
             except (OSError, ValueError):
                 known = None
             if known != self.made_from:
                 shutil.rmtree(self.path)
         for left in self.path.glob(".*.part"):  # of a write that a kill cut short
             left.unlink()
-        if not said.is_file():
-            write_json(said, {"made_from": self.made_from})
+        if not marker.is_file():
+            write_json(marker, {"made_from": self.made_from})
 
     def put(self, index: int, rows: Sequence[Row], outcome: Sequence[Row | Out]) -> tuple[int, int]:
         """Write a part from what a stage said of each of its rows. Returns how many rows there were, and are left."""

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One problem. `id` names it in metrics and samples; `answer` is the gold as the judge gets it."""
+    """One problem. `id` names it in metrics and samples; `answer` is the reference answer as the judge gets it."""
 
     id: str
     problem: str

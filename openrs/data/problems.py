@@ -1,4 +1,4 @@
-"""Training problems from anywhere: JSONL, parquet, folders of them, the hub, nested schemas like verl's, or made."""
+"""Training problems: from JSONL, parquet, folders of them, the hub, nested schemas like verl's, or the demo's sums."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from openrs.config.names import is_hub_name
 from openrs.data.problem import Problem
-from openrs.data.rows import MISSING, Row, cell, column_names, hub_rows, jsonl_rows, parquet_rows
+from openrs.data.rows import MISSING, Row, cell, column_names, data_files, hub_rows, jsonl_rows, parquet_rows
 from openrs.errors import UserError
 from openrs.run.files import sha256
 
@@ -32,12 +32,12 @@ def load_problems(data: "Data") -> Problems:
     Raises UserError for a missing file, a missing column (listing those there are), an empty data set, rows without an
     answer (unless `data.missing_answer: drop`), and a hub that cannot be reached.
     """
-    if data.source == "made":
+    if data.source == "toy-sums":
         from openrs.data.arithmetic import train_problems
 
         rows = train_problems()[: data.limit]
         return Problems(rows, len(rows))
-    files = _files(data)
+    files = None if is_hub_name(data.source) else data_files(Path(data.source))
     source = _file_rows(files) if files is not None else _hub_rows(data)
     problems, missing, read = [], [], 0
     for index, row in enumerate(source):
@@ -55,8 +55,8 @@ def load_problems(data: "Data") -> Problems:
         shown = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "") + " (counted from 0)"
         raise UserError(
             f"{data.source}: {len(missing)} of {read} rows have no problem or answer: row {shown}",
-            "a reward cannot be computed without a gold",
-            "mend the rows, or set data.missing_answer: drop",
+            "a reward cannot be computed without a reference answer",
+            "fix the rows, or set data.missing_answer: drop",
         )
     if not problems:
         raise UserError(
@@ -84,27 +84,6 @@ def _text(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)
-
-
-def _files(data: "Data") -> list[Path] | None:
-    """The files that the source names, or None when it names a hub data set."""
-    if is_hub_name(data.source):
-        return None
-    path = Path(data.source)
-    if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix in {".jsonl", ".parquet"})
-        if not files:
-            raise UserError(
-                f"{path} has no .jsonl or .parquet file in it", fix="give a folder with training files in it"
-            )
-        return files
-    if not path.is_file():
-        raise UserError(
-            f"there is no file {path}", fix="give data.source as a path, a hub data set (owner/name), or `made`"
-        )
-    if path.suffix not in {".jsonl", ".parquet"}:
-        raise UserError(f"{path} is neither .jsonl nor .parquet", fix="convert it to one of the two")
-    return [path]
 
 
 def _file_rows(files: Iterable[Path]) -> Iterator[Row]:

@@ -31,7 +31,7 @@ def render(tokenizer: Any, prompt: "Prompt", problem: str) -> str:
     if prompt.chat_template is None and not getattr(tokenizer, "chat_template", None):
         raise UserError(
             "the model's tokenizer has no chat template",
-            "without one nobody knows how this model wants a question to be put",
+            "without one it is unknown how this model expects a question",
             "set prompt.chat_template in the recipe, or add chat_template.jinja to the model folder",
         )
     messages = [{"role": "system", "content": prompt.system}] if prompt.system is not None else []

@@ -1,30 +1,37 @@
 """Rows of a data file or data set, one at a time: JSONL, parquet, the hub. What cannot be read is refused by line."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from openrs.errors import UserError
 from openrs.hub import cache
+from openrs.run.files import json_lines
 
 Row = Mapping[str, Any]
 MISSING: Any = object()
 
 
+def data_files(path: Path) -> list[Path]:
+    """The JSONL and parquet files at a path: itself, or those in a folder. Raises UserError when there is none."""
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix in {".jsonl", ".parquet"})
+        if not files:
+            raise UserError(f"{path} has no .jsonl or .parquet file in it", fix="give a folder with such files in it")
+        return files
+    if not path.is_file():
+        raise UserError(f"there is no file {path}", fix="give a file, a folder, or a hub data set (owner/name)")
+    if path.suffix not in {".jsonl", ".parquet"}:
+        raise UserError(f"{path} is neither .jsonl nor .parquet", fix="convert it to one of the two")
+    return [path]
+
+
 def jsonl_rows(path: Path) -> Iterator[Row]:
     """Rows of a JSONL file; blank lines are passed over. Raises UserError with the line's number."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise UserError(f"{path}:{number}: not JSON: {error}", fix="one object a line, UTF-8") from None
-            if not isinstance(row, dict):
-                raise UserError(f"{path}:{number}: a {type(row).__name__}, not an object", fix="one object a line")
-            yield row
+    for line in json_lines(path):
+        if line.row is None:
+            raise UserError(f"{path}:{line.number}: {line.fault}", fix="one object a line, UTF-8")
+        yield line.row
 
 
 def parquet_rows(path: Path) -> Iterator[Row]:
@@ -44,7 +51,7 @@ def hub_rows(repo: str, revision: str | None, subset: str | None, split: str, fi
     """Rows of a hub data set: from the folder that `openrs fetch` brought, or from the hub.
 
     datasets does not find a fetched snapshot by the set's name when offline, but loads its folder. Raises UserError,
-    with `mend` for what else can be done, when it cannot be had.
+    with `fix` for what else can be done, when it cannot be loaded.
     """
     import datasets
 
@@ -56,7 +63,7 @@ def hub_rows(repo: str, revision: str | None, subset: str | None, split: str, fi
             rows = datasets.load_dataset(repo, name=subset, split=split, revision=revision)
     except Exception as error:  # noqa: BLE001 - the hub is a named fault boundary: it fails in dozens of ways
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"data set {repo} at {revision or 'main'} cannot be had: {reason}", fix=fix) from None
+        raise UserError(f"data set {repo} at {revision or 'main'} cannot be loaded: {reason}", fix=fix) from None
     yield from rows
 
 

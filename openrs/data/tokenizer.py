@@ -1,4 +1,4 @@
-"""Tokenizers: loaded through transformers and guarded, or used as they lie on disk without it.
+"""Tokenizers: loaded through transformers and checked, or used as they lie on disk without it.
 
 transformers 5 ignores the tokenizer class of qwen2 models (MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS) and builds a
 Qwen2Tokenizer; with a tokenizer of another kind, digits, spaces and `<think>` then vanish without a word. So what was
@@ -32,7 +32,7 @@ PROBES = (
 
 @dataclass(frozen=True, slots=True)
 class TokenizerFacts:
-    """What the guard found. bos_added: BOS tokens that encoding puts in front of a plain text (0 or 1).
+    """What check_tokenizer found. bos_added: BOS tokens that encoding puts in front of a plain text (0 or 1).
 
     bos_in_template: whether the chat template itself writes BOS; both together make the two BOS of the paper.
     """
@@ -48,7 +48,7 @@ class TokenizerFacts:
 
 
 def load_tokenizer(folder_or_repo: str | Path, revision: str | None = None, trust_remote_code: bool = False) -> Any:
-    """A transformers tokenizer from a folder, or from the hub at a pinned revision. Call `guard` on it before use.
+    """A transformers tokenizer from a folder, or from the hub at a pinned revision. See `check_tokenizer`.
 
     Raises UserError when a folder has no tokenizer, a file in it is broken, or the hub cannot give one.
     """
@@ -219,7 +219,7 @@ def _read_tokenizer(folder: Path) -> Any:
         tokenizer.no_truncation()  # saved with the file by whoever called it last, and no part of the tokenizer
         tokenizer.no_padding()
     except Exception as error:  # noqa: BLE001 - fault boundary: the library raises bare Exception for a broken file
-        raise UserError(f"{file} is no tokenizer: {error}", fix="copy it again from the model's home") from None
+        raise UserError(f"{file} is not a tokenizer: {error}", fix="copy it again from the model's home") from None
     return tokenizer
 
 
@@ -250,7 +250,7 @@ def _template_text(folder: Path, config: dict[str, Any]) -> str:
     if not isinstance(template, str) or not template:
         raise UserError(
             f"{folder} has no chat template",
-            "without one nobody can say how the model wants to be asked",
+            "without one it is unknown how the model expects a question",
             "put its chat_template.jinja beside tokenizer.json",
         )
     return template

@@ -77,20 +77,20 @@ def attempt(
         seconds = time.monotonic() - begin
         codes = [process.poll() for process in processes]  # before those that still wait are ended
         _end(processes)
-        said = [(folder / f"{rank}.out").read_text(encoding="utf-8", errors="replace") for rank in range(ranks)]
-    return _verdict(name, env, said, codes, hung=hung, seconds=seconds)
+        outputs = [(folder / f"{rank}.out").read_text(encoding="utf-8", errors="replace") for rank in range(ranks)]
+    return _verdict(name, env, outputs, codes, hung=hung, seconds=seconds)
 
 
 def _wait(
     processes: Sequence["subprocess.Popen[bytes]"], outputs: Sequence[Path], deadline: float, stall: float
 ) -> bool:
     """Until all have ended, or one has failed (the others then wait for ever). True: it hangs, or the time is over."""
-    moved, said = time.monotonic(), 0
+    moved, printed = time.monotonic(), 0
     while any(process.poll() is None for process in processes):
         clock = time.monotonic()
         now = sum(output.stat().st_size for output in outputs)
-        if now != said:
-            moved, said = clock, now
+        if now != printed:
+            moved, printed = clock, now
         begun = any(b'"all-reduce"' in output.read_bytes() for output in outputs)
         if clock > deadline or (begun and clock - moved > stall):
             return True
@@ -112,15 +112,21 @@ def _end(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
 
 
 def _verdict(
-    name: str, env: Mapping[str, str], said: Sequence[str], codes: Sequence[int | None], *, hung: bool, seconds: float
+    name: str,
+    env: Mapping[str, str],
+    outputs: Sequence[str],
+    codes: Sequence[int | None],
+    *,
+    hung: bool,
+    seconds: float,
 ) -> Try:
-    events = [_events(text) for text in said]
+    events = [_events(text) for text in outputs]
     sizes = tuple(
         {key: event[key] for key in ("bytes", "seconds", "rounds", "right")}
         for event in events[0]
         if event.get("at") == "measured"
     )
-    ranks = len(said)
+    ranks = len(outputs)
     largest = max(sizes, key=lambda size: int(size["bytes"]), default=None)
     speed = 2 * (ranks - 1) / ranks * largest["bytes"] / largest["seconds"] / 1e9 if largest else None
     if any(event.get("at") == "wrong" for rank in events for event in rank) or not all(size["right"] for size in sizes):
@@ -130,7 +136,7 @@ def _verdict(
         return Try(name, env, "hang", seconds, None, sizes, f"stuck after {seconds:.0f} s: {', '.join(where)}")
     if any(codes):
         failed, code = next((rank, code) for rank, code in enumerate(codes) if code)
-        last = [line for line in said[failed].splitlines() if line.strip() and not line.startswith("{")]
+        last = [line for line in outputs[failed].splitlines() if line.strip() and not line.startswith("{")]
         ended = f"ended by signal {-code}" if code < 0 else f"ended with {code}"
         return Try(name, env, "error", seconds, None, sizes, f"rank {failed}: {last[-1][:300] if last else ended}")
     return Try(name, env, "ok", seconds, speed, sizes, f"{speed:.1f} GB/s between {ranks} ranks" if speed else "")

@@ -23,37 +23,13 @@ from openrs.hub.pins import Reference, references
 HUB = "https://huggingface.co"
 PATIENCE = 4.0  # seconds for the hub to answer
 
-TORCH = """
-import json, torch
-cuda = torch.cuda.is_available()
-facts = {"version": torch.__version__, "cuda": torch.version.cuda, "gpus": torch.cuda.device_count() if cuda else 0}
-if cuda:
-    facts["bf16"] = torch.cuda.is_bf16_supported()
-    facts["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
-    for n in range(facts["gpus"]):
-        x = torch.ones(256, 256, device=f"cuda:{n}", dtype=torch.bfloat16)
-        assert (x @ x)[0, 0].item() == 256
-print("openrs:" + json.dumps(facts))
-"""
-TOKENIZER = """
-import sys
-from pathlib import Path
-from openrs.data.tokenizer import check_tokenizer, load_tokenizer
-from openrs.errors import UserError
-try:
-    facts = check_tokenizer(load_tokenizer(sys.argv[1]), Path(sys.argv[1]))
-except UserError as error:
-    sys.exit("openrs:" + error.what)
-print(f"openrs:{facts.tokens:,} tokens, ids as in tokenizer.json, round trip, {facts.bos_added} BOS")
-"""
-
 
 def lines(probe: Probe, recipe: Recipe | None, nvidia: Nvidia, *, quick: bool) -> tuple[list[Finding], float | None]:
     """Lines on torch, hub, cache and tokenizer, and the hub's time (seconds since 1970) where it answered."""
     found: list[Finding] = []
     hub_time = None
     if not quick:
-        found.append(torch_line(probe, len(nvidia.cards)))
+        found.append(torch_line(probe, len(nvidia.gpus)))
     if recipe is None:
         return found, hub_time
     try:
@@ -74,14 +50,14 @@ def lines(probe: Probe, recipe: Recipe | None, nvidia: Nvidia, *, quick: bool) -
 
 def torch_line(probe: Probe, gpus: int) -> Finding:
     """torch as a child process sees it: its version, CUDA, and a product on every GPU."""
-    said = probe.run(sys.executable, "-c", TORCH)
-    text = next((line for line in said.text.splitlines() if line.startswith("openrs:")), None)
+    result = probe.run(sys.executable, "-P", "-m", "openrs.doctor.torch_facts")
+    text = next((line for line in result.text.splitlines() if line.startswith("openrs:")), None)
     fix = "scripts/setup installs it; with GPUs the CUDA lock, and a driver >= 580"
     if text is None:
-        last = next((line for line in reversed(said.text.splitlines()) if line.strip()), said.why)
+        last = next((line for line in reversed(result.text.splitlines()) if line.strip()), result.why)
         if "No module named 'torch'" in last:
             return Finding("torch", "warn", "not installed", "only needed to train and to evaluate", fix)
-        return Finding("torch", "fail" if said.code is not None else "unknown", last[:200], "torch that works", fix)
+        return Finding("torch", "fail" if result.code is not None else "unknown", last[:200], "torch that works", fix)
     facts = json.loads(text.removeprefix("openrs:"))
     found = f"{facts['version']}, " + (
         f"CUDA {facts['cuda']}, NCCL {facts['nccl']}, a product right on each of {facts['gpus']} GPUs"
@@ -134,7 +110,7 @@ def hub_line() -> tuple[Finding, float | None]:
 
 def model_folder(recipe: Recipe, refs: Sequence[Reference]) -> Path | None:
     """Where the recipe's model lies on this disk, or None when it is not here (or is made on the spot)."""
-    if recipe.model.made is not None:
+    if recipe.model.toy is not None:
         return None
     folder = Path(recipe.model.name)
     if folder.is_dir():
@@ -143,11 +119,11 @@ def model_folder(recipe: Recipe, refs: Sequence[Reference]) -> Path | None:
 
 
 def tokenizer_line(probe: Probe, folder: Path) -> Finding:
-    """The loaded tokenizer against tokenizer.json, by the guard that training uses, in a child process."""
-    said = probe.run(sys.executable, "-c", TOKENIZER, str(folder))
-    text = next((line for line in said.text.splitlines() if line.startswith("openrs:")), None)
+    """The loaded tokenizer against tokenizer.json, by the check that training uses, in a child process."""
+    result = probe.run(sys.executable, "-P", "-m", "openrs.doctor.tokenizer_facts", str(folder))
+    text = next((line for line in result.text.splitlines() if line.startswith("openrs:")), None)
     if text is None:
-        last = next((line for line in reversed(said.text.splitlines()) if line.strip()), said.why)
+        last = next((line for line in reversed(result.text.splitlines()) if line.strip()), result.why)
         return Finding("tokenizer", "unknown", last[:200], "the ids of tokenizer.json", "scripts/setup")
     fix = "fetch the model again; a folder of your own: save it with the class that transformers loads"
-    return judged("tokenizer", said.code == 0, text.removeprefix("openrs:"), "the ids of tokenizer.json", fix)
+    return judged("tokenizer", result.code == 0, text.removeprefix("openrs:"), "the ids of tokenizer.json", fix)

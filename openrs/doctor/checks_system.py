@@ -15,9 +15,8 @@ from packaging.requirements import Requirement
 from openrs.doctor.finding import Finding, State, judged
 from openrs.doctor.probe import Probe
 from openrs.hub.cache import hub_cache
-from openrs.planner.memory import GIB
 from openrs.planner.plan import ResourcePlan
-from openrs.planner.render import amount
+from openrs.run.units import GIB, format_bytes
 
 SHARED = "/dev/shm"  # noqa: S108 - its size is asked for, nothing is written
 SHM = 1 * GIB  # NCCL's buffers between GPUs that cannot write to each other; Docker's 64 MB make it fail
@@ -102,12 +101,12 @@ def limits(gpus: int) -> list[Finding]:
         size: float | None = float(shutil.disk_usage(SHARED).total)
     except OSError:
         size = None
-    needed = f"{amount(SHM)} for NCCL between {gpus} GPUs" if gpus > 1 else ""
+    needed = f"{format_bytes(SHM)} for NCCL between {gpus} GPUs" if gpus > 1 else ""
     enough = True if gpus <= 1 else None if size is None else size >= SHM
     fix = "docker run --shm-size=8g; in Kubernetes a memory volume mounted there"
-    found = [judged(SHARED, enough, "unknown" if size is None else amount(size), needed, fix)]
+    found = [judged(SHARED, enough, "unknown" if size is None else format_bytes(size), needed, fix)]
     locked = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
-    text = "unlimited" if locked == resource.RLIM_INFINITY else amount(locked)
+    text = "unlimited" if locked == resource.RLIM_INFINITY else format_bytes(locked)
     enough = gpus == 0 or locked == resource.RLIM_INFINITY or locked >= GIB
     fix = "docker run --ulimit memlock=-1, or ulimit -l unlimited"
     found.append(judged("memlock", enough, text, "unlimited for pinned buffers" if gpus else "", fix, bad="warn"))
@@ -128,9 +127,9 @@ def processors(probe: Probe, plan: ResourcePlan | None) -> Finding:
         quota = int(share[0]) / int(share[1])
         if quota < cores:
             cores, text = quota, f"{text}, of which the container may use {quota:.1f}"
-    if plan is None or not plan.job.gpus:
+    if plan is None or not plan.workload.gpus:
         return Finding("CPU", "ok", text)
-    need = 2 * plan.job.trainers + plan.job.judges
+    need = 2 * plan.workload.trainers + plan.workload.judges
     fix = "fewer judges (rewards.workers), or a larger node: generation waits for slow cores"
     return judged("CPU", cores >= need, text, f"{need}: two a process, one a judge", fix, bad="warn")
 
@@ -142,15 +141,15 @@ def memory(probe: Probe, plan: ResourcePlan | None) -> Finding:
     total, free = values.get("MemTotal"), values.get("MemAvailable")
     if total is None:
         return Finding("RAM", "unknown", "the kernel does not say")
-    found = f"{amount(total)}" + (f", {amount(free)} of it free" if free is not None else "")
+    found = f"{format_bytes(total)}" + (f", {format_bytes(free)} of it free" if free is not None else "")
     limit = _memory_limit(probe)
     if limit is not None and limit < total:
-        found += f"; the container may use {amount(limit)}"
+        found += f"; the container may use {format_bytes(limit)}"
         total = limit
     if plan is None:
         return Finding("RAM", "ok", found)
     fix = "a larger node or limit; rewards.workers and rewards.memory_gib bound the judges"
-    need = f"up to {amount(plan.host)}"
+    need = f"up to {format_bytes(plan.host)}"
     bad: State = "fail" if total < plan.host else "warn"  # what others hold now may be free when it is needed
     return judged("RAM", min(total, free or total) >= plan.host, found, need, fix, bad=bad)
 
@@ -174,7 +173,7 @@ def standing(path: Path) -> Path:
 def volumes(plan: ResourcePlan | None, runs: Path) -> list[Finding]:
     """Free disk on each volume against what is planned there; two plans on one disk are added."""
     wants: list[tuple[str, Path, float]] = [("runs", runs, plan.disk.run if plan else 0.0)]
-    cached = plan is None or plan.job.gpu.measured_only
+    cached = plan is None or plan.workload.gpu.measured_only
     wants.append(("cache", hub_cache(), 0.0 if cached or plan is None else plan.disk.cache))
     disks: dict[int, list[tuple[str, Path, float]]] = {}
     for name, path, need in wants:
@@ -183,9 +182,9 @@ def volumes(plan: ResourcePlan | None, runs: Path) -> list[Finding]:
     for there in disks.values():
         name = "disk of " + " and ".join(entry[0] for entry in there)
         free, need = shutil.disk_usage(there[0][1]).free, sum(entry[2] for entry in there)
-        text = f"{amount(free)} free at {there[0][1]}"
+        text = f"{format_bytes(free)} free at {there[0][1]}"
         fix = "a larger volume; fewer checkpoints kept (training.keep_last); another --run or HF_HOME"
-        found.append(judged(name, free > need, text, amount(need) if need else "", fix))
+        found.append(judged(name, free > need, text, format_bytes(need) if need else "", fix))
     return found
 
 
@@ -209,13 +208,13 @@ def writing(runs: Path, checkpoint: float) -> Finding:
                 os.fsync(file.fileno())
             pause = (time.perf_counter() - begin) / 8
     except OSError as error:
-        fix = "mend its owner or its space, or choose another place with --run"
+        fix = "change its owner, free some space, or choose another place with --run"
         return Finding("writing", "fail", f"{folder} cannot be written: {error.strerror}", "a volume for runs/", fix)
     finally:
         path.unlink(missing_ok=True)
     text = f"{speed / 1e6:.0f} MB/s, {pause * 1e3:.1f} ms a small fsync"
     if checkpoint > 1e9:
-        text += f"; a checkpoint of {amount(checkpoint)} takes {checkpoint / speed:.0f} s"
+        text += f"; a checkpoint of {format_bytes(checkpoint)} takes {checkpoint / speed:.0f} s"
     fix = "use a local disk for runs/, and copy what you keep"
     return judged("writing", speed >= SLOW_DISK, text, f"{SLOW_DISK / 1e6:.0f} MB/s", fix, bad="warn")
 

@@ -1,4 +1,4 @@
-"""`openrs doctor [RECIPE]`: what this machine has, what the recipe needs, and how to mend what is missing.
+"""`openrs doctor [RECIPE]`: what this machine has, what the recipe needs, and how to fix what is missing.
 
 Never imports torch: what needs it runs in child processes with a time limit. Exit 0, or 2 when a line failed.
 """
@@ -25,15 +25,15 @@ ANYWHERE = "reproduce demo, report, curate, inputs, results, grade, plan, recipe
 def examine(recipe: Recipe | None, runs: Path, probe: Probe, *, quick: bool) -> list[Finding]:
     """All lines. recipe None: the machine alone. quick: only what answers at once, for health checks."""
     mine, found = _plan(recipe)
-    gpus = mine.job.gpus if mine is not None else 0
-    cards = nvidia.look(probe)
+    gpus = mine.workload.gpus if mine is not None else 0
+    devices = nvidia.look(probe)
     found = [checks_system.python(), checks_system.packages(), *found]
-    found += checks_gpu.lines(probe, cards, mine, quick=quick)
-    there = gpus or len(checks_gpu.visible(cards.cards))
+    found += checks_gpu.lines(probe, devices, mine, quick=quick)
+    there = gpus or len(checks_gpu.visible(devices.gpus))
     found += checks_system.limits(there)
     found += [checks_system.processors(probe, mine), checks_system.memory(probe, mine)]
     found += checks_system.volumes(mine, runs)
-    cached, hub_time = checks_cache.lines(replace(probe, limit=SLOW_LIMIT), recipe, cards, quick=quick)
+    cached, hub_time = checks_cache.lines(replace(probe, limit=SLOW_LIMIT), recipe, devices, quick=quick)
     if not quick:
         found.append(checks_system.writing(runs, mine.disk.checkpoint if mine is not None else 0.0))
     return [*found, checks_system.clock(hub_time), *cached, checks_system.container(probe)]
@@ -53,11 +53,11 @@ def code(lines: Sequence[Finding]) -> int:
 
 
 def render(lines: Sequence[Finding], name: str | None) -> str:
-    """The lines as a person reads them, what is to be mended below, and what runs here last."""
+    """The lines as a person reads them, what must be fixed below, and what runs here last."""
     width = max(len(line.name) for line in lines) + 2
     text = [wrapped(f"{MARKS[line.state]}  {line.name:{width}s}{line.found}", " " * (width + 6)) for line in lines]
     for state, head in (
-        ("fail", "to be mended:"),
+        ("fail", "to be fixed:"),
         ("warn", "slower or risky:"),
         ("unknown", "could not be found out:"),
     ):
@@ -66,7 +66,7 @@ def render(lines: Sequence[Finding], name: str | None) -> str:
             text += ["", head]
         for line in those:
             needed = f" needed: {line.needed}." if line.needed else ""
-            fix = f" mend: {line.fix}" if line.fix else ""
+            fix = f" fix: {line.fix}" if line.fix else ""
             text.append(wrapped(f"  {line.name}: {line.found}.{needed}{fix}", "    "))
     return "\n".join([*text, "", verdict(lines, name)]) + "\n"
 
@@ -84,7 +84,7 @@ def verdict(lines: Sequence[Finding], name: str | None) -> str:
             return f"{here} {name} does not: it needs {next(line.needed for line in lines if line.name == 'GPUs')}."
     subject = name or "this machine"
     if failed:
-        return f"{subject}: not yet; {', '.join(failed)} must be mended first"
+        return f"{subject}: not yet; {', '.join(failed)} must be fixed first"
     return f"{subject}: ready"
 
 
@@ -102,10 +102,10 @@ def require_gpus(recipe: Recipe, name: str) -> None:
     wanted = recipe.hardware.gpus
     if not wanted:
         return
-    cards = nvidia.look(Probe())
-    here = len(checks_gpu.visible(cards.cards))
+    devices = nvidia.look(Probe())
+    here = len(checks_gpu.visible(devices.gpus))
     if here < wanted:
-        have = f"{here} GPU{'s' if here > 1 else ''}" if here else f"none ({cards.why})"
+        have = f"{here} GPU{'s' if here > 1 else ''}" if here else f"none ({devices.why})"
         raise UserError(
             f"{name} needs {wanted} x {recipe.hardware.gpu}, this machine has {have}; here run:"
             f" openrs train {name} --dry-run, openrs doctor {name}, openrs reproduce demo"
@@ -114,4 +114,4 @@ def require_gpus(recipe: Recipe, name: str) -> None:
 
 def measure_nccl(recipe: Recipe | None, run_dir: Path, say: Callable[[str], None]) -> None:
     """`openrs doctor nccl`: see openrs.doctor.nccl."""
-    nccl.run(recipe, run_dir, len(checks_gpu.visible(nvidia.look(Probe()).cards)), say)
+    nccl.run(recipe, run_dir, len(checks_gpu.visible(nvidia.look(Probe()).gpus)), say)

@@ -1,4 +1,4 @@
-"""A line of the doctor: what was found, what is needed, how to mend."""
+"""A line of the doctor: what was found, what is needed, how to fix it."""
 
 from dataclasses import dataclass
 from typing import Any, Literal

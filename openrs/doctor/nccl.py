@@ -19,7 +19,7 @@ from openrs.config.schema import Recipe
 from openrs.doctor.allreduce import PROGRAM, SPEND, STALL, Try, attempt
 from openrs.errors import UserError
 from openrs.planner.gpus import find
-from openrs.planner.workload import job_of
+from openrs.planner.workload import workload_of
 from openrs.run.confined import refuse_links_out
 from openrs.run.files import now, write_json
 
@@ -54,7 +54,7 @@ def mode_of(environ: Mapping[str, str]) -> Mode:
     word = environ.get("OPENRS_NCCL", "").strip().lower() or "auto"
     if word not in MODES:
         raise UserError(
-            f"OPENRS_NCCL={word} is no mode", fix="auto (measured), safe (no P2P), or off (NCCL's own defaults)"
+            f"OPENRS_NCCL={word} is not a mode", fix="auto (measured), safe (no P2P), or off (NCCL's own defaults)"
         )
     return word
 
@@ -199,7 +199,7 @@ def run(recipe: Recipe | None, run_dir: Path, gpus: int, say: Callable[[str], No
         return say("one GPU: nobody to talk to")
     parameters, element = 1_500_000_000, 2
     if recipe is not None:
-        job = job_of(recipe, find(recipe.hardware.gpu))
+        job = workload_of(recipe, find(recipe.hardware.gpu))
         parameters, element = job.trained, job.element
     found = measure(run_dir, ranks=ranks, sizes=gradient_sizes(parameters, element), say=say)
     settings = ", ".join(f"{name}={value}" for name, value in found["env"].items()) or "NCCL's own defaults"

@@ -44,10 +44,10 @@ class GpuInfo:
 
 @dataclass(frozen=True, slots=True)
 class Nvidia:
-    """All of it. cards is empty when there are none; `why` says why nothing is known (then cards is empty too)."""
+    """All of it. gpus is empty when there are none; `why` says why nothing is known (then gpus is empty too)."""
 
     driver: str | None
-    cards: tuple[GpuInfo, ...]
+    gpus: tuple[GpuInfo, ...]
     why: str = ""
 
 
@@ -56,19 +56,19 @@ def look(probe: Probe) -> Nvidia:
     return parse(probe.run("nvidia-smi", "-q", "-x"))
 
 
-def parse(said: CommandResult) -> Nvidia:
+def parse(result: CommandResult) -> Nvidia:
     """nvidia-smi -q -x (nvsmi_device v10 to v13) as data."""
-    if said.code is None:
-        return Nvidia(None, (), said.why)
-    text = said.text[said.text.find("<nvidia_smi_log") :] if "<nvidia_smi_log" in said.text else ""
+    if result.code is None:
+        return Nvidia(None, (), result.why)
+    text = result.text[result.text.find("<nvidia_smi_log") :] if "<nvidia_smi_log" in result.text else ""
     try:
         # the document type that it names is not loaded by ElementTree, and entities are refused by expat's limits
         top = ET.fromstring(text)  # noqa: S314 - the output of a tool of this machine
     except ET.ParseError:
-        first = next((line.strip() for line in said.text.splitlines() if line.strip()), "nothing")
+        first = next((line.strip() for line in result.text.splitlines() if line.strip()), "nothing")
         return Nvidia(None, (), f"nvidia-smi says: {first[:200]}")
-    cards = tuple(_card(gpu) for gpu in top.findall("gpu"))
-    return Nvidia(_text(top, "driver_version"), cards, "" if cards else "nvidia-smi sees no GPU")
+    gpus = tuple(_gpu_info(gpu) for gpu in top.findall("gpu"))
+    return Nvidia(_text(top, "driver_version"), gpus, "" if gpus else "nvidia-smi sees no GPU")
 
 
 def driver_version(driver: str | None) -> tuple[int, ...] | None:
@@ -78,7 +78,7 @@ def driver_version(driver: str | None) -> tuple[int, ...] | None:
     return tuple(int(part) for part in driver.split("."))
 
 
-def _card(gpu: ET.Element) -> GpuInfo:
+def _gpu_info(gpu: ET.Element) -> GpuInfo:
     return GpuInfo(
         name=_text(gpu, "product_name"),
         uuid=_text(gpu, "uuid"),

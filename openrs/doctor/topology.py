@@ -45,7 +45,7 @@ class Topology:
 
 
 def parse_matrix(text: str) -> Topology | None:
-    """`nvidia-smi topo -m` as data; None when there is no matrix in it. A cell that is no known link is `unknown`."""
+    """`nvidia-smi topo -m` as data; None when it has no matrix. A cell that is not a known link is `unknown`."""
     devices: list[str] = []
     rows: dict[int, list[str]] = {}
     for line in text.splitlines():
@@ -68,22 +68,22 @@ def parse_matrix(text: str) -> Topology | None:
     return Topology(len(gpus), links, tuple(rest[1] if len(rest) > 1 and rest[1].isdigit() else None for rest in after))
 
 
-def parse_acs(said: CommandResult) -> tuple[int, int] | None:
+def parse_acs(result: CommandResult) -> tuple[int, int] | None:
     """(PCI bridges with ACS on, bridges that say) of `lspci -vvv`; None when it is not there, or hides it from users.
 
     A bridge with SrcValid+ in its ACSCtl sends what one GPU writes to another up to the root, where it may be lost.
     """
-    if said.code != 0:
+    if result.code != 0:
         return None
     on = said_so = 0
-    for block in re.split(r"\n(?=\S)", said.text):
+    for block in re.split(r"\n(?=\S)", result.text):
         if "PCI bridge" not in block.partition("\n")[0]:
             continue
         control = re.search(r"ACSCtl:\s*(.*)", block)
         if control:
             said_so += 1
             on += "SrcValid+" in control[1] or "ReqRedir+" in control[1]
-    hidden = "access denied" in said.text.lower()
+    hidden = "access denied" in result.text.lower()
     return None if hidden and not said_so else (on, said_so)
 
 
@@ -101,11 +101,11 @@ def iommu(probe: Probe) -> str:
 
 def lines(probe: Probe, gpus: int) -> list[Finding]:
     """Topology, ACS and IOMMU as the doctor says them. Only asked where there are several GPUs."""
-    said = probe.run("nvidia-smi", "topo", "-m")
-    topology = parse_matrix(said.text) if said.code == 0 else None
+    result = probe.run("nvidia-smi", "topo", "-m")
+    topology = parse_matrix(result.text) if result.code == 0 else None
     measure = "measure it: openrs doctor nccl (it finds a hang in a minute and keeps what works)"
     if topology is None:
-        why = said.why or "nvidia-smi topo -m gave no matrix"
+        why = result.why or "nvidia-smi topo -m gave no matrix"
         found = [Finding("topology", "unknown", why, "how the GPUs are tied together", measure)]
     elif topology.gpus != gpus:
         text = f"the matrix has {topology.gpus} GPUs, nvidia-smi -q has {gpus}: {topology.words}"

@@ -8,20 +8,21 @@ except for a benchmark whose prompt is one of lighteval's own functions (gpqa_di
 import functools
 import importlib
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from openrs.config.faults import setting_faults
 from openrs.config.yaml_lines import read_yaml
 from openrs.data.rows import Row, hub_rows, jsonl_rows, parquet_rows
 from openrs.errors import UserError
 
 DEFINITIONS = Path(__file__).with_name("benchmarks.yaml")
 PROMPTS = Path(__file__).parents[1] / "recipes" / "prompts"
-LETTERS = "ABCD"  # the choices of a benchmark whose golds are of kind index
+LETTERS = "ABCD"  # the choices of a benchmark whose references are of kind index
 
 
 class InputHashes(BaseModel):
@@ -34,7 +35,7 @@ class InputHashes(BaseModel):
 
 
 class Benchmark(BaseModel):
-    """One benchmark. `rule` names how the judge (openrs.rewards.grading.Rule) reads its golds."""
+    """One benchmark. `rule` names how the judge (openrs.rewards.grading.Rule) reads its reference answers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="also the file's name in a --data folder")
@@ -53,7 +54,7 @@ class Benchmark(BaseModel):
     template: str = "{Question}"
     prompt_function: str | None = Field(None, description="lighteval prompt function, module:function, instead")
     tokens: int = Field(
-        10_000, ge=1, description="usual length of a completion; only the order of the work hangs on it"
+        10_000, ge=1, description="usual length of a completion; only the order of the work depend on it"
     )
     misread: int = Field(0, ge=0, description="references in e-notation, which lighteval reads as a product with e")
     hashes: InputHashes | None = None
@@ -70,7 +71,7 @@ class Benchmark(BaseModel):
             put = self.template.format(Question="openrs")
         except (KeyError, IndexError, ValueError) as error:
             raise ValueError(
-                f"the prompt {self.prompt} is no template: {error!r}; {{Question}} stands for the question, "
+                f"the prompt {self.prompt} is not a template: {error!r}; {{Question}} stands for the question, "
                 "and every other brace is written twice"
             ) from None
         if "openrs" not in put:
@@ -106,7 +107,7 @@ def _packaged() -> dict[str, Benchmark]:
 def resolve(names: Sequence[str]) -> list[Benchmark]:
     """Benchmarks by name, in the order asked for; a name that ends in .yaml is a file and adds every benchmark in it.
 
-    Raises UserError for an unknown name, a name asked for twice, and a file that is no list of benchmarks.
+    Raises UserError for an unknown name, a name asked for twice, and a file that is not a list of benchmarks.
     """
     chosen: dict[str, Benchmark] = {}
     for name in names:
@@ -135,21 +136,16 @@ def read_definitions(path: Path) -> dict[str, Benchmark]:
     for name, given in tree.items():
         where = lines[(name,)]
         if not isinstance(given, dict):
-            raise UserError(f"{where}: {name} is no `key: value` list", fix=f"see the head of {DEFINITIONS}")
+            raise UserError(f"{where}: {name} is not a `key: value` list", fix=f"see the head of {DEFINITIONS}")
         settings = {"name": name, **given}
         if settings.get("prompt", "eval_math.txt") is not None:
             settings["template"] = _read_prompt(str(settings.get("prompt", "eval_math.txt")), path.parent, where)
         try:
             found[name] = Benchmark.model_validate(settings)
         except ValidationError as error:
-            faults = [_fault(name, item["loc"], item["msg"], lines) for item in error.errors()]
-            raise UserError("\n".join(faults), fix=f"see the head of {DEFINITIONS}") from None
+            faults = "\n".join(setting_faults(error, Benchmark, lines, (name,)))
+            raise UserError(faults, fix=f"see the head of {DEFINITIONS}") from None
     return found
-
-
-def _fault(name: str, loc: tuple[str | int, ...], message: str, lines: Mapping[tuple[str | int, ...], str]) -> str:
-    key = next((key for key in ((name, *loc[:n]) for n in range(len(loc), -1, -1)) if key in lines), (name,))
-    return f"{lines[key]}: {'.'.join(map(str, (name, *loc)))}: {message.removeprefix('Value error, ')}"
 
 
 def _read_prompt(name: str, folder: Path, where: str) -> str:
@@ -219,7 +215,7 @@ def digest(text: str) -> str:
 
 
 def ask_lighteval(benchmark: Benchmark, row: Row, where: str) -> tuple[str, list[str], int]:
-    """Query, choices and gold index from lighteval's own prompt function.
+    """Query, choices and index of the reference answer from lighteval's own prompt function.
 
     Such functions draw the place of the right answer at random; seeded by the question, a row always gives one prompt.
     """

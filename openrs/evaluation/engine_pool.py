@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from openrs.errors import RunFailure, UserError
-from openrs.evaluation.engine_process import unit_line
+from openrs.evaluation.engine_process import batch_line
 from openrs.evaluation.engines import EngineLayout
 from openrs.evaluation.sampling import EngineSettings, NextBatch, Sample
 from openrs.run.confined import make_folder, open_appending
@@ -58,11 +58,11 @@ class EngineProcess:
         line = self._answer.readline()
         if not line:
             status = self._process.wait()
-            said = "".join(f"\n  | {line}" for line in tail(self.log).splitlines())
+            last_lines = "".join(f"\n  | {line}" for line in tail(self.log).splitlines())
             raise RunFailure(
-                f"{self.name} ended with status {status}{said}",
+                f"{self.name} ended with status {status}{last_lines}",
                 "it ran out of memory, perhaps, or the GPU failed",
-                f"the same command draws only what is missing; all that it said: {self.log}",
+                f"the same command generates only what is missing; all that it said: {self.log}",
             )
         message: dict[str, Any] = json.loads(line)
         if "refused" in message:
@@ -95,7 +95,7 @@ class EnginePool:
         """Have the model loaded by all of them, and wait until they have.
 
         Args:
-            at_hand: units that an engine has at the same time; more wait here, for whichever engine comes first.
+            at_hand: batches that an engine has at the same time; more wait here, for whichever engine comes first.
             logs: folder for engine-0.log ...
 
         Raises UserError for a model that cannot be used, RunFailure when an engine dies while it loads.
@@ -107,14 +107,14 @@ class EnginePool:
         for engine in self._engines:
             engine.hear()
 
-    def generate(self, take: NextBatch) -> Iterator[list[Sample]]:
+    def generate(self, next_batch: NextBatch) -> Iterator[list[Sample]]:
         """Raises RunFailure when an engine dies; what was finished before has been handed over."""
         lock = threading.Lock()
         arrived: queue.SimpleQueue[list[Sample] | Exception | None] = queue.SimpleQueue()
 
         def one_at_a_time() -> Any:
             with lock:
-                return take()
+                return next_batch()
 
         for engine in self._engines:
             threading.Thread(target=self._serve, args=(engine, one_at_a_time, arrived), daemon=True).start()
@@ -128,20 +128,20 @@ class EnginePool:
             else:
                 yield samples
 
-    def _serve(self, engine: EngineProcess, take: NextBatch, arrived: "queue.SimpleQueue[Any]") -> None:
-        units: list[set[tuple[str, str, int]]] = []  # given, and not yet wholly answered
+    def _serve(self, engine: EngineProcess, next_batch: NextBatch, arrived: "queue.SimpleQueue[Any]") -> None:
+        batches: list[set[tuple[str, str, int]]] = []  # given, and not yet wholly answered
         try:
             while True:
-                while len(units) < self._at_hand and (unit := take()) is not None:
-                    units.append({request.key for request in unit})
-                    engine.give(unit_line(unit))
-                if not units:
+                while len(batches) < self._at_hand and (batch := next_batch()) is not None:
+                    batches.append({request.key for request in batch})
+                    engine.give(batch_line(batch))
+                if not batches:
                     return arrived.put(None)
                 samples = [Sample(**row) for row in engine.hear()["samples"]]
                 for sample in samples:
-                    for keys in units:
+                    for keys in batches:
                         keys.discard(sample.key)
-                units = [keys for keys in units if keys]
+                batches = [keys for keys in batches if keys]
                 arrived.put(samples)
         except Exception as error:  # noqa: BLE001 - raised again in the thread that reads
             arrived.put(error)

@@ -1,14 +1,12 @@
 """An engine in a process of its own: `python -m openrs.evaluation.engine_process`, started by engine_pool.py.
 
-It imports what its engine needs. Then lines of JSON come in: its log and settings, then units of work; lines of JSON go
-out: {"ready": true} or {"refused": [what, why, mend]}, then {"samples": [...]}. It ends when its input ends.
+It imports what its engine needs. Then lines of JSON come in: its log and settings, then batches; lines of JSON go
+out: {"ready": true} or {"refused": [what, why, fix]}, then {"samples": [...]}. It ends when its input ends.
 """
 
-import ctypes
 import json
 import os
 import queue
-import signal
 import sys
 import threading
 import traceback
@@ -19,11 +17,12 @@ from typing import Any
 from openrs.errors import EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, UserError, not_installed
 from openrs.evaluation.sampling import Batch, EngineSettings, Request
 from openrs.run.confined import open_appending
+from openrs.run.processes import die_with_parent
 
 
 def main(parent: int, engine: str) -> None:
     """Never returns: the process ends here, at once, whatever threads may still hold."""
-    die_with(parent)
+    die_with_parent(parent)
     code = EXIT_FAILED
     try:
         code = serve(engine)
@@ -59,24 +58,24 @@ def serve(name: str) -> int:
         send({"refused": [refusal.what, refusal.why, refusal.fix]})
         return EXIT_REFUSED
     send({"ready": True})
-    units: queue.SimpleQueue[Batch] = queue.SimpleQueue()
+    batches: queue.SimpleQueue[Batch] = queue.SimpleQueue()
 
     def read() -> None:
         for line in inbox:
-            units.put(unit_from(json.loads(line)))
+            batches.put(batch_from(json.loads(line)))
         os._exit(EXIT_DONE)  # whoever asked is gone or has all answers: nothing here is worth finishing
 
     threading.Thread(target=read, daemon=True).start()
     while True:
-        ahead = [units.get()]
+        ahead = [batches.get()]
 
-        def take(ahead: list[Batch] = ahead) -> Batch | None:
+        def next_batch(ahead: list[Batch] = ahead) -> Batch | None:
             try:
-                return ahead.pop() if ahead else units.get_nowait()
+                return ahead.pop() if ahead else batches.get_nowait()
             except queue.Empty:
                 return None
 
-        for samples in engine.generate(take):
+        for samples in engine.generate(next_batch):
             send({"samples": [asdict(sample) for sample in samples]})
 
 
@@ -87,22 +86,12 @@ def log_to(path: str) -> None:
         os.dup2(log, output)
 
 
-def die_with(parent: int) -> None:
-    """End when the process that started this one ends, also by SIGKILL. On Linux the kernel sees to it; elsewhere the
-    end of the input is heard."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1  # linux/prctl.h
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it was gone before we asked
-        os._exit(EXIT_FAILED)
-
-
-def unit_line(unit: Batch) -> bytes:
-    rows = [[r.benchmark, r.problem, r.sample, r.seed, r.limit, list(r.ids)] for r in unit]
+def batch_line(batch: Batch) -> bytes:
+    rows = [[r.benchmark, r.problem, r.sample, r.seed, r.max_new_tokens, list(r.ids)] for r in batch]
     return json.dumps(rows).encode("ascii") + b"\n"
 
 
-def unit_from(rows: list[list[Any]]) -> Batch:
+def batch_from(rows: list[list[Any]]) -> Batch:
     return [Request(name, problem, n, seed, limit, tuple(ids)) for name, problem, n, seed, limit, ids in rows]
 
 

@@ -3,9 +3,6 @@
 import contextlib
 import importlib.util
 import json
-import os
-import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +11,7 @@ from openrs.data.tokenizer import ChatEncoder
 from openrs.errors import UserError
 from openrs.evaluation.sampling import Engine, EngineSettings
 from openrs.hub.loading import check_weights
+from openrs.run.gpus import visible_gpus
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,21 +46,6 @@ def layout_of(settings: Evaluation) -> EngineLayout:
     return EngineLayout(engine, tuple(gpus[number % len(gpus)] if gpus else None for number in range(count)))
 
 
-def visible_gpus() -> list[str]:
-    """GPUs as CUDA_VISIBLE_DEVICES names them. Asks no library, so that no process but an engine touches a GPU."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        return [name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1")]
-    if shutil.which("nvidia-smi") is None:
-        return []
-    try:
-        said = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    lines = [line for line in said.stdout.splitlines() if line.startswith("GPU ")] if said.returncode == 0 else []
-    return [str(number) for number in range(len(lines))]
-
-
 def warm(engine: str) -> None:
     """Import what `load` will need of it, seconds of it. What is missing is said by `load`."""
     with contextlib.suppress(ImportError):
@@ -88,21 +71,21 @@ def load(settings: EngineSettings) -> Engine:
         check_weights(folder, trust_remote_code=settings.trust_remote_code)  # vLLM's start takes minutes
         from openrs.evaluation.vllm_engine import VllmEngine
 
-        return VllmEngine(settings, encoder, stop_ids(encoder, folder))
+        return VllmEngine(settings, encoder, stop_token_ids(encoder, folder))
     from openrs.evaluation.transformers_engine import TransformersEngine
 
-    return TransformersEngine(settings, encoder, stop_ids(encoder, folder))
+    return TransformersEngine(settings, encoder, stop_token_ids(encoder, folder))
 
 
-def stop_ids(encoder: ChatEncoder, folder: Path) -> frozenset[int]:
+def stop_token_ids(encoder: ChatEncoder, folder: Path) -> frozenset[int]:
     """Tokens that end a completion: the tokenizer's EOS, and those of generation_config.json (chat models have two), or
     of config.json where that names none."""
-    named = _named_stops(folder / "generation_config.json") or _named_stops(folder / "config.json")
+    named = _configured_stop_ids(folder / "generation_config.json") or _configured_stop_ids(folder / "config.json")
     eos = encoder.token_id("eos_token")
     return frozenset(named if eos is None else [eos, *named])
 
 
-def _named_stops(file: Path) -> list[int]:
+def _configured_stop_ids(file: Path) -> list[int]:
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

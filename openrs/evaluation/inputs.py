@@ -116,16 +116,16 @@ class InputsReport:
 
     def verdict(self) -> str:
         """One line."""
-        said = f"L0: {self.equal} of {len(self.checks)} hashes equal those in the authors' logs"
+        head = f"L0: {self.equal} of {len(self.checks)} hashes equal those in the authors' logs"
         if self.proven:
-            return f"{said}: the same inputs, proven ({self.bos} BOS in front)"
+            return f"{head}: the same inputs, proven ({self.bos} BOS in front)"
         if self.differs:
-            return f"{said}, {len(self.differs)} differ: these are not the paper's inputs"
+            return f"{head}, {len(self.differs)} differ: these are not the paper's inputs"
         if self.changes:
-            return f"{said}, but answers were changed: scores would not be the paper's"
+            return f"{head}, but answers were changed: scores would not be the paper's"
         if not self.checks:
             return "L0: none of these benchmarks has published hashes"
-        return f"{said}; the other {len(self.checks) - self.equal} are over token ids and need --tokenizer"
+        return f"{head}; the other {len(self.checks) - self.equal} are over token ids and need --tokenizer"
 
 
 @functools.cache
@@ -187,7 +187,9 @@ def check_inputs(benchmarks: Sequence[Benchmark], data_dir: Path | None, tokeniz
     """
     published = [benchmark for benchmark in benchmarks if benchmark.hashes]
     encoder = ChatEncoder.from_folder(tokenizer) if tokenizer and published else None
-    return check_encoded(benchmarks, {one.name: encode_benchmark(one, data_dir, encoder) for one in published}, encoder)
+    return check_encoded(
+        benchmarks, {benchmark.name: encode_benchmark(benchmark, data_dir, encoder) for benchmark in published}, encoder
+    )
 
 
 def check_encoded(
@@ -198,7 +200,7 @@ def check_encoded(
     checks: list[HashCheck] = []
     changes: list[RowChange] = []
     bos: int | None = None
-    for benchmark in (one for one in benchmarks if one.hashes):
+    for benchmark in (benchmark for benchmark in benchmarks if benchmark.hashes):
         problems, encoded = questions[benchmark.name].problems, questions[benchmark.name].encoded
         rows = row_digests(problems, encoded)
         prompts = [e.text for e in encoded] if encoded else [PAPER_CHAT.format(prompt=p.prompt) for p in problems]

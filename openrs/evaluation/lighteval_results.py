@@ -64,7 +64,7 @@ def tree_of(
 
 
 def details_of(tasks: Mapping[str, Any], scores: Mapping[str, Any], asked: Mapping[str, Any], rows: Rows) -> Any:
-    """lighteval's DetailsLogger with its summaries made. Its own hashing wants every token of every sample in memory;
+    """lighteval's DetailsLogger with its summaries made. Its own hashing needs every token of every sample in memory;
     the hashes were made as the samples came in."""
     from lighteval.logging.info_loggers import DetailsLogger
 

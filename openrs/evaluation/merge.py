@@ -66,7 +66,7 @@ def evaluations_in(path: Path) -> list[Path]:
     """Folders with shards: `path` itself, or those in its eval/. Raises UserError when there is none."""
     found = [path] if (path / "shards").is_dir() else sorted(p.parent for p in path.glob("eval/*/shards") if p.is_dir())
     if not found:
-        what = "has no shards" if path.is_dir() else "is no folder"
+        what = "has no shards" if path.is_dir() else "is not a folder"
         raise UserError(f"{path} {what}", fix="give an evaluation's folder (runs/NAME/eval/MODEL), or a run")
     return found
 
@@ -75,7 +75,7 @@ def part_at(path: Path) -> Part:
     record = read_record(path)
     cut = record.get("shard") if record is not None else None
     if record is None or not isinstance(cut, dict):
-        raise UserError(f"{path} is no shard of an evaluation", fix="take it away, or give the shards' folders")
+        raise UserError(f"{path} is not a shard of an evaluation", fix="take it away, or give the shards' folders")
     shard = Shard(cut["number"], cut["of"])
     try:
         done = json.loads((path / DONE).read_text(encoding="utf-8"))
@@ -144,7 +144,9 @@ def read_again(
     benchmarks: Sequence[Benchmark], record: Mapping[str, Any], data: str | None
 ) -> dict[str, Sequence[EvalProblem]]:
     folder = Path(data).expanduser() if data is not None else None
-    problems: dict[str, Sequence[EvalProblem]] = {one.name: bench.load_problems(one, folder) for one in benchmarks}
+    problems: dict[str, Sequence[EvalProblem]] = {
+        benchmark.name: bench.load_problems(benchmark, folder) for benchmark in benchmarks
+    }
     for name, rows in problems.items():
         if problems_digest(rows) != record["benchmarks"][name]["problems"]:
             raise UserError(f"the problems of {name} here are not those that the shards answered", fix="give --data")
@@ -154,7 +156,9 @@ def read_again(
 def shares_of(part: Part, problems: Mapping[str, Sequence[EvalProblem]]) -> dict[Key, int]:
     """Every sample of the whole, and the shard (from 1) that draws it."""
     pairs = assigned(pairs_of(part.record, part.record["shard"]["tokens"]), part.shard.of)
-    return {(name, one.id, sample): number for (name, sample), number in pairs.items() for one in problems[name]}
+    return {
+        (name, problem.id, sample): number for (name, sample), number in pairs.items() for problem in problems[name]
+    }
 
 
 def rows_of(part: Part, shares: Mapping[Key, int]) -> dict[Key, dict[str, Any]]:

@@ -61,7 +61,7 @@ class EvalPlan:
     layout: EngineLayout
     record: dict[str, Any]
 
-    def units(self) -> list[list[Request]]:
+    def batches(self) -> list[list[Request]]:
         """The work, long completions first."""
         size = self.settings.batch_size if self.layout.engine == "transformers" else 1
         return make_batches(self.requests, size, {one.name: one.tokens for one in self.benchmarks})
@@ -73,7 +73,7 @@ class EvalPlan:
             dtype=self.target.dtype,
             temperature=self.settings.temperature,
             top_p=self.settings.top_p,
-            window=max(len(request.ids) + request.limit for request in self.requests),
+            max_model_len=max(len(request.ids) + request.max_new_tokens for request in self.requests),
             gpu_memory=self.settings.gpu_memory,
             trust_remote_code=self.target.trust_remote_code,
         )
@@ -105,27 +105,50 @@ def prepare(target: Target, settings: Evaluation, layout: EngineLayout | None = 
     ids = {name: [e.double if settings.double_bos else e.ids for e in some] for name, some in encoded.items()}
     requests = requests_for(problems, ids, samples, settings)
     refuse_long(requests, settings, context_of(folder))
-    model = {
-        "name": target.name,
-        "revision": commit_of(folder) or target.revision,
-        "step": target.step,
-        "sha256": weights(folder),
-    }
-    bos = max(encoder.leading_bos(rows[0]) for rows in ids.values())
-    record = {
-        "schema": 1,
-        "called": target.label,
-        "model": model,
-        "protocol": protocol_of(settings, layout.engine, bos, target.dtype),
-        "benchmarks": {
+    record = record_of(
+        target,
+        settings,
+        folder,
+        engine=layout.engine,
+        bos=max(encoder.leading_bos(rows[0]) for rows in ids.values()),
+        benchmarks={
             name: {"n": len(rows), "k": samples[name], **hashes_of(rows, encoded[name], ids[name])}
             for name, rows in problems.items()
         },
-        "inputs": inputs.as_json(),
-        "thinking": any(opens_thought(one.text) for some in encoded.values() for one in some[:1]),
+        inputs=inputs.as_json(),
+        thinking=any(opens_thought(one.text) for some in encoded.values() for one in some[:1]),
+    )
+    return EvalPlan(target, settings, folder, chosen, problems, samples, requests, inputs, layout, record)
+
+
+def record_of(
+    target: Target,
+    settings: Evaluation,
+    folder: Path,
+    *,
+    engine: str,
+    bos: int,
+    benchmarks: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    thinking: bool,
+) -> dict[str, Any]:
+    """What settings.json holds. folder: the model's. bos: BOS tokens in front. benchmarks: name -> n, k, hashes.
+    thinking: whether the prompt opens a thought that the completion has to end."""
+    return {
+        "schema": 1,
+        "called": target.label,
+        "model": {
+            "name": target.name,
+            "revision": commit_of(folder) or target.revision,
+            "step": target.step,
+            "sha256": weights(folder),
+        },
+        "protocol": protocol_of(settings, engine, bos, target.dtype),
+        "benchmarks": benchmarks,
+        "inputs": inputs,
+        "thinking": thinking,
         "evaluation": settings.model_dump(),
     }
-    return EvalPlan(target, settings, folder, chosen, problems, samples, requests, inputs, layout, record)
 
 
 def requests_for(
@@ -141,7 +164,9 @@ def requests_for(
             problem=problem.id,
             sample=sample,
             seed=seed_of(settings.seed, name, problem.id, sample),
-            limit=min(settings.max_tokens, (settings.window or len(prompt) + settings.max_tokens) - len(prompt)),
+            max_new_tokens=min(
+                settings.max_tokens, (settings.max_model_len or len(prompt) + settings.max_tokens) - len(prompt)
+            ),
             ids=tuple(prompt),
         )
         for name, rows in problems.items()
@@ -151,7 +176,7 @@ def requests_for(
 
 
 def hashes_of(rows: Sequence[EvalProblem], encoded: Sequence[Encoded], ids: Sequence[Sequence[int]]) -> dict[str, str]:
-    """What was asked, as lighteval 0.13 hashes it (`hash_full_prompts` as up to 0.12), and `problems` with the golds.
+    """What was asked, as lighteval 0.13 hashes it (`hash_full_prompts` as up to 0.12); `problems` has answers too.
 
     The token ids are those that the model gets: one BOS or two.
     """
@@ -164,13 +189,13 @@ def hashes_of(rows: Sequence[EvalProblem], encoded: Sequence[Encoded], ids: Sequ
 
 
 def problems_digest(rows: Sequence[EvalProblem]) -> str:
-    """Changes with every id, every prompt and every gold."""
+    """Changes with every id, every prompt and every reference answer."""
     return digest(json.dumps([[row.id, row.prompt, row.gold] for row in rows]))
 
 
 def protocol_of(settings: Evaluation, engine: str, bos: int, dtype: str) -> dict[str, Any]:
     drawn = settings.model_dump(
-        include={"samples", "samples_small", "temperature", "top_p", "max_tokens", "window", "seed"}
+        include={"samples", "samples_small", "temperature", "top_p", "max_tokens", "max_model_len", "seed"}
     )
     batch = {"batch_size": settings.batch_size} if engine == "transformers" else {}
     return {"name": name_of(settings), **drawn, "engine": engine, "bos": bos, "dtype": dtype, **batch}
@@ -191,13 +216,13 @@ def refuse_changed_questions(inputs: InputsReport) -> None:
 
 
 def refuse_long(requests: Sequence[Request], settings: Evaluation, context: int | None) -> None:
-    short = min(requests, key=lambda request: request.limit)
-    if short.limit < 1:
+    short = min(requests, key=lambda request: request.max_new_tokens)
+    if short.max_new_tokens < 1:
         raise UserError(
-            f"the prompt of {short.problem} has {len(short.ids)} tokens, the window {settings.window}",
-            fix="set a larger window",
+            f"the prompt of {short.problem} has {len(short.ids)} tokens, max_model_len is {settings.max_model_len}",
+            fix="set a larger evaluation.max_model_len",
         )
-    longest = max(len(request.ids) + request.limit for request in requests)
+    longest = max(len(request.ids) + request.max_new_tokens for request in requests)
     if context is not None and longest > context:
         prompt = max(len(request.ids) for request in requests)
         fits = context - prompt

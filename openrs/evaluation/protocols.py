@@ -16,14 +16,14 @@ Name = Literal["paper", "sober", "custom"]
 SMALL = 100  # problems: one more right answer of 30 is 3.3 points, so a benchmark below this wants more samples
 
 PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
-    # arXiv 2503.16219, section 3.1; window: the authors' max_model_length; the second BOS: their token hashes
+    # arXiv 2503.16219, section 3.1; max_model_len: as the authors set it; the second BOS: their token hashes
     "paper": {
         "samples": 1,
         "samples_small": None,
         "temperature": 0.6,
         "top_p": 0.95,
         "max_tokens": 32768,
-        "window": 32768,
+        "max_model_len": 32768,
         "double_bos": True,
         "seed": 1234,
     },
@@ -34,7 +34,7 @@ PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
         "temperature": 0.8,
         "top_p": 0.9,
         "max_tokens": 32768,
-        "window": None,
+        "max_model_len": None,
         "double_bos": False,
         "seed": 1234,
     },
@@ -64,7 +64,9 @@ def name_of(settings: Evaluation) -> Name:
         return "paper"
     sober = PROTOCOLS["sober"]
     enough = settings.samples >= sober["samples"] and (settings.samples_small or settings.samples) >= 10
-    same = all(drawn[key] == sober[key] for key in ("temperature", "top_p", "max_tokens", "window", "double_bos"))
+    same = all(
+        drawn[key] == sober[key] for key in ("temperature", "top_p", "max_tokens", "max_model_len", "double_bos")
+    )
     return "sober" if same and enough else "custom"
 
 

@@ -29,7 +29,8 @@ from openrs.evaluation.verdicts import Referee, text_of, thinks
 from openrs.rewards.grading import Judge
 from openrs.run.directory import Lock, Run
 from openrs.run.files import write_json
-from openrs.run.progress import Progress, duration
+from openrs.run.progress import Progress
+from openrs.run.units import format_duration
 
 # lighteval gives each reading and each comparison 5 s. The judge's own limit is over all of them, so it must be well
 # above their sum for a slow answer to get lighteval's verdict; judging goes on beside the engines.
@@ -38,7 +39,7 @@ PIECES = ("scipy.stats", "torch", "pandas", "datasets", "transformers", "inspect
 MAX_IN_FLIGHT = {
     "vllm": 288,
     "transformers": 2,
-}  # units that an engine has at the same time (vllm_engine: AT_ONCE + AHEAD)
+}  # batches that an engine has at the same time (vllm_engine: AT_ONCE + PREFETCH)
 
 
 def evaluate(
@@ -53,7 +54,7 @@ def evaluate(
 ) -> dict[str, Any] | None:
     """Draw the samples that are missing, judge them, and write scores.json; returns its content.
 
-    With a shard only its samples are drawn, into shards/ of the folder, and nothing is scored: returns None. Engines in
+    With a shard only its samples are generated, into shards/ of the folder, and nothing is scored: None. Engines in
     processes of their own start at once and import while this one plans; `apart`: so does one that could run here.
     Raises UserError for unusable models, benchmarks and settings, and when `folder` holds an evaluation made otherwise;
     RunFailure when an engine dies.
@@ -160,13 +161,13 @@ def sample(
     Judging goes on beside the generation; `score` is how much longer it took. `pool`: engines that wait already.
     `meanwhile` is done beside engines that run in processes of their own; beside one here it would only slow it down.
     """
-    missing = samples.missing(plan.units())
+    missing = samples.missing(plan.batches())
     if not missing:
         return dict.fromkeys(("load", "generate", "score"), 0.0), 0
     before = len(samples.rows)
     began = time.monotonic()
     count = len(plan.layout.devices)
-    of = f"{len(missing)} units of work" if before else f"{len(plan.requests)} completions"
+    of = f"{len(missing)} batches" if before else f"{len(plan.requests)} completions"
     progress.say(f"loading {plan.target.label}: {of}, {count} {plan.layout.engine} engine{'s' if count > 1 else ''}")
     judge.start()
     if pool is None and not plan.layout.here:
@@ -196,8 +197,8 @@ def sample(
         beside.join()  # a program that ends in the middle of an import does not end well
     seconds = {"load": loaded - began, "generate": generated - loaded, "score": time.monotonic() - generated}
     drawn = len(samples.rows) - before
-    told = ", ".join(f"{name} {duration(value)}" for name, value in seconds.items())
-    progress.say(f"{drawn} samples drawn and judged ({told})")
+    phases = ", ".join(f"{name} {format_duration(value)}" for name, value in seconds.items())
+    progress.say(f"{drawn} samples generated and judged ({phases})")
     return seconds, drawn
 
 

@@ -1,7 +1,7 @@
 """Completions for an evaluation: requests with exact token ids, what an engine is, a journal that survives.
 
-Every finished sample is appended to samples.jsonl at once, so a restart draws only what is missing. Work is cut into
-units that depend on the whole evaluation only, never on what is already done, and each is drawn from a seed of its own:
+Every finished sample is appended to samples.jsonl at once, so a restart generates only what is missing. The work is
+cut into batches that depend on the whole evaluation, never on what is already done, and each has a seed of its own:
 with a deterministic engine a resumed evaluation gives the samples that an undisturbed one gives.
 """
 
@@ -22,14 +22,14 @@ Key = tuple[str, str, int]
 class Request:
     """One completion that is wanted: sample `sample` (from 0) of `problem` in `benchmark`, after the tokens `ids`.
 
-    limit: tokens that may be generated, the EOS included.
+    max_new_tokens: at most so many are generated, the EOS included.
     """
 
     benchmark: str
     problem: str
     sample: int
     seed: int
-    limit: int
+    max_new_tokens: int
     ids: tuple[int, ...]
 
     @property
@@ -56,17 +56,17 @@ class Sample:
 
 
 Batch = Sequence[Request]
-"""Requests that an engine draws together: a padded batch for transformers, a single one for vLLM."""
+"""Requests that an engine generates together: a padded batch for transformers, a single one for vLLM."""
 NextBatch = Callable[[], Batch | None]
-"""Gives the next unit of work, or None when there is none just now."""
+"""Gives the next batch of work, or None when there is none just now."""
 
 
 class Engine(Protocol):
     """A loaded model."""
 
-    def generate(self, take: NextBatch) -> Iterator[list[Sample]]:
-        """Draw unit after unit, and hand over samples as soon as they are finished; ends when `take` gives None and
-        nothing is under way."""
+    def generate(self, next_batch: NextBatch) -> Iterator[list[Sample]]:
+        """Generate batch after batch, and hand over samples as soon as they are finished; ends when `next_batch` gives
+        None and nothing is under way."""
         ...
 
     def close(self) -> None: ...
@@ -74,14 +74,14 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """Everything an engine needs to know before its first request. window: longest prompt with its completion."""
+    """What an engine needs to know before its first request. max_model_len: longest prompt with its completion."""
 
     engine: str
     model: str
     dtype: str
     temperature: float
     top_p: float
-    window: int
+    max_model_len: int
     gpu_memory: float
     trust_remote_code: bool
 
@@ -92,14 +92,14 @@ def seed_of(seed: int, benchmark: str, problem: str, sample: int) -> int:
     return int.from_bytes(hashlib.sha256(text).digest()[:4], "big") >> 1
 
 
-def batch_seed(unit: Batch) -> int:
+def batch_seed(batch: Batch) -> int:
     """The seed of a batch, from all of its requests: no two different batches ever share random numbers."""
-    text = "/".join(str(request.seed) for request in unit).encode()
+    text = "/".join(str(request.seed) for request in batch).encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:4], "big") >> 1
 
 
 def make_batches(requests: Sequence[Request], size: int, tokens: Mapping[str, int]) -> list[list[Request]]:
-    """Cut the work into units of at most `size` requests, the long ones first: a straggler would leave machines idle.
+    """Cut the work into batches of at most `size` requests, the long ones first: a straggler would leave machines idle.
 
     tokens: how long completions of a benchmark usually are. Within a benchmark long prompts come first, so that a
     padded batch has prompts of one length; samples of a problem stand together, so that vLLM reads its prompt once.
@@ -126,7 +126,7 @@ class Samples:
             self.rows[sample.key] = row
 
     def set_verdicts(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Put lines with other verdicts in the place of theirs: the whole file anew, or not at all. Samples stay."""
+        """Replace lines by the same samples with other verdicts: the whole file anew, or not at all."""
         changed = {key_of(row, self._path): dict(row) for row in rows}
         if changed:
             self._journal.close()
@@ -134,9 +134,9 @@ class Samples:
             write_text(self._path, "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in self.rows.values()))
             self._journal = Journal(self._path)
 
-    def missing(self, units: Sequence[Batch]) -> list[Batch]:
-        """Units of which at least one sample is not finished; they are drawn again whole, from their own seed."""
-        return [unit for unit in units if any(request.key not in self.rows for request in unit)]
+    def missing(self, batches: Sequence[Batch]) -> list[Batch]:
+        """Batches of which a sample is not finished; they are generated again whole, from their own seed."""
+        return [batch for batch in batches if any(request.key not in self.rows for request in batch)]
 
     def __enter__(self) -> Self:
         return self
@@ -146,7 +146,7 @@ class Samples:
 
 
 def key_of(row: Mapping[str, Any], path: Path) -> Key:
-    """Benchmark, problem and sample of a line of samples.jsonl. Raises UserError for one that is no finished sample."""
+    """Benchmark, problem and sample of a line of samples.jsonl. Raises UserError where it is not a finished sample."""
     kinds = {
         "benchmark": str, "problem": str, "sample": int, "tokens": int, "tokens_hash": str, "finish": str,
         "text": str, "verdict": str, "answer": str,
@@ -155,7 +155,7 @@ def key_of(row: Mapping[str, Any], path: Path) -> Key:
     if wrong:
         raise UserError(
             f"{path} has a line without {' and '.join(wrong)}",
-            "it is no journal of an evaluation, or was changed by hand",
+            "it is not a journal of an evaluation, or was changed by hand",
             "move the file away to sample anew",
         )
     return row["benchmark"], row["problem"], row["sample"]

@@ -58,7 +58,7 @@ class Scoring:
     def _run(self) -> None:
         try:
             while (batch := self._arrived.get()) is not None:
-                new = [one for one in batch if one.key not in self._samples.rows]  # a unit drawn again brings old ones
+                new = [one for one in batch if one.key not in self._samples.rows]  # a batch drawn again brings old ones
                 for start in range(0, len(new), AT_ONCE):
                     if self._stopped:
                         return

@@ -59,7 +59,7 @@ def pairs_of(record: Mapping[str, Any], tokens: Mapping[str, int]) -> dict[tuple
 
 def requests_of_shard(plan: EvalPlan, shard: Shard) -> EvalPlan:
     """The plan with this shard's requests only. Raises UserError when there are more shards than parts to give away."""
-    tokens = {one.name: one.tokens for one in plan.benchmarks}
+    tokens = {benchmark.name: benchmark.tokens for benchmark in plan.benchmarks}
     pairs = pairs_of(plan.record, tokens)
     if shard.of > len(pairs):
         raise UserError(
@@ -69,7 +69,11 @@ def requests_of_shard(plan: EvalPlan, shard: Shard) -> EvalPlan:
         )
     mine = {pair for pair, number in assigned(pairs, shard.of).items() if number == shard.number}
     record = {**plan.record, "shard": {"number": shard.number, "of": shard.of, "tokens": tokens}}
-    return replace(plan, requests=[one for one in plan.requests if (one.benchmark, one.sample) in mine], record=record)
+    return replace(
+        plan,
+        requests=[request for request in plan.requests if (request.benchmark, request.sample) in mine],
+        record=record,
+    )
 
 
 def finish_shard(folder: Path, plan: EvalPlan, seconds: Mapping[str, float], drawn: int) -> None:

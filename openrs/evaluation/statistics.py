@@ -26,8 +26,8 @@ Matrix = Sequence[Sequence[int]] | NDArray[Any]
 Floats = NDArray[np.float64]
 LEVEL = 0.95
 EXACT_REACH = 200_000  # steps of the sum up to which a sign-flip distribution is computed exactly: about a second
+RESAMPLES = 10_000  # of a bootstrap interval, where no other number is asked for
 ALIKE = 1e-9  # a spread below this is a rounding error: 3/10 - 2/10 is not 4/10 - 3/10
-ROUNDED = 0.0005  # published scores are rounded to a tenth of a point
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,52 +96,57 @@ class Equivalence:
     interval: Interval
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """What one more evaluation, one sample a problem, would score. p_value: of the published score, if given."""
-
-    expected: float
-    n: int
-    k: int
-    interval: Interval
-    published: float | None
-    p_value: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Best:
-    """The best of m equally good checkpoints, each evaluated once (k = 1) on n problems."""
-
-    expected: float
-    n: int
-    k: int
-    m: int
-    at_least: float | None
-    probability: float | None
-
-
 def avg_at_k(correct: Matrix) -> Score:
     """avg@k: the mean over problems of the share of right samples.
 
     se_fixed**2 = sum_i p_i (1 - p_i) / (k_i - 1) / n**2; se_problems**2 = sum_i (p_i - mean)**2 / (n (n - 1)).
-    Intervals are Wilson's with the effective sample size mean (1 - mean) / se**2 (Student's t for problems, k > 1), so
-    that scores near 0 or 1 keep an honest width; coverage is simulated in the tests. For k = 1 both are plain Wilson,
-    which is too wide rather than too narrow for the fixed problems.
+    Intervals are Wilson's with the effective sample size mean (1 - mean) / se**2 and Student's t, so that scores near 0
+    or 1 keep an honest width; coverage is simulated in the tests. Degrees of freedom: n - 1 over problems; for the
+    fixed problems Satterthwaite's, since few samples of few undecided problems tell their own noise badly. For k = 1
+    both are plain Wilson, which is too wide rather than too narrow for the fixed problems.
     """
-    right, tries = _counts(correct)
+    right, tries = counts(correct)
     share, n, k = right / tries, len(right), int(tries.min())
     value, (se_problems, problems) = _over_problems(share, tries)
     if k == 1:
         return Score(value, n, k, int(tries.sum()), None, se_problems, _wilson(value, n, "Wilson"), problems)
-    se = float(np.sqrt((share * (1 - share) / (tries - 1)).sum()) / n)
+    se, freedom = sampling_error(share, tries)
     effective = value * (1 - value) / se**2 if se else float(tries.sum())
-    fixed = _wilson(value, effective, "Wilson, effective sample size, problems fixed")
+    quantile = float(stats.t.ppf((1 + LEVEL) / 2, freedom))
+    fixed = _wilson(value, effective, "Wilson, effective sample size, problems fixed", quantile)
     return Score(value, n, k, int(tries.sum()), se, se_problems, fixed, problems)
+
+
+def sampling_error(share: Floats, tries: NDArray[np.int64]) -> tuple[float, float]:
+    """Standard error of the mean of these shares when only sampling is noise, and its degrees of freedom.
+
+    share: share of right samples, tries: samples, of each problem; at least two of each. Satterthwaite: problems whose
+    samples agree tell nothing of the noise, so the degrees are those of the problems that are undecided; infinite
+    where all agree.
+    """
+    parts = share * (1 - share) / (tries - 1)
+    if not parts.any():
+        return 0.0, math.inf
+    return float(np.sqrt(parts.sum()) / len(share)), float(parts.sum() ** 2 / (parts**2 / (tries - 1)).sum())
+
+
+def p_against(correct: Matrix, number: float) -> float:
+    """Two-sided p-value of the hypothesis that the mean on these very problems is `number` (a proportion, exact).
+
+    The test whose 95 % interval is avg_at_k's `fixed`: p < 0.05 exactly when the number lies outside it.
+    """
+    right, tries = counts(correct)
+    share, value = right / tries, float((right / tries).mean())
+    effective, law = float(len(share)), stats.norm()
+    if int(tries.min()) > 1:
+        se, freedom = sampling_error(share, tries)
+        effective, law = value * (1 - value) / se**2 if se else float(tries.sum()), stats.t(freedom)
+    return float(2 * law.sf(abs(value - number) / math.sqrt(number * (1 - number) / effective)))
 
 
 def pass_at_k(correct: Matrix, k: int) -> AtK:
     """Unbiased pass@k: the mean over problems of 1 - C(n_i - c_i, k) / C(n_i, k), for c_i right of n_i samples."""
-    right, tries = _counts(correct)
+    right, tries = counts(correct)
     _need(k, tries)
     chance = np.array([1 - math.comb(t - r, k) / math.comb(t, k) for r, t in zip(right, tries, strict=True)])
     value, (se, interval) = _over_problems(chance, tries)
@@ -165,7 +170,7 @@ def majority_at_k(answers: Sequence[Sequence[str | None]], correct: Matrix, k: i
     return AtK(value, len(rows), used, int(tries.min()), se, interval)
 
 
-def paired_difference(a: Matrix, b: Matrix, *, seed: int = 0, resamples: int = 10_000) -> PairedDifference:
+def paired_difference(a: Matrix, b: Matrix, *, seed: int = 0, resamples: int | None = None) -> PairedDifference:
     """Mean difference a - b over the same problems, in the same order; numbers of samples may differ.
 
     interval: cluster bootstrap over problems, percentiles widened by sqrt(n / (n - 1)) t / z, so that few problems do
@@ -184,20 +189,22 @@ def paired_difference(a: Matrix, b: Matrix, *, seed: int = 0, resamples: int = 1
         n=len(difference),
         k=(min(tries_a), min(tries_b)),
         se=float(difference.std(ddof=1) / math.sqrt(len(difference))),
-        interval=_bootstrap(difference, 1 / (len(difference) * steps), rng, resamples),
+        interval=_bootstrap(difference, 1 / (len(difference) * steps), rng, resamples or RESAMPLES),
         p_value=p_value,
         p_method=method,
     )
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Holm's correction over benchmarks (statsmodels): adjusted p-values under the same names."""
-    from statsmodels.stats.multitest import multipletests
+    """Holm's correction (1979): adjusted p-values under the same names.
 
-    if not p_values:
-        return {}
-    adjusted = multipletests(list(p_values.values()), method="holm")[1]
-    return {name: float(value) for name, value in zip(p_values, adjusted, strict=True)}
+    The smallest of m is multiplied by m, the next by m - 1 ...; none is below one before it, none above 1.
+    """
+    found, reached = {}, 0.0
+    for i, (name, p_value) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
+        reached = max(reached, min(1.0, (len(p_values) - i) * p_value))
+        found[name] = reached
+    return {name: found[name] for name in p_values}
 
 
 def equivalent(a: Matrix, b: Matrix, margin_points: float, *, alpha: float = 0.05) -> Equivalence:
@@ -213,92 +220,36 @@ def equivalent(a: Matrix, b: Matrix, margin_points: float, *, alpha: float = 0.0
 
 
 def equivalent_to_published(
-    correct: Matrix, published: float, published_se: float, margin_points: float, *, alpha: float = 0.05
+    correct: Matrix, published: float, seeds: int, margin_points: float, *, alpha: float = 0.05
 ) -> Equivalence:
-    """TOST against a published mean over the same problems (a proportion, with its standard error over seeds).
+    """TOST against a published mean (a proportion) of `seeds` single draws of the same model on the same problems.
 
-    Only sampling is noise, since the problems are the same: se**2 = se_fixed**2 + published_se**2, normal.
+    Only sampling is noise, since the problems are the same: se**2 = se_fixed**2 (1 + k / seeds), for a mean of single
+    draws has k / seeds times the variance of a mean of k. A published standard deviation of three seeds has two degrees
+    of freedom and is often below what sampling alone must give, so it is not used. Student's t (sampling_error).
     Raises UserError for k = 1, which does not tell its own noise.
     """
-    score = avg_at_k(correct)
-    if score.se_fixed is None:
+    right, tries = counts(correct)
+    if int(tries.min()) < 2:
         raise UserError("one sample a problem does not tell its own noise", fix="evaluate with --samples 2 or more")
-    found = _tost(score.value - published, math.hypot(score.se_fixed, published_se), stats.norm, margin_points, alpha)
-    return Equivalence(n=score.n, k=(score.k,), **found)
-
-
-def poisson_binomial(rates: Sequence[float] | Floats) -> Floats:
-    """Exact distribution of the number of successes, [n + 1], when problem i succeeds with probability rates[i]."""
-    chances = np.ones(1)
-    for rate in rates:
-        chances = np.append(chances * (1 - rate), 0.0) + np.append(0.0, chances * rate)
-    return chances
-
-
-def single_run(correct: Matrix, published: float | None = None) -> Prediction:
-    """Is a published score, one sample a problem, what this model gives? Prediction interval for such a run.
-
-    The Poisson-binomial distribution at each problem's share of right samples; because the shares are themselves
-    measured with k_i samples, noise of variance 2 p_i (1 - p_i) / (k_i - 1) is added, which makes the whole variance
-    unbiased for a new run around them. p_value: chance of a result at most as likely as the published one.
-    Raises UserError for k = 1 and for a published score that is no number of the n problems.
-    """
-    right, tries = _counts(correct)
-    n, k, share = len(right), int(tries.min()), right / tries
-    if k < 2:
-        raise UserError(
-            "one sample a problem tells nothing about a second run", fix="evaluate with --samples 2 or more"
-        )
-    chances = poisson_binomial(share)
-    extra = math.sqrt(float((2 * share * (1 - share) / (tries - 1)).sum()))
-    if extra:
-        offsets = np.arange(-n, n + 1)
-        noise = stats.norm.cdf(offsets + 0.5, scale=extra) - stats.norm.cdf(offsets - 0.5, scale=extra)
-        spread = np.convolve(chances, noise)
-        chances = spread[n : 2 * n + 1].copy()
-        chances[0] += spread[:n].sum()
-        chances[-1] += spread[2 * n + 1 :].sum()
-        chances /= chances.sum()
-    p_value = None
-    if published is not None:
-        count = _count_of(published, n)
-        p_value = float(min(1.0, chances[chances <= chances[count] * (1 + 1e-9)].sum()))
-    below = np.cumsum(chances)
-    low = int(np.searchsorted(below, (1 - LEVEL) / 2, side="right"))
-    high = int(np.searchsorted(below, (1 + LEVEL) / 2 - 1e-12))
-    interval = Interval(low / n, min(high, n) / n, "Poisson-binomial, widened for measured rates")
-    return Prediction(float(share.mean()), n, k, interval, published, p_value)
-
-
-def expected_best(rate: float | Sequence[float], n: int, m: int, at_least: float | None = None) -> Best:
-    """What choosing the best of m checkpoints on the test set gives although none is better than another.
-
-    rate: probability of a right answer, one for all problems or one each. With F the distribution of the number right,
-    E[best] = sum_{x=0}^{n-1} (1 - F(x)**m) / n and P(best >= t) = 1 - F(t - 1)**m.
-    The paper's base (0.287) on AIME24 (30), 21 checkpoints: 44.8 expected, P(best >= 46.7) = 45 %.
-    """
-    rates = [rate] * n if isinstance(rate, int | float) else list(rate)
-    if len(rates) != n or m < 1 or n < 1:
-        raise UserError(f"{len(rates)} rates for {n} problems and {m} checkpoints: no such selection")
-    below = np.cumsum(poisson_binomial(rates))
-    expected = float((1 - below[:-1] ** m).sum() / n)
-    chance = None
-    if at_least is not None:
-        count = math.ceil((at_least - ROUNDED) * n)  # a published 46.7 % of 30 is 14, although 14.01 > 14
-        chance = 1.0 if count <= 0 else float(1 - min(1.0, below[count - 1]) ** m) if count <= n else 0.0
-    return Best(expected, n, 1, m, at_least, chance)
+    share, k = right / tries, int(tries.min())
+    fixed, freedom = sampling_error(share, tries)
+    se = fixed * math.sqrt(1 + k / seeds)
+    found = _tost(float(share.mean()) - published, se, stats.t(freedom), margin_points, alpha)
+    return Equivalence(n=len(share), k=(k,), **found)
 
 
 def _rows(correct: Matrix) -> list[list[int]]:
-    rows = [list(row) for row in correct]
+    rows = correct.tolist() if isinstance(correct, np.ndarray) else [list(row) for row in correct]
     if not rows or any(not row for row in rows):
         raise UserError("a score needs at least one problem, and at least one sample of each")
-    if any(value not in (0, 1) for row in rows for value in row):
+    if not set().union(*map(set, rows)) <= {0, 1}:
         raise UserError("verdicts are 0 or 1")
     return rows
 
 
-def _counts(correct: Matrix) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def counts(correct: Matrix) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Right samples and samples of each problem. Raises UserError for what is no matrix of verdicts."""
     rows = _rows(correct)
     return np.array([sum(row) for row in rows]), np.array([len(row) for row in rows])
 
@@ -311,7 +262,7 @@ def _need(k: int, tries: NDArray[np.int64]) -> None:
 
 
 def _differences(a: Matrix, b: Matrix) -> tuple[Floats, list[int], list[int]]:
-    (right_a, tries_a), (right_b, tries_b) = _counts(a), _counts(b)
+    (right_a, tries_a), (right_b, tries_b) = counts(a), counts(b)
     if len(right_a) != len(right_b) or len(right_a) < 2:
         raise UserError(
             f"{len(right_a)} and {len(right_b)} problems cannot be paired",
@@ -410,10 +361,3 @@ def _tost(difference: float, se: float, law: Any, margin_points: float, alpha: f
         "equivalent": bool(p_value < alpha),
         "interval": Interval(difference - half, difference + half, "TOST", 1 - 2 * alpha),
     }
-
-
-def _count_of(score: float, n: int) -> int:
-    count = round(score * n)
-    if not 0 <= count <= n or abs(score * n - count) > ROUNDED * n + 1e-9:
-        raise UserError(f"{100 * score:.2f} % is no whole number of {n} problems answered once")
-    return count

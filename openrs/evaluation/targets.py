@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from openrs.config.checks import grpo_value
 from openrs.config.names import is_hub_name
 from openrs.config.schema import Evaluation, Model, Recipe
 from openrs.errors import UserError
@@ -18,7 +17,7 @@ from openrs.evaluation.shards import shard_from
 from openrs.hub import adapters, pins
 from openrs.hub.models import local_model
 from openrs.rewards.grading import Judge, processors
-from openrs.run import checkpoints, manifest, signals
+from openrs.run import checkpoints, manifest, retention, signals
 from openrs.run.confined import refuse_links_out
 from openrs.run.directory import Run, existing_run, refuse_no_place_for_a_run, run_at
 from openrs.run.disk_faults import faults_explained
@@ -33,20 +32,14 @@ def targets_of_run(run: Run, recipe: Recipe, *, trust_remote_code: bool) -> list
     `trust_remote_code` is never the recipe's own when that was found in a folder: only whoever gives the command may
     let a model's code run.
     """
-    base = str(run.path / "base") if recipe.model.made is not None else recipe.model.name
+    base = str(run.path / "base") if recipe.model.toy is not None else recipe.model.name
     dtype, trust = recipe.model.dtype, trust_remote_code
-    found = [Target(name_of(0), base, recipe.model.revision, 0, dtype, trust)]
-    folders = checkpoints.list_complete(run.checkpoints)
-    every = int(grpo_value(recipe, "save_steps"))
-    kept = folders[-1:] if recipe.evaluation.checkpoints == "last" else checkpoints.scheduled(folders, every)
-    return found + [
-        Target(f.name, str(adapters.plain(run, recipe, f, trust)), None, checkpoints.step_of(f), dtype, trust)
-        for f in kept
-    ]
-
-
-def name_of(step: int) -> str:
-    return f"step-{step:06d}"
+    targets = [Target(checkpoints.step_name(0), base, recipe.model.revision, 0, dtype, trust)]
+    folders = {checkpoints.step_of(folder): folder for folder in checkpoints.list_complete(run.checkpoints)}
+    for step in retention.evaluated(recipe, list(folders)):
+        model = str(adapters.plain(run, recipe, folders[step], trust))
+        targets.append(Target(folders[step].name, model, None, step, dtype, trust))
+    return targets
 
 
 def evaluate_model(
@@ -78,13 +71,13 @@ def evaluate_model(
     with signals.install_handlers(), Judge(judges(), timeout=JUDGE_SECONDS) as judge:
         for target in targets:
             folder = keep.evaluation(target.label)
-            with faults_explained(folder, "draws only what is missing"):
+            with faults_explained(folder, "generates only what is missing"):
                 scores = evaluate(target, settings, folder, progress, judge, shard=cut, apart=apart)
             if scores is not None:
                 found.append(scores)
                 print_scores(progress, target.label, scores, folder)
             elif cut is not None:
-                progress.say(f"shard {shard} is drawn; openrs evaluate --merge {folder} puts all of them together")
+                progress.say(f"shard {shard} is generated; openrs evaluate --merge {folder} puts all of them together")
     return found
 
 
@@ -199,6 +192,6 @@ def print_scores(progress: Progress, name: str, scores: Mapping[str, Any], folde
         progress.say(f"{name}, {benchmark}: {format_score(score)}")
     answers = [change for change in scores["inputs"]["changes"] if change["what"] == "answer"]
     if answers:
-        said = f"{len(answers)} answers are not the recorded ones, e.g. of {answers[0]['id']}"
-        progress.say(f"{said}: the questions are the paper's, the score may not be")
+        text = f"{len(answers)} answers are not the recorded ones, e.g. of {answers[0]['id']}"
+        progress.say(f"{text}: the questions are the paper's, the score may not be")
     progress.say(f"samples and scores: {folder}")

@@ -23,17 +23,17 @@ class TransformersEngine:
 
     Args:
         encoder: the model's own.
-        stops: token ids that end a completion.
+        stop_token_ids: token ids that end a completion.
 
-    Raises Refusal when the model cannot be loaded.
+    Raises UserError when the model cannot be loaded.
     """
 
-    def __init__(self, settings: EngineSettings, encoder: ChatEncoder, stops: frozenset[int]) -> None:
+    def __init__(self, settings: EngineSettings, encoder: ChatEncoder, stop_token_ids: frozenset[int]) -> None:
         libraries()
         import torch
         from transformers import GenerationConfig
 
-        self._torch, self._encoder, self._stops = torch, encoder, stops
+        self._torch, self._encoder, self._stop_token_ids = torch, encoder, stop_token_ids
         model = load_model(
             Path(settings.model), trust_remote_code=settings.trust_remote_code, dtype=getattr(torch, settings.dtype)
         )
@@ -41,45 +41,45 @@ class TransformersEngine:
         # Released checkpoints of the paper say use_cache: false, which makes generation about 200 times slower.
         self._model.config.use_cache = True
         pad = encoder.token_id("pad_token")
-        self._pad = pad if pad is not None else min(stops, default=0)
+        self._pad = pad if pad is not None else min(stop_token_ids, default=0)
         sampled = settings.temperature > 0
         self._draw = [lambda _, logits: nucleus(logits / settings.temperature, settings.top_p)] if sampled else []
         # In place of the model's own generation_config.json: its penalties and top_k must not slip in.
         self._model.generation_config = GenerationConfig(
-            do_sample=sampled, use_cache=True, pad_token_id=self._pad, eos_token_id=sorted(stops) or None,
+            do_sample=sampled, use_cache=True, pad_token_id=self._pad, eos_token_id=sorted(stop_token_ids) or None,
             **({"temperature": 1.0, "top_p": 1.0, "top_k": 0} if sampled else {}),
         )  # fmt: skip
         self._model.eval()
         if not torch.cuda.is_available():
             keep_memory()
 
-    def generate(self, take: NextBatch) -> Iterator[list[Sample]]:
-        while (unit := take()) is not None:
-            yield self._batch(unit)
+    def generate(self, next_batch: NextBatch) -> Iterator[list[Sample]]:
+        while (batch := next_batch()) is not None:
+            yield self._generate_batch(batch)
 
     def close(self) -> None:
         del self._model
         if self._torch.cuda.is_available():
             self._torch.cuda.empty_cache()
 
-    def _batch(self, unit: Batch) -> list[Sample]:
+    def _generate_batch(self, batch: Batch) -> list[Sample]:
         torch, device = self._torch, self._model.device
-        width = max(len(request.ids) for request in unit)
-        ids = torch.tensor([[self._pad] * (width - len(r.ids)) + list(r.ids) for r in unit], device=device)
-        mask = torch.tensor([[0] * (width - len(r.ids)) + [1] * len(r.ids) for r in unit], device=device)
+        width = max(len(request.ids) for request in batch)
+        ids = torch.tensor([[self._pad] * (width - len(r.ids)) + list(r.ids) for r in batch], device=device)
+        mask = torch.tensor([[0] * (width - len(r.ids)) + [1] * len(r.ids) for r in batch], device=device)
         with torch.inference_mode(), torch.random.fork_rng():  # the caller's own random numbers go on as if not asked
-            torch.manual_seed(batch_seed(unit))
+            torch.manual_seed(batch_seed(batch))
             output = self._model.generate(
                 input_ids=ids,
                 attention_mask=mask,
-                max_new_tokens=max(request.limit for request in unit),
+                max_new_tokens=max(request.max_new_tokens for request in batch),
                 logits_processor=self._draw,
             )
-        return [self._sample(r, row) for r, row in zip(unit, output[:, width:].tolist(), strict=True)]
+        return [self._sample(r, row) for r, row in zip(batch, output[:, width:].tolist(), strict=True)]
 
     def _sample(self, request: Request, row: list[int]) -> Sample:
-        tokens = row[: request.limit]
-        end = next((place for place, token in enumerate(tokens, start=1) if token in self._stops), None)
+        tokens = row[: request.max_new_tokens]
+        end = next((place for place, token in enumerate(tokens, start=1) if token in self._stop_token_ids), None)
         return finished(request, tokens[:end], "length" if end is None else "stop", self._encoder.decode(tokens[:end]))
 
 

@@ -23,7 +23,7 @@ class VllmEngine:
     Raises UserError when the model cannot be loaded, or does not fit into the GPU.
     """
 
-    def __init__(self, settings: EngineSettings, encoder: ChatEncoder, stops: frozenset[int]) -> None:
+    def __init__(self, settings: EngineSettings, encoder: ChatEncoder, stop_token_ids: frozenset[int]) -> None:
         libraries()
         from vllm import EngineArgs, SamplingParams
         from vllm.platforms import current_platform
@@ -33,9 +33,9 @@ class VllmEngine:
         on_cpu = current_platform.is_cpu()
         # On a CPU, vLLM 0.31 cannot take back the random number that a half-read prompt used up ("CPU Generator does
         # not use offset"), so there prompts are read whole.
-        whole = {"enable_chunked_prefill": False, "max_num_batched_tokens": max(4096, settings.window)}
+        whole = {"enable_chunked_prefill": False, "max_num_batched_tokens": max(4096, settings.max_model_len)}
         self._params, self._final = SamplingParams, RequestOutputKind.FINAL_ONLY
-        self._settings, self._encoder, self._stops = settings, encoder, sorted(stops)
+        self._settings, self._encoder, self._stop_token_ids = settings, encoder, sorted(stop_token_ids)
         self._under_way: dict[str, Request] = {}
         arguments = EngineArgs(
             model=settings.model,
@@ -43,7 +43,7 @@ class VllmEngine:
             trust_remote_code=settings.trust_remote_code,
             skip_tokenizer_init=True,
             generation_config="vllm",  # not the model's own: its penalties and top_k must not slip in
-            max_model_len=settings.window,
+            max_model_len=settings.max_model_len,
             max_num_seqs=AT_ONCE,
             gpu_memory_utilization=settings.gpu_memory,
             enable_prefix_caching=True,  # n samples of a problem read its prompt once
@@ -61,10 +61,10 @@ class VllmEngine:
                 fix="see the engine's log; less memory: --gpu-memory; without vLLM: --engine transformers",
             ) from None
 
-    def generate(self, take: NextBatch) -> Iterator[list[Sample]]:
+    def generate(self, next_batch: NextBatch) -> Iterator[list[Sample]]:
         while True:
-            while len(self._under_way) < AT_ONCE + PREFETCH and (unit := take()) is not None:
-                for request in unit:
+            while len(self._under_way) < AT_ONCE + PREFETCH and (batch := next_batch()) is not None:
+                for request in batch:
                     self._add(request)
             if not self._under_way:
                 return
@@ -82,9 +82,9 @@ class VllmEngine:
         params = self._params(
             temperature=self._settings.temperature,
             top_p=self._settings.top_p if sampled else 1.0,
-            max_tokens=request.limit,
+            max_tokens=request.max_new_tokens,
             seed=request.seed if sampled else None,
-            stop_token_ids=self._stops,
+            stop_token_ids=self._stop_token_ids,
             detokenize=False,
             output_kind=self._final,
         )

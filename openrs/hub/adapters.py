@@ -21,8 +21,7 @@ def plain(run: Run, recipe: Recipe, checkpoint: Path, trust_remote_code: bool) -
     """A folder with the whole model of a checkpoint: itself, or base and adapter merged into RUN/merged, once."""
     if not is_adapter(checkpoint):
         return checkpoint
-    made = recipe.model.made is not None
-    base = run.path / "base" if made else local_model(recipe.model.name, recipe.model.revision)
+    base = run.path / "base" if recipe.model.toy is not None else local_model(recipe.model.name, recipe.model.revision)
     folder = run.path / "merged" / checkpoint.name
     make_folder(folder.parent)
     return merge(base, checkpoint, folder, trust_remote_code=trust_remote_code)

@@ -77,7 +77,7 @@ def read_lock(cache: Path | None = None) -> dict[str, Any]:
             "delete it and fetch again: sizes and hashes are then recorded anew",
         ) from None
     if not isinstance(lock, dict) or not all(isinstance(lock.get(key), dict) for key in ("first", "files")):
-        raise UserError(f"{path} is no lock of openrs", fix="delete it and fetch again")
+        raise UserError(f"{path} is not a lock of openrs", fix="delete it and fetch again")
     return lock
 
 
@@ -127,7 +127,7 @@ def only_one(cache: Path, say: Callable[[str], None]) -> Iterator[None]:
     except OSError as error:
         raise UserError(
             f"the cache {cache} cannot be written: {error.strerror}",
-            fix="set HF_HOME to a folder that can be, or mend its owner",
+            fix="set HF_HOME to a folder that can be, or change its owner",
         ) from None
     try:
         try:

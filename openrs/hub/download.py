@@ -156,7 +156,7 @@ class Hub:
         """Call again after an error that may pass, with growing pauses. The fault boundary towards the hub.
 
         Raises UserError for what will not pass (no such repository, no access, disk full), Interrupted (exit code 75)
-        when the hub stays away: the same command goes on later.
+        when the hub stays away: the same command resumes later.
         """
         for wait in (*self.waits, None):
             try:
@@ -171,7 +171,7 @@ class Hub:
                 if wait is None:
                     raise Interrupted(
                         f"{ref.kind} {ref.repo}: {what} could not be had: {reason}\n"
-                        f"  fix: give the same command again when the network is back; it goes on where it stopped"
+                        f"  fix: give the same command again when the network is back; it resumes where it stopped"
                     ) from None
                 pause = min(LONGEST_WAIT, max(wait * random.uniform(0.8, 1.2), _retry_after(error)))
                 self.say(f"{ref.repo}: {what}: {reason}; trying again in {pause:.0f} s")
@@ -190,7 +190,7 @@ def part_of(ref: Reference, remote: Remote, cache: Path) -> Path:
 
 
 def _final(error: Exception, ref: Reference) -> UserError | None:
-    """The refusal for an error that trying again cannot mend, or None."""
+    """The refusal for an error that trying again cannot fix, or None."""
     from huggingface_hub import errors
 
     name = f"{ref.purpose}: {ref.kind} {ref.repo}"
@@ -203,14 +203,14 @@ def _final(error: Exception, ref: Reference) -> UserError | None:
         (errors.RevisionNotFoundError, f"has no commit {ref.revision}", "check the revision in the recipe"),
         (errors.RepositoryNotFoundError, "is not on the hub, or not for everybody", f"check its name, or {access}"),
         (errors.EntryNotFoundError, "lacks a file that its list names", "check the revision in the recipe"),
-        (errors.HFValidationError, "is no name of a repository", "owner/name, as on the hub"),
+        (errors.HFValidationError, "is not a name of a repository", "owner/name, as on the hub"),
         (errors.OfflineModeIsEnabled, "is not in the cache, and HF_HUB_OFFLINE is set", "unset it to fetch"),
     ]
     for kind, what, fix in known:
         if isinstance(error, kind):
             return UserError(f"{name} {what}", fix=fix)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError(f"{name}: the disk is full", fix="make room and give the same command again: it goes on")
+        return UserError(f"{name}: the disk is full", fix="make room and give the same command again: it resumes")
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
         return UserError(f"{name}: {error.filename} cannot be written: {error.strerror}", fix="set HF_HOME elsewhere")
     if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):

@@ -39,7 +39,7 @@ def export(run: Run, step: int | None = None, to: Path | None = None, *, trust_r
             write_text(folder / "README.md", card(run, recipe, number))  # results may be new
             return folder
         if not folder.is_dir() or any(folder.iterdir()):
-            raise UserError(f"{folder} is there and is no export of this checkpoint", fix="give another --to")
+            raise UserError(f"{folder} is there and is not an export of this checkpoint", fix="give another --to")
         folder.rmdir()
     reason = checkpoints.find_corruption(source)
     if reason is not None:
@@ -91,7 +91,7 @@ def _base(recipe: Recipe, run: Run) -> Path | None:
     """The model under an adapter; None for a run that trained all weights."""
     if recipe.model.lora is None:
         return None
-    return run.path / "base" if recipe.model.made is not None else local_model(recipe.model.name, recipe.model.revision)
+    return run.path / "base" if recipe.model.toy is not None else local_model(recipe.model.name, recipe.model.revision)
 
 
 def _copy(source: Path, base: Path | None, folder: Path, *, trust_remote_code: bool) -> None:

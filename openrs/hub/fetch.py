@@ -1,6 +1,6 @@
 """`openrs fetch`: everything a recipe needs from the hub, at pinned commits, whole and checked; afterwards no network.
 
-Exit 0: all there and checked. 2: it cannot be had so. 75: the hub stays away or Ctrl-C; the same command goes on.
+Exit 0: all there and checked. 2: it cannot be fetched. 75: the hub stays away, or Ctrl-C; the same command resumes.
 """
 
 import contextlib
@@ -13,14 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from openrs.config.schema import Model
 from openrs.errors import UserError
 from openrs.hub import cache as caches
 from openrs.hub.cache import File, hub_cache, offline
 from openrs.hub.download import Hub, Remote, part_of
 from openrs.hub.pins import Reference
-from openrs.planner.memory import GIB
-from openrs.planner.shapes import shape_of
+from openrs.run.units import GIB, format_bytes
 
 SPARE = 1 * GIB  # room on the disk that is left alone
 WORKERS = 4
@@ -28,11 +26,10 @@ WORKERS = 4
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One line of `--list`. bytes: exact when fetched or pinned; about, when reckoned from the model's sizes."""
+    """One line of `--list`. bytes: as fetched or pinned, else None."""
 
     ref: Reference
     bytes: int | None
-    about: bool
     state: str
 
 
@@ -42,13 +39,8 @@ def listed(refs: Sequence[Reference], cache: Path | None = None) -> list[Listed]
     for ref in refs:
         files = caches.locked_files(ref, cache)
         wrong = caches.problems(ref, cache, hashes=False)
-        size, about = (sum(file.bytes for file in files.values()), False) if files else (ref.bytes, False)
-        if size is None and ref.kind == "model":
-            try:
-                size, about = 2 * shape_of(Model(name=ref.repo, revision=ref.revision), cache).parameters, True
-            except UserError:
-                size = None
-        rows.append(Listed(ref, size, about, "fetched" if not wrong else "; ".join(wrong[:2])))
+        size = sum(file.bytes for file in files.values()) if files else ref.bytes
+        rows.append(Listed(ref, size, "fetched" if not wrong else "; ".join(wrong[:2])))
     return rows
 
 
@@ -64,7 +56,7 @@ def render(rows: Sequence[Listed], cache: Path | None = None) -> str:
             if not ref.unpinned
             else "unpinned"
         )
-        size = "unknown until first fetch" if row.bytes is None else ("about " if row.about else "") + amount(row.bytes)
+        size = "size unknown" if row.bytes is None else format_bytes(row.bytes)
         gated = ", gated: needs HF_TOKEN" if ref.gated else ""
         lines.append(f"{ref.purpose:22s} {ref.kind:8s} {ref.repo} @ {pin}: {size}; {row.state}{gated}")
     return "\n".join([*lines, f"cache: {hub_cache(cache)}"]) + "\n"
@@ -94,7 +86,7 @@ def fetch(refs: Sequence[Reference], hub: Hub, *, workers: int = WORKERS, progre
         _room(todo, hub.cache)
         for ref, commit, remotes in todo:
             size = sum(remote.bytes for remote in remotes)
-            hub.say(f"{ref.repo} @ {commit[:7]}: {len(remotes)} files, {amount(size)}")
+            hub.say(f"{ref.repo} @ {commit[:7]}: {len(remotes)} files, {format_bytes(size)}")
         done = _all_files(todo, hub, workers, progress=progress)
         for ref, commit, _ in todo:
             _agrees(ref, commit, done[ref.name, commit], hub)
@@ -137,8 +129,8 @@ def _room(todo: Sequence[tuple[Reference, str, list[Remote]]], cache: Path) -> N
     free = shutil.disk_usage(cache).free
     if missing + SPARE > free:
         raise UserError(
-            f"{amount(missing)} are to be fetched, {cache} has {amount(free)} free",
-            f"{amount(SPARE)} are left alone",
+            f"{format_bytes(missing)} are to be fetched, {cache} has {format_bytes(free)} free",
+            f"{format_bytes(SPARE)} are left alone",
             "make room, or set HF_HOME to a larger disk",
         )
 
@@ -226,7 +218,7 @@ class Shown:
         self._last, here = clock, self._arrived()
         speed = max(0.0, (here - self._first) / (clock - self._begin))
         left = f", {(self._total - here) / speed / 60:.0f} min left" if speed > 0 else ""
-        line = f"{amount(here)} of {amount(self._total)}, {amount(speed)}/s{left}"
+        line = f"{format_bytes(here)} of {format_bytes(self._total)}, {format_bytes(speed)}/s{left}"
         if self._terminal:
             sys.stdout.write(f"\r{line:60s}")
             sys.stdout.flush()
@@ -236,11 +228,3 @@ class Shown:
     def end(self) -> None:
         if self._terminal:
             sys.stdout.write("\r" + " " * 60 + "\r")
-
-
-def amount(size: float) -> str:
-    """Bytes as people count downloads: 3.55 GB, 12 MB, 3 kB."""
-    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if size >= unit:
-            return f"{size / unit:.3g} {name}"
-    return f"{size:.0f} bytes"

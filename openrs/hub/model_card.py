@@ -8,6 +8,7 @@ import yaml
 from openrs.config.names import is_hub_name
 from openrs.config.schema import Recipe
 from openrs.run import manifest
+from openrs.run.checkpoints import step_name
 from openrs.run.directory import Run
 
 LIMITS = """\
@@ -64,13 +65,13 @@ def card(run: Run, recipe: Recipe, step: int) -> str:
 
 
 def _base(recipe: Recipe) -> str:
-    if recipe.model.made is not None:
+    if recipe.model.toy is not None:
         return "A tiny model made on the spot (openrs's demo)"
     return f"{recipe.model.name} at {recipe.model.revision or 'an unpinned revision'}"
 
 
 def _source(recipe: Recipe) -> str:
-    if recipe.data.source == "made":
+    if recipe.data.source == "toy-sums":
         return "sums made by openrs"
     return f"{recipe.data.source} at {recipe.data.revision}" if recipe.data.revision else recipe.data.source
 
@@ -116,7 +117,7 @@ def _told(score: dict[str, Any]) -> str:
 
 def _scores(run: Run, step: int) -> dict[str, Any]:
     try:
-        document = json.loads((run.evaluation(f"step-{step:06d}") / "scores.json").read_text(encoding="utf-8"))
+        document = json.loads((run.evaluation(step_name(step)) / "scores.json").read_text(encoding="utf-8"))
         return dict(document["benchmarks"])
     except (OSError, ValueError, KeyError):
         return {}

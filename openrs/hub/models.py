@@ -17,7 +17,7 @@ def local_model(name: str, revision: str | None = None) -> Path:
     """The folder of a model: `name` itself, or the hub's files at `revision`, from the cache or fetched and checked.
 
     A hub name without a revision is taken as it is pinned (openrs/hub/pins.yaml), else as the hub has it today.
-    Raises UserError for a folder that is not there, is no model, or declares contradictory things, and when the hub
+    Raises UserError for a folder that is not there, is not a model, or declares contradictory things, and when the hub
     cannot give it.
     """
     if is_hub_name(name):
@@ -29,7 +29,7 @@ def local_model(name: str, revision: str | None = None) -> Path:
         )
     kind_of(folder)
     if not (folder / "config.json").is_file():
-        raise UserError(f"{name} is no model folder: it has no config.json", fix="give the folder that has it")
+        raise UserError(f"{name} is not a model folder: it has no config.json", fix="give the folder that has it")
     return folder
 
 
@@ -123,7 +123,7 @@ def config_of(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"{folder / 'config.json'} cannot be read: {error}") from None
     if not isinstance(config, dict):
-        raise UserError(f"{folder / 'config.json'} is no JSON object")
+        raise UserError(f"{folder / 'config.json'} is not a JSON object")
     return config
 
 

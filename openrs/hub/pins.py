@@ -100,7 +100,7 @@ def reference(kind: Kind, repo: str, purpose: str, revision: str | None = None, 
     moves = COMMIT.fullmatch(chosen) is None and BEGINNING.fullmatch(chosen) is None
     if moves and revision is not None and not allow_unpinned:
         raise UserError(
-            f"{purpose}: revision {revision} of {kind} {repo} is no commit",
+            f"{purpose}: revision {revision} of {kind} {repo} is not a commit",
             "a branch or a tag can move",
             "give the commit's 40 hexadecimal digits (or its first 7 or more)",
         )
@@ -123,9 +123,9 @@ def references(recipe: Recipe) -> list[Reference]:
     problems: list[str] = []
     model, data = recipe.model, recipe.data
     wanted: list[tuple[Kind, str, str, str | None, bool, bool]] = []
-    if model.made is None and is_hub_name(model.name):
+    if model.toy is None and is_hub_name(model.name):
         wanted.append(("model", model.name, "model", model.revision, model.allow_unpinned, model.allow_pickle_weights))
-    if data.source != "made" and is_hub_name(data.source):
+    if data.source != "toy-sums" and is_hub_name(data.source):
         wanted.append(("dataset", data.source, "training data", data.revision, data.allow_unpinned, False))
     wanted += [
         ("dataset", repo, f"benchmark {name}", revision, False, False) for name, repo, revision in _benchmarks(recipe)

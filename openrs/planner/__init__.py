@@ -1,1 +1,1 @@
-"""What a run needs and what a machine has: planner, doctor, NCCL measured, pinned downloads. Never imports torch."""
+"""What a run needs: memory, time, money, disk. Never imports torch."""

@@ -12,7 +12,7 @@ from openrs.errors import UserError
 from openrs.planner import gpus
 from openrs.planner.gpus import Gpu
 from openrs.planner.times import ASSUMED, Assumptions, step_seconds
-from openrs.planner.workload import job_of
+from openrs.planner.workload import workload_of
 from openrs.run.directory import existing_run
 from openrs.run.files import read_jsonl
 
@@ -21,7 +21,7 @@ WARM_UP = 2  # first steps that load kernels and fill caches
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """assumed: with the run's figures in it; gpu, data: what the run ran on; lines: what was learned, in words."""
+    """assumed: with the run's figures in it; gpu, data: what the run ran on; lines: what was calibration, in words."""
 
     assumed: Assumptions
     gpu: Gpu
@@ -49,14 +49,14 @@ def calibrate(name: str) -> Calibration:
     if not rows:
         raise UserError(f"{run.metrics} has no steps yet", fix="plan from a run that has done at least one step")
     recipe = load_resolved(run.recipe)
-    card = _card(run.manifest, recipe.hardware.gpu)
+    measured_gpu = _gpu_of(run.manifest, recipe.hardware.gpu)
     rows = rows[WARM_UP:] or rows
-    job = job_of(recipe, card)
-    assumed, lines = _length(rows, job.completion_cap)
-    predicted = step_seconds(job, assumed)
+    workload = workload_of(recipe, measured_gpu)
+    assumed, lines = _length(rows, workload.completion_cap)
+    predicted = step_seconds(workload, assumed)
     if predicted is None:
         raise UserError(
-            f"{run.path} ran on {card.name}, whose figures are unknown",
+            f"{run.path} ran on {measured_gpu.name}, whose figures are unknown",
             "utilisations are shares of a GPU's figures",
             f"plan from a run on one of {', '.join(gpus.known())}",
         )
@@ -72,7 +72,7 @@ def calibrate(name: str) -> Calibration:
         factor = whole / sum(predicted.values())
         lines.append(f"only the whole step is known ({whole:.2f} s): every part scaled by {factor:.2f}")
         return Calibration(
-            _scaled(assumed, dict.fromkeys(predicted, factor)), card, recipe.data.source, len(rows), lines
+            _scaled(assumed, dict.fromkeys(predicted, factor)), measured_gpu, recipe.data.source, len(rows), lines
         )
     factors = {}
     for part, seconds in predicted.items():
@@ -82,15 +82,15 @@ def calibrate(name: str) -> Calibration:
         elif part != "checkpoint" and seconds > 0:
             lines.append(f"time/{part} is absent: assumed")
     assumed = _scaled(assumed, factors)
-    again = step_seconds(job, assumed)
+    again = step_seconds(workload, assumed)
     if (
         again is not None and again["sync"] > 0 and "sync" in factors
     ):  # what the link's share took up is not counted twice
         assumed = replace(assumed, sync=assumed.sync * max(measured["sync"], 1e-6) / again["sync"])
-    return Calibration(assumed, card, recipe.data.source, len(rows), lines)
+    return Calibration(assumed, measured_gpu, recipe.data.source, len(rows), lines)
 
 
-def _card(manifest: Path, otherwise: str) -> Gpu:
+def _gpu_of(manifest: Path, otherwise: str) -> Gpu:
     """The GPU that the run's manifest names (`NVIDIA A40, 46068 MiB, 580.65`), else the recipe's."""
     try:
         names = json.loads(manifest.read_text(encoding="utf-8"))["machine"]["gpus"]
@@ -130,11 +130,14 @@ def _scaled(assumed: Assumptions, factors: Mapping[str, float]) -> Assumptions:
     )
 
 
-def summary(learned: Calibration, gpu: Gpu, data: str) -> list[str]:
+def summary(calibration: Calibration, gpu: Gpu, data: str) -> list[str]:
     """What `openrs plan --from` says above the plan, for a plan on `gpu` with the problems of `data`."""
-    lines = [f"learned from {learned.steps} steps on {learned.gpu.name}:", *(f"  {line}" for line in learned.lines)]
-    if learned.gpu.measured_only != gpu.measured_only:
-        lines.append(f"  its times are not taken over: {learned.gpu.name} says nothing of {gpu.name}")
-    if learned.data != data:
+    lines = [
+        f"calibrated on {calibration.steps} steps on {calibration.gpu.name}:",
+        *(f"  {line}" for line in calibration.lines),
+    ]
+    if calibration.gpu.measured_only != gpu.measured_only:
+        lines.append(f"  its times are not taken over: {calibration.gpu.name} says nothing of {gpu.name}")
+    if calibration.data != data:
         lines.append("  its lengths are not taken over: it had other problems")
     return lines

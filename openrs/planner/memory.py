@@ -1,13 +1,14 @@
-"""GPU memory, disk and RAM of a job, part by part, in bytes. Formulas and their sources: docs/planning.md."""
+"""GPU memory, disk and RAM of a workload, part by part, in bytes. Formulas and their sources: docs/planning.md."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from openrs.config.names import Layout
 from openrs.planner.shapes import Shape
 from openrs.planner.workload import Workload
+from openrs.run.units import GIB
 
-GIB = 2**30
 CONTEXT = 1.0 * GIB  # CUDA context, kernels, cuBLAS workspaces, NCCL buffers: 0.5 to 1.2 GiB on Ampere
 BUCKET = 500_000_000  # elements: DeepSpeed's default reduce_bucket_size
 SLACK = 0.1  # of what comes and goes: what the caching allocator loses to fragments
@@ -57,48 +58,50 @@ def engine(shape: Shape, memory_gib: float, utilisation: float, batched_tokens: 
     return Engine(weights, activations, kv, blocks * BLOCK)
 
 
-def engine_of(job: Workload) -> Engine | None:
-    """The job's vLLM on its own GPU, or None where transformers generates or the GPU's memory is unknown."""
-    if not job.vllm or job.gpu.memory is None:
+def engine_of(workload: Workload) -> Engine | None:
+    """The workload's vLLM on its own GPU, or None where transformers generates or the GPU's memory is unknown."""
+    if not workload.vllm or workload.gpu.memory is None:
         return None
-    tokens = max(SERVER_TOKENS, 0) if job.layout == "split" else COLOCATED_TOKENS
-    return engine(job.shape, job.gpu.memory, job.utilisation, tokens, job.element)
+    tokens = SERVER_TOKENS if workload.layout is Layout.SPLIT else COLOCATED_TOKENS
+    return engine(workload.shape, workload.gpu.memory, workload.utilisation, tokens, workload.element)
 
 
-def trainer_parts(job: Workload) -> list[Part]:
+def trainer_parts(workload: Workload) -> list[Part]:
     """Memory of one training GPU at the longest prompt and completion that the recipe allows."""
-    shape, element = job.shape, job.element
-    length = job.prompt_cap + job.completion_cap
-    libraries = Part("Python, libraries", 0.5 * GIB) if job.gpu.measured_only else Part("CUDA context, NCCL", CONTEXT)
+    shape, element = workload.shape, workload.element
+    length = workload.prompt_cap + workload.completion_cap
+    libraries = (
+        Part("Python, libraries", 0.5 * GIB) if workload.gpu.measured_only else Part("CUDA context, NCCL", CONTEXT)
+    )
     parts = [
         libraries,
-        Part("weights", float(shape.parameters * element + (0 if job.full else job.trained * element))),
-        Part("reference model", float(shape.parameters * element if job.reference else 0)),
-        *_optimizer(job),
+        Part("weights", float(shape.parameters * element + (0 if workload.full else workload.trained * element))),
+        Part("reference model", float(shape.parameters * element if workload.reference else 0)),
+        *_optimizer(workload),
     ]
-    saved = shape.saved_bytes(job.micro, length, element, checkpointing=job.checkpointing)
-    activations = float(saved + shape.layer_workspace(job.micro, length, element))
-    logits = logits_bytes(job)
+    saved = shape.saved_bytes(workload.micro, length, element, checkpointing=workload.checkpointing)
+    activations = float(saved + shape.layer_workspace(workload.micro, length, element))
+    logits = logits_bytes(workload)
     parts += [
         Part("activations", activations, "update"),
         Part("logits", logits, "update"),
         Part("allocator's slack", SLACK * (activations + logits), "update"),
     ]
-    if not job.vllm:
-        rows = job.micro * job.accumulation // job.calls
+    if not workload.vllm:
+        rows = workload.micro * workload.accumulation // workload.calls
         return [*parts, Part("KV cache (transformers)", float(rows * length * shape.kv_bytes(element)), "generation")]
-    if job.layout == "split":
+    if workload.layout is Layout.SPLIT:
         return parts
-    return [*parts, *_engine_parts(job, "generation" if job.sleep else "always")]
+    return [*parts, *_engine_parts(workload, "generation" if workload.sleep else "always")]
 
 
-def generator_parts(job: Workload) -> list[Part]:
+def generator_parts(workload: Workload) -> list[Part]:
     """Memory of the split layout's generating GPU; empty in other layouts."""
-    return _engine_parts(job, "always") if job.layout == "split" and job.vllm else []
+    return _engine_parts(workload, "always") if workload.layout is Layout.SPLIT and workload.vllm else []
 
 
-def _engine_parts(job: Workload, phase: Phase) -> list[Part]:
-    there = engine_of(job)
+def _engine_parts(workload: Workload, phase: Phase) -> list[Part]:
+    there = engine_of(workload)
     if there is None:
         return []
     return [
@@ -109,35 +112,37 @@ def _engine_parts(job: Workload, phase: Phase) -> list[Part]:
     ]
 
 
-def _optimizer(job: Workload) -> list[Part]:
+def _optimizer(workload: Workload) -> list[Part]:
     """Gradients and AdamW. ZeRO-2 shares out fp32 master weights and both moments (12 bytes a weight) and gradients."""
-    if job.zero == 2:
-        shard = job.trained / job.trainers
-        bucket = min(2 * BUCKET, job.trained) * job.element  # two of them: communication overlaps the backward
+    if workload.zero == 2:
+        shard = workload.trained / workload.trainers
+        bucket = (
+            min(2 * BUCKET, workload.trained) * workload.element
+        )  # two of them: communication overlaps the backward
         return [
-            Part("gradients (shard)", shard * job.element),
+            Part("gradients (shard)", shard * workload.element),
             Part("optimizer (shard)", shard * 12),
             Part("gradient buckets", float(bucket), "update"),
         ]
-    copies = 2 if job.trainers > 1 else 1  # DDP's buckets are a second copy
+    copies = 2 if workload.trainers > 1 else 1  # DDP's buckets are a second copy
     return [
-        Part("gradients", float(copies * job.trained * job.element)),
-        Part("optimizer", float(2 * job.trained * job.element)),
+        Part("gradients", float(copies * workload.trained * workload.element)),
+        Part("optimizer", float(2 * workload.trained * workload.element)),
     ]
 
 
-def logits_bytes(job: Workload) -> float:
+def logits_bytes(workload: Workload) -> float:
     """Memory of the LM head's outputs in a micro-batch, for the longest completions.
 
     Whole: all logits in the weights' type, and again for their gradient. Fused: a tile of them, and the fp32 gradients
     of the head's weights and inputs, which TRL 1.16 holds until they are rounded.
     """
-    tokens = job.micro * job.completion_cap
-    if not job.fused_head:
-        return 2.0 * tokens * job.shape.vocab * job.element
-    tile = min(HEAD_TILE, tokens * job.shape.vocab) * job.element
-    weights = job.shape.head * (4 + job.element) if job.full else 0
-    return float(tile + weights + tokens * job.shape.hidden * (4 + job.element))
+    tokens = workload.micro * workload.completion_cap
+    if not workload.fused_head:
+        return 2.0 * tokens * workload.shape.vocab * workload.element
+    tile = min(HEAD_TILE, tokens * workload.shape.vocab) * workload.element
+    weights = workload.shape.head * (4 + workload.element) if workload.full else 0
+    return float(tile + weights + tokens * workload.shape.hidden * (4 + workload.element))
 
 
 def peak(parts: list[Part]) -> float:
@@ -146,27 +151,27 @@ def peak(parts: list[Part]) -> float:
     return held["always"] + max(held["update"], held["generation"])
 
 
-def fits(job: Workload) -> bool | None:
-    """Whether the job fits on its GPUs, vLLM's cache for one whole sequence included; None for an unknown GPU."""
-    if job.gpu.memory is None:
+def fits(workload: Workload) -> bool | None:
+    """Whether the workload fits on its GPUs, vLLM's cache for one whole sequence included; None for an unknown GPU."""
+    if workload.gpu.memory is None:
         return None
-    there = engine_of(job)
-    if there is not None and there.kv_tokens < job.window:
+    there = engine_of(workload)
+    if there is not None and there.kv_tokens < workload.window:
         return False  # vLLM refuses to start when one sequence of the longest length does not fit
-    room = job.gpu.memory * GIB
-    return peak(trainer_parts(job)) <= room and peak(generator_parts(job)) <= room
+    room = workload.gpu.memory * GIB
+    return peak(trainer_parts(workload)) <= room and peak(generator_parts(workload)) <= room
 
 
-def largest(job: Workload) -> tuple[int, int]:
+def largest(workload: Workload) -> tuple[int, int]:
     """The largest micro-batch at the recipe's length, and the longest completion at the recipe's micro-batch.
 
     0 when not even one sequence, or one token, fits.
     """
 
     def longer(tokens: int) -> Workload:
-        return replace(job, completion_cap=tokens, window=max(job.window, job.prompt_cap + tokens))
+        return replace(workload, completion_cap=tokens, window=max(workload.window, workload.prompt_cap + tokens))
 
-    return _largest(lambda n: replace(job, micro=n), 4096), _largest(longer, 1_000_000)
+    return _largest(lambda n: replace(workload, micro=n), 4096), _largest(longer, 1_000_000)
 
 
 def _largest(make: Callable[[int], Workload], limit: int) -> int:
@@ -186,26 +191,27 @@ class Disk:
     cache: float
 
 
-def disk(job: Workload) -> Disk:
+def disk(workload: Workload) -> Disk:
     """A ZeRO-2 checkpoint holds fp32 weights and moments (12), DeepSpeed's copy of the weights and the safetensors.
 
-    The fullest moment: those kept at the end, and one more that is being written before an old one goes. With
-    `training.old_weights_only` all but the newest `keep_last` of them are weights alone.
+    The fullest moment: those that are kept at the end (openrs.run.retention), and one more that is being written before
+    an old one goes. With `training.old_weights_only` the older of them are weights alone.
     """
-    weights = job.trained * job.element
-    checkpoint = float(job.trained * 12 + 2 * weights if job.zero == 2 else 3 * weights)
-    saved = {*range(job.save_steps, job.steps + 1, job.save_steps), job.steps}
-    newest = set(sorted(saved)[-job.keep_last :])
-    older = {step for step in saved - newest if job.keep_every and step % job.keep_every == 0}
-    records = job.steps * 64e3  # metrics, and eight completions a step in parquet
-    whole = (len(newest) + 1) * checkpoint + len(older) * (weights if job.old_weights_only else checkpoint)
-    return Disk(checkpoint, whole + records, float(job.shape.parameters * job.element))
+    weights = workload.trained * workload.element
+    checkpoint = float(workload.trained * 12 + 2 * weights if workload.zero == 2 else 3 * weights)
+    records = workload.steps * 64e3  # metrics, and eight completions a step in parquet
+    whole = (workload.whole_checkpoints + 1) * checkpoint + workload.weights_only_checkpoints * weights
+    return Disk(checkpoint, whole + records, float(workload.shape.parameters * workload.element))
 
 
-def host_bytes(job: Workload) -> float:
+def host_bytes(workload: Workload) -> float:
     """RAM of the node: each process about 6 GiB of libraries and pinned buffers and once the weights while loading; the
     server likewise; the judges at their limit; 4 GiB for the data and the launcher."""
-    processes = job.trainers + (1 if job.layout == "split" else 0)
-    each = 6 * GIB if job.gpu.memory is not None else 1 * GIB  # without CUDA's libraries
-    weights = job.shape.parameters * job.element
-    return processes * (each + weights) + job.judges * job.judge_gib * GIB + (4 if job.gpu.memory else 1) * GIB
+    processes = workload.trainers + (workload.layout is Layout.SPLIT)
+    each = 6 * GIB if workload.gpu.memory is not None else 1 * GIB  # without CUDA's libraries
+    weights = workload.shape.parameters * workload.element
+    return (
+        processes * (each + weights)
+        + workload.judges * workload.judge_gib * GIB
+        + (4 if workload.gpu.memory else 1) * GIB
+    )

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from openrs.config.names import Layout
 from openrs.config.schema import Recipe
 from openrs.errors import UserError
 from openrs.planner import gpus as known_gpus
 from openrs.planner.fit import fit
 from openrs.planner.memory import (
-    GIB,
     Disk,
     Part,
     disk,
@@ -22,7 +22,8 @@ from openrs.planner.memory import (
     trainer_parts,
 )
 from openrs.planner.times import ASSUMED, Assumptions, step_seconds, tokens_of, useful_flops
-from openrs.planner.workload import Workload, as_the_authors_ran, job_of
+from openrs.planner.workload import Workload, as_the_authors_ran, workload_of
+from openrs.run.units import GIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class ResourcePlan:
     """
 
     title: str
-    job: Workload
+    workload: Workload
     assumed: Assumptions
     trainer: list[Part]
     generator: list[Part]
@@ -55,20 +56,20 @@ class ResourcePlan:
     def dollars(self) -> float | None:
         if self.hours is None or self.price is None:
             return None
-        return self.hours * self.job.gpus * self.price
+        return self.hours * self.workload.gpus * self.price
 
     def to_dict(self) -> dict[str, Any]:
         """For --json: the same figures with their units in the names."""
-        room = None if self.job.gpu.memory is None else self.job.gpu.memory * GIB
+        room = None if self.workload.gpu.memory is None else self.workload.gpu.memory * GIB
         return {
             "recipe": self.title,
-            "gpu": self.job.gpu.name,
-            "gpus": self.job.gpus,
-            "layout": self.job.layout,
-            "parameters": self.job.shape.parameters,
-            "kv_bytes_per_token": self.job.shape.kv_bytes(self.job.element),
-            "completions_per_step": self.job.completions,
-            "generation_calls_per_step": self.job.calls,
+            "gpu": self.workload.gpu.name,
+            "gpus": self.workload.gpus,
+            "layout": self.workload.layout,
+            "parameters": self.workload.shape.parameters,
+            "kv_bytes_per_token": self.workload.shape.kv_bytes(self.workload.element),
+            "completions_per_step": self.workload.completions,
+            "generation_calls_per_step": self.workload.calls,
             "memory_bytes": {part.name: round(part.bytes) for part in self.trainer},
             "memory_bytes_peak": round(peak(self.trainer)),
             "memory_bytes_generator": {part.name: round(part.bytes) for part in self.generator},
@@ -78,7 +79,7 @@ class ResourcePlan:
             "longest_completion_tokens": self.largest[1] if self.largest else None,
             "step_seconds": self.seconds,
             "step_flops": self.flops,
-            "steps": self.job.steps,
+            "steps": self.workload.steps,
             "hours": self.hours,
             "price_per_gpu_hour_usd": self.price,
             "usd": self.dollars,
@@ -95,7 +96,7 @@ def plan(
     *,
     gpu: str | None = None,
     gpus: int | None = None,
-    layout: str | None = None,
+    layout: Layout | None = None,
     price: float | None = None,
     node_memory: float | None = None,
     assumed: Assumptions = ASSUMED,
@@ -106,72 +107,76 @@ def plan(
     node_memory: GiB of RAM in the node, to compare with. measured: the assumptions are a run's own (`--from`), so that
     times are given for a CPU too. Raises UserError for GPUs that cannot share out the step as the recipe has it.
     """
-    card = known_gpus.find(gpu if gpu is not None else recipe.hardware.gpu)
+    chosen = known_gpus.find(gpu if gpu is not None else recipe.hardware.gpu)
     if price is None:
-        price = recipe.hardware.price_per_gpu_hour if gpu is None else card.price
-        price = card.price if price is None else price
+        price = recipe.hardware.price_per_gpu_hour if gpu is None else chosen.price
+        price = chosen.price if price is None else price
     if price is not None and not 0 <= price < float("inf"):
         raise UserError(f"a price of {price:g} dollars makes no sense", fix="e.g. --price 0.44")
-    return plan_job(recipe.title, job_of(recipe, card, gpus, layout), price, node_memory, assumed, measured=measured)
+    return plan_workload(
+        recipe.title, workload_of(recipe, chosen, gpus, layout), price, node_memory, assumed, measured=measured
+    )
 
 
-def plan_job(
+def plan_workload(
     title: str,
-    job: Workload,
+    workload: Workload,
     price: float | None,
     node_memory: float | None = None,
     assumed: Assumptions = ASSUMED,
     *,
     measured: bool = False,
 ) -> ResourcePlan:
-    seconds = step_seconds(job, assumed) if measured or not job.gpu.measured_only else None
-    hours = (job.steps * sum(seconds.values()) + assumed.startup) / 3600 if seconds is not None else None
+    seconds = step_seconds(workload, assumed) if measured or not workload.gpu.measured_only else None
+    hours = (workload.steps * sum(seconds.values()) + assumed.startup) / 3600 if seconds is not None else None
     return ResourcePlan(
         title=title,
-        job=job,
+        workload=workload,
         assumed=assumed,
-        trainer=trainer_parts(job),
-        generator=generator_parts(job),
-        fits=fits(job),
-        largest=largest(job) if job.gpu.memory is not None else None,
+        trainer=trainer_parts(workload),
+        generator=generator_parts(workload),
+        fits=fits(workload),
+        largest=largest(workload) if workload.gpu.memory is not None else None,
         seconds=seconds,
-        flops=useful_flops(job, assumed),
+        flops=useful_flops(workload, assumed),
         hours=hours,
         price=price,
-        disk=disk(job),
-        host=host_bytes(job),
-        notes=_notes(job, price, node_memory, assumed),
+        disk=disk(workload),
+        host=host_bytes(workload),
+        notes=_notes(workload, price, node_memory, assumed),
     )
 
 
-def _notes(job: Workload, price: float | None, node_memory: float | None, assumed: Assumptions) -> list[str]:
+def _notes(workload: Workload, price: float | None, node_memory: float | None, assumed: Assumptions) -> list[str]:
     notes = []
-    if job.gpu.measured_only:
+    if workload.gpu.measured_only:
         notes.append("no GPU: how fast this CPU is only a run on it can say (--from RUN)")
-    elif job.gpu.memory is None:
+    elif workload.gpu.memory is None:
         names = ", ".join(known_gpus.known())
-        notes.append(f"{job.gpu.name} is not in the table, so nothing is said of fit and time; known are {names}")
+        notes.append(f"{workload.gpu.name} is not in the table, so nothing is said of fit and time; known are {names}")
     elif price is None:
-        notes.append(f"no price is known for {job.gpu.name}: give --price")
-    engine = engine_of(job)
+        notes.append(f"no price is known for {workload.gpu.name}: give --price")
+    engine = engine_of(workload)
     if engine is not None:
-        if engine.kv_tokens < job.window:
+        if engine.kv_tokens < workload.window:
             notes.append(
                 f"vLLM would not start: its cache holds {engine.kv_tokens:,} tokens, one sequence may have"
-                f" {job.window:,}; raise grpo.vllm_gpu_memory_utilization or lower grpo.vllm_max_model_length"
+                f" {workload.window:,}; raise grpo.vllm_gpu_memory_utilization or lower grpo.vllm_max_model_length"
             )
         else:
-            needed = job.completions // job.calls // job.generators * round(sum(tokens_of(job, assumed)))
+            needed = (
+                workload.completions // workload.calls // workload.generators * round(sum(tokens_of(workload, assumed)))
+            )
             if engine.kv_tokens < needed:
                 notes.append(
-                    f"vLLM's cache holds {engine.kv_tokens:,} tokens, the batch wants about {needed:,}:"
+                    f"vLLM's cache holds {engine.kv_tokens:,} tokens, the batch needs about {needed:,}:"
                     " it generates in waves, which costs time"
                 )
-    need = host_bytes(job)
+    need = host_bytes(workload)
     if node_memory is not None and node_memory * GIB < need:
         notes.append(
             f"the node's RAM of {node_memory:g} GiB is less than the {need / GIB:.0f} GiB that"
-            f" {job.trainers} processes and {job.judges} judges may use"
+            f" {workload.trainers} processes and {workload.judges} judges may use"
         )
     return notes
 
@@ -184,10 +189,10 @@ def other_gpus(recipe: Recipe, mine: ResourcePlan) -> list[ResourcePlan]:
     """The same recipe on as many GPUs of other kinds, each with its listed price; its own kind first, as planned."""
     rows = [mine]
     for name in COMPARED:
-        card = known_gpus.known()[name]
-        if card != mine.job.gpu:
-            job = job_of(recipe, card, mine.job.gpus, mine.job.layout)
-            rows.append(plan_job(name, job, card.price, None, mine.assumed))
+        chosen = known_gpus.known()[name]
+        if chosen != mine.workload.gpu:
+            workload = workload_of(recipe, chosen, mine.workload.gpus, mine.workload.layout)
+            rows.append(plan_workload(name, workload, chosen.price, None, mine.assumed))
     return rows
 
 
@@ -196,34 +201,34 @@ def other_layouts(recipe: Recipe, mine: ResourcePlan) -> list[tuple[str, Resourc
 
     Last the authors' own way: one GPU generates, in as many calls as there are micro-steps, while the others wait.
     """
-    job = mine.job
-    layouts = [("colocate", job.gpus), ("split", job.gpus)]
-    layouts += [("colocate", n) for n in (1, 2, 3, 4, 6, 8, 12) if n != job.gpus]
+    workload = mine.workload
+    layouts = [(Layout.COLOCATE, workload.gpus), (Layout.SPLIT, workload.gpus)]
+    layouts += [(Layout.COLOCATE, n) for n in (1, 2, 3, 4, 6, 8, 12) if n != workload.gpus]
     rows: list[tuple[str, ResourcePlan]] = []
 
-    def add(name: str, layout: str, gpus: int, *, authors: bool = False) -> None:
+    def add(name: str, layout: Layout, gpus: int, *, authors: bool = False) -> None:
         try:
-            other = job_of(recipe, job.gpu, gpus, layout)
+            other = workload_of(recipe, workload.gpu, gpus, layout)
         except UserError:
             return  # these cannot share out the step without changing its gradient
         if authors:
             other = as_the_authors_ran(other)
-        rows.append((name, plan_job(mine.title, other, mine.price, None, mine.assumed)))
+        rows.append((name, plan_workload(mine.title, other, mine.price, None, mine.assumed)))
 
     for layout, gpus in layouts:
-        if gpus >= (2 if layout == "split" else 1):
-            calls = "" if layout == "colocate" else f" ({gpus - 1} train, 1 generates)"
+        if layout.trainers(gpus) >= 1:
+            calls = f" ({layout.trainers(gpus)} train, 1 generates)" if layout is Layout.SPLIT else ""
             add(f"{layout} on {gpus}{calls}", layout, gpus)
-    if job.gpus > 1:
-        add(f"split on {job.gpus}, as the authors ran it", "split", job.gpus, authors=True)
+    if workload.gpus > 1:
+        add(f"split on {workload.gpus}, as the authors ran it", Layout.SPLIT, workload.gpus, authors=True)
     return rows
 
 
-def enough(recipe: Recipe, job: Workload) -> int | None:
-    """The smallest number of the job's GPUs, above its own, on which it fits with settings that keep the gradient."""
-    for gpus in range(job.gpus + 1, 17):
+def enough(recipe: Recipe, workload: Workload) -> int | None:
+    """The smallest number of such GPUs, above its own, on which it fits with settings that keep the gradient."""
+    for gpus in range(workload.gpus + 1, 17):
         try:
-            if fit(job_of(recipe, job.gpu, gpus, job.layout)).found:
+            if fit(workload_of(recipe, workload.gpu, gpus, workload.layout)).found:
                 return gpus
         except UserError:
             continue
@@ -240,7 +245,7 @@ def parse_assumptions(given: Sequence[str], base: Assumptions = ASSUMED) -> Assu
         try:
             values[name] = float(number)
         except ValueError:
-            raise UserError(f"--assume {text}: {number!r} is no number", fix="e.g. --assume train_flops=0.4") from None
+            raise UserError(f"--assume {text}: {number!r} is not a number", fix="e.g. --assume link=0.4") from None
         if not 0 < values[name] < float("inf"):
             raise UserError(f"--assume {text}: must be above 0")
     return replace(base, **values)

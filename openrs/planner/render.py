@@ -4,14 +4,16 @@ import textwrap
 from collections.abc import Sequence
 from json import dumps
 
+from openrs.config.names import Layout
 from openrs.config.schema import Recipe
 from openrs.planner.calibrate import calibrate, summary
 from openrs.planner.fit import Fit
 from openrs.planner.fit import fit as find_fit
 from openrs.planner.gpus import find
-from openrs.planner.memory import GIB, peak
-from openrs.planner.plan import ResourcePlan, enough, other_gpus, other_layouts, parse_assumptions, plan, plan_job
+from openrs.planner.memory import peak
+from openrs.planner.plan import ResourcePlan, enough, other_gpus, other_layouts, parse_assumptions, plan, plan_workload
 from openrs.planner.times import ASSUMED, PARTS, described, tokens_of
+from openrs.run.units import GIB, format_bytes, format_duration
 
 WIDTH = 100
 
@@ -21,7 +23,7 @@ def answer(
     *,
     gpu: str | None,
     gpus: int | None,
-    layout: str | None,
+    layout: Layout | None,
     price: float | None,
     node_memory: float | None,
     assume: Sequence[str],
@@ -30,26 +32,30 @@ def answer(
     json: bool,
 ) -> str:
     """What `openrs plan` prints. Raises UserError for GPUs, assumptions or a run that cannot be planned with."""
-    card = find(gpu if gpu is not None else recipe.hardware.gpu)
-    learned = calibrate(run) if run is not None else None
-    assumed = parse_assumptions(assume, learned.on(card, recipe.data.source) if learned is not None else ASSUMED)
-    measured = learned is not None and learned.gpu.measured_only == card.measured_only
+    chosen = find(gpu if gpu is not None else recipe.hardware.gpu)
+    calibration = calibrate(run) if run is not None else None
+    assumed = parse_assumptions(
+        assume, calibration.on(chosen, recipe.data.source) if calibration is not None else ASSUMED
+    )
+    measured = calibration is not None and calibration.gpu.measured_only == chosen.measured_only
     mine = plan(
         recipe, gpu=gpu, gpus=gpus, layout=layout, price=price, node_memory=node_memory, assumed=assumed,
         measured=measured,
     )  # fmt: skip
     if fit:
-        found = find_fit(mine.job)
-        after = plan_job(mine.title, found.job, mine.price, node_memory, assumed, measured=measured)
+        found = find_fit(mine.workload)
+        after = plan_workload(mine.title, found.workload, mine.price, node_memory, assumed, measured=measured)
         if json:
             return dumps({**after.to_dict(), "set": {c.setting: c.value for c in found.changes}}, indent=1) + "\n"
-        more = None if found.found else enough(recipe, mine.job)
+        more = None if found.found else enough(recipe, mine.workload)
         return "\n".join(head(mine)) + "\n\n" + memory(mine) + "\n\n" + fitted(found, mine, after, more)
     if json:
         return dumps(mine.to_dict(), indent=1) + "\n"
-    others = [] if card.measured_only else other_gpus(recipe, mine)
-    layouts = [] if card.measured_only else other_layouts(recipe, mine)
-    return render(mine, others, layouts, summary(learned, card, recipe.data.source) if learned is not None else [])
+    others = [] if chosen.measured_only else other_gpus(recipe, mine)
+    layouts = [] if chosen.measured_only else other_layouts(recipe, mine)
+    return render(
+        mine, others, layouts, summary(calibration, chosen, recipe.data.source) if calibration is not None else []
+    )
 
 
 def render(
@@ -58,13 +64,13 @@ def render(
     layouts: Sequence[tuple[str, ResourcePlan]],
     lines: Sequence[str],
 ) -> str:
-    """The whole answer of `openrs plan`. lines: what was learned from a run, if one was named."""
+    """The whole answer of `openrs plan`. lines: what was calibrated on a run, if one was named."""
     blocks = [
         "\n".join([*head(mine), *lines]),
         memory(mine),
         time(mine),
         storage(mine),
-        table("the same recipe on other GPUs", [(other.job.gpu.name, other) for other in others]),
+        table("the same recipe on other GPUs", [(other.workload.gpu.name, other) for other in others]),
         table("the same kind of GPU, other numbers and layouts (same completions a step, same gradient)", layouts),
         assumptions(mine),
         "formulas with units and sources: docs/planning.md",
@@ -73,20 +79,20 @@ def render(
 
 
 def head(plan: ResourcePlan) -> list[str]:
-    job = plan.job
-    where = f"{job.gpus} x {job.gpu.name}, {job.layout}" if job.gpus else "no GPU"
-    prompt, completion = tokens_of(job, plan.assumed)
+    workload = plan.workload
+    where = f"{workload.gpus} x {workload.gpu.name}, {workload.layout}" if workload.gpus else "no GPU"
+    prompt, completion = tokens_of(workload, plan.assumed)
     share = (
-        f"on {where}: {count(job.trainers, 'training process', 'es')}, {job.completions} completions a step"
-        f" ({job.completions // job.group} prompts x {job.group}), {count(job.calls, 'generation call')} a step,"
-        f" {job.steps} steps"
+        f"on {where}: {count(workload.trainers, 'training process', 'es')}, {workload.completions} completions a step"
+        f" ({workload.completions // workload.group} prompts x {workload.group}),"
+        f" {count(workload.calls, 'generation call')} a step, {workload.steps} steps"
     )
     tokens = (
-        f"tokens: prompts of about {prompt:.0f} (at most {job.prompt_cap}), completions of about {completion:.0f}"
-        f" (at most {job.completion_cap})"
+        f"tokens: prompts of about {prompt:.0f} (at most {workload.prompt_cap}), completions of about {completion:.0f}"
+        f" (at most {workload.completion_cap})"
     )
-    cache = f"{job.shape.kv_bytes(job.element):,} bytes of KV cache a token"
-    lines = [plan.title, share, f"model: {job.shape.parameters:,} parameters, {cache}", tokens]
+    cache = f"{workload.shape.kv_bytes(workload.element):,} bytes of KV cache a token"
+    lines = [plan.title, share, f"model: {workload.shape.parameters:,} parameters, {cache}", tokens]
     return [wrapped(line, "  ") for line in lines] + [wrapped("note: " + note, "      ") for note in plan.notes]
 
 
@@ -96,26 +102,26 @@ def count(number: int, thing: str, plural: str = "s") -> str:
 
 def memory(plan: ResourcePlan) -> str:
     """Memory of a training GPU by part, and of the generating one."""
-    job = plan.job
-    lines = [f"memory of {'a training GPU' if job.gpus else 'a process'}, at the longest prompt and completion"]
+    workload = plan.workload
+    lines = [f"memory of {'a training GPU' if workload.gpus else 'a process'}, at the longest prompt and completion"]
     phases = {"always": "", "update": "while updating", "generation": "while generating"}
     lines += [
-        f"  {part.name:26s} {amount(part.bytes):>10s}  {phases[part.phase]}".rstrip()
+        f"  {part.name:26s} {format_bytes(part.bytes):>10s}  {phases[part.phase]}".rstrip()
         for part in plan.trainer
         if part.bytes
     ]
-    room = f" of {job.gpu.memory:.1f} GiB" if job.gpu.memory is not None else ""
-    lines.append(f"  {'at most':26s} {amount(peak(plan.trainer)):>10s}{room}")
+    room = f" of {workload.gpu.memory:.1f} GiB" if workload.gpu.memory is not None else ""
+    lines.append(f"  {'at most':26s} {format_bytes(peak(plan.trainer)):>10s}{room}")
     if plan.generator:
-        parts = ", ".join(f"{part.name.removeprefix('vLLM ')} {amount(part.bytes)}" for part in plan.generator)
-        lines.append(f"  the generating GPU: {amount(peak(plan.generator))}{room} ({parts})")
+        parts = ", ".join(f"{part.name.removeprefix('vLLM ')} {format_bytes(part.bytes)}" for part in plan.generator)
+        lines.append(f"  the generating GPU: {format_bytes(peak(plan.generator))}{room} ({parts})")
     if plan.fits is not None:
         lines.append("  it fits" if plan.fits else "  IT DOES NOT FIT: see --fit")
     if plan.largest is not None:
         micro, longest = plan.largest
         lines.append(
-            f"  largest that fits: micro-batch {micro} at {job.completion_cap} tokens, or {longest:,} tokens at"
-            f" micro-batch {job.micro}"
+            f"  largest that fits: micro-batch {micro} at {workload.completion_cap} tokens, or {longest:,} tokens at"
+            f" micro-batch {workload.micro}"
         )
     return "\n".join(lines)
 
@@ -127,14 +133,16 @@ def time(plan: ResourcePlan) -> str:
     lines += [f"  {part:26s} {plan.seconds[part]:8.1f} s" for part in PARTS]
     lines.append(f"  {'together':26s} {plan.step:8.1f} s")
     money = f", ${plan.dollars:.2f} at ${plan.price:g} per GPU-hour" if plan.dollars else ""
-    lines.append(f"  {plan.job.steps} steps: {hours(plan.hours)}{money}")
+    lines.append(f"  {plan.workload.steps} steps: {format_duration(3600 * plan.hours)}{money}")
     return "\n".join(lines)
 
 
 def storage(plan: ResourcePlan) -> str:
     return (
-        f"disk: {amount(plan.disk.run)} for the run at its fullest (a checkpoint is {amount(plan.disk.checkpoint)}),"
-        f" {amount(plan.disk.cache)} of cache for the model\nRAM of the node: up to {amount(plan.host)}"
+        f"disk: {format_bytes(plan.disk.run)} for the run at its fullest"
+        f" (a checkpoint is {format_bytes(plan.disk.checkpoint)}),"
+        f" {format_bytes(plan.disk.cache)} of cache for the model"
+        f"\nRAM of the node: up to {format_bytes(plan.host)}"
     )
 
 
@@ -149,7 +157,7 @@ def table(title: str, rows: Sequence[tuple[str, ResourcePlan]]) -> str:
         used = max(peak(row.trainer), peak(row.generator)) / GIB
         parts = row.seconds or {}
         cells = [
-            _cell(used, 8, 1), _cell(row.job.gpu.memory, 7, 1), _cell(parts.get("generation"), 9, 1),
+            _cell(used, 8, 1), _cell(row.workload.gpu.memory, 7, 1), _cell(parts.get("generation"), 9, 1),
             _cell(parts.get("update"), 10, 1), _cell(row.step, 9, 1), _cell(row.hours, 8, 1),
             _cell(row.price, 9, 2), _cell(row.dollars, 9, 2),
         ]  # fmt: skip
@@ -158,7 +166,7 @@ def table(title: str, rows: Sequence[tuple[str, ResourcePlan]]) -> str:
 
 
 def assumptions(plan: ResourcePlan) -> str:
-    lines = ["assumed (change with --assume NAME=NUMBER, or learn from a run with --from RUN)"]
+    lines = ["assumed (change with --assume NAME=NUMBER, or calibrate on a run with --from RUN)"]
     for name, value, reason in described(plan.assumed):
         usual = getattr(ASSUMED, name)
         given = f"{value:.3g}" if value == usual else f"{value:.3g} instead of {usual:.3g}"
@@ -174,14 +182,15 @@ def fitted(found: Fit, before: ResourcePlan, after: ResourcePlan, more: int | No
     if found.found:
         lines.append("it fits with these settings; the completions of a step and the gradient stay:")
         lines += [wrapped(f"  --set {c.setting}={c.value}  # {c.why}", "      ") for c in found.changes]
-        lines.append(f"  then at most {amount(peak(after.trainer))} of {after.job.gpu.memory:.1f} GiB")
+        lines.append(f"  then at most {format_bytes(peak(after.trainer))} of {after.workload.gpu.memory:.1f} GiB")
         if after.step is not None and after.hours is not None:
             money = f", ${after.dollars:.2f}" if after.dollars else ""
-            lines.append(f"  a step takes {after.step:.1f} s, {after.job.steps} steps {hours(after.hours)}{money}")
+            whole = format_duration(3600 * after.hours)
+            lines.append(f"  a step takes {after.step:.1f} s, {after.workload.steps} steps {whole}{money}")
     else:
         lines.append("no settings were found under which it fits and the gradient stays")
         if more is not None:
-            lines.append(f"  it takes {more} x {before.job.gpu.name}: openrs plan ... --gpus {more} --fit")
+            lines.append(f"  it takes {more} x {before.workload.gpu.name}: openrs plan ... --gpus {more} --fit")
         lines.append(
             "  or GPUs with more memory, or adapters instead of all weights (model.lora), which is another training"
         )
@@ -190,18 +199,6 @@ def fitted(found: Fit, before: ResourcePlan, after: ResourcePlan, more: int | No
 
 def wrapped(text: str, indent: str) -> str:
     return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-
-
-def amount(size: float) -> str:
-    """Bytes in the unit that suits: 23.4 GiB, 1.2 MiB."""
-    for unit, name in ((GIB, "GiB"), (2**20, "MiB")):
-        if size >= unit / 10:
-            return f"{size / unit:.1f} {name}"
-    return f"{size / 1024:.1f} KiB"
-
-
-def hours(value: float) -> str:
-    return f"{value:.1f} h" if value >= 1 else f"{value * 60:.0f} min"
 
 
 def _cell(value: float | None, width: int, digits: int) -> str:

@@ -1,6 +1,6 @@
 """What a decoder's sizes mean: parameters, KV bytes, FLOPs, activation bytes. Pure arithmetic, without torch.
 
-Everything here is checked against torch's own counters on small models (tests/machine/test_shapes.py) and against the
+Everything here is checked against torch's own counters on small models (tests/planner/test_shapes.py) and against the
 paper's figures (paper section 2, docs/planning.md): 1,777,088,000 parameters and 28,672 bytes of KV a token.
 """
 
@@ -141,8 +141,8 @@ def shape_of(model: Model, cache: Path | None = None) -> Shape:
 
     Raises UserError when nothing on this machine knows them, or config.json is broken or of an unknown kind.
     """
-    if model.made is not None:
-        return toy_shape(model.made)
+    if model.toy is not None:
+        return toy_shape(model.toy)
     folder = Path(model.name)
     if folder.is_dir():
         return read_config(folder / "config.json")
@@ -164,11 +164,11 @@ def _table() -> dict[str, Any]:
     return read_yaml(TABLE)[0]
 
 
-def toy_shape(made: ToyModel) -> Shape:
+def toy_shape(toy: ToyModel) -> Shape:
     """The demo's model (openrs/training/demo_model.py): a Qwen2 with as many KV heads as heads, and tied embeddings."""
     return Shape(
-        hidden=made.hidden, layers=made.layers, heads=made.heads, kv_heads=made.heads,
-        head_dim=made.hidden // made.heads, intermediate=made.hidden * 8 // 3, vocab=DEMO_TOKENS, tied=True,
+        hidden=toy.hidden, layers=toy.layers, heads=toy.heads, kv_heads=toy.heads,
+        head_dim=toy.hidden // toy.heads, intermediate=toy.hidden * 8 // 3, vocab=DEMO_TOKENS, tied=True,
     )  # fmt: skip
 
 

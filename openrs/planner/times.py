@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, fields
 
+from openrs.config.names import Layout
 from openrs.planner.memory import disk, engine_of
 from openrs.planner.workload import Workload
 
@@ -47,87 +48,96 @@ PARTS = ("generation", "reward", "update", "sync", "checkpoint")
 """Parts of a step, as metrics.jsonl names them (time/generation ...)."""
 
 
-def tokens_of(job: Workload, assumed: Assumptions) -> tuple[float, float]:
+def tokens_of(workload: Workload, assumed: Assumptions) -> tuple[float, float]:
     """Mean prompt and mean completion in tokens."""
-    return min(assumed.prompt, float(job.prompt_cap)), assumed.length * job.completion_cap
+    return min(assumed.prompt, float(workload.prompt_cap)), assumed.length * workload.completion_cap
 
 
-def useful_flops(job: Workload, assumed: Assumptions = ASSUMED) -> float:
+def useful_flops(workload: Workload, assumed: Assumptions = ASSUMED) -> float:
     """FLOPs of one optimizer step over all GPUs without padding (the paper's 3.6e15)."""
-    prompt, completion = tokens_of(job, assumed)
-    return job.completions * _sequence_flops(job, prompt + completion, (prompt + completion) / 2, completion)
+    prompt, completion = tokens_of(workload, assumed)
+    return workload.completions * _sequence_flops(workload, prompt + completion, (prompt + completion) / 2, completion)
 
 
-def padded_flops(job: Workload, assumed: Assumptions = ASSUMED) -> float:
+def padded_flops(workload: Workload, assumed: Assumptions = ASSUMED) -> float:
     """FLOPs that the GPUs really do: every sequence as long as the longest, which is taken to reach the cap."""
-    prompt, completion = tokens_of(job, assumed)
-    length = prompt + job.completion_cap
-    return job.completions * _sequence_flops(job, length, length / 2 if job.flash else length, completion)
-
-
-def _sequence_flops(job: Workload, length: float, context: float, head_tokens: float) -> float:
-    return job.shape.training_flops(
-        length, context, head_tokens, checkpointing=job.checkpointing, reference=job.reference, fused=job.fused_head
+    prompt, completion = tokens_of(workload, assumed)
+    length = prompt + workload.completion_cap
+    return workload.completions * _sequence_flops(
+        workload, length, length / 2 if workload.flash else length, completion
     )
 
 
-def step_seconds(job: Workload, assumed: Assumptions = ASSUMED) -> dict[str, float] | None:
+def _sequence_flops(workload: Workload, length: float, context: float, head_tokens: float) -> float:
+    return workload.shape.training_flops(
+        length,
+        context,
+        head_tokens,
+        checkpointing=workload.checkpointing,
+        reference=workload.reference,
+        fused=workload.fused_head,
+    )
+
+
+def step_seconds(workload: Workload, assumed: Assumptions = ASSUMED) -> dict[str, float] | None:
     """Seconds of one optimizer step by part (PARTS), or None for a GPU whose figures are unknown."""
-    gpu = job.gpu
+    gpu = workload.gpu
     if gpu.bandwidth is None or gpu.tflops is None or gpu.link is None:
         return None
-    weights = job.shape.parameters * job.element
+    weights = workload.shape.parameters * workload.element
     link = gpu.link * 1e9 * assumed.link
-    if not job.vllm:
+    if not workload.vllm:
         sync = 0.0
-    elif job.layout == "split":
+    elif workload.layout is Layout.SPLIT:
         sync = weights / link
     else:  # read and written once more inside the GPU
         sync = 2 * weights / (gpu.bandwidth * 1e9 * assumed.decode_bandwidth)
     return {
-        "generation": generation_seconds(job, assumed),
-        "reward": job.completions * assumed.reward_seconds / job.judges,
-        "update": padded_flops(job, assumed) / (job.trainers * gpu.tflops * 1e12 * assumed.train_flops)
-        + exchanged_bytes(job) / link,
+        "generation": generation_seconds(workload, assumed),
+        "reward": workload.completions * assumed.reward_seconds / workload.judges,
+        "update": padded_flops(workload, assumed) / (workload.trainers * gpu.tflops * 1e12 * assumed.train_flops)
+        + exchanged_bytes(workload) / link,
         "sync": sync * assumed.sync,
-        "checkpoint": disk(job).checkpoint / assumed.disk / job.save_steps,
+        "checkpoint": disk(workload).checkpoint / assumed.disk / workload.save_steps,
     }
 
 
-def generation_seconds(job: Workload, assumed: Assumptions = ASSUMED) -> float:
+def generation_seconds(workload: Workload, assumed: Assumptions = ASSUMED) -> float:
     """Seconds of all generation calls of a step on the slowest generator.
 
     A call lasts as many decoding steps as its longest completion, taken to reach the cap. A step reads all weights but
     the embedding once, and the KV cache of what is there so far; many sequences at once make it bound by FLOPs.
     The mean square of the lengths is taken halfway between equal lengths (m^2) and all-or-nothing ones (m x cap).
     """
-    gpu, shape = job.gpu, job.shape
+    gpu, shape = workload.gpu, workload.shape
     assert gpu.bandwidth is not None
     assert gpu.tflops is not None
-    prompt, completion = tokens_of(job, assumed)
+    prompt, completion = tokens_of(workload, assumed)
     bandwidth, flops = gpu.bandwidth * 1e9 * assumed.decode_bandwidth, gpu.tflops * 1e12 * assumed.prefill_flops
-    sequences = math.ceil(job.completions / job.calls / job.generators)
-    there = engine_of(job)
+    sequences = math.ceil(workload.completions / workload.calls / workload.generators)
+    there = engine_of(workload)
     at_once = sequences
     if there is not None:
         at_once = max(1, min(sequences, int(there.kv_tokens // (prompt + completion))))
-    overhead = assumed.decode_overhead if job.vllm else assumed.layer_overhead * shape.layers
-    one = overhead + max(shape.read_per_token * job.element / bandwidth, 2 * shape.read_per_token * at_once / flops)
+    overhead = assumed.decode_overhead if workload.vllm else assumed.layer_overhead * shape.layers
+    one = overhead + max(
+        shape.read_per_token * workload.element / bandwidth, 2 * shape.read_per_token * at_once / flops
+    )
     waves = math.ceil(sequences / at_once)
-    square = completion * (completion + job.completion_cap) / 2
-    cache = sequences * (prompt * completion + square / 2) * shape.kv_bytes(job.element) / bandwidth
+    square = completion * (completion + workload.completion_cap) / 2
+    cache = sequences * (prompt * completion + square / 2) * shape.kv_bytes(workload.element) / bandwidth
     prefill = sequences * (shape.layer_flops(prompt, prompt / 2) + shape.head_flops(1)) / flops
-    return job.calls * (waves * job.completion_cap * one + cache + prefill)
+    return workload.calls * (waves * workload.completion_cap * one + cache + prefill)
 
 
-def exchanged_bytes(job: Workload) -> float:
+def exchanged_bytes(workload: Workload) -> float:
     """Bytes of gradients and weights that one GPU sends in a step.
 
     ZeRO-2 scatters after every micro-batch and gathers weights once; plain data parallelism reduces once a step.
     """
-    whole, share = job.trained * job.element, (job.trainers - 1) / job.trainers
-    if job.zero == 2:
-        return whole * share * (job.accumulation + 1)
+    whole, share = workload.trained * workload.element, (workload.trainers - 1) / workload.trainers
+    if workload.zero == 2:
+        return whole * share * (workload.accumulation + 1)
     return 2 * whole * share
 
 

@@ -3,10 +3,12 @@
 from dataclasses import dataclass, replace
 
 from openrs.config.checks import grpo_value
+from openrs.config.names import Layout
 from openrs.config.schema import Recipe
 from openrs.errors import UserError
 from openrs.planner.gpus import Gpu
 from openrs.planner.shapes import BYTES, Shape, shape_of
+from openrs.run import retention
 
 JUDGES = 4  # judging processes assumed where the recipe leaves it to the machine
 ALONE, BESIDE = 0.9, 0.3  # vLLM's share of a GPU of its own (the split layout), and beside a trainer (TRL's default)
@@ -18,13 +20,14 @@ class Workload:
     """What a training run asks of its GPUs. Tokens are counted per sequence, `micro` per device, calls per step.
 
     element: bytes of a weight. trained: weights that get a gradient. calls: generation calls per optimizer step.
+    whole_checkpoints, weights_only_checkpoints: kept at the end of training, before anything is evaluated.
     fused_head: TRL 1.16's LM head that never holds all logits; False is the authors' trainer (TRL at 69ad852).
     """
 
     shape: Shape
     gpu: Gpu
     gpus: int
-    layout: str
+    layout: Layout
     trainers: int
     micro: int
     accumulation: int
@@ -47,9 +50,8 @@ class Workload:
     judges: int
     judge_gib: float
     save_steps: int
-    keep_last: int
-    keep_every: int | None
-    old_weights_only: bool
+    whole_checkpoints: int
+    weights_only_checkpoints: int
     fused_head: bool = True
 
     @property
@@ -59,8 +61,8 @@ class Workload:
 
     @property
     def generators(self) -> int:
-        """Processes that generate: every trainer, or the one server of the split layout."""
-        return 1 if self.layout == "split" else self.trainers
+        """Processes that generate."""
+        return self.layout.generators(self.trainers)
 
     @property
     def full(self) -> bool:
@@ -68,9 +70,9 @@ class Workload:
         return self.trained == self.shape.parameters
 
 
-def job_of(recipe: Recipe, gpu: Gpu, gpus: int | None = None, layout: str | None = None) -> Workload:
-    """The recipe's job on `gpus` x `gpu` in `layout`; where these differ from the recipe, accumulation changes so that
-    the completions of a step and the micro-batch (so the bnpo denominators, so the gradient) stay.
+def workload_of(recipe: Recipe, gpu: Gpu, gpus: int | None = None, layout: Layout | None = None) -> Workload:
+    """The workload on `gpus` x `gpu` in `layout`; where these differ from the recipe, accumulation changes so that the
+    completions of a step and the micro-batch (so the bnpo denominators, so the gradient) stay.
 
     Raises UserError when the completions of a step cannot be shared out so.
     """
@@ -84,14 +86,14 @@ def job_of(recipe: Recipe, gpu: Gpu, gpus: int | None = None, layout: str | None
     layout = layout or recipe.hardware.layout
     trainers = recipe.hardware.world_size
     if (gpus, layout) != (recipe.hardware.gpus, recipe.hardware.layout):
-        trainers = {"single": 1, "colocate": gpus, "split": gpus - 1}[layout]
+        trainers = layout.trainers(gpus)
         if trainers < 1 or completions % (micro * trainers):
             pieces = completions // micro
             whole = ", ".join(str(n) for n in range(1, pieces + 1) if pieces % n == 0)
             raise UserError(
                 f"{completions} completions a step cannot be shared by {trainers} trainers in micro-batches of {micro}",
                 "the gradient would no longer be the recipe's",
-                f"take {whole} GPUs{', and one more that generates' if layout == 'split' else ''}",
+                f"take {whole} GPUs{', and one more that generates' if layout is Layout.SPLIT else ''}",
             )
         calls = max(1, accumulation // per_generation)
         accumulation = completions // (micro * trainers)
@@ -100,13 +102,14 @@ def job_of(recipe: Recipe, gpu: Gpu, gpus: int | None = None, layout: str | None
         float(grpo_value(recipe, "vllm_gpu_memory_utilization")),
         grpo_value(recipe, "vllm_enable_sleep_mode"),
     )
-    if layout == "split":  # as openrs.training.vllm_server starts the server
+    if layout is Layout.SPLIT:  # as openrs.training.vllm_server starts the server
         share, sleep = max(share, ALONE), False
-    elif recipe.hardware.layout == "split":
+    elif recipe.hardware.layout is Layout.SPLIT:
         share = min(share, BESIDE)
     window = grpo_value(recipe, "vllm_max_model_length")
     prompt_cap, completion_cap = recipe.prompt.max_tokens, int(grpo_value(recipe, "max_completion_length"))
     vllm = bool(grpo_value(recipe, "use_vllm"))
+    kept, thin = retention.kept(recipe, retention.saved(recipe)), recipe.training.old_weights_only
     return Workload(
         shape=shape,
         gpu=gpu,
@@ -117,7 +120,7 @@ def job_of(recipe: Recipe, gpu: Gpu, gpus: int | None = None, layout: str | None
         accumulation=accumulation,
         group=int(grpo_value(recipe, "num_generations")),
         calls=max(1, accumulation // per_generation),
-        steps=recipe.training.stop_after or int(grpo_value(recipe, "max_steps")),
+        steps=recipe.last_step,
         prompt_cap=prompt_cap,
         completion_cap=completion_cap,
         element=BYTES[recipe.model.dtype],
@@ -135,13 +138,12 @@ def job_of(recipe: Recipe, gpu: Gpu, gpus: int | None = None, layout: str | None
         judges=recipe.rewards.workers or JUDGES,
         judge_gib=recipe.rewards.memory_gib,
         save_steps=int(grpo_value(recipe, "save_steps")),
-        keep_last=recipe.training.keep_last,
-        keep_every=recipe.training.keep_every,
-        old_weights_only=recipe.training.old_weights_only,
+        whole_checkpoints=len(kept.newest) + (0 if thin else len(kept.older)),
+        weights_only_checkpoints=len(kept.older) if thin else 0,
     )
 
 
-def as_the_authors_ran(job: Workload) -> Workload:
+def as_the_authors_ran(workload: Workload) -> Workload:
     """The same recipe through the authors' trainer: a generation call per micro-step, and all logits held."""
-    utilisation = 0.7 if job.layout == "split" else job.utilisation  # their recipe's
-    return replace(job, calls=job.accumulation, fused_head=False, utilisation=utilisation)
+    utilisation = 0.7 if workload.layout is Layout.SPLIT else workload.utilisation  # their recipe's
+    return replace(workload, calls=workload.accumulation, fused_head=False, utilisation=utilisation)

@@ -32,18 +32,18 @@ import inspect
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from openrs.errors import UserError
-from openrs.rewards.ahead import Ahead
 from openrs.rewards.extraction import as_continued
 from openrs.rewards.grading import Item, Judge, Rule, Verdict
 
 Mode = Literal["paper", "corrected"]
 RewardFunction = Callable[..., list[float | None]]
+Verdicts = Mapping[Rule, Verdict]  # of one completion, by each rule that a reward asks
 END_OF_THOUGHT = "\n</think>\n"
 
 
@@ -73,6 +73,15 @@ class RewardStats:
     cosine_wraps: int = 0  # paper mode: longer than 2 x max_len, where the curve starts again
     seconds: float = 0.0  # waited for the judge
 
+    def count(self, verdicts: Set[Verdict]) -> None:
+        """A completion was judged; two rules that agree on it count once."""
+        self.completions += 1
+        self.correct += Verdict.CORRECT in verdicts
+        self.unparseable_golds += Verdict.UNPARSEABLE_GOLD in verdicts
+        self.no_answers += Verdict.NO_ANSWER in verdicts
+        self.timeouts += Verdict.TIMEOUT in verdicts
+        self.crashes += Verdict.CRASH in verdicts
+
     def drain(self) -> dict[str, float]:
         """The counts as metrics, `judge/...`, and back to zero."""
         counts = {f"judge/{field.name}": float(getattr(self, field.name)) for field in fields(self)}
@@ -83,14 +92,44 @@ class RewardStats:
 
 @dataclass(frozen=True, slots=True)
 class RewardSet:
-    """What GRPOTrainer takes: functions, and their weights for GRPOConfig.reward_weights; and what the monitors
-    read."""
+    """What GRPOTrainer takes (functions, and their weights for GRPOConfig.reward_weights) and what they need.
+
+    rules: what the functions ask the judge, each rule once; the first is the one that a completion's verdict is
+    reported by. A function that needs a verdict finds it in its column `verdicts`, which `judge` makes.
+    """
 
     functions: list[RewardFunction]
     weights: list[float]
     stats: RewardStats
-    ahead: Callable[[Sequence[str], Sequence[str], Sequence[Any]], None]
-    """Given completions, golds and prompts, begins to judge them; the functions, called later, wait for the rest."""
+    rules: tuple[Rule, ...] = ()
+    grader: Judge | None = None
+
+    def judge(
+        self, completions: Sequence[str], golds: Sequence[str], prompts: Sequence[str] | None = None
+    ) -> list[Verdicts]:
+        """Judge a generated batch, once by every rule, and count: one row of verdicts a completion.
+
+        prompts: rendered; `corrected` must know of a thought that the prompt has opened, the paper's rules do not.
+        Raises UserError for a completion or a reference answer that is not a string.
+        """
+        if not self.rules or self.grader is None:
+            return [{} for _ in completions]
+        _check_texts(completions, golds)
+        continued = completions
+        if prompts is not None:
+            continued = [as_continued(prompt, text) for prompt, text in zip(prompts, completions, strict=True)]
+        rows = [
+            {rule: Item(gold, whole if rule is Rule.CORRECTED else text, rule) for rule in self.rules}
+            for gold, text, whole in zip(golds, completions, continued, strict=True)
+        ]
+        items = list(dict.fromkeys(row[rule] for rule in self.rules for row in rows))
+        began = time.perf_counter()
+        grades = dict(zip(items, self.grader.grade(items), strict=True))
+        self.stats.seconds += time.perf_counter() - began
+        verdicts: list[Verdicts] = [{rule: grades[item].verdict for rule, item in row.items()} for row in rows]
+        for row in verdicts:
+            self.stats.count(set(row.values()))
+        return verdicts
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,83 +157,6 @@ class Cosine:
         return low + 0.5 * (high - low) * (1.0 + math.cos(length / self.max_len * math.pi))
 
 
-class _Grader:
-    """Asks the judge, once for each completion and rule of a batch, and counts."""
-
-    def __init__(self, judge: Judge, stats: RewardStats) -> None:
-        self._judge, self._stats = judge, stats
-        self._ahead = Ahead(judge)
-        self._rules: list[Rule] = []
-        self._batch: tuple[list[str], list[str]] = ([], [])
-        self._asked: set[str] = set()
-        self._verdicts: dict[Item, Verdict] = {}
-        self._counted: set[tuple[int, Verdict]] = set()
-
-    def will_ask(self, rule: Rule) -> Rule:
-        """Note that a reward asks by this rule."""
-        if rule not in self._rules:
-            self._rules.append(rule)
-        return rule
-
-    @property
-    def asks(self) -> bool:
-        return bool(self._rules)
-
-    def ahead(self, completions: Sequence[str], golds: Sequence[str], prompts: Sequence[Any] = ()) -> None:
-        """Begin to judge, by every rule that a reward asks by."""
-        if not all(isinstance(text, str) for text in (*golds, *completions)):
-            return  # verdicts() refuses them
-        items = [item for rule in self._rules for item in _items(completions, golds, prompts, rule)]
-        if items:
-            self._ahead.ask(list(dict.fromkeys(items)))
-
-    def verdicts(
-        self, reward: str, completions: Sequence[str], golds: Sequence[str], prompts: Sequence[Any], rule: Rule
-    ) -> list[Verdict]:
-        """One verdict a completion. The rewards of a batch are called one after the other with the same lists; a reward
-        that asks again has a new batch, and so has one with other lists.
-        """
-        batch = (list(completions), list(golds))
-        if reward in self._asked or batch != self._batch:
-            _check_texts(completions, golds)
-            self._batch, self._asked, self._verdicts, self._counted = batch, set(), {}, set()
-            self._stats.completions += len(completions)
-        self._asked.add(reward)
-        items = _items(completions, golds, prompts, rule)
-        began = time.perf_counter()
-        self._verdicts |= self._ahead.take()
-        new = list(dict.fromkeys(item for item in items if item not in self._verdicts))
-        grades = self._judge.grade(new)
-        self._stats.seconds += time.perf_counter() - began
-        self._verdicts |= {item: grade.verdict for item, grade in zip(new, grades, strict=True)}
-        found = [self._verdicts[item] for item in items]
-        self._count(found)
-        return found
-
-    def _count(self, found: list[Verdict]) -> None:
-        for row in set(enumerate(found)) - self._counted:
-            self._counted.add(row)
-            match row[1]:
-                case Verdict.CORRECT:
-                    self._stats.correct += 1
-                case Verdict.UNPARSEABLE_GOLD:
-                    self._stats.unparseable_golds += 1
-                case Verdict.NO_ANSWER:
-                    self._stats.no_answers += 1
-                case Verdict.TIMEOUT:
-                    self._stats.timeouts += 1
-                case Verdict.CRASH:
-                    self._stats.crashes += 1
-
-
-def _items(completions: Sequence[str], golds: Sequence[str], prompts: Sequence[Any], rule: Rule) -> list[Item]:
-    """What the judge is asked. `corrected` must know of a thought that the prompt has begun; the paper's do not."""
-    texts = list(completions)
-    if rule is Rule.CORRECTED and prompts:
-        texts = [as_continued(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
-    return [Item(gold, text, rule) for gold, text in zip(golds, texts, strict=True)]
-
-
 def _check_texts(completions: Sequence[str], golds: Sequence[str]) -> None:
     for what, texts in (("completion", completions), ("gold", golds)):
         for row, text in enumerate(texts):
@@ -208,16 +170,21 @@ def _check_texts(completions: Sequence[str], golds: Sequence[str]) -> None:
 
 # --- the three rewards of the paper -----------------------------------------------------------------------------------
 
+RULES = {  # what each reward asks the judge
+    ("paper", "accuracy"): Rule.PAPER,
+    ("paper", "cosine"): Rule.PAPER_COSINE,
+    ("corrected", "accuracy"): Rule.CORRECTED,
+    ("corrected", "cosine"): Rule.CORRECTED,
+}
 
-def _accuracy(mode: Mode, grader: _Grader) -> RewardFunction:
+
+def _accuracy(mode: Mode) -> RewardFunction:
     """1.0 for a right answer, 0.0 for any other; a gold that can't be parsed pays 1.0 (paper) or None (corrected)."""
-    rule = grader.will_ask(Rule.PAPER if mode == "paper" else Rule.CORRECTED)
+    rule = RULES[mode, "accuracy"]
     pays = {Verdict.CORRECT: 1.0, Verdict.UNPARSEABLE_GOLD: 1.0 if mode == "paper" else None}
 
-    def accuracy(
-        completions: Sequence[str], gold: Sequence[str], prompts: Sequence[Any] = (), **_: Any
-    ) -> list[float | None]:
-        return [pays.get(verdict, 0.0) for verdict in grader.verdicts("accuracy", completions, gold, prompts, rule)]
+    def accuracy(verdicts: Sequence[Verdicts], **_: Any) -> list[float | None]:
+        return [pays.get(row[rule], 0.0) for row in verdicts]
 
     return accuracy
 
@@ -230,21 +197,16 @@ def _format(completions: Sequence[str], **_: Any) -> list[float | None]:
 _format.__name__ = "format"
 
 
-def _cosine(mode: Mode, curve: Cosine, grader: _Grader, stats: RewardStats) -> RewardFunction:
+def _cosine(mode: Mode, curve: Cosine, stats: RewardStats) -> RewardFunction:
     """The curve's value; a gold that can't be parsed pays 1.0 (paper) or None (corrected)."""
-    paper = mode == "paper"
-    rule = grader.will_ask(Rule.PAPER_COSINE if paper else Rule.CORRECTED)
+    paper, rule = mode == "paper", RULES[mode, "cosine"]
 
     def cosine(
-        completions: Sequence[str],
-        completion_ids: Sequence[Sequence[int]],
-        gold: Sequence[str],
-        prompts: Sequence[Any] = (),
-        **_: Any,
+        completions: Sequence[str], completion_ids: Sequence[Sequence[int]], verdicts: Sequence[Verdicts], **_: Any
     ) -> list[float | None]:
         rewards: list[float | None] = []
-        verdicts = grader.verdicts("cosine", completions, gold, prompts, rule)
-        for verdict, text, ids in zip(verdicts, completions, completion_ids, strict=True):
+        for row, text, ids in zip(verdicts, completions, completion_ids, strict=True):
+            verdict = row[rule]
             length = len(text) if paper else len(ids)
             stats.cosine_beyond += length > curve.max_len
             stats.cosine_wraps += paper and length > 2 * curve.max_len
@@ -289,18 +251,17 @@ def build_rewards(specs: Sequence[Spec], mode: Mode, judge: Judge) -> RewardSet:
     if mode not in ("paper", "corrected"):
         raise UserError(f"rewards.mode is {mode!r}", fix="use paper (as published, with its defects) or corrected")
     stats = RewardStats()
-    grader = _Grader(judge, stats)
     functions: dict[str, RewardFunction] = {}
     for spec in specs:
         match spec.name:
             case "accuracy":
                 _check_arguments(spec, ())
-                function = _accuracy(mode, grader)
+                function = _accuracy(mode)
             case "format":
                 _check_arguments(spec, ())
                 function = _format
             case "cosine":
-                function = _cosine(mode, _curve(spec), grader, stats)
+                function = _cosine(mode, _curve(spec), stats)
             case "overlong":
                 function = _overlong(spec)
             case _:
@@ -309,9 +270,10 @@ def build_rewards(specs: Sequence[Spec], mode: Mode, judge: Judge) -> RewardSet:
         if name in functions:
             raise UserError(f"two rewards are called {name}", "their metrics would be mixed up", "rename one of them")
         functions[name] = function
-    if grader.asks:
+    rules = tuple(dict.fromkeys(RULES[mode, spec.name] for spec in specs if (mode, spec.name) in RULES))
+    if rules:
         judge.start()  # its processes import while the caller loads models
-    return RewardSet(list(functions.values()), [float(spec.weight) for spec in specs], stats, grader.ahead)
+    return RewardSet(list(functions.values()), [float(spec.weight) for spec in specs], stats, rules, judge)
 
 
 def _name(function: Any) -> str:

@@ -14,11 +14,23 @@ from openrs.run.disk_faults import explained
 from openrs.run.libraries import quiet
 from openrs.run.progress import Progress
 
-# Settings that say how far, for how long and who looks on, not what: they may differ between attempts of one run. (The
-# schedule spans grpo.max_steps, wherever training.stop_after ends it.)
-MUTABLE_KEYS = frozenset(
-    f"training.{name}"
-    for name in ("stop_after", "max_hours", "must_save_by", "watchdog_factor", "watchdog_least", "trackers")
+# Settings that cannot change the weights of any step: they may differ between attempts of one run, and each attempt
+# records those that do. (The schedule spans grpo.max_steps, wherever training.stop_after ends it.) A name with a dot at
+# its end stands for all below it.
+MUTABLE_KEYS = (
+    "training.stop_after",
+    "training.max_hours",
+    "training.must_save_by",
+    "training.keep_last",
+    "training.keep_every",
+    "training.old_weights_only",
+    "training.completions_every",
+    "training.completions_kept",
+    "training.watchdog_factor",
+    "training.watchdog_least",
+    "training.trackers",
+    "monitors.",
+    "hardware.price_per_gpu_hour",
 )
 
 
@@ -34,13 +46,13 @@ def attempt(
     """
     refuse_no_place_for_a_run(run)
     with Lock(run), signals.install_handlers():
-        changes = changed_settings(recipe, run)
+        adjusted, changes = changed_settings(recipe, run)
         if changes and not accept_changes:
             raise another_recipe(run, changes)
         for left in run.path.glob(".*.part"):  # of a write that a kill cut short
             if left.is_symlink() or left.is_file():
                 left.unlink()
-        number = manifest.begin(recipe, run, command or sys.argv, changes if accept_changes else None)
+        number = manifest.begin(recipe, run, command or sys.argv, changes if accept_changes else None, adjusted)
         folder = run.path / "attempts" / f"{number:02d}"
         quiet(folder / "libraries.log")
         progress = Progress(folder / "log")
@@ -70,20 +82,28 @@ def attempt(
                 manifest.end(run, code, reason)
 
 
-def changed_settings(recipe: Recipe, run: Run) -> list[dict[str, object]]:
-    """Settings that differ from those that the run was made with: key, was, now. Empty for a new run."""
+def changed_settings(recipe: Recipe, run: Run) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+    """Settings that differ from those that the run was made with (key, was, now): those that may, and the others. Both
+    empty for a new run."""
     before = manifest.recipe_of(run)
     if before is None or not manifest.has_results(run):
-        return []
-    return [{"setting": key, "was": a, "now": b} for key, a, b in diff(before, recipe) if key not in MUTABLE_KEYS]
+        return [], []
+    changes: list[dict[str, object]] = [{"setting": key, "was": a, "now": b} for key, a, b in diff(before, recipe)]
+    free = [change for change in changes if is_mutable(str(change["setting"]))]
+    return free, [change for change in changes if change not in free]
+
+
+def is_mutable(key: str) -> bool:
+    """Whether a setting of the recipe may differ between the attempts of one run."""
+    return any(key == name or (name.endswith(".") and key.startswith(name)) for name in MUTABLE_KEYS)
 
 
 def another_recipe(run: Run, changes: Sequence[dict[str, object]]) -> UserError:
-    """A run directory holds one experiment: going on with other settings would mix two."""
+    """A run directory holds one experiment: resuming with other settings would mix two."""
     listed = "\n".join(f"    {change['setting']}: {change['was']} -> {change['now']}" for change in changes)
     return UserError(
         f"{run.path} was made with another recipe:\n{listed}",
-        "going on would mix two experiments in one run",
+        "resuming would mix two experiments in one run",
         "give another --run, or the recipe that the run has (its recipe.yaml);"
-        " --accept-changes goes on all the same, and records them",
+        " --accept-changes resumes all the same, and records them",
     )

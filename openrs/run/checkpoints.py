@@ -1,19 +1,22 @@
 """Checkpoints that are complete or absent.
 
-A checkpoint is written beside, every file fsynced, given a manifest of sizes and SHA-256, renamed into place, and its
-parent fsynced. A folder whose manifest is missing or does not match does not exist for resume; it is set aside by name.
+A checkpoint is written to a staging folder, every file fsynced, given a manifest of sizes and SHA-256, renamed into
+place, and its parent fsynced. A folder whose manifest is missing or does not match does not exist for resume; it is
+renamed.
 """
 
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from openrs.config.schema import Recipe
 from openrs.errors import RunFailure
+from openrs.run import retention
 from openrs.run.confined import empty_folder, make_folder, sync_folder
 from openrs.run.files import sha256, write_json
 from openrs.run.folders import DECLARATION, Kind
@@ -22,23 +25,29 @@ from openrs.run.weights import nonfinite
 MANIFEST = DECLARATION[Kind.CHECKPOINT]
 PLACE = "step-" + "[0-9]" * 6
 STAGING = ".staging"  # what is being written, or on its way out
-# A model as anybody loads it; the rest of a checkpoint (optimizer, RNG, position in the data) only serves to go on.
+# A model as anybody loads it; the rest of a checkpoint (optimizer, RNG, position in the data) only serves to resume.
 MODEL_FILES = (
     "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "adapter_config.json",
     "tokenizer*", "*.jinja", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json",
 )  # fmt: skip
 
 
+def step_name(step: int) -> str:
+    """What a checkpoint's folder is called, and all else that belongs to a step."""
+    return f"step-{step:06d}"
+
+
 def folder_of(checkpoints: Path, step: int) -> Path:
-    return checkpoints / f"step-{step:06d}"
+    return checkpoints / step_name(step)
 
 
 def step_of(folder: Path) -> int:
+    """The inverse of step_name."""
     return int(folder.name.removeprefix("step-"))
 
 
 def finish(staging: Path, checkpoints: Path, step: int) -> Path:
-    """Turn a folder that has been written beside into the complete checkpoint of `step`; returns its place.
+    """Turn a folder that has been written into the complete checkpoint of `step`; returns its place.
 
     Raises OSError (a full disk) and RunFailure (weights that are NaN or Inf: `staging` is deleted), and then leaves
     every earlier checkpoint as it was.
@@ -50,7 +59,7 @@ def finish(staging: Path, checkpoints: Path, step: int) -> Path:
         sync_folder(folder)
     write_json(staging / MANIFEST, {"step": step, "finite": True, "files": listed})  # fsyncs `staging` as well
     place = folder_of(checkpoints, step)
-    if place.exists():  # never seen: the folder of a step that is done again was set aside at the start
+    if place.exists():  # never seen: the folder of a step that is done again was renamed at the start
         _quarantine(place, "replaced")
     staging.rename(place)
     sync_folder(checkpoints)
@@ -61,26 +70,24 @@ def refuse_nonfinite(staging: Path, checkpoints: Path, step: int) -> None:
     """Raises RunFailure when a weight in the folder is NaN or Inf, and deletes the folder: such a model is of no
     use."""
     try:
-        found = _nonfinite_in(staging)
+        bad = _nonfinite_in(staging)
     except ValueError as error:
         what = f"step {step}: the weights that were just written cannot be read: {error}"
         raise RunFailure(what, fix="look at the disk, and give the same command again") from None
-    if found:
+    if bad:
         shutil.rmtree(staging)
-        raise nonfinite_weights(
-            step, f"{sum(found.values()):,} weights are", next(iter(found)), list_complete(checkpoints)
-        )
+        raise nonfinite_weights(step, f"{sum(bad.values()):,} weights are", next(iter(bad)), list_complete(checkpoints))
 
 
 def _nonfinite_in(folder: Path) -> dict[str, int]:
     """Tensors of a checkpoint with NaN or Inf in them, and in how many places. Raises ValueError for broken files."""
     with ThreadPoolExecutor(4) as pool:
-        found = pool.map(nonfinite, sorted(folder.glob("*.safetensors")))
-        return {name: count for bad in found for name, count in bad.items()}
+        results = pool.map(nonfinite, sorted(folder.glob("*.safetensors")))
+        return {name: count for bad in results for name, count in bad.items()}
 
 
 def nonfinite_weights(step: int, what: str, tensor: str, there: list[Path]) -> RunFailure:
-    """What a run is told whose weights are no numbers any more. there: its complete checkpoints, oldest first."""
+    """The error of a run whose weights are NaN or Inf. there: its complete checkpoints, oldest first."""
     kept = f"{there[-1].name} is complete and sound" if there else "no checkpoint was complete before it"
     return RunFailure(
         f"step {step}: {what} NaN or Inf, first in {tensor}",
@@ -151,7 +158,7 @@ def find_corruption(folder: Path, *, hashes: bool = True) -> str | None:
 
 
 def resumable(folder: Path) -> bool:
-    """Whether a complete checkpoint still has all that training goes on from (see prune's `weights_only`)."""
+    """Whether a complete checkpoint still has all that a resume needs (see training.old_weights_only)."""
     return "trainer_state.json" in read_manifest(folder)["files"]
 
 
@@ -159,12 +166,6 @@ def list_complete(checkpoints: Path) -> list[Path]:
     """Folders of all checkpoints with a manifest whose sizes match, oldest first."""
     folders = [path for path in checkpoints.glob(PLACE) if path.is_dir()]
     return sorted((path for path in folders if find_corruption(path, hashes=False) is None), key=step_of)
-
-
-def scheduled(folders: list[Path], every: int) -> list[Path]:
-    """Of complete checkpoints, oldest first, those that an uninterrupted run would have: every `every` steps, and the
-    last. A signal adds others, and what is evaluated must not hang on when somebody sent one."""
-    return [folder for folder in folders if step_of(folder) % every == 0 or folder == folders[-1]]
 
 
 def bytes_of(folder: Path) -> int:
@@ -179,17 +180,17 @@ def latest_resumable(checkpoints: Path) -> tuple[Path | None, list[str]]:
     half written or half deleted is removed. The caller holds the run's lock, or is its only process.
     """
     left = empty_folder(checkpoints / STAGING)
-    said = [f"{name} was being written or deleted when the run was killed: removed" for name in left]
+    lines = [f"{name} was being written or deleted when the run was killed: removed" for name in left]
     for folder in sorted(checkpoints.glob(PLACE), key=step_of, reverse=True):
         reason = find_corruption(folder)
         if reason is not None:
-            aside = _quarantine(folder, "damaged")
-            said.append(f"{folder.name} is damaged ({reason}): set aside as {aside.name}, not loaded")
+            place = _quarantine(folder, "damaged")
+            lines.append(f"{folder.name} is damaged ({reason}): renamed to {place.name}, not loaded")
         elif not resumable(folder):
-            said.append(f"{folder.name} has only its weights left (training.old_weights_only): no going on from it")
+            lines.append(f"{folder.name} has only its weights left (training.old_weights_only): not resumable")
         else:
-            return folder, said
-    return None, said
+            return folder, lines
+    return None, lines
 
 
 def _quarantine(folder: Path, word: str) -> Path:
@@ -202,29 +203,21 @@ def _quarantine(folder: Path, word: str) -> Path:
     return place
 
 
-def prune(
-    checkpoints: Path,
-    keep_last: int,
-    keep_every: int | None,
-    needed: Iterable[int] = (),
-    *,
-    weights_only: bool = False,
-) -> list[Path]:
-    """Delete old complete checkpoints: not the newest `keep_last`, multiples of `keep_every`, or `needed` steps.
+def prune(checkpoints: Path, recipe: Recipe, scored: Collection[int] = ()) -> list[Path]:
+    """Delete the complete checkpoints that retention.kept does not name; returns their folders.
 
-    With `weights_only` those kept for other reasons than being new lose what only serves to go on. Returns what was
-    deleted. A checkpoint leaves its place by one rename, so a kill in between leaves no torn one behind.
+    With training.old_weights_only those that are kept without being among the newest lose what only serves to resume. A
+    checkpoint leaves its place by one rename, so a kill in between leaves no torn one behind.
     """
-    folders, always = list_complete(checkpoints), set(needed)
-    new, old = folders[-max(keep_last, 1) :], folders[: -max(keep_last, 1)]
-    kept = [f for f in old if step_of(f) in always or (keep_every and step_of(f) % keep_every == 0)]
-    gone = [folder for folder in old if folder not in kept]
+    folders = {step_of(folder): folder for folder in list_complete(checkpoints)}
+    kept = retention.kept(recipe, list(folders), scored)
+    gone = [folder for step, folder in folders.items() if step not in {*kept.newest, *kept.older}]
     for folder in gone:
         make_folder(checkpoints / STAGING)
         shutil.rmtree(folder.rename(checkpoints / STAGING / f"deleted-{folder.name}"))
-    if weights_only and new:
-        for folder in kept:
-            _strip_to_weights(folder)
+    if recipe.training.old_weights_only:
+        for step in kept.older:
+            _strip_to_weights(folders[step])
     return gone
 
 

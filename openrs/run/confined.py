@@ -82,8 +82,9 @@ def open_appending(path: Path) -> int:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A new file that takes the place of `path` when the block is left, whole or not at all: written beside, fsynced,
-    renamed, the folder fsynced. What was at `path`, a link as well, is replaced and never written through.
+    """A new file that takes the place of `path` when the block is left, whole or not at all: written to a temporary
+    file, fsynced, renamed, the folder fsynced. What was at `path`, a link as well, is replaced and never written
+    through.
 
     Raises UserError when a folder is in its place.
     """

@@ -95,7 +95,7 @@ def existing_run(name: str) -> Run:
         lacking = run.manifest.name if kind is None else run.recipe.name
         reason = f"it has no {lacking}" if kind in (None, Kind.RUN) else f"it has a {DECLARATION[kind]}: a model"
         raise UserError(
-            f"{run.path} is no run directory ({reason})",
+            f"{run.path} is not a run directory ({reason})",
             fix="give the name of a folder in runs/, or its path",
         )
     refuse_links_out(run.path)
@@ -128,7 +128,7 @@ class Lock:
                 raise failure from None
             raise UserError(
                 f"{run.path} cannot be written: {error.strerror}",
-                fix="choose another --run, or mend the folder's owner",
+                fix="choose another --run, or change the folder's owner",
             ) from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)

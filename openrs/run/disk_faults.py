@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from openrs.errors import ExplainedError, RunFailure
+from openrs.run.units import format_bytes
 
 FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 UNSAID = 0  # a library says that it could not write, and not why
@@ -80,16 +81,16 @@ def _no_room(number: int, folder: Path, needed: int, held: int) -> tuple[str, st
     facts = os.statvfs(next(place for place in (folder, *folder.parents, Path()) if place.exists()))
     free = facts.f_bavail * facts.f_frsize + held
     if facts.f_files and not facts.f_favail:
-        why = f"its inodes are used up (df -i); {amount(free)} are free"
+        why = f"its inodes are used up (df -i); {format_bytes(free)} are free"
         return f"the disk of {folder} takes no more files", why, "remove files there, however small"
     if number == errno.EDQUOT:
         fix = "remove files of yours there or have the quota raised"
-        return f"the quota on the disk of {folder} is used up", f"{amount(free)} are free there for others", fix
-    wanted = f"about {amount(needed)} are needed, " if needed else ""
+        return f"the quota on the disk of {folder} is used up", f"{format_bytes(free)} are free there for others", fix
+    wanted = f"about {format_bytes(needed)} are needed, " if needed else ""
     if needed and free > needed:
-        why = f"{wanted}{amount(free)} are free: a quota, or a disk that fails (dmesg)"
+        why = f"{wanted}{format_bytes(free)} are free: a quota, or a disk that fails (dmesg)"
         return f"the disk of {folder} did not take what was written", why, "make it take files of that size"
-    return f"the disk of {folder} is full", f"{wanted}{amount(free)} are free", "make room"
+    return f"the disk of {folder} is full", f"{wanted}{format_bytes(free)} are free", "make room"
 
 
 @contextmanager
@@ -102,11 +103,3 @@ def faults_explained(folder: Path, then: str) -> Iterator[None]:
         if failure is None:
             raise
         raise failure from None
-
-
-def amount(count: float) -> str:
-    """'3.1 GB', '840 MB', '12 kB'."""
-    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if count >= scale:
-            return f"{count / scale:.1f} {unit}" if count < 100 * scale else f"{count / scale:.0f} {unit}"
-    return f"{max(0.0, count) / 1e3:.0f} kB"

@@ -8,10 +8,11 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from openrs.errors import UserError
 from openrs.run.confined import open_appending, replacing
+from openrs.run.units import MIB
 
 _SECRET = re.compile(
     r"\b(hf_[A-Za-z0-9]{8,}|sk-[A-Za-z0-9_-]{8,}|gh[pousr]_[A-Za-z0-9]{8,})|(?<=://)[^/@\s:]+:[^/@\s]+(?=@)"
@@ -100,23 +101,59 @@ class Journal:
             os.ftruncate(self._file, position)
 
 
+LONGEST_LINE = 32 * MIB  # of a JSONL file
+
+
+class JsonLine(NamedTuple):
+    """A line of a JSONL file that is not blank: its object, or what is wrong with it. ended: whether a newline follows,
+    which the last line of a journal in use may lack."""
+
+    number: int
+    row: dict[str, Any] | None
+    fault: str
+    ended: bool
+
+
+def json_lines(path: Path) -> Iterator[JsonLine]:
+    """Every line of a JSONL file, whatever is in it. Raises OSError when the file cannot be read."""
+    with path.open("rb") as file:
+        number = 0
+        while line := file.readline(LONGEST_LINE + 1):
+            number += 1
+            if len(line) > LONGEST_LINE:
+                while not line.endswith(b"\n") and (line := file.readline(LONGEST_LINE)):
+                    pass
+                yield JsonLine(number, None, f"a line of more than {LONGEST_LINE // MIB} MiB", line.endswith(b"\n"))
+                continue
+            if number == 1:
+                line = line.removeprefix(b"\xef\xbb\xbf")
+            if line.strip():
+                yield JsonLine(number, *_json_object(line), line.endswith(b"\n"))
+
+
+def _json_object(line: bytes) -> tuple[dict[str, Any] | None, str]:
+    """The object in a line, or None and what is wrong."""
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return None, f"invalid UTF-8 at byte {error.start}: {line[:80].decode('utf-8', 'replace')!a}"
+    if "\0" in text:
+        return None, f"a NUL byte: {text[:80]!r}"
+    try:
+        row = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return None, f"not JSON: {error}"[:200]
+    return (row, "") if isinstance(row, dict) else (None, f"a {type(row).__name__}, not an object")
+
+
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """Rows of a journal that may be in use: a torn last line is left out. A missing file has no rows.
 
-    Raises UserError naming the line when any other line is no JSON object.
+    Raises UserError naming the line when any other line is not a JSON object.
     """
-    if not path.is_file():
-        return
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise UserError(
-                    f"{path}:{number} is not JSON: {error}", fix="the file was changed by hand or damaged"
-                ) from None
-            if not isinstance(row, dict):
-                raise UserError(f"{path}:{number} is not a JSON object")
-            yield row
+    for line in json_lines(path) if path.is_file() else ():
+        if not line.ended:
+            return
+        if line.row is None:
+            raise UserError(f"{path}:{line.number}: {line.fault}", fix="the file was changed by hand or damaged")
+        yield line.row

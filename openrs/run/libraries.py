@@ -6,12 +6,12 @@ Call `quiet()` before the first import of torch, transformers, trl, datasets or 
 import gc
 import logging
 import os
-import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from openrs.run.gpus import has_nvidia_gpu
 from openrs.run.terminal import clean
 
 # Read by the libraries when they are imported; what a user has set stays.
@@ -57,11 +57,6 @@ def importing() -> Iterator[None]:
 
     transformers_logging.disable_progress_bar()  # no variable does it
     _hand_over("transformers", "huggingface_hub", "datasets", "trl", "accelerate", "lighteval", "DeepSpeed")
-
-
-def has_nvidia_gpu() -> bool:
-    """Whether this machine shows an NVIDIA device; asks no library, so it answers at once."""
-    return Path("/dev/nvidia0").exists() or Path("/dev/dxg").exists() or shutil.which("nvidia-smi") is not None
 
 
 class _Clean(logging.Formatter):

@@ -29,12 +29,19 @@ ENVIRONMENT = (
 )  # fmt: skip
 
 
-def begin(recipe: Recipe, run: Run, command: Sequence[str], accepted: Sequence[dict[str, object]] | None = None) -> int:
+def begin(
+    recipe: Recipe,
+    run: Run,
+    command: Sequence[str],
+    accepted: Sequence[dict[str, object]] | None = None,
+    adjusted: Sequence[dict[str, object]] = (),
+) -> int:
     """Open a new attempt: attempts/NN, recipe.yaml, and the manifest with everything known before training.
 
     Args:
         accepted: changes against the run's earlier attempts that the user accepts beforehand, those of the recipe
             listed; None when there must be none (see `establish`).
+        adjusted: changes of settings that any attempt may change.
 
     Returns the attempt's number. The caller holds the run's lock and has checked that the recipe is the run's own.
     """
@@ -65,6 +72,7 @@ def begin(recipe: Recipe, run: Run, command: Sequence[str], accepted: Sequence[d
             "started": now(),
         }
         | ({} if accepted is None else {"accepted": list(accepted)})
+        | ({"adjusted": list(adjusted)} if adjusted else {})
     )
     write_json(run.manifest, known)
     return int(folder.name)
@@ -82,8 +90,8 @@ def record_attempt(run: Run, **facts: Any) -> None:
     write_json(run.manifest, known)
 
 
-def establish(run: Run, *, goes_on: bool, **facts: dict[str, Any]) -> None:
-    """Record what training works on (`data`, `model`); a run that `goes_on` from a checkpoint must find it unchanged.
+def establish(run: Run, *, resumed: bool, **facts: dict[str, Any]) -> None:
+    """Record what training works on (`data`, `model`), which must be unchanged when a run is `resumed`.
 
     Raises UserError listing every difference, unless the attempt accepts changes: then it lists them itself.
     """
@@ -93,14 +101,14 @@ def establish(run: Run, *, goes_on: bool, **facts: dict[str, Any]) -> None:
         for name, fact in facts.items()
         for key, was, new in _differences(name, known.get(name), fact)
     ]
-    if goes_on and changes:
+    if resumed and changes:
         if "accepted" not in known["attempts"][-1]:
             listed = "\n".join(f"    {change['setting']}: {change['was']} -> {change['now']}" for change in changes)
             raise UserError(
                 f"{run.path} was trained on something else so far:\n{listed}",
-                "going on would mix two experiments in one run",
+                "resuming would mix two experiments in one run",
                 "bring the old files back, or start a new --run;"
-                " --accept-changes goes on all the same, and records them",
+                " --accept-changes resumes all the same, and records them",
             )
         known["attempts"][-1]["accepted"] += changes
     write_json(run.manifest, known | facts)
@@ -187,7 +195,7 @@ def libraries() -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, memory, and GPUs with their driver as nvidia-smi tells them (an empty list where there are none)."""
+    """Processor, memory, and GPUs with their driver as nvidia-smi reports them (an empty list where there are none)."""
     query = "--query-gpu=name,memory.total,driver_version"
     gpus = _output("nvidia-smi", query, "--format=csv,noheader") if shutil.which("nvidia-smi") else None
     return {

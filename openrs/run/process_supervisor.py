@@ -1,8 +1,9 @@
 """Runs a command in a process group of its own, and ends the whole group when whoever started us is gone.
 
-`python guardian.py GRACE COMMAND ...`, with a pipe from the starter as stdin: its end, by any cause, is the end of all.
-vLLM's engine processes live on for good when the server in front of them is killed; the kernel's parent-death signal
-reaches only the nearest child. Only the standard library, and nothing of openrs: it starts in 20 ms and stays small.
+`python process_supervisor.py GRACE COMMAND ...`, with a pipe from the starter as stdin: its end, by any cause, ends all
+of them. vLLM's engine processes live on for good when the server in front of them is killed; the kernel's parent-death
+signal reaches only the nearest child. Only the standard library, and nothing of openrs: it starts in 20 ms and stays
+small.
 """
 
 import contextlib
@@ -16,7 +17,7 @@ import time
 
 def main(grace: float, words: list[str]) -> int:
     """Returns the command's exit code, 128 + its number for a signal, as shells do."""
-    child = subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True)
+    child = subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_name_parent)  # noqa: PLW1509 - there are no threads here
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the pipe is what counts
     while child.poll() is None:
         readable, _, _ = select.select([0], [], [], 0.25)
@@ -28,6 +29,11 @@ def main(grace: float, words: list[str]) -> int:
     _signal(child.pid, signal.SIGKILL)  # and what it left behind in its group
     code = child.wait()
     return code if code >= 0 else 128 - code
+
+
+def _name_parent() -> None:
+    """Tell what the command starts, in its environment, who started it (processes.die_with_parent)."""
+    os.environ["OPENRS_PARENT"] = str(os.getpid())
 
 
 def _signal(group: int, number: int) -> None:

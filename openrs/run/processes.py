@@ -1,4 +1,4 @@
-"""Child processes that start, tell how they ended, and never outlive the run. Never imports torch.
+"""Child processes that start, record how they ended, and never outlive the run. Never imports torch.
 
 A worker's exit code does not survive torchrun (it turns every failure into 1), so each worker leaves its outcome as a
 file in the attempt's folder, and the parent makes it its own.
@@ -30,26 +30,31 @@ from openrs.run.confined import open_appending
 from openrs.run.files import redact, write_json
 
 _SET_PDEATHSIG = 1  # linux/prctl.h
+PARENT = "OPENRS_PARENT"
 
 
-def die_with_parent(starter: int | None = None) -> None:
+def die_with_parent(parent: int | None = None) -> None:
     """Let the kernel kill this process when the one that started it is gone, SIGKILL included (Linux; else nothing).
 
-    A run's lock is free as soon as its holder is dead: nothing may then go on writing into the run. `starter` is that
-    process's number, for one that may itself be the first of a container.
+    A run's lock is free as soon as its holder is dead: nothing may then go on writing into the run. Who started this
+    process is `parent`, or stands in OPENRS_PARENT (process_supervisor.py sets it); without them, it is whoever is the
+    parent now, which may well be process 1: torchrun is that in a container.
     """
     if sys.platform != "linux":
         return
+    parent = parent or int(os.environ.get(PARENT) or os.getppid())
     ctypes.CDLL(None).prctl(_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() == 1 if starter is None else os.getppid() != starter:  # it was gone before we asked
+    if os.getppid() != parent:  # it was gone before we asked
+        sys.stderr.write(f"process {os.getpid()} ends: process {parent}, which started it, is gone\n")
+        sys.stderr.flush()
         os._exit(EXIT_FAILED)
 
 
 class Child:
-    """A command that runs beside us, with everything that it starts in its process group.
+    """A command that runs as our child, with everything that it starts in its process group.
 
     It has a session of its own, so that Ctrl-C in a terminal reaches only us; and it ends when we do, however we do
-    (guardian.py).
+    (process_supervisor.py).
 
     Args:
         environment: on top of ours.
@@ -68,7 +73,7 @@ class Child:
     ) -> None:
         self._grace = grace
         with os.fdopen(open_appending(log), "ab") as file:
-            self._guardian = subprocess.Popen(
+            self._supervisor = subprocess.Popen(
                 [
                     sys.executable,
                     "-I",
@@ -87,15 +92,15 @@ class Child:
     def wait(self, seconds: float = 0.0) -> int | None:
         """Its exit code, 128 + N after a signal N; None when it still runs after `seconds`."""
         try:
-            return self._guardian.wait(timeout=seconds)
+            return self._supervisor.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
             return None
 
     def stop(self) -> None:
         """End it and its group; returns when they are gone."""
-        if self._guardian.stdin is not None:
-            self._guardian.stdin.close()
-        self._guardian.wait(timeout=self._grace + 30.0)
+        if self._supervisor.stdin is not None:
+            self._supervisor.stdin.close()
+        self._supervisor.wait(timeout=self._grace + 30.0)
 
 
 def free_port() -> int:
@@ -105,15 +110,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def signal_workers(attempt: Path, number: int, told: Collection[int] = ()) -> set[int]:
-    """Send a signal to the training processes of an attempt, but for those `told` already; returns whom it reached.
+def signal_workers(attempt: Path, number: int, signalled: Collection[int] = ()) -> set[int]:
+    """Send a signal to the training processes of an attempt, but those `signalled` already; returns those it reached.
 
     Not to torchrun: it would kill them after 30 s, in the middle of a step.
     """
     reached = set()
     for path in attempt.glob("worker-*.pid"):
         pid = int(path.read_text())
-        if pid not in told:
+        if pid not in signalled:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
             reached.add(pid)
@@ -142,7 +147,7 @@ def rank() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one worker ended. `what`, `why` and `mend` as in ExplainedError; any other error has only `what`."""
+    """How one worker ended. `what`, `why` and `fix` as in ExplainedError; any other error has only `what`."""
 
     rank: int
     code: int
@@ -173,23 +178,23 @@ def write_outcome(attempt: Path, outcome: Outcome) -> None:
 
 def outcomes(attempt: Path) -> list[Outcome]:
     """Of the workers that have ended, the earliest first. One that was killed leaves none."""
-    found = [Outcome(**json.loads(path.read_text(encoding="utf-8"))) for path in attempt.glob("outcome-*.json")]
-    return sorted(found, key=lambda outcome: outcome.time)
+    ended = [Outcome(**json.loads(path.read_text(encoding="utf-8"))) for path in attempt.glob("outcome-*.json")]
+    return sorted(ended, key=lambda outcome: outcome.time)
 
 
 def raise_first(attempt: Path, code: int, log: Path) -> None:
     """Raise what ended the workers of an attempt as if it had happened here. `code` is torchrun's own.
 
-    The earliest tells: what ended the others followed from it.
+    The earliest counts: what ended the others followed from it.
     """
     first = next((outcome for outcome in outcomes(attempt) if outcome.code), None)
     if first is None and code:
         stacks = [path for path in attempt.glob("stacks-*") if path.stat().st_size]
-        said = "".join(f"\n  | {line}" for line in tail(log).splitlines())
+        output = "".join(f"\n  | {line}" for line in tail(log).splitlines())
         raise RunFailure(
-            f"the training processes ended with exit code {code}, and none told why{said}",
+            f"the training processes ended with exit code {code}, and none recorded why{output}",
             f"something hung: {stacks[0]} shows where" if stacks else "something killed them: for memory, perhaps",
-            f"all that they said: {log}",
+            f"their output: {log}",
         )
     if first is None:
         return
@@ -198,4 +203,4 @@ def raise_first(attempt: Path, code: int, log: Path) -> None:
     if first.code == EXIT_REFUSED:
         raise UserError(first.what, first.why, first.fix)
     where = f"training process {first.rank}: {first.what}"
-    raise RunFailure(where, first.why, first.fix or f"all that the processes said: {log}")
+    raise RunFailure(where, first.why, first.fix or f"the output of all processes: {log}")

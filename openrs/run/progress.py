@@ -10,16 +10,7 @@ from typing import Any, TextIO
 
 from openrs.run.confined import open_appending
 from openrs.run.terminal import clean
-
-
-def duration(seconds: float) -> str:
-    """'48 s', '3 min 05 s', '7 h 12 min'."""
-    seconds = max(0, round(seconds))
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60:02d} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+from openrs.run.units import format_duration
 
 
 class Progress:
@@ -67,9 +58,9 @@ class Progress:
             self._ends[0] = (since, before)
         self._ends.append((now, done))
         pace = (now - since) / max(1, done - before)
-        told = "  ".join(f"{name} {_number(value)}" for name, value in facts.items() if value is not None)
-        left = duration(pace * (total - done))
-        line = clean(f"{label} {done:>{len(str(total))}}/{total}  {told}  {_pace(pace)} s each, {left} left")
+        values = "  ".join(f"{name} {_number(value)}" for name, value in facts.items() if value is not None)
+        left = format_duration(pace * (total - done))
+        line = clean(f"{label} {done:>{len(str(total))}}/{total}  {values}  {_pace(pace)} s each, {left} left")
         self.note(line)
         if self._live:
             shown = line[:200]
@@ -90,7 +81,7 @@ class Progress:
             self._width = 0
 
     def _show(self, text: str) -> None:
-        """Write to whoever looks. When nobody does any more (a closed terminal, `| head`), the job goes on unseen."""
+        """Write to the stream. When nobody reads it (a closed terminal, `| head`), the job continues unseen."""
         try:
             self._stream.write(text)
             self._stream.flush()

@@ -18,16 +18,16 @@ from types import FrameType
 from openrs.errors import EXIT_INTERRUPTED, Interrupted
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # the last: a terminal that is closed, a line that broke
-# A terminal gives Ctrl-C to every process of a job, and launchers hand on what they get: within this, one wish.
+# A terminal gives Ctrl-C to every process of a job, and launchers pass on what they get: within this, one request.
 ECHO_SECONDS = 1.0
 
 
 @dataclass(slots=True)
 class _State:
-    """Of this process: signal handlers are its own, too. `asked` is the signal's number, 0 for none."""
+    """Of this process: signal handlers are its own, too. `pending` is the signal's number, 0 for none."""
 
-    gentle: bool = False
-    asked: int = 0
+    deferred: bool = False
+    pending: int = 0
     at: float = 0.0
 
 
@@ -37,9 +37,9 @@ _state = _State()
 @contextmanager
 def install_handlers() -> Iterator[None]:
     """SIGNALS stop the block at a safe place. Only in the main thread; the old handlers come back after."""
-    heard = [n for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN]  # nohup, or a shell's background
-    before = {number: signal.signal(number, _handle) for number in heard}
-    _state.asked = 0
+    handled = [n for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN]  # nohup, or a shell's background
+    before = {number: signal.signal(number, _handle) for number in handled}
+    _state.pending = 0
     try:
         yield
     finally:
@@ -50,11 +50,11 @@ def install_handlers() -> Iterator[None]:
 @contextmanager
 def defer() -> Iterator[None]:
     """In the block a signal is only noted: whoever runs the block asks `pending_signal()` at its own safe places."""
-    _state.gentle = True
+    _state.deferred = True
     try:
         yield
     finally:
-        _state.gentle = False
+        _state.deferred = False
 
 
 @contextmanager
@@ -81,7 +81,7 @@ def block_signals() -> Iterator[None]:
 
 def pending_signal() -> int:
     """The number of the signal that came, or 0."""
-    return _state.asked
+    return _state.pending
 
 
 def seconds_since() -> float:
@@ -95,18 +95,18 @@ def name(number: int) -> str:
 
 def _handle(number: int, _: FrameType | None) -> None:
     now = time.monotonic()
-    if _state.asked:
+    if _state.pending:
         if now - _state.at < ECHO_SECONDS:
             return
-        _tell(f"{name(number)} again: leaving at once; the last complete checkpoint stays\n")
+        _write_stderr(f"{name(number)} again: leaving at once; the last complete checkpoint stays\n")
         os._exit(EXIT_INTERRUPTED)
-    _state.asked, _state.at = number, now
-    if not _state.gentle:
-        raise Interrupted(f"stopped by {name(number)}; the same command goes on from what is done")
-    _tell(f"\n{name(number)}: finishing this step, then a checkpoint, then the end. Once more: at once\n")
+    _state.pending, _state.at = number, now
+    if not _state.deferred:
+        raise Interrupted(f"stopped by {name(number)}; the same command resumes from what is done")
+    _write_stderr(f"\n{name(number)}: finishing this step, then a checkpoint, then the end. Once more: at once\n")
 
 
-def _tell(text: str) -> None:
+def _write_stderr(text: str) -> None:
     """Straight to the file descriptor: a handler may have interrupted a print."""
     try:
         os.write(2, text.encode())

@@ -30,7 +30,7 @@ def nonfinite(path: Path) -> dict[str, int]:
     Reads the file once, a piece at a time. Raises ValueError for a file that is not safetensors, or has a type of
     number that is not known here.
     """
-    found: dict[str, int] = {}
+    bad: dict[str, int] = {}
     with path.open("rb") as file:
         for name, dtype, begin, end in _tensors(file, path.stat().st_size):
             if dtype in INTEGERS:
@@ -38,8 +38,8 @@ def nonfinite(path: Path) -> dict[str, int]:
             file.seek(begin)
             count = _count(file, end - begin, dtype)
             if count:
-                found[name] = count
-    return found
+                bad[name] = count
+    return bad
 
 
 def _tensors(file: Any, size: int) -> Iterator[tuple[str, str, int, int]]:

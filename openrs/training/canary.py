@@ -1,4 +1,4 @@
-"""The canary: after each weight sync vLLM and the trainer score the same fixed text; apart, the run ends.
+"""The canary: after each weight sync vLLM and the trainer score the same fixed text; when they differ, the run ends.
 
 A sync that silently does nothing, or leaves out a layer, is the worst fault of this set-up: samples then come from an
 old policy, every curve looks plausible, and the gradient is of something else. Two rules see it.
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from openrs.config.schema import CanaryConfig as Settings
+from openrs.config.schema import CanaryConfig
 from openrs.errors import RunFailure
 
 FROZEN = 0.005  # nats
@@ -58,7 +58,7 @@ class Canary:
         settings: tokens of completion, and the limit.
     """
 
-    def __init__(self, prompts: Sequence[list[int]], settings: Settings) -> None:
+    def __init__(self, prompts: Sequence[list[int]], settings: CanaryConfig) -> None:
         self._prompts = list(prompts[: settings.prompts])
         self._settings = settings
         self._texts: list[tuple[list[int], int]] = []  # ids of prompt + completion, and where the completion begins
@@ -92,17 +92,15 @@ class Canary:
         apart = [reading.gap for reading in readings if not reading.gap <= limit]  # so that NaN counts
         alone = max(reading.moved_alone for reading in readings)
         if apart:
-            found = (
-                f"their log-probabilities of the same text are {apart[0]:.3g} nats apart on average, limit {limit:g}"
-            )
+            what = f"their log-probabilities of the same text are {apart[0]:.3g} nats apart on average, limit {limit:g}"
         elif alone > FROZEN:
-            found = f"the trainer has moved by {alone:.3g} nats on average, vLLM not by a digit"
+            what = f"the trainer has moved by {alone:.3g} nats on average, vLLM not by a digit"
         else:
             return
         raise RunFailure(
-            f"after the weight sync of step {step} vLLM and the trainer are not the same model: {found}",
+            f"after the weight sync of step {step} vLLM and the trainer are not the same model: {what}",
             "completions would come from another policy than the one that is trained",
-            "the same command goes on from the last checkpoint with a new vLLM; if it happens again, read"
+            "the same command resumes from the last checkpoint with a new vLLM; if it happens again, read"
             " docs/training.md on the canary. monitors.canary.max_gap sets the limit",
         )
 
@@ -139,22 +137,22 @@ class _Local:
             self._llm.wake_up(tags=["kv_cache"])  # the weights are awake since the sync; TRL puts both to sleep again
 
     def complete(self, prompts: Sequence[list[int]], tokens: int) -> list[list[int]]:
-        found = self._ask(prompts, max_tokens=tokens)
-        return [list(output.outputs[0].token_ids) for output in found]
+        outputs = self._ask(prompts, max_tokens=tokens)
+        return [list(output.outputs[0].token_ids) for output in outputs]
 
     def score(self, texts: Sequence[tuple[list[int], int]]) -> list[float]:
-        found = self._ask([ids for ids, _ in texts], max_tokens=1, prompt_logprobs=0)
+        outputs = self._ask([ids for ids, _ in texts], max_tokens=1, prompt_logprobs=0)
         return [
             output.prompt_logprobs[place][ids[place]].logprob
-            for output, (ids, begin) in zip(found, texts, strict=True)
+            for output, (ids, begin) in zip(outputs, texts, strict=True)
             for place in range(begin, len(ids))
         ]
 
     def _ask(self, prompts: Sequence[list[int]], **settings: Any) -> Any:
         from vllm import SamplingParams
 
-        asked = [{"prompt_token_ids": ids} for ids in prompts]
-        return self._llm.generate(asked, SamplingParams(temperature=0.0, **settings), use_tqdm=False)
+        requests = [{"prompt_token_ids": ids} for ids in prompts]
+        return self._llm.generate(requests, SamplingParams(temperature=0.0, **settings), use_tqdm=False)
 
 
 class _Server:
@@ -167,10 +165,10 @@ class _Server:
         return [list(choice["token_ids"]) for choice in self._ask(prompts, max_tokens=tokens, return_token_ids=True)]
 
     def score(self, texts: Sequence[tuple[list[int], int]]) -> list[float]:
-        found = self._ask([ids for ids, _ in texts], max_tokens=1, prompt_logprobs=0)
+        outputs = self._ask([ids for ids, _ in texts], max_tokens=1, prompt_logprobs=0)
         return [
             choice["prompt_logprobs"][place][str(ids[place])]["logprob"]
-            for choice, (ids, begin) in zip(found, texts, strict=True)
+            for choice, (ids, begin) in zip(outputs, texts, strict=True)
             for place in range(begin, len(ids))
         ]
 

@@ -47,7 +47,7 @@ def leave_out_compiled_communication() -> None:
 
 @functools.cache  # once is enough
 def let_processes_load_optimizers() -> None:
-    """Let the processes of a job load an optimizer's state: without this none but the first can go on.
+    """Let the processes of a job load an optimizer's state: without this none but the first can resume.
 
     accelerate calls process 1's device cpu:1, transformers 5.17 (Trainer._load_optimizer_and_scheduler) hands that to
     torch.load as map_location, and torch 2.13 knows one CPU only, without a number.

@@ -32,7 +32,7 @@ def make(settings: ToyModel, folder: Path, progress: Callable[[int, int, float],
 
     `progress(step, steps, loss)` is called after each supervised step. The folder appears whole or not at all.
     """
-    marker = folder / "made.json"
+    marker = folder / "toy.json"
     if marker.is_file() and json.loads(marker.read_text()) == settings.model_dump():
         return folder
     import torch
@@ -64,11 +64,11 @@ def make(settings: ToyModel, folder: Path, progress: Callable[[int, int, float],
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    beside = folder.with_name(folder.name + ".part")
-    model.save_pretrained(beside)
-    tokenizer.save_pretrained(beside)
-    write_json(beside / "made.json", settings.model_dump())
-    beside.rename(folder)
+    tmp_path = folder.with_name(folder.name + ".part")
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    write_json(tmp_path / "toy.json", settings.model_dump())
+    tmp_path.rename(folder)
     sync_folder(folder.parent)
     return folder
 

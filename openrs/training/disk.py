@@ -1,4 +1,4 @@
-"""Room on the disk: planned before the first step, and a checkpoint that finds none leaves everything as it was."""
+"""Disk space: planned before the first step, and a checkpoint that does not fit leaves everything as it was."""
 
 import shutil
 from collections.abc import Iterator
@@ -9,7 +9,8 @@ from openrs.config.schema import Recipe
 from openrs.errors import RunFailure, UserError
 from openrs.run import checkpoints
 from openrs.run.directory import Run
-from openrs.run.disk_faults import amount, explained, fault_behind
+from openrs.run.disk_faults import explained, fault_behind
+from openrs.run.units import format_bytes
 
 
 def refuse_small_disk(recipe: Recipe, run: Run) -> None:
@@ -18,18 +19,18 @@ def refuse_small_disk(recipe: Recipe, run: Run) -> None:
     A model whose sizes the planner cannot tell is let through: then the first checkpoint shows it.
     """
     from openrs.planner import gpus, memory
-    from openrs.planner.workload import job_of
+    from openrs.planner.workload import workload_of
 
     try:
-        plan = memory.disk(job_of(recipe, gpus.find(recipe.hardware.gpu)))
+        plan = memory.disk(workload_of(recipe, gpus.find(recipe.hardware.gpu)))
     except UserError:
         return
     there = sum(path.stat().st_size for path in run.checkpoints.rglob("*") if path.is_file())
     missing, free = plan.run - there, shutil.disk_usage(run.path).free
     if missing > free:
         raise UserError(
-            f"the disk of {run.path} has {amount(free)} free; the run needs {amount(missing)} more",
-            f"a checkpoint is {amount(plan.checkpoint)}, and the recipe keeps several",
+            f"the disk of {run.path} has {format_bytes(free)} free; the run needs {format_bytes(missing)} more",
+            f"a checkpoint is {format_bytes(plan.checkpoint)}, and the recipe keeps several",
             "make room, give a --run on a larger disk, or keep fewer (training.keep_last, training.keep_every)",
         )
 

@@ -1,4 +1,4 @@
-"""Start what a recipe needs: this process alone, several by torchrun, a vLLM server beside them. All end together.
+"""Start what a recipe needs: this process alone, several by torchrun, a vLLM server next to them. All end together.
 
 Never imports torch by itself, so that `openrs train exp3 --dry-run` answers on a laptop.
 """
@@ -16,15 +16,18 @@ import yaml
 
 from openrs.config.checks import grpo_value, prompts_per_step
 from openrs.config.load import load, to_yaml
-from openrs.config.names import is_hub_name
+from openrs.config.names import Layout, is_hub_name
 from openrs.config.schema import Recipe
 from openrs.doctor import nccl
 from openrs.errors import EXIT_DONE, EXIT_INTERRUPTED, Interrupted, UserError
-from openrs.run import processes, signals
+from openrs.run import checkpoints, processes, signals
 from openrs.run.directory import Run, run_at
-from openrs.run.progress import Progress, duration
+from openrs.run.gpus import cuda_visible_devices
+from openrs.run.progress import Progress
+from openrs.run.units import format_duration
 from openrs.training import train as grpo
-from openrs.training import vllm_server as generator
+from openrs.training import vllm_server
+from openrs.training.train import Prepared
 from openrs.training.vllm_server import Address, Server
 
 WORKER = ("-m", "openrs.training.worker")
@@ -33,8 +36,8 @@ STRAGGLERS = 20.0  # seconds for the others when one process has failed; most wa
 
 
 def in_one_process(recipe: Recipe) -> bool:
-    """Whether the recipe trains right here: one process, without ZeRO or vLLM, which want an environment of their own
-    from the start and talk past us to the terminal.
+    """Whether the recipe trains right here: one process, without ZeRO or vLLM, which need an environment of their own
+    from the start and write to the terminal directly.
     """
     hardware = recipe.hardware
     return hardware.world_size == 1 and not hardware.zero_stage and not grpo_value(recipe, "use_vllm")
@@ -85,7 +88,7 @@ def check_machine(recipe: Recipe, name: str) -> None:
         raise UserError(
             f"{name} would train {recipe.model.dtype} weights in place (hardware.zero_stage is 0)",
             "a weight of 0.02 plus 1e-6 is 0.02 again in 8 bits: 99 of 100 weights would never move",
-            "--set hardware.zero_stage=2 keeps float32 weights beside them; or --set model.dtype=float32",
+            "--set hardware.zero_stage=2 keeps float32 weights as well; or --set model.dtype=float32",
         )
 
 
@@ -106,7 +109,7 @@ def plan(
     recipe: Recipe, run: Run, attempt: Path, model: str, *, start: Path | None, ports: Sequence[int | str]
 ) -> LaunchPlan:
     """What training in several processes starts. `ports`: of the vLLM server, and for the weights."""
-    split = recipe.hardware.layout == "split"
+    split = recipe.hardware.layout is Layout.SPLIT
     devices = _devices(recipe)
     words = [str(run.path), "--attempt", str(attempt)]
     if start is not None:
@@ -117,8 +120,8 @@ def plan(
     return LaunchPlan(
         trainers=[sys.executable, "-m", "torch.distributed.run", *torchrun, *WORKER, *words],
         environment=_environment(recipe, run, devices[:-1] if split else devices),
-        server=generator.command(recipe, model, ports[0]) if split else None,
-        server_environment=generator.environment(devices[-1] if devices else None) | _nccl(recipe, run)
+        server=vllm_server.command(recipe, model, ports[0]) if split else None,
+        server_environment=vllm_server.environment(devices[-1] if devices else None) | _nccl(recipe, run)
         if split
         else {},
     )
@@ -126,9 +129,7 @@ def plan(
 
 def _devices(recipe: Recipe) -> list[str]:
     """The GPUs to use, as CUDA_VISIBLE_DEVICES names them: the first of those that we were given."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    words = [word.strip() for word in given.split(",") if word.strip()] if given else []
-    here = words or [str(number) for number in range(recipe.hardware.gpus)]
+    here = cuda_visible_devices() or [str(number) for number in range(recipe.hardware.gpus)]
     return here[: recipe.hardware.gpus]
 
 
@@ -139,7 +140,7 @@ def _environment(recipe: Recipe, run: Run, devices: Sequence[str]) -> dict[str, 
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",  # one machine: no name needs to be resolved
-        "VLLM_HOST_IP": generator.HOST,
+        "VLLM_HOST_IP": vllm_server.HOST,
         "VLLM_NO_USAGE_STATS": "1",
     }
     fixed = {"DS_ACCELERATOR": "cuda" if on_gpus else "cpu"}
@@ -161,23 +162,25 @@ def describe(recipe: Recipe, run: Run) -> str:
     hardware, number = recipe.hardware, len(run.attempts()) + 1
     attempt = run.path / "attempts" / f"{number:02d}"
     model = recipe.model.name
-    if recipe.model.made is not None:
+    if recipe.model.toy is not None:
         model = str(run.path / "base")
     elif is_hub_name(model):
         model = f"<folder of {model} at {recipe.model.revision}>"
     problems, group = prompts_per_step(recipe), grpo_value(recipe, "num_generations")
     head = f"{recipe.title}\nrun: {run.path}, attempt {number}; recipe sha256 {recipe.hash[:12]}\n"
-    parts = [head + f"a step: {problems} problems x {group} completions; {grpo.last_step(recipe)} steps\n"]
+    parts = [head + f"a step: {problems} problems x {group} completions; {recipe.last_step} steps\n"]
     if in_one_process(recipe):
         parts.append("training: in this process\n")
     else:
-        asked = plan(recipe, run, attempt, model, start=None, ports=["<free port>", "<free port>"])
-        if asked.server is not None:
-            parts.append(_command("generation: a vLLM server on the last GPU", asked.server, asked.server_environment))
-        where = {"colocate": ", vLLM inside each", "split": "", "single": ""}[hardware.layout]
+        started = plan(recipe, run, attempt, model, start=None, ports=["<free port>", "<free port>"])
+        if started.server is not None:
+            parts.append(
+                _command("generation: a vLLM server on the last GPU", started.server, started.server_environment)
+            )
+        where = ", vLLM inside each" if hardware.layout is Layout.COLOCATE else ""
         zero = f", ZeRO-{hardware.zero_stage}" if hardware.zero_stage else ""
         title = f"training: {hardware.world_size} processes (layout {hardware.layout}){where}{zero}"
-        parts.append(_command(title, asked.trainers, asked.environment))
+        parts.append(_command(title, started.trainers, started.environment))
     weights = [reward.weight for reward in recipe.rewards.functions]
     settings = grpo.grpo_settings(recipe, run.checkpoints / ".staging", weights)
     parts.append("what TRL's GRPOConfig gets:\n" + _indented(yaml.safe_dump(settings, sort_keys=False, width=1000)))
@@ -197,45 +200,46 @@ def _indented(text: str) -> str:
 # --- a run ------------------------------------------------------------------------------------------------------------
 
 
-def train(recipe: Recipe, run: Run, progress: Progress) -> Path:
-    """Train in as many processes as the recipe wants; returns the last checkpoint.
+def train(recipe: Recipe, run: Run, progress: Progress, prepared: Prepared | None = None) -> Path:
+    """Train in as many processes as the recipe needs; returns the last checkpoint. `prepared`: when the caller has it.
 
     The caller holds the run's lock and an attempt. What ends a training process ends the call in the same way:
     UserError, Interrupted, RunFailure.
     """
+    prepared = prepared or grpo.prepare(recipe, run, progress)
+    if prepared.done and prepared.start is not None:
+        progress.say(f"training is done: {prepared.start.name} is complete")
+        return prepared.start
     if in_one_process(recipe):
-        return grpo.train(recipe, run, progress)
-    start, done = grpo.prepare(recipe, run, progress)
-    if done is not None:
-        return done
-    model = grpo.base_model(recipe, run, progress)
+        return grpo.train_from(recipe, run, progress, prepared)
     attempt = run.attempts()[-1]
     address = Address(processes.free_port(), processes.free_port())
-    asked = plan(recipe, run, attempt, str(model), start=start, ports=[address.port, address.group_port])
+    ports = [address.port, address.group_port]
+    started = plan(recipe, run, attempt, str(prepared.model), start=prepared.start, ports=ports)
     server = None
     chosen = _nccl(recipe, run)
     if chosen:
         progress.say("NCCL: " + " ".join(f"{name}={value}" for name, value in chosen.items()))
     try:
-        if asked.server is not None:
+        if started.server is not None:
             progress.say("starting the vLLM server")
-            server = Server(asked.server, asked.server_environment, address, attempt / "server.log")
+            server = Server(started.server, started.server_environment, address, attempt / "server.log")
             took = server.wait_healthy(grpo_value(recipe, "vllm_server_timeout"))
-            progress.say(f"the vLLM server answers after {duration(took)}")
+            progress.say(f"the vLLM server is ready after {format_duration(took)}")
         progress.say(f"training in {recipe.hardware.world_size} processes")
-        follow(asked, attempt, server)
+        follow(started, attempt, server)
     finally:
         if server is not None:
             server.stop()
-    return run.checkpoints / f"step-{grpo.last_step(recipe):06d}"
+    return checkpoints.folder_of(run.checkpoints, recipe.last_step)
 
 
-def follow(asked: LaunchPlan, attempt: Path, server: Server | None = None) -> None:
+def follow(started: LaunchPlan, attempt: Path, server: Server | None = None) -> None:
     """Run the training processes to their end, and raise what ended them. A signal that comes is theirs: they take a
     checkpoint. A dead server, or one dead among them, ends the others."""
     log = attempt / "processes.log"
-    trainers = processes.Child(asked.trainers, asked.environment, log)
-    told: set[int] = set()  # workers that know of the signal
+    trainers = processes.Child(started.trainers, started.environment, log)
+    signalled: set[int] = set()  # workers that have got the signal
     code, failed_at = None, None
     try:
         with signals.defer():
@@ -243,7 +247,7 @@ def follow(asked: LaunchPlan, attempt: Path, server: Server | None = None) -> No
                 if server is not None:
                     server.check()
                 if signals.pending_signal():
-                    told |= processes.signal_workers(attempt, signals.pending_signal(), told)
+                    signalled |= processes.signal_workers(attempt, signals.pending_signal(), signalled)
                 if failed_at is None and any(end.code not in FINE for end in processes.outcomes(attempt)):
                     failed_at = time.monotonic()
                 if failed_at is not None and time.monotonic() - failed_at > STRAGGLERS:

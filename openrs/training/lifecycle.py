@@ -1,24 +1,24 @@
-"""What keeps a run alive: it stops where it can go on from, keeps the right checkpoints, and never hangs for long."""
+"""What keeps a run alive: it stops where it can resume, keeps the right checkpoints, and never hangs for long."""
 
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import gather_object
 from transformers import TrainerCallback
 
-from openrs.config.checks import grpo_value
 from openrs.config.schema import Recipe
 from openrs.errors import EXIT_FAILED, Interrupted
-from openrs.hub import upload as uploads
 from openrs.run import checkpoints, manifest, processes, signals
 from openrs.run.directory import Run
 from openrs.run.processes import Outcome
-from openrs.run.progress import Progress, duration
+from openrs.run.progress import Progress
 from openrs.run.signals import Deadline
+from openrs.run.units import format_duration
 from openrs.training.trainer import Trainer
 from openrs.training.watchdog import Watchdog
 
@@ -28,26 +28,26 @@ DEADLINE = 1_000  # no signal has this number
 @contextmanager
 def run_with_lifecycle(trainer: Trainer, recipe: Recipe, run: Run, progress: Progress) -> Iterator[None]:
     """Around `trainer.train()`, on every process. Raises Interrupted when the run was asked to stop and has."""
-    guard = Guard(trainer, recipe, run, progress)
-    trainer.add_callback(guard)
+    lifecycle = Lifecycle(trainer, recipe, run, progress)
+    trainer.add_callback(lifecycle)
     try:
         with signals.defer():
             yield
     finally:
-        guard.close()
-    if guard.why is not None:
-        raise Interrupted(f"{guard.why}; the same command goes on from there")
+        lifecycle.close()
+    if lifecycle.why is not None:
+        raise Interrupted(f"{lifecycle.why}; the same command resumes from there")
 
 
-class Guard(TrainerCallback):  # type: ignore[misc]
-    """On every process: the same decision at the same step. On the main one: retention, and the words about it.
+class Lifecycle(TrainerCallback):  # type: ignore[misc]
+    """On every process: the same decision at the same step. On the main one: retention, and the log about it.
 
-    `why` is None while the run goes on, and for one that has done its last step.
+    why: the reason to stop before the last step; None while there is none.
     """
 
     def __init__(self, trainer: Trainer, recipe: Recipe, run: Run, progress: Progress) -> None:
         self._trainer, self._recipe, self._run, self._progress = trainer, recipe, run, progress
-        self._last = recipe.training.stop_after or recipe.grpo["max_steps"]
+        self._last = recipe.last_step
         self._deadline = Deadline(recipe.training.max_hours, recipe.training.must_save_by, manifest.started(run))
         self._step_began = time.monotonic()
         self._watchdog: Watchdog | None = None
@@ -58,7 +58,7 @@ class Guard(TrainerCallback):  # type: ignore[misc]
         if state.is_world_process_zero:
             manifest.record_attempt(self._run, from_step=state.global_step)
             if state.global_step:
-                self._progress.say(f"going on from the checkpoint of step {state.global_step}")
+                self._progress.say(f"resuming from the checkpoint of step {state.global_step}")
         here = os.uname().nodename
         siblings = [pid for node, pid in gather_object([(here, os.getpid())]) if node == here]
         self._watchdog = Watchdog(
@@ -67,7 +67,7 @@ class Guard(TrainerCallback):  # type: ignore[misc]
             siblings=siblings,
             factor=settings.watchdog_factor,
             least=settings.watchdog_least,
-            say=self._hangs,
+            say=self._record_hang,
         )
         self._step_began = time.monotonic()
 
@@ -77,17 +77,17 @@ class Guard(TrainerCallback):  # type: ignore[misc]
         now = time.monotonic()
         self._deadline.stepped(now - self._step_began)
         self._step_began = now
-        wish = self._agreed(signals.pending_signal() or (DEADLINE if self._deadline.near() else 0))
-        if wish == DEADLINE and state.global_step < self._last:
+        request = self._agreed(signals.pending_signal() or (DEADLINE if self._deadline.near() else 0))
+        if request == DEADLINE and state.global_step < self._last:
             self.why = "the deadline is near (training.max_hours or must_save_by)"
-        elif wish and wish != DEADLINE:
-            self.why = signals.name(wish)
+        elif request and request != DEADLINE:
+            self.why = signals.name(request)
         if state.global_step >= self._last or self.why is not None:
             control.should_training_stop = control.should_save = True
 
-    def _agreed(self, wish: int) -> int:
-        """The largest of all processes' wishes: one that is asked to stop takes all along, at the same step."""
-        mine = torch.tensor([wish], device=self._trainer.accelerator.device)
+    def _agreed(self, request: int) -> int:
+        """The largest of all processes' requests to stop: when one has to stop, all do, at the same step."""
+        mine = torch.tensor([request], device=self._trainer.accelerator.device)
         return int(self._trainer.accelerator.gather(mine).max())
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -97,35 +97,22 @@ class Guard(TrainerCallback):  # type: ignore[misc]
         self._step_began = time.monotonic()
         took = f"{self._trainer.checkpoint_seconds:.2f} s"
         if self.why is not None:
-            since = f", {duration(signals.seconds_since())} after the signal" if signals.pending_signal() else ""
+            since = f", {format_duration(signals.seconds_since())} after the signal" if signals.pending_signal() else ""
             self.why += f": the checkpoint of step {state.global_step} is complete{since} (written in {took})"
         if not state.is_world_process_zero:
             return
         self._progress.note(f"checkpoint of step {state.global_step} is complete, in {took}")
-        settings = self._recipe.training
-        for folder in checkpoints.prune(
-            self._run.checkpoints,
-            settings.keep_last,
-            settings.keep_every,
-            self._waiting(),
-            weights_only=settings.old_weights_only,
-        ):
+        scored = [step for step in self._complete() if (self._evaluation(step) / "scores.json").is_file()]
+        for folder in checkpoints.prune(self._run.checkpoints, self._recipe, scored):
             self._progress.note(f"{folder.name} deleted: newer ones are complete")
 
-    def _waiting(self) -> list[int]:
-        """Steps whose checkpoints are not to go yet: `openrs reproduce` has yet to evaluate them (by the rule `all`,
-        those at every grpo.save_steps), or they are to be uploaded."""
-        evaluation, every = self._recipe.evaluation, grpo_value(self._recipe, "save_steps")
-        if evaluation.checkpoints != "all" or not evaluation.benchmarks:
-            return uploads.held(self._run)
-        return uploads.held(self._run) + [
-            checkpoints.step_of(folder)
-            for folder in checkpoints.list_complete(self._run.checkpoints)
-            if checkpoints.step_of(folder) % every == 0
-            and not (self._run.evaluation(folder.name) / "scores.json").is_file()
-        ]
+    def _complete(self) -> list[int]:
+        return [checkpoints.step_of(folder) for folder in checkpoints.list_complete(self._run.checkpoints)]
 
-    def _hangs(self, text: str) -> None:
+    def _evaluation(self, step: int) -> Path:
+        return self._run.evaluation(checkpoints.step_name(step))
+
+    def _record_hang(self, text: str) -> None:
         self._progress.say(text)
         if self._trainer.args.world_size > 1:
             processes.write_outcome(self._run.attempts()[-1], Outcome(processes.rank(), EXIT_FAILED, text))

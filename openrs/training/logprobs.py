@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -76,23 +76,29 @@ def lay_out(ids: torch.Tensor, mask: torch.Tensor, completion: int, *, packing: 
 
 
 def log_probabilities(
-    model: Any, ids: torch.Tensor, mask: torch.Tensor, completion: int, *, packing: bool, entropy: bool = False
+    model: PreTrainedModel,
+    ids: torch.Tensor,
+    mask: torch.Tensor,
+    completion: int,
+    *,
+    packing: bool,
+    entropy: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Log-probabilities (B, completion) of a micro-batch's completions, 0 where there is no token; and entropies.
 
     `model` has TRL's fused LM head (trl.trainer.utils.add_fused_lm_head).
     """
     layout = lay_out(ids, mask, completion, packing=packing)
-    found = model(**layout.inputs(), fused_lm_head=True)
+    outputs = model(**layout.inputs(), fused_lm_head=True)
     none = mask[:, -completion:] == 0
 
     def back(values: torch.Tensor) -> torch.Tensor:
         return values.flatten()[layout.at].masked_fill(none, 0.0)
 
-    return back(found.log_probs), back(found.entropy) if entropy else None
+    return back(outputs.log_probs), back(outputs.entropy) if entropy else None
 
 
-def allow_packing(model: Any) -> bool:
+def allow_packing(model: PreTrainedModel) -> bool:
     """Let `model` take packed rows, if its attention is torch's sdpa; returns whether it does."""
     if model.config._attn_implementation != "sdpa":
         return False
@@ -111,5 +117,5 @@ def attend(
     """
     if row_lengths is None:
         return sdpa_attention_forward(module, *states, **kwargs)  # type: ignore[no-any-return]
-    rows = zip(*(one.split(row_lengths, dim=2) for one in states[:3]), strict=True)
+    rows = zip(*(state.split(row_lengths, dim=2) for state in states[:3]), strict=True)
     return torch.cat([sdpa_attention_forward(module, *row, None, **kwargs)[0] for row in rows], dim=1), None

@@ -1,9 +1,9 @@
 """What a step shows beyond TRL's own metrics, counted on every process and added up over all of them."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
+from accelerate import Accelerator
 
 from openrs.data.scripts import letters
 from openrs.rewards.functions import RewardStats
@@ -24,8 +24,8 @@ class Measures:
     def texts(self, completions: Sequence[str]) -> None:
         """Count the letters of this process's completions."""
         for text in completions:
-            found, foreign = letters(text)
-            self._letters += found
+            count, foreign = letters(text)
+            self._letters += count
             self._foreign += foreign
 
     def kl(self, logps: torch.Tensor, reference: torch.Tensor, mask: torch.Tensor) -> None:
@@ -34,19 +34,19 @@ class Measures:
         largest = (torch.exp(ratio) - ratio - 1).masked_fill(mask == 0, 0.0).max()
         self._kl_max = largest if self._kl_max is None else torch.maximum(self._kl_max, largest)
 
-    def drain(self, accelerator: Any) -> dict[str, float]:
+    def drain(self, accelerator: Accelerator) -> dict[str, float]:
         """Counts and shares over all processes since the last call. Every process must call it."""
         counts = self._stats.drain() | {"letters": float(self._letters), "foreign": float(self._foreign)}
         local = torch.tensor(list(counts.values()), dtype=torch.float64, device=accelerator.device)
         counts = dict(zip(counts, accelerator.reduce(local, reduction="sum").tolist(), strict=True))
-        found, foreign = counts.pop("letters"), counts.pop("foreign")
+        letter_count, foreign = counts.pop("letters"), counts.pop("foreign")
         row = dict(counts)
         if judged := counts["judge/completions"]:
             row["accuracy"] = counts["judge/correct"] / judged
             row["judge/unparseable_share"] = counts["judge/unparseable_golds"] / judged
             row["judge/wraps_share"] = counts["judge/cosine_wraps"] / judged
-        if found:
-            row["completions/non_latin"] = foreign / found
+        if letter_count:
+            row["completions/non_latin"] = foreign / letter_count
         if self._kl_max is not None:
             row["kl/max"] = accelerator.gather(self._kl_max.float().reshape(1)).max().item()
         self._letters = self._foreign = 0

@@ -1,6 +1,6 @@
 """Monitors: what goes wrong in training like this shows in a metric first. An alarm once a crossing; stop rules if set.
 
-Each monitor reads one metric of metrics.jsonl and compares it with the limits in the recipe (`monitors:`, settings.py).
+Each monitor reads one metric of metrics.jsonl and compares it with the limits in the recipe's `monitors:`.
 The defaults are where somebody should look, not where a run is lost: half of the completions cut at the cap; three
 quarters of the groups without spread, which teach nothing; a KL of 0.5 nats a token (an independent re-run of the paper
 saw 0 to step 150, then 1 to 1.5, and 23 at step 250; the demo stays under 0.3); one token whose reference probability
@@ -14,8 +14,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from openrs.config.schema import MonitorsConfig as Settings
-from openrs.config.schema import Watch
+from accelerate.utils import broadcast_object_list
+from transformers import TrainerCallback
+
+from openrs.config.schema import MonitorsConfig, Recipe, Watch
+from openrs.errors import UserError
+from openrs.run.directory import Run
+from openrs.run.files import read_jsonl
+from openrs.run.progress import Progress
 
 # Monitor -> the metric that it reads, and what that is. All of them are in metrics.jsonl.
 METRICS = {
@@ -25,7 +31,10 @@ METRICS = {
     "kl_max": ("kl/max", "largest KL (k3) of one token"),
     "length": ("completions/mean_length", "mean completion length in tokens"),
     "non_latin": ("completions/non_latin", "share of non-Latin letters outside LaTeX"),
-    "unparseable_golds": ("judge/unparseable_share", "share of completions judged against an unparseable gold"),
+    "unparseable_references": (
+        "judge/unparseable_share",
+        "share of completions judged against an unparseable reference answer",
+    ),
     "cosine_wraps": ("judge/wraps_share", "share of completions beyond twice max_len, where the cosine pays again"),
     "gap": ("canary/gap", "mean gap between vLLM's and the trainer's log-probabilities, nats"),
     "generation_seconds": ("time/generation", "seconds of a step spent generating"),
@@ -40,7 +49,7 @@ METRICS = {
 
 @dataclass(frozen=True, slots=True)
 class MonitorResult:
-    """What one step brought: monitors that crossed a limit, what to say of it, and why the run should end, if so."""
+    """Of one step: monitors that crossed a limit, lines for the log, and why the run has to end, if it has to."""
 
     raised: list[str]
     lines: list[str]
@@ -48,9 +57,9 @@ class MonitorResult:
 
 
 class Monitors:
-    """Compares each step's metrics with the limits. A monitor that stays beyond its limit is told of once."""
+    """Compares each step's metrics with the limits. A monitor that stays beyond its limit is logged once."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: MonitorsConfig) -> None:
         self._watches: dict[str, Watch] = {name: getattr(settings, name) for name in METRICS}
         self._beyond: dict[tuple[str, str], int] = defaultdict(int)  # (monitor, limit) -> steps in a row
 
@@ -60,7 +69,7 @@ class Monitors:
         return any(watch.stop_above is not None or watch.stop_below is not None for watch in self._watches.values())
 
     def replay(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Take in the steps before a resume, so that an old alarm is not told of again."""
+        """Take in the steps before a resume, so that an old alarm is not logged again."""
         for row in rows:
             self.update(row)
 
@@ -77,13 +86,13 @@ class Monitors:
                 before = self._beyond[key]
                 beyond = value > limit if side.endswith("above") else value < limit
                 self._beyond[key] = before + 1 if beyond else 0
-                told = f"{metric} {value:.4g} is {side.removeprefix('stop_')} {limit:g} ({words})"
+                text = f"{metric} {value:.4g} is {side.removeprefix('stop_')} {limit:g} ({words})"
                 if side.startswith("stop_"):
                     if self._beyond[key] >= watch.steps and stop is None:
-                        stop = f"monitors.{name}.{side}: {told}, for {watch.steps} steps"
+                        stop = f"monitors.{name}.{side}: {text}, for {watch.steps} steps"
                 elif self._beyond[key] == watch.steps:
                     raised.append(name)
-                    lines.append(f"alarm at step {row['step']}: {told}")
+                    lines.append(f"alarm at step {row['step']}: {text}")
                 elif not beyond and before >= watch.steps:
                     lines.append(f"step {row['step']}: {metric} {value:.4g} is no longer {side} {limit:g}")
         return MonitorResult(raised, lines, stop)
@@ -94,4 +103,46 @@ def _limits(watch: Watch) -> Sequence[tuple[float, str]]:
     return [(limit, side) for side in sides if (limit := getattr(watch, side)) is not None]
 
 
-# --- letters ----------------------------------------------------------------------------------------------------------
+# --- in training ------------------------------------------------------------------------------------------------------
+
+
+class Alarms(TrainerCallback):  # type: ignore[misc]
+    """Logs what crossed a limit and adds it to the step's metrics as `alarms`. Add it before what records them.
+
+    The main process compares, and decides for all whether a rule ends the run.
+    """
+
+    def __init__(self, recipe: Recipe, run: Run, progress: Progress) -> None:
+        self._monitors = Monitors(recipe.monitors)
+        self._run, self._progress = run, progress
+        self._stopped: str | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.is_world_process_zero:
+            self._monitors.replay(row for row in read_jsonl(self._run.metrics) if row["step"] <= state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        if logs is None or "loss" not in logs:  # the last call sums up the whole run
+            return
+        if state.is_world_process_zero:
+            result = self._monitors.update({**logs, "step": state.global_step})
+            if result.raised:
+                logs["alarms"] = result.raised
+            for line in result.lines:
+                self._progress.say(line)
+            self._stopped = result.stop
+        if self._monitors.can_stop:  # times differ between processes: one decides for all
+            stopped = [self._stopped]
+            broadcast_object_list(stopped)
+            self._stopped = stopped[0]
+        if self._stopped is not None:
+            control.should_training_stop = control.should_save = True
+
+    def refuse_if_stopped(self, step: int) -> None:
+        """After training, which ended at `step`. Raises UserError when a rule was the reason."""
+        if self._stopped is not None:
+            raise UserError(
+                f"the recipe's own rule ended the training at step {step}: {self._stopped}",
+                "the same command would stop again: a retry cannot help",
+                f"the checkpoint of step {step} is there. Look at metrics.jsonl, then change the rule or the recipe",
+            )

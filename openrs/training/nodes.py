@@ -2,7 +2,7 @@
 
 On one node launch.py starts torchrun itself. On several something else does (JobSet, Kubeflow's TrainJob, Slurm), once
 a node, and nobody stands above all processes. So rank 0 does what launch.py does there: it holds the run's lock and its
-attempt, and tells the others over torchrun's own store from which checkpoint to go on. runs/ has to be one folder that
+attempt, and tells the others over torchrun's own store from which checkpoint to resume. runs/ has to be one folder that
 all nodes see. torchrun turns every exit code into 1; the real one stands in the attempt's outcome-<rank>.json.
 """
 
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from openrs.config.load import load
+from openrs.config.names import Layout
 from openrs.config.schema import Recipe
 from openrs.doctor import nccl
 from openrs.errors import EXIT_DONE, EXIT_FAILED, ExplainedError, UserError
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         refuse_mismatch(recipe)
         set_env_defaults(recipe, run)
         return _first(recipe, run) if number == 0 else _other(recipe, run)
-    except BaseException as error:  # noqa: BLE001 - the end of this process: it is told, whatever it is
+    except BaseException as error:  # noqa: BLE001 - the end of this process: it is reported, whatever it is
         outcome = processes.outcome_of(error)
         text = str(error) if isinstance(error, ExplainedError) else traceback.format_exc()
         say(f"training process {number}: {text}", error=True)
@@ -58,18 +59,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def refuse_mismatch(recipe: Recipe) -> None:
-    """The recipe's processes have to be torchrun's: the batch, and so the gradient, hang on their number."""
+    """The recipe's processes have to be torchrun's: the batch, and so the gradient, depend on their number."""
     started = int(os.environ.get("WORLD_SIZE", "0"))
     if not started:
         raise UserError("this is started by torchrun only", fix="on one node: openrs train")
-    if recipe.hardware.layout == "split":
+    if recipe.hardware.layout is Layout.SPLIT:
         raise UserError(
             "the split layout is for one node: its server answers only there",
             fix="--set hardware.layout=colocate, with vLLM in every training process",
         )
     if recipe.hardware.world_size != started:
         raise UserError(
-            f"torchrun started {started} processes, the recipe wants {recipe.hardware.world_size}",
+            f"torchrun started {started} processes, the recipe needs {recipe.hardware.world_size}",
             "completions a step = processes x micro-batch x accumulation",
             f"--set hardware.gpus={started}, and accumulation so that the product stays (docs/kubernetes.md)",
         )
@@ -87,24 +88,21 @@ def set_env_defaults(recipe: Recipe, run: Run) -> None:
 
 def _first(recipe: Recipe, run: Run) -> int:
     """Rank 0: lock, attempt, checkpoint; then as the others."""
-    store, told = _store(), False
+    store, announced = _store(), False
     try:
         with attempt(recipe, run) as progress:
-            start, done = grpo.prepare(recipe, run, progress)
-            folder = run.attempts()[-1]
-            _tell(
-                store,
-                {"attempt": str(folder), "start": None if start is None else str(start), "done": done is not None},
-            )
-            told = True
-            if done is None:
+            prepared = grpo.prepare(recipe, run, progress)
+            folder, start = run.attempts()[-1], None if prepared.start is None else str(prepared.start)
+            _announce(store, {"attempt": str(folder), "start": start, "done": prepared.done})
+            announced = True
+            if not prepared.done:
                 progress.say(f"training in {recipe.hardware.world_size} processes")
-                grpo.train_from(recipe, run, progress, start)
+                grpo.train_from(recipe, run, progress, prepared)
             processes.write_outcome(folder, processes.Outcome(0, EXIT_DONE))
     except BaseException as error:
         outcome = processes.outcome_of(error)
-        if not told:
-            _tell(store, {"failed": outcome.code})
+        if not announced:
+            _announce(store, {"failed": outcome.code})
         elif run.attempts():
             processes.write_outcome(run.attempts()[-1], outcome)
         raise
@@ -112,18 +110,18 @@ def _first(recipe: Recipe, run: Run) -> int:
 
 
 def _other(recipe: Recipe, run: Run) -> int:
-    """All ranks but 0: wait for what rank 0 says, and train."""
-    told: dict[str, Any] = json.loads(_store().get(_key()))
-    if "failed" in told:
-        return int(told["failed"] or EXIT_FAILED)
-    if told["done"]:
+    """All ranks but 0: wait for rank 0's message, and train."""
+    message: dict[str, Any] = json.loads(_store().get(_key()))
+    if "failed" in message:
+        return int(message["failed"] or EXIT_FAILED)
+    if message["done"]:
         return EXIT_DONE
-    folder, number = Path(told["attempt"]), processes.rank()
+    folder, number = Path(message["attempt"]), processes.rank()
     quiet(folder / f"libraries-{number}.log")
     try:
         with signals.install_handlers(), Path(os.devnull).open("w") as nowhere:
-            start = None if told["start"] is None else Path(told["start"])
-            grpo.train_from(recipe, run, Progress(None, nowhere), start)
+            start, progress = None if message["start"] is None else Path(message["start"]), Progress(None, nowhere)
+            grpo.train_from(recipe, run, progress, grpo.prepare_worker(recipe, run, progress, start))
         processes.write_outcome(folder, processes.Outcome(number, EXIT_DONE))
     except BaseException as error:
         processes.write_outcome(folder, processes.outcome_of(error))
@@ -142,7 +140,7 @@ def _key() -> str:
     return f"openrs/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
 
 
-def _tell(store: Any, what: dict[str, Any]) -> None:
+def _announce(store: Any, what: dict[str, Any]) -> None:
     store.set(_key(), json.dumps(what))
 
 

@@ -1,17 +1,19 @@
 """What a training run leaves behind: metrics.jsonl (one line a step, the source of truth) and completions."""
 
 import json
+import math
 from typing import Any
 
 from transformers import TrainerCallback
 
 from openrs.config.schema import Recipe
+from openrs.run.checkpoints import step_name
 from openrs.run.confined import make_folder, replacing
 from openrs.run.directory import Run
 from openrs.run.files import Journal, write_text
 from openrs.run.progress import Progress
 from openrs.training.tracking import Mirrors
-from openrs.training.trainer import Trainer, finite
+from openrs.training.trainer import Trainer
 
 # TRL's names -> the words on the progress line.
 SHOWN = {"reward": "reward", "accuracy": "accuracy", "completions/mean_length": "length", "kl": "KL"}
@@ -22,7 +24,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, trainer: Trainer, recipe: Recipe, run: Run, progress: Progress) -> None:
         self._trainer, self._recipe, self._run, self._progress = trainer, recipe, run, progress
-        self._last = recipe.training.stop_after or recipe.grpo["max_steps"]
+        self._last = recipe.last_step
         self._journal: Journal | None = None
         self._mirrors: Mirrors | None = None
 
@@ -62,8 +64,13 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         columns = {name: values[:kept] for name, values in self._trainer.completions().items()}
         if kept and columns["prompt"]:
             make_folder(self._run.completions)
-            with replacing(self._run.completions / f"step-{step:06d}.parquet") as file:
+            with replacing(self._run.completions / f"{step_name(step)}.parquet") as file:
                 pq.write_table(pa.table(columns), file)
+
+
+def finite(value: Any) -> Any:
+    """JSON has no NaN: NaN and Inf are recorded as null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def rewind(run: Run, step: int) -> None:

@@ -1,6 +1,6 @@
 """Mirrors of metrics.jsonl for those who like to look at curves elsewhere: TensorBoard, wandb, trackio.
 
-metrics.jsonl is the truth. A mirror is written anew from it when training starts or goes on, then a row a step; nothing
+metrics.jsonl is the truth. A mirror is written anew from it when training starts or resumes, then a row a step; nothing
 that a mirror does can stop a training, and none of them talks to the network while it runs. `openrs track RUN --to
 wandb` makes one whenever it is wanted, then with the network as that tool does it.
 """
@@ -160,7 +160,7 @@ class Mirrors:
             self._open.pop(kind, None)
             reason = redact(f"{type(error).__name__}: {error}".splitlines()[0])
             self._say(
-                f"the tracker {kind} broke ({reason}): training goes on without it; afterwards"
+                f"the tracker {kind} broke ({reason}): training continues without it; afterwards"
                 f" `openrs track RUN --to {kind}` makes it anew from metrics.jsonl"
             )
 

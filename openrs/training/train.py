@@ -1,12 +1,14 @@
-"""The main loop: from a recipe to checkpoints. Assemble TRL's trainer, run it, record what it says."""
+"""From a recipe to checkpoints: prepare model and data, assemble the trainer (trainer.py), run it, record it."""
 
 import hashlib
 import json
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from openrs.config.checks import grpo_value, prompts_per_step
+from openrs.config.names import Layout
 from openrs.config.schema import Recipe
 from openrs.data import prompts
 from openrs.data.problems import Problems, load_problems
@@ -26,65 +28,72 @@ from openrs.training.canary import Canary
 from openrs.training.vllm_server import Address
 
 
-def train(recipe: Recipe, run: Run, progress: Progress) -> Path:
-    """Train in this process until the recipe's last step; returns the last checkpoint. The caller holds the run's lock.
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What every stage of a run works with: resolved once a process, then handed on.
 
-    Raises UserError for data, models and prompts that cannot be used. launch.train does it in as many processes as the
-    recipe wants.
+    model: folder of the base model. Policy, reference, vLLM and tokenizer all load from it, so none can end up
+        with another revision.
+    problems: the recipe's, as they were read.
+    start: the checkpoint to resume from, None in a new run.
+    done: whether `start` is the run's last checkpoint.
     """
-    start, done = prepare(recipe, run, progress)
-    return done or train_from(recipe, run, progress, start)
+
+    model: Path
+    problems: Problems
+    start: Path | None
+    done: bool
 
 
-def prepare(recipe: Recipe, run: Run, progress: Progress) -> tuple[Path | None, Path | None]:
-    """What one process does before one or several train: look for checkpoints, set damaged ones aside, get the model.
+def prepare(recipe: Recipe, run: Run, progress: Progress) -> Prepared:
+    """Look for checkpoints, set damaged ones aside, read the data, get the model. The caller holds the run's lock.
 
-    Returns the newest complete checkpoint, None in a new run; and it again when it is the run's last, otherwise None.
+    Raises UserError for data, models, trackers and disks that cannot be used.
     """
-    start, said = checkpoints.latest_resumable(run.checkpoints)
-    for line in said:
+    start, lines = checkpoints.latest_resumable(run.checkpoints)
+    for line in lines:
         progress.say(line)
-    if start is not None and checkpoints.step_of(start) >= last_step(recipe):
-        progress.say(f"training is done: {start.name} is there")
-        return start, start
-    load_problems(recipe.data)  # bad data is refused before a model is made, brought here or loaded
-    tracking.require(recipe.training.trackers)
-    disk.refuse_small_disk(recipe, run)
-    trust, pickles = recipe.model.trust_remote_code, recipe.model.allow_pickle_weights
-    model = base_model(recipe, run, progress)  # policy, reference and vLLM load this one folder
-    check_weights(model, trust_remote_code=trust, pickle_weights=pickles)
-    if start is not None and not adapters.is_adapter(start):
-        check_weights(start, trust_remote_code=trust)
-    return start, None
+    done = start is not None and checkpoints.step_of(start) >= recipe.last_step
+    problems = load_problems(recipe.data)  # bad data is refused before a model is made or downloaded
+    if not done:
+        tracking.require(recipe.training.trackers)
+        disk.refuse_small_disk(recipe, run)
+    model = base_model(recipe, run, progress)
+    if not done:
+        trust = recipe.model.trust_remote_code
+        check_weights(model, trust_remote_code=trust, pickle_weights=recipe.model.allow_pickle_weights)
+        if start is not None and not adapters.is_adapter(start):
+            check_weights(start, trust_remote_code=trust)
+    return Prepared(model, problems, start, done)
 
 
-def last_step(recipe: Recipe) -> int:
-    return int(recipe.training.stop_after or recipe.grpo["max_steps"])
+def prepare_worker(recipe: Recipe, run: Run, progress: Progress, start: Path | None) -> Prepared:
+    """The same in a process that another one has started, which has looked for checkpoints and refused what is bad."""
+    return Prepared(base_model(recipe, run, progress), load_problems(recipe.data), start, done=False)
 
 
-def train_from(recipe: Recipe, run: Run, progress: Progress, start: Path | None, server: Address | None = None) -> Path:
-    """Train from the checkpoint `start`, or from the base model: alone, or as one of the processes torchrun started.
+def train_from(recipe: Recipe, run: Run, progress: Progress, prepared: Prepared, server: Address | None = None) -> Path:
+    """Train in this process, alone or as one of those that torchrun started; returns the last checkpoint.
 
-    `server` is the vLLM server of the split layout. The process of rank 0 writes the records. Returns the last
-    checkpoint.
-    Raises UserError when a stop rule of the recipe ended the run (after a checkpoint), RunFailure when the canary did.
+    `server` is the vLLM server of the split layout. The process of rank 0 writes the records.
+    Raises UserError for prompts that cannot be used, and when a stop rule of the recipe ended the run (after a
+    checkpoint); RunFailure when the canary did.
     """
     with importing():
         from datasets import Dataset
 
         from openrs.rewards.functions import build_rewards
         from openrs.rewards.grading import Judge
-        from openrs.training.alarms import Alarms
         from openrs.training.lifecycle import run_with_lifecycle
+        from openrs.training.monitors import Alarms
         from openrs.training.record import Recorder
         from openrs.training.trainer import Trainer
-    model = base_model(recipe, run, progress)
+    model, problems, start = prepared.model, prepared.problems, prepared.start
     tokenizer = load_tokenizer(model, trust_remote_code=recipe.model.trust_remote_code)
     check_tokenizer(tokenizer, model)
-    problems = load_problems(recipe.data)
     prompted = prompts.tokenize_problems(tokenizer, recipe.prompt, problems.rows)
     log_dataset_summary(recipe, problems, prompted, progress)
-    record_provenance(recipe, run, model, problems, prompted, goes_on=start is not None)
+    record_provenance(recipe, run, model, problems, prompted, resumed=start is not None)
     if recipe.hardware.gpus == 0:
         cpu.apply_cpu_workarounds(recipe)
 
@@ -101,12 +110,10 @@ def train_from(recipe: Recipe, run: Run, progress: Progress, start: Path | None,
                     "id": [problem.id for problem in prompted.problems],
                 }
             ),
-            reward_funcs=rewards.functions,
             peft_config=lora.peft_config(recipe.model.lora) if recipe.model.lora is not None else None,
             prompt_ids=dict(zip(prompted.prompts, prompted.ids, strict=True)),
             folder=run.checkpoints,
-            stats=rewards.stats,
-            ahead=rewards.ahead,
+            rewards=rewards,
             canary=Canary(prompted.ids, recipe.monitors.canary) if recipe.grpo.get("use_vllm") else None,
         )
         alarms, recorder = Alarms(recipe, run, progress), Recorder(trainer, recipe, run, progress)
@@ -116,28 +123,28 @@ def train_from(recipe: Recipe, run: Run, progress: Progress, start: Path | None,
         with closing(recorder), run_with_lifecycle(trainer, recipe, run, progress):
             trainer.train(resume_from_checkpoint=str(start) if start is not None else None)
     alarms.refuse_if_stopped(trainer.state.global_step)
-    return checkpoints.folder_of(run.checkpoints, last_step(recipe))
+    return checkpoints.folder_of(run.checkpoints, recipe.last_step)
 
 
 def base_model(recipe: Recipe, run: Run, progress: Progress) -> Path:
-    """The folder of the model that training starts from: the demo's is made here, once; a hub model is on this disk.
+    """The folder of the model that training starts from: the demo's is made here, once; a hub model is downloaded.
 
-    Everything downstream (policy, reference, vLLM, tokenizer) loads from this one folder, so none of them can end up
-    with another revision. Raises UserError when there is no such model.
+    Raises UserError when there is no such model.
     """
-    if recipe.model.made is None:
+    if recipe.model.toy is None:
         return local_model(recipe.model.name, recipe.model.revision)
     folder = run.path / "base"
-    if not (folder / "made.json").is_file():
+    if not (folder / "toy.json").is_file():
         progress.say("making the demo's model: supervised training on corrupted sums")
         progress.start()
-    return demo_model.make(recipe.model.made, folder, lambda n, of, loss: progress.step("teach", n, of, {"loss": loss}))
+    return demo_model.make(recipe.model.toy, folder, lambda n, of, loss: progress.step("teach", n, of, {"loss": loss}))
 
 
 def record_provenance(
-    recipe: Recipe, run: Run, model: Path, problems: Problems, prompted: prompts.TokenizedProblems, *, goes_on: bool
+    recipe: Recipe, run: Run, model: Path, problems: Problems, prompted: prompts.TokenizedProblems, *, resumed: bool
 ) -> None:
-    """Record (rank 0 does) what is trained on, file by file. Raises UserError when a run that goes on finds another."""
+    """Record (rank 0 does) what is trained on, file by file. Raises UserError when a resumed run has
+    been trained on something else."""
     if rank() != 0:
         return
     content = hashlib.sha256()
@@ -145,7 +152,7 @@ def record_provenance(
         content.update(json.dumps([problem.id, ids, problem.answer]).encode())
     manifest.establish(
         run,
-        goes_on=goes_on,
+        resumed=resumed,
         data={
             "source": recipe.data.source,
             "revision": recipe.data.revision,
@@ -175,7 +182,7 @@ def counts_of(problems: Problems, prompted: prompts.TokenizedProblems) -> dict[s
 def log_dataset_summary(
     recipe: Recipe, problems: Problems, prompted: prompts.TokenizedProblems, progress: Progress
 ) -> None:
-    """Say what became of the data. Raises UserError when it is too little for one step."""
+    """Log what became of the data. Raises UserError when it is too little for one step."""
     counts = counts_of(problems, prompted)
     dropped = f"{counts['without_answer']} rows without an answer dropped, " if problems.without_answer else ""
     long = (
@@ -186,10 +193,10 @@ def log_dataset_summary(
     progress.say(
         f"{counts['rows']} rows from {recipe.data.source}: {dropped}{long}{counts['problems']} problems to train on"
     )
-    wanted = prompts_per_step(recipe)
-    if counts["problems"] < wanted:
+    needed = prompts_per_step(recipe)
+    if counts["problems"] < needed:
         raise UserError(
-            f"{counts['problems']} problems are fewer than the {wanted} of one step",
+            f"{counts['problems']} problems are fewer than the {needed} of one step",
             "TRL drops a batch that it cannot fill, so no step would ever come",
             "give more problems, or a smaller per_device_train_batch_size or gradient_accumulation_steps",
         )
@@ -223,7 +230,7 @@ def grpo_settings(recipe: Recipe, staging: Path, weights: list[float], server: A
     if recipe.hardware.zero_stage:
         settings["deepspeed"] = deepspeed_config(recipe)
     if recipe.grpo.get("use_vllm"):
-        settings["vllm_mode"] = "server" if recipe.hardware.layout == "split" else "colocate"
+        settings["vllm_mode"] = "server" if recipe.hardware.layout is Layout.SPLIT else "colocate"
     if server is not None:
         settings |= {"vllm_server_base_url": server.url, "vllm_group_port": server.group_port}
     return settings

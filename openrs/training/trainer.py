@@ -1,33 +1,49 @@
-"""TRL's GRPOTrainer with the few steps that openrs does its own way. Everything else is TRL's.
+"""The GRPO step: TRL's GRPOTrainer, with what openrs does its own way. Read it in the order in which a step happens.
 
-1. Prompts are tokenised once, by openrs.data.prompts: the ids that the recipe's rules give are the ids that are used.
-2. All completions of a step are generated at once and cut into micro-batches in order, not shuffled: with
-   per_device_train_batch_size = num_generations a micro-batch is one group, as in the paper's trainer, whose loss
-   (bnpo) divides by the tokens of a micro-batch. No padding is computed that logprobs.py can avoid.
-3. A step's metrics carry the step's problems and where its seconds went.
-4. A checkpoint is complete or absent (checkpoints.py), and holds what a run needs to go on as if nothing had been:
-   besides what transformers saves, the position in the generation batch and, in its middle, the batch. The order of
-   the problems depends on seed and epoch only (TRL's sampler starts a resumed second epoch with the first's order).
-5. A loss or gradient that is no number ends the run before the weights are touched, and its batch is kept.
+    for each optimizer step:
+        prompts      = sample the step's problems            _get_train_sampler, _run_epoch (EpochSampler)
+        once per generation batch                            _prepare_inputs: cut into micro-batches, not shuffled
+            refuse weights that are NaN or Inf               _generate_and_score_completions
+            ids          = look up the prompts' tokens       _tokenize_prompts
+            sync weights to vLLM, check the canary           _generate_single_turn
+            completions  = generate                          _generate_single_turn, then TRL
+            ref_logps    = reference log-probabilities       _get_per_token_logps_and_entropies
+            verdicts     = judge; rewards = reward functions _calculate_rewards
+            advantages   = (r - mean(group)) / std(group)    TRL
+        for each micro-batch (one group of completions)
+            logps        = policy log-probabilities          _get_per_token_logps_and_entropies
+            loss         = clipped ratio, beta * KL          TRL; _compute_loss measures KL, compute_loss refuses NaN
+            backward                                         TRL
+        clip the gradient                                    TRL; _get_grad_norm refuses NaN and Inf
+        optimizer and learning rate step                     TRL
+        record metrics                                       log
+        checkpoint, every grpo.save_steps                    _save_checkpoint; resume: _load_optimizer_and_scheduler
+
+Which members of TRL and transformers this relies on, and why, is in trl_members.py; a test compares them with the
+installed versions.
+
+With per_device_train_batch_size = num_generations a micro-batch is one group, as in the paper's trainer, whose loss
+(bnpo) divides by the tokens of a micro-batch: that is why completions must not be shuffled between micro-batches.
 """
 
 import json
-import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from transformers import PrinterCallback
+from datasets import Dataset
+from torch import nn
+from transformers import PreTrainedModel, PrinterCallback
 from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler, split_tensor_dict
 
 from openrs.errors import RunFailure
-from openrs.rewards.functions import RewardStats
+from openrs.rewards.functions import RewardSet
 from openrs.run import checkpoints
 from openrs.run.directory import Run
 from openrs.run.files import write_json
@@ -36,6 +52,9 @@ from openrs.training.canary import Canary
 from openrs.training.logprobs import allow_packing, log_probabilities
 from openrs.training.measures import Measures
 
+Row = dict[str, Any]  # of the data set: prompt, gold (the reference answer) and id
+Batch = dict[str, torch.Tensor | Any]  # a generation batch or micro-batch as TRL hands it on: B rows a tensor
+
 
 class Trainer(GRPOTrainer):  # type: ignore[misc]
     """GRPOTrainer plus openrs's prompts, records and checkpoints.
@@ -43,9 +62,8 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
     Args:
         prompt_ids: rendered prompt -> its token ids, for every prompt of the data set.
         folder: the run's checkpoints folder.
-        stats: what the rewards count while they judge.
-        ahead: begins to judge completions against golds, while the reference model's log-probabilities are computed.
-        canary: compares vLLM with the trainer after each weight sync; none without vLLM.
+        rewards: the reward functions, and the judge that they need.
+        canary: compares vLLM with the trainer after each weight sync; None without vLLM.
         kwargs: GRPOTrainer's own; the data set has columns `prompt`, `gold` and `id`.
     """
 
@@ -54,18 +72,16 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         *,
         prompt_ids: Mapping[str, list[int]],
         folder: Path,
-        stats: RewardStats,
-        ahead: Callable[[Sequence[str], Sequence[str], Sequence[Any]], None] | None = None,
+        rewards: RewardSet,
         canary: Canary | None = None,
         **kwargs: Any,
     ) -> None:
         self._prompt_ids = prompt_ids
         self._folder = folder
-        self._measures = Measures(stats)
-        self._ahead = ahead
-        self._golds: list[str] = []  # of the batch that is generated
+        self._rewards = rewards
+        self._measures = Measures(rewards.stats)
         self._canary = canary
-        self._readings: dict[str, float] = {}
+        self._canary_metrics: dict[str, float] = {}
         self._latest_logps: torch.Tensor
         self._last_loaded_step: int  # the step whose weights vLLM has
         self._seconds: dict[str, float] = defaultdict(float)
@@ -73,10 +89,10 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         self._last_log = time.perf_counter()
         self._sampler: EpochSampler
         self._step: int  # micro-batches so far
-        self._buffered_inputs: list[dict[str, Any]] | None
+        self._buffered_inputs: list[Batch] | None
         self.checkpoint_seconds = 0.0
-        super().__init__(**kwargs)
-        models = [self.accelerator.unwrap_model(of) for of in (self.model, self.ref_model) if of is not None]
+        super().__init__(reward_funcs=rewards.functions, **kwargs)
+        models = [self.accelerator.unwrap_model(model) for model in (self.model, self.ref_model) if model is not None]
         self._packing = sum(map(allow_packing, models)) == len(models)
         self.remove_callback(PrinterCallback)  # prints every metric of every step
 
@@ -84,10 +100,17 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         self._last_log = time.perf_counter()
         return super().train(*args, **kwargs)
 
-    def _get_train_sampler(self, dataset: Any = None) -> "EpochSampler":
-        of = super()._get_train_sampler(dataset)
+    # --- sample the step's problems -----------------------------------------------------------------------------------
+
+    def _get_train_sampler(self, dataset: Dataset | None = None) -> "EpochSampler":
+        sampler = super()._get_train_sampler(dataset)
         self._sampler = EpochSampler(
-            of.data_source, of.mini_repeat_count, of.batch_size, of.repeat_count, of.shuffle, of.seed
+            sampler.data_source,
+            sampler.mini_repeat_count,
+            sampler.batch_size,
+            sampler.repeat_count,
+            sampler.shuffle,
+            sampler.seed,
         )
         return self._sampler
 
@@ -95,137 +118,21 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         self._sampler.set_epoch(epoch)  # accelerate does not reach a sampler behind a shard and a skip
         super()._run_epoch(epoch=epoch, **kwargs)
 
-    def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
-        return [self._prompt_ids[prompt] for prompt in prompts], None, {}
+    # --- once per generation batch ------------------------------------------------------------------------------------
 
-    def _prepare_inputs(self, generation_batch: Any) -> Any:
-        """TRL's, less the shuffle between generation and split (GRPOTrainer._prepare_inputs)."""
+    def _prepare_inputs(self, generation_batch: list[Row]) -> Batch:
+        """The next micro-batch. TRL's, without its shuffle between generation and split."""
         if not self.model.training:
-            return super()._prepare_inputs(generation_batch)
-        steps = self.args.steps_per_generation
+            return super()._prepare_inputs(generation_batch)  # type: ignore[no-any-return]
+        steps: int = self.args.steps_per_generation
         if self._step % (steps * self.num_iterations) == 0 or self._buffered_inputs is None:
             batch = self._generate_and_score_completions(generation_batch)
             self._buffered_inputs = split_tensor_dict(batch, steps)
         return self._buffered_inputs[self._step % steps]
 
-    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Any:
+    def _generate_and_score_completions(self, inputs: list[Row]) -> Batch:
         self._stop_unless_weights_are_finite()
-        self._golds = [row["gold"] for row in inputs]
-        return super()._generate_and_score_completions(inputs)
-
-    def _generate(self, prompts: list[Any]) -> Any:
-        """TRL's, whose fourth result is the completions' texts; what comes next is the reference model."""
-        found = super()._generate(prompts)
-        if self._ahead is not None:
-            self._ahead(found[3], self._golds, prompts)
-        return found
-
-    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
-        if self.use_vllm and self.state.global_step != self._last_loaded_step:
-            with self._timed("sync"):
-                self.vllm_generation.sync_weights()
-                self._last_loaded_step = self.state.global_step
-            if self._canary is not None:
-                with self._timed("canary"):
-                    self._readings = self._canary.check(self)
-        with self._timed("generation"):
-            return super()._generate_single_turn(*args, **kwargs)
-
-    def _calculate_rewards(self, inputs: list[dict[str, Any]], prompts: Any, completions: Any, *args: Any) -> Any:
-        ids = [row["id"] for row in inputs]
-        self._log_completion_extra("id", ids)
-        self._log_completion_extra("gold", [row["gold"] for row in inputs])
-        self._problems += dict.fromkeys(gather_object(ids))
-        self._measures.texts(completions)
-        with self._timed("reward"):
-            return super()._calculate_rewards(inputs, prompts, completions, *args)
-
-    def _get_per_token_logps_and_entropies(
-        self, model: Any, *rows: Any, batch_size: int | None = None, compute_entropy: bool = False, **others: Any
-    ) -> Any:
-        """TRL's numbers without its padding (logprobs.py). rows: ids and mask, each (B, P + C), and C.
-
-        Returns log-probabilities (B, C), entropies (B, C) or None, and no auxiliary loss.
-        """
-        if any(value is not None and value is not False for value in others.values()):  # images, mixtures of experts
-            return super()._get_per_token_logps_and_entropies(
-                model, *rows, batch_size=batch_size, compute_entropy=compute_entropy, **others
-            )
-        ids, mask, completion = rows
-        size = batch_size or len(ids)
-        with self.accelerator.autocast():
-            parts = [
-                log_probabilities(model, i, m, completion, packing=self._packing, entropy=compute_entropy)
-                for i, m in zip(ids.split(size), mask.split(size), strict=True)
-            ]
-        logps, entropies = (None if of[0] is None else torch.cat(of) for of in zip(*parts, strict=True))
-        self._latest_logps = logps.detach()  # type: ignore[union-attr]
-        return logps, entropies, None
-
-    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
-        loss = super()._compute_loss(model, inputs)
-        if "ref_per_token_logps" in inputs:
-            self._measures.kl(self._latest_logps, inputs["ref_per_token_logps"], inputs["completion_mask"])
-        return loss
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add seconds and problems to the step's metrics; a metric that is not a number becomes None."""
-        if "loss" in logs:
-            now = time.perf_counter()
-            total, self._last_log = now - self._last_log, now
-            spent = dict(self._seconds)
-            self._seconds.clear()
-            logs |= {f"time/{name}": seconds for name, seconds in spent.items()}
-            logs |= {"time/update": total - sum(spent.values()), "time/step": total}
-            logs |= self._measures.drain(self.accelerator) | self._readings
-        super().log(logs, start_time)
-
-    def take_problems(self) -> list[str]:
-        """Ids of the distinct problems since the last call, in the order of the sampler."""
-        taken, self._problems = list(dict.fromkeys(self._problems)), []
-        return taken
-
-    def completions(self) -> dict[str, list[Any]]:
-        """The latest generation batch: prompt, completion, id, gold, one column per reward, advantage."""
-        rewards = {f"reward/{name}": list(values) for name, values in self._logs["rewards"].items()}
-        extra = {name: list(values) for name, values in self._logs["extra"].items()}
-        return {
-            **extra,
-            "prompt": list(self._logs["prompt"]),
-            "completion": list(self._logs["completion"]),
-            **rewards,
-            "advantage": list(self._logs["advantages"]),
-        }
-
-    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        loss = super().compute_loss(model, inputs, *args, **kwargs)
-        self._stop_unless_finite("loss", loss.detach(), inputs)
-        return loss
-
-    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        norm = super()._get_grad_norm(model, grad_norm)
-        if norm is not None and self.accelerator.scaler is None:  # fp16 overflows; its scaler leaves such a step out
-            self._stop_unless_finite("norm of the gradient", norm, {"batch": self._buffered_inputs})
-        return norm
-
-    def _stop_unless_finite(self, what: str, value: Any, batch: dict[str, Any]) -> None:
-        """Raises RunFailure on every process when the value of one is no number; each leaves its batch in the run."""
-        value = torch.as_tensor(value, dtype=torch.float64, device=self.accelerator.device)
-        bad = self.accelerator.reduce((~torch.isfinite(value)).double(), reduction="sum")
-        if not bad.item():
-            return
-        step = self.state.global_step + 1
-        folder = Run(self._folder.parent).failures / f"step-{step:06d}"
-        folder.mkdir(parents=True, exist_ok=True)
-        rank = self.accelerator.process_index
-        torch.save({"value": value.cpu(), "inputs": batch}, folder / f"batch-{rank}.pt")
-        write_json(folder / f"completions-{rank}.json", self.completions())
-        raise RunFailure(
-            f"step {step}: the {what} is {value.item()}",
-            "going on would make every weight NaN",
-            f"look at the batch in {folder}; the last checkpoint is sound. A smaller learning rate, or float32 for the"
-            " reference, are the usual cures",
-        )
+        return super()._generate_and_score_completions(inputs)  # type: ignore[no-any-return]
 
     def _stop_unless_weights_are_finite(self) -> None:
         """Raises RunFailure before anything is generated with weights that are NaN or Inf: after a learning rate that
@@ -236,12 +143,165 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         ends = torch.stack([torch.stack(value.aminmax()).float() for _, value in trained])  # NaN goes through both
         bad = (~torch.isfinite(ends)).any(dim=1).nonzero().flatten().tolist()
         if bad:
-            there = checkpoints.list_complete(self._folder)
+            complete = checkpoints.list_complete(self._folder)
             what = f"{len(bad)} of {len(trained)} weight tensors are"
-            raise checkpoints.nonfinite_weights(self.state.global_step, what, trained[bad[0]][0], there)
+            raise checkpoints.nonfinite_weights(self.state.global_step, what, trained[bad[0]][0], complete)
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Every process writes its part beside; when all have, the main one makes the checkpoint complete.
+    def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        """Prompts are tokenised once, by openrs.data.prompts: the ids of the recipe's rules are the ids that are
+        used."""
+        return [self._prompt_ids[prompt] for prompt in prompts], None, {}
+
+    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+        """Sync weights to vLLM, check the canary, generate."""
+        if self.use_vllm and self.state.global_step != self._last_loaded_step:
+            with self._timed("sync"):
+                self.vllm_generation.sync_weights()
+                self._last_loaded_step = self.state.global_step
+            if self._canary is not None:
+                with self._timed("canary"):
+                    self._canary_metrics = self._canary.check(self)
+        with self._timed("generation"):
+            return super()._generate_single_turn(*args, **kwargs)
+
+    def _calculate_rewards(
+        self, inputs: list[Row], prompts: list[str], completions: list[str], completion_ids_list: list[list[int]]
+    ) -> torch.Tensor:
+        """Judge the batch once; the reward functions find the verdicts in a column. Returns rewards (B, functions) of
+        all processes."""
+        ids, golds = [row["id"] for row in inputs], [row["gold"] for row in inputs]
+        self._log_completion_extra("id", ids)
+        self._log_completion_extra("gold", golds)
+        self._problems += dict.fromkeys(gather_object(ids))
+        self._measures.texts(completions)
+        with self._timed("reward"):
+            verdicts = self._rewards.judge(completions, golds, prompts)
+            if self._rewards.rules:
+                self._log_completion_extra("verdict", [str(row[self._rewards.rules[0]]) for row in verdicts])
+            judged = [row | {"verdicts": verdict} for row, verdict in zip(inputs, verdicts, strict=True)]
+            return super()._calculate_rewards(judged, prompts, completions, completion_ids_list)
+
+    # --- for each micro-batch -----------------------------------------------------------------------------------------
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: PreTrainedModel,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        *,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        **multimodal: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, None]:
+        """TRL's numbers without its padding (logprobs.py), for policy and reference.
+
+        input_ids, attention_mask: (B, P + C) with C = logits_to_keep. Returns log-probabilities (B, C), entropies
+        (B, C) or None, and no auxiliary loss.
+        """
+        if any(value is not None and value is not False for value in multimodal.values()):  # or a mixture of experts
+            return super()._get_per_token_logps_and_entropies(  # type: ignore[no-any-return]
+                model,
+                input_ids,
+                attention_mask,
+                logits_to_keep,
+                batch_size=batch_size,
+                compute_entropy=compute_entropy,
+                **multimodal,
+            )
+        size = batch_size or len(input_ids)
+        with self.accelerator.autocast():
+            parts = [
+                log_probabilities(model, ids, mask, logits_to_keep, packing=self._packing, entropy=compute_entropy)
+                for ids, mask in zip(input_ids.split(size), attention_mask.split(size), strict=True)
+            ]
+        logps = torch.cat([part for part, _ in parts])
+        entropies = [entropy for _, entropy in parts if entropy is not None]
+        self._latest_logps = logps.detach()
+        return logps, torch.cat(entropies) if entropies else None, None
+
+    def compute_loss(
+        self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: int | None = None
+    ) -> torch.Tensor:
+        loss: torch.Tensor = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        self._stop_unless_finite("loss", loss.detach(), inputs)
+        return loss
+
+    def _compute_loss(self, model: nn.Module, inputs: Batch) -> torch.Tensor:
+        loss: torch.Tensor = super()._compute_loss(model, inputs)
+        if "ref_per_token_logps" in inputs:
+            self._measures.kl(self._latest_logps, inputs["ref_per_token_logps"], inputs["completion_mask"])
+        return loss
+
+    # --- clip, step, record -------------------------------------------------------------------------------------------
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: torch.Tensor | float | None = None) -> torch.Tensor | float:
+        norm: torch.Tensor | float = super()._get_grad_norm(model, grad_norm)
+        if norm is not None and self.accelerator.scaler is None:  # fp16 overflows; its scaler leaves such a step out
+            self._stop_unless_finite("norm of the gradient", norm, {"batch": self._buffered_inputs})
+        return norm
+
+    def _stop_unless_finite(self, what: str, value: torch.Tensor | float, batch: Batch) -> None:
+        """Raises RunFailure on every process when the value of one is NaN or Inf; each leaves its batch in the run."""
+        value = torch.as_tensor(value, dtype=torch.float64, device=self.accelerator.device)
+        bad = self.accelerator.reduce((~torch.isfinite(value)).double(), reduction="sum")
+        if not bad.item():
+            return
+        step = self.state.global_step + 1
+        folder = checkpoints.folder_of(Run(self._folder.parent).failures, step)
+        folder.mkdir(parents=True, exist_ok=True)
+        rank = self.accelerator.process_index
+        torch.save({"value": value.cpu(), "inputs": batch}, folder / f"batch-{rank}.pt")
+        write_json(folder / f"completions-{rank}.json", self.completions())
+        raise RunFailure(
+            f"step {step}: the {what} is {value.item()}",
+            "the next update would make every weight NaN",
+            f"look at the batch in {folder}; the last checkpoint is sound. A smaller learning rate, or float32 for the"
+            " reference, are the usual cures",
+        )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add to the step's metrics where its seconds went and what measures.py counted."""
+        if "loss" in logs:
+            now = time.perf_counter()
+            total, self._last_log = now - self._last_log, now
+            spent = dict(self._seconds)
+            self._seconds.clear()
+            logs |= {f"time/{name}": seconds for name, seconds in spent.items()}
+            logs |= {"time/update": total - sum(spent.values()), "time/step": total}
+            logs |= self._measures.drain(self.accelerator) | self._canary_metrics
+        super().log(logs, start_time)
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        before = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[name] += time.perf_counter() - before
+
+    def take_problems(self) -> list[str]:
+        """Ids of the distinct problems since the last call, in the order of the sampler."""
+        taken, self._problems = list(dict.fromkeys(self._problems)), []
+        return taken
+
+    def completions(self) -> dict[str, list[Any]]:
+        """The latest generation batch: prompt, completion, id, gold, the judge's verdict where a reward asks for one,
+        one column per reward, advantage."""
+        rewards = {f"reward/{name}": list(values) for name, values in self._logs["rewards"].items()}
+        extra = {name: list(values) for name, values in self._logs["extra"].items()}
+        return {
+            **extra,
+            "prompt": list(self._logs["prompt"]),
+            "completion": list(self._logs["completion"]),
+            **rewards,
+            "advantage": list(self._logs["advantages"]),
+        }
+
+    # --- checkpoint and resume ----------------------------------------------------------------------------------------
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Every process writes its part to a staging folder; when all have, the main one makes the checkpoint complete.
 
         Raises RunFailure when the disk is full or broken; earlier checkpoints stay as they were.
         """
@@ -259,13 +319,14 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         self.checkpoint_seconds = time.perf_counter() - before
 
     def _save_position(self, staging: Path) -> None:
-        """Where in the generation batch the run stands, and each process's part of that batch while it is in use."""
+        """Where in the generation batch the run is, and each process's part of that batch while it is in use."""
         if self.is_world_process_zero():
             write_json(staging / "position.json", {"micro_steps": self._step})
         if self._step % (self.args.steps_per_generation * self.num_iterations):
             torch.save(self._buffered_inputs, staging / f"batch-{self.accelerator.process_index}.pt")
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Resume: what transformers restores, then the position in the generation batch and the batch itself."""
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
@@ -278,17 +339,10 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """TRL writes a card at every checkpoint; ours is written by `openrs export`, with results in it."""
 
-    @contextmanager
-    def _timed(self, name: str) -> Iterator[None]:
-        before = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._seconds[name] += time.perf_counter() - before
-
 
 class EpochSampler(RepeatSampler):  # type: ignore[misc]
-    """TRL's sampler, whose order of an epoch can be had without having gone through the epochs before."""
+    """TRL's sampler, with an order of problems that depends on seed and epoch only: TRL's starts a resumed second epoch
+    with the order of the first."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -300,11 +354,6 @@ class EpochSampler(RepeatSampler):  # type: ignore[misc]
     def __iter__(self) -> Iterator[int]:
         if self.shuffle:
             self.generator.manual_seed(self.seed)
-            for _ in range(self._epoch):  # what TRL's has drawn by then
+            for _ in range(self._epoch):  # the orders of the epochs before
                 torch.randperm(self.num_samples, generator=self.generator)
         return super().__iter__()  # type: ignore[no-any-return]
-
-
-def finite(value: Any) -> Any:
-    """JSON has no NaN: what is not a number is recorded as null."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -34,7 +34,7 @@ class Address:
 
 
 def command(recipe: Recipe, model: str, port: int | str) -> list[str]:
-    """`vllm serve` as TRL 1.16 wants it (VLLMClient's docstring), with the recipe's window, share of memory and seed.
+    """`vllm serve` as TRL 1.16 needs it (VLLMClient's docstring), with the recipe's window, share of memory and seed.
 
     A GPU of its own gets at least the paper's share of it (0.7), whatever the recipe says for colocated vLLM.
     """
@@ -96,7 +96,7 @@ class Server:
             time.sleep(0.5)
         raise RunFailure(
             f"the vLLM server did not answer within {seconds:g} s",
-            self._said(),
+            self._last_output(),
             f"read {self.log}; --set grpo.vllm_server_timeout=600 waits longer",
         )
 
@@ -107,15 +107,15 @@ class Server:
             how = f"was killed by signal {code - 128}" if code > 128 else f"ended with exit code {code}"
             raise RunFailure(
                 f"the vLLM server {how}",
-                self._said(),
-                f"read {self.log}; the same command goes on from the last complete checkpoint",
+                self._last_output(),
+                f"read {self.log}; the same command resumes from the last complete checkpoint",
             )
 
     def stop(self) -> None:
         self._process.stop()
 
-    def _said(self) -> str:
+    def _last_output(self) -> str:
         lines = processes.tail(self.log, 3).splitlines()
         return (
-            "its last words were:\n" + "\n".join(f"  | {line[:300]}" for line in lines) if lines else "it said nothing"
+            "the end of its log:\n" + "\n".join(f"  | {line[:300]}" for line in lines) if lines else "its log is empty"
         )

@@ -3,7 +3,7 @@
 Every process watches itself: a rank that waits in a collective for another hangs as well. No progress means no step
 for `factor` times the median step, and at least `least` seconds. The first to notice asks its siblings on this machine
 for their stacks (SIGUSR1), then leaves with exit code 1; a launcher ends the others. Where C code keeps the GIL and so
-this room's thread from running, faulthandler's own timer does the same a little later, without Python.
+this module's thread from running, faulthandler's own timer does the same a little later, without Python.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ class Watchdog:
     Args:
         folder: gets stacks-rank<R>.txt, which is taken away again when it was not needed.
         siblings: process numbers on this machine that take part, this one among them or not.
-        say: told in one line why the process ends.
+        say: gets one line, why the process ends.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Watchdog:
         self.alive()
 
     def alive(self) -> None:
-        """Something that is no step is done."""
+        """Something other than a step is done."""
         self._last = time.monotonic()
         self._arm()
 
@@ -78,9 +78,10 @@ class Watchdog:
         self._stopped.set()
         faulthandler.cancel_dump_traceback_later()
         faulthandler.unregister(signal.SIGUSR1)
-        self._file.close()
-        if self.stacks.stat().st_size == 0:
-            self.stacks.unlink()
+        with contextlib.suppress(OSError):  # a file that somebody took away, a full disk: no reason to fail a run
+            self._file.close()
+            if self.stacks.stat().st_size == 0:
+                self.stacks.unlink()
 
     def _arm(self) -> None:
         faulthandler.dump_traceback_later(self.limit + LATER, file=self._file, exit=True)
@@ -99,7 +100,7 @@ class Watchdog:
         usual = f"{median(self._seconds):.1f} s" if self._seconds else "not known yet"
         self._say(
             f"no progress for {still:.0f} s (a step usually takes {usual}): something hangs. The stacks of all"
-            f" processes are in {self.stacks.parent}; the same command goes on from the last complete checkpoint"
+            f" processes are in {self.stacks.parent}; the same command resumes from the last complete checkpoint"
         )
         sys.stdout.flush()
         sys.stderr.flush()

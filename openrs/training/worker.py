@@ -1,7 +1,7 @@
 """One of the training processes that torchrun starts: `python -m openrs.training.worker RUN [...]` (see launch.py).
 
-The parent holds the run's lock and its attempt, and has made the model ready. Rank 0 writes the run's records and the
-log, and its words go to the terminal; whatever else any process prints goes to the attempt's processes.log.
+The parent holds the run's lock and its attempt, and has prepared the model. Rank 0 writes the run's records and the
+log, and reports to the terminal; whatever else any process prints goes to the attempt's processes.log.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m openrs.training.worker", description=__doc__)
     parser.add_argument("run", type=Path, help="the run directory")
     parser.add_argument("--attempt", type=Path, required=True, help="folder of this attempt")
-    parser.add_argument("--from-checkpoint", type=Path, help="checkpoint to go on from")
+    parser.add_argument("--from-checkpoint", type=Path, help="checkpoint to resume from")
     parser.add_argument("--server", metavar="PORT", type=int, help="of the vLLM server, in the split layout")
     parser.add_argument("--group-port", type=int, help="where trainer and vLLM server meet for the weights")
     args = parser.parse_args(argv)
@@ -42,9 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_text(args.attempt / f"worker-{number}.pid", str(os.getpid()))  # now a signal may come
             from openrs.training import train as grpo
 
-            grpo.train_from(load_resolved(Run(args.run).recipe), Run(args.run), progress, args.from_checkpoint, server)
+            run = Run(args.run)
+            recipe = load_resolved(run.recipe)
+            prepared = grpo.prepare_worker(recipe, run, progress, args.from_checkpoint)
+            grpo.train_from(recipe, run, progress, prepared, server)
         outcome = processes.Outcome(number, EXIT_DONE)
-    except BaseException as error:  # noqa: BLE001 - the end of this process: its outcome is told, whatever it is
+    except BaseException as error:  # noqa: BLE001 - the end of this process: its outcome is written, whatever it is
         say(traceback.format_exc(), end="", error=True)
         outcome = processes.outcome_of(error)
     processes.write_outcome(args.attempt, outcome)
@@ -53,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _progress(attempt: Path, number: int) -> Progress:
-    """Rank 0 speaks to the terminal and the log. Then everything that libraries print to stdout goes to stderr."""
+    """Rank 0 writes to the terminal and the log. Then everything that libraries print to stdout goes to stderr."""
     if number == 0:
         progress = Progress(attempt / "log", os.fdopen(os.dup(1), "w", encoding="utf-8"))
     else:

@@ -14,10 +14,10 @@ def keep_lighteval_offline(site_packages: Path) -> None:
     """Stop lighteval 0.13.0 from asking the network at every task load, where HF_HUB_OFFLINE does not reach.
 
     tasks/tasks/tiny_benchmarks.py, `TinyCorpusAggregator.download`, runs when lighteval's registry imports it and
-    fetches tinyBenchmarks.pkl unless the file is beside it: without a network no task of any kind loads. Only the tiny*
+    fetches tinyBenchmarks.pkl unless the file is next to it: without a network no task loads at all. Only the tiny*
     tasks, which openrs does not offer, ever open it, so an empty file will do.
     tasks/tasks/ifeval/instructions_utils.py fetches nltk's punkt and punkt_tab at import unless nltk finds them; an
-    empty folder counts as found. Only the ifeval tasks read them.
+    empty folder is enough. Only the ifeval tasks read them.
     """
     tasks = site_packages / "lighteval" / "tasks" / "tasks"
     if not tasks.is_dir():

@@ -14,7 +14,7 @@ took() {
   if [ "$1" -lt 60 ]; then echo "$1 s"; else echo "$(($1 / 60)) min $(($1 % 60)) s"; fi
 }
 
-# What every run here wants: no hub, no telemetry, and one thread (with two, OpenMP's spinning makes training 10x slower
+# Settings of every run here: no hub, no telemetry, and one thread (with two, OpenMP's spinning makes training 10x slower
 # on a busy machine; losses are the same).
 export_run_settings() {
   export HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 OMP_NUM_THREADS=1
@@ -45,7 +45,7 @@ find_python() {
   TRIED=
   if [ -n "${OPENRS_PYTHON:-}" ]; then
     try_python "$OPENRS_PYTHON" "$wanted" && return
-    refuse "OPENRS_PYTHON is no Python that openrs can use (${wanted/ / or }):" "${TRIED%$'\n'}"
+    refuse "OPENRS_PYTHON is not a Python that openrs can use (${wanted/ / or }):" "${TRIED%$'\n'}"
   fi
   for minor in $wanted; do try_python "python$minor" "$wanted" && return; done
   for candidate in python3 python; do try_python "$candidate" "$wanted" && return; done
@@ -54,7 +54,7 @@ find_python() {
       [ ! -x "$candidate" ] || { try_python "$candidate" "$wanted" && return; }
     done
   done
-  refuse "openrs needs Python ${wanted/ / or }, and none was found. Tried:" "${TRIED%$'\n'}" \
+  refuse "openrs needs Python ${wanted/ / or }, and found none. Tried:" "${TRIED%$'\n'}" \
     "Install one (Debian, Ubuntu: apt install python3.11 python3.11-venv; macOS: brew install python@3.11) or name it:" \
     "  OPENRS_PYTHON=/path/to/python3.11 $0"
 }

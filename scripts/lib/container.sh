@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # What the scripts around containers share. Sourced after common.sh. Written for bash 3.2.
 
-# need_docker: an engine that answers, with compose and buildx, or a refusal that says which of them is missing.
+# need_docker: an engine that responds, with compose and buildx, or exit code 2 naming what is missing.
 need_docker() {
   command -v docker >/dev/null 2>&1 ||
     refuse "docker is not installed. Install Docker Engine with its plugins compose and buildx: https://docs.docker.com/engine/install/"
@@ -33,7 +33,7 @@ prepare_compose() {
       -e "s/^OPENRS_LOCK=.*/OPENRS_LOCK=$1/" "$ROOT/.env.example" >"$ROOT/.env"
     chmod 600 "$ROOT/.env" # a token may come into it
     [ -z "${SUDO_UID:-}" ] || chown "$user:$group" "$ROOT/.env"
-    echo "wrote .env: user $user:$group, lock $1 (.env.example tells all variables)"
+    echo "wrote .env: user $user:$group, lock $1 (.env.example lists all variables)"
   fi
   runs=$(setting OPENRS_RUNS ./runs)
   case $runs in /*) ;; *) runs=$ROOT/$runs ;; esac

@@ -8,7 +8,7 @@
 #
 # How it knows what is there: copies of the lock files inside the environment, each written last; equal copies mean done.
 # `.openrs/busy` stands while pip works. pip takes a package whose unpacking was cut off for an installed one, so an environment
-# found busy, or made from another lock, is emptied and made anew. Of two calls at once the second waits on flock, which the
+# found incomplete, or made from another lock, is emptied and rebuilt. Of two calls at once the second waits on flock, which the
 # kernel lets go when the holder and its pip are gone, even by SIGKILL.
 
 # choose_lock: sets LOCK_NAME and WHY. Asks nvidia-smi (slow on some hosts) only for a new environment.
@@ -60,14 +60,14 @@ say() { echo "[$(took $((SECONDS - STARTED)))] $*"; }
 
 free_mb() { df -Pk "$1" | awk 'NR == 2 { print int($4 / 1024) }'; }
 
-# step_failed WHAT: says what was being done, the likely reason, where pip's words are, and what to do; ends the script.
+# step_failed WHAT: prints what failed, the likely reason, where pip's output is, and the fix; ends the script.
 step_failed() {
-  local reason="pip's last words are below" mend="Then call the same command again: it finds what is half done and makes it anew."
+  local reason="pip's last lines are below" fix="Then run the same command again: it detects the incomplete set-up and rebuilds it."
   if [ "$(free_mb "$VENV")" -lt 20 ] || [ "$(free_mb "${TMPDIR:-/tmp}")" -lt 20 ] ||
     grep -qiE 'No space left on device|Errno 28|Disk quota exceeded' "$LOG"; then
     reason="the disk is full: $(free_mb "$VENV") MB free for $VENV, $(free_mb "${TMPDIR:-/tmp}") MB for ${TMPDIR:-/tmp}, where pip unpacks."
     [ "$NEED_MB" -eq 0 ] || reason="$reason ${LOCK_FILE#"$ROOT"/} takes about $NEED_MB MB"
-    mend="Free some space, or set OPENRS_VENV or TMPDIR to a folder on a larger disk. $mend"
+    fix="Free some space, or set OPENRS_VENV or TMPDIR to a folder on a larger disk. $fix"
   elif grep -qE 'NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|ProxyError|SSLError|Connection (refused|reset)' "$LOG"; then
     reason="the package index could not be reached (network, proxy or certificate)"
   elif grep -q 'THESE PACKAGES DO NOT MATCH THE HASHES' "$LOG"; then
@@ -77,8 +77,8 @@ step_failed() {
     echo "set-up failed after $(took $((SECONDS - STARTED))), while: $1"
     echo "  why: $reason"
     grep -vE '^\s*$|WARNING' "$LOG" | tail -n 4 | cut -c 1-300 | sed 's/^/  | /' || true
-    echo "  all that pip said: $LOG"
-    echo "  $mend"
+    echo "  pip's full output: $LOG"
+    echo "  $fix"
   } >&2
   exit 1
 }
@@ -100,7 +100,7 @@ watch_pip() {
 
 count_installed() { find "$VENV"/lib/python*/site-packages -maxdepth 1 -name '*.dist-info' | wc -l; }
 
-# PyTorch's CPU build is not on PyPI. Where pip's own configuration knows a place, that is taken; else PyTorch's index, asked for
+# PyTorch's CPU build is not on PyPI. Where pip's own configuration has it, that is used; else PyTorch's index, queried for
 # this one package only.
 install_cpu_torch() {
   local torch
@@ -131,19 +131,19 @@ install_lock() {
 }
 
 # Why an environment that is there will not do. Nothing for a new one.
-why_anew() {
+why_rebuild() {
   if [ -e "$STATE/busy" ]; then
-    say "an earlier set-up of $VENV_NAME was cut off: making it anew"
+    say "an earlier set-up of $VENV_NAME was interrupted: rebuilding it"
   elif [ -e "$STATE/lock.txt" ] && ! same "$LOCK_FILE" "$STATE/lock.txt"; then
-    say "$VENV_NAME was made from another lock: making it anew"
+    say "$VENV_NAME was made from another lock: rebuilding it"
   elif [ -e "$STATE/lock.txt" ]; then
-    say "$VENV_NAME was moved or wants another Python: making it anew"
+    say "$VENV_NAME was moved or needs another Python: rebuilding it"
   fi
 }
 
 make_environment() {
   local entry
-  why_anew
+  why_rebuild
   touch "$STATE/busy"
   # Emptied, not removed: it may be a link to a larger disk, and its inode carries the flock.
   for entry in "$VENV"/* "$VENV"/.[!.]* "$STATE"/*; do
@@ -208,7 +208,7 @@ set_up() {
     refuse "$VENV is there, and it was not made by this script." "Move it away, or set OPENRS_VENV to another folder."
   fi
   mkdir -p "$STATE" || refuse "can't make $VENV. Set OPENRS_VENV to a folder that can be written."
-  trap 'echo "interrupted; the same command again makes $VENV_NAME anew" >&2; exit 130' INT
+  trap 'echo "interrupted; the same command again rebuilds $VENV_NAME" >&2; exit 130' INT
   [ -x "$PYTHON" ] || find_python
   take_turn
   if ! look "$want"; then

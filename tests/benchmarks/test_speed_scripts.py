@@ -6,13 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 def run(*words: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, check=False)
+    return forked.run([sys.executable, *words])
 
 
 def test_gpu_step_compares_all_paths_on_a_cpu(tmp_path: Path) -> None:

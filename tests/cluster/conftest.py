@@ -16,8 +16,8 @@ from openrs.cluster.api import Cluster, connect
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulated]:
-    monkeypatch.setattr(api, "FIRST", 0.02)
-    monkeypatch.setattr(api, "LONGEST", 0.1)
+    monkeypatch.setattr(api, "FIRST_PAUSE_S", 0.02)
+    monkeypatch.setattr(api, "LONGEST_PAUSE_S", 0.1)
     monkeypatch.setattr(control, "POLL", 0.02)
     monkeypatch.delenv("OPENRS_IMAGE", raising=False)
     with emulated(tmp_path) as found:

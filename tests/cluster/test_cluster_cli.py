@@ -60,11 +60,11 @@ def test_submit_follows_to_the_end(server: Emulated, capfd: pytest.CaptureFixtur
     player.start()
     assert main(["cluster", "submit", "demo", "--image", IMAGE]) == 0
     player.join()
-    said = capfd.readouterr().out
-    assert "ok    nodes" in said
-    assert "Job openrs-demo is made in namespace openrs" in said
-    assert "step 200/200" in said
-    assert "Job openrs-demo is done after 1 h 00 min. openrs cluster collect demo brings its results" in said
+    output = capfd.readouterr().out
+    assert "ok    nodes" in output
+    assert "Job openrs-demo is created in namespace openrs" in output
+    assert "step 200/200" in output
+    assert "Job openrs-demo is complete after 1 h 00 min; fetch its results with openrs cluster collect demo" in output
 
 
 def test_the_exit_code_of_a_refused_run_is_2(server: Emulated, capfd: pytest.CaptureFixture[str]) -> None:
@@ -88,17 +88,17 @@ def test_what_is_missing_stops_a_submit_before_anything_is_made(
 ) -> None:
     server.node("cpu-1", product=None, gpus=0)
     assert main(["cluster", "submit", "exp3", "--detach"]) == 2
-    said = capfd.readouterr()
-    assert "FAIL  image" in said.out
-    assert "FAIL  nodes" in said.out
-    assert "the Job cannot run as things are: image, nodes, claim" in said.err
+    output = capfd.readouterr()
+    assert "FAIL  image" in output.out
+    assert "FAIL  nodes" in output.out
+    assert "the Job cannot run: image, nodes, claim" in output.err
     assert server.names("Job") == server.names("PersistentVolumeClaim") == []
     assert main(["cluster", "submit", "exp3", "--detach", "--force"]) == 0
     assert server.names("Job") == ["openrs-exp3"]
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "output"),
     [
         (["submit", "exp9"], "there is no recipe called exp9"),
         (["submit", "exp3", "--set", "grpo.learnin_rate=1"], "did you mean grpo.learning_rate"),
@@ -106,17 +106,17 @@ def test_what_is_missing_stops_a_submit_before_anything_is_made(
         (["status", "exp3"], "namespace openrs has no Job openrs-exp3"),
         (["logs", "exp3"], "namespace openrs has no Job openrs-exp3"),
         (["stop", "exp3", "-n", "elsewhere"], "namespace elsewhere has no Job openrs-exp3"),
-        (["delete", "exp3"], "nobody is here to ask"),
-        (["delete", "exp3", "--claim"], "its volume claim with everything in it"),
+        (["delete", "exp3"], "needs confirmation, and there is no terminal"),
+        (["delete", "exp3", "--claim"], "its volume claim with all data in it"),
     ],
 )
 def test_mistakes_end_in_one_message_and_exit_code_2(
-    server: Emulated, words: list[str], said: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    server: Emulated, words: list[str], output: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
     assert main(["cluster", *words]) == 2
     error = capfd.readouterr().err
-    assert said in error
+    assert output in error
     assert "Traceback" not in error
     assert server.asked("DELETE") == server.asked("PATCH") == server.asked("POST") == []
 
@@ -132,14 +132,14 @@ def test_status_tells_all_runs_and_one(server: Emulated, capfd: pytest.CaptureFi
     server.event("openrs-exp3-x", "Pod", "FailedScheduling", "0/3 nodes are available: 3 Insufficient nvidia.com/gpu.")
     capfd.readouterr()
     assert main(["cluster", "status"]) == 0
-    said = capfd.readouterr().out
-    assert "exp3  waiting" in said
-    assert "demo  complete after 1 h 00 min" in said
+    output = capfd.readouterr().out
+    assert "exp3  waiting" in output
+    assert "demo  complete after 1 h 00 min" in output
     assert main(["cluster", "status", "exp3"]) == 0
-    said = capfd.readouterr().out
-    assert "Pod openrs-exp3-x waits for a node" in said
-    assert "0 of 3 nodes can take the Pod: 3 with too few free GPUs" in said
-    assert "kept in the claim openrs-exp3" in said
+    output = capfd.readouterr().out
+    assert "Pod openrs-exp3-x waits for a node" in output
+    assert "0 of 3 nodes can take the Pod: 3 with too few free GPUs" in output
+    assert "all data are in the claim openrs-exp3" in output
 
 
 def test_logs_of_what_is_there(server: Emulated, capfd: pytest.CaptureFixture[str]) -> None:
@@ -151,8 +151,8 @@ def test_logs_of_what_is_there(server: Emulated, capfd: pytest.CaptureFixture[st
     server.log("openrs-exp3-x", "train", *(f"step {number}/500" for number in range(1, 30)))
     capfd.readouterr()
     assert main(["cluster", "logs", "exp3", "--tail", "2"]) == 0
-    said = capfd.readouterr().out.splitlines()
-    assert said == [
+    output = capfd.readouterr().out.splitlines()
+    assert output == [
         "[openrs-exp3-x fetch] whole and checked",
         "[openrs-exp3-x train] step 28/500",
         "[openrs-exp3-x train] step 29/500",
@@ -187,7 +187,7 @@ def test_ctrl_c_in_a_real_process_leaves_the_job(server: Emulated) -> None:
     process.send_signal(2)
     _, error = process.communicate()
     assert process.returncode == 75
-    assert "Job openrs-exp3 goes on without us" in error
+    assert "detached; Job openrs-exp3 keeps running" in error
     assert "Traceback" not in error
     job = server.get("Job", "openrs-exp3")
     assert job is not None

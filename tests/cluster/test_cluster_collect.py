@@ -10,10 +10,10 @@ import pytest
 from emulator import IMAGE, Emulated
 from waiting import until
 
-from openrs.cluster import collect as room
+from openrs.cluster import collect as module
 from openrs.cluster.api import Cluster
 from openrs.cluster.collect import File, collect, refuse_odd
-from openrs.cluster.jobs import JobRequest, make, manifest
+from openrs.cluster.jobs import JobRequest, build_manifests, manifest
 from openrs.cluster.submit import submit
 from openrs.config.load import load
 from openrs.errors import RunFailure, UserError
@@ -46,7 +46,7 @@ REPORT = {
 @pytest.fixture
 def volume(server: Emulated, cluster: Cluster, tmp_path: Path) -> Path:
     """The claim's content, and a training that runs on it."""
-    submit(cluster, make(JobRequest(load("exp3"), "exp3", image=IMAGE)), print)
+    submit(cluster, build_manifests(JobRequest(load("exp3"), "exp3", image=IMAGE)), print)
     server.pod(POD, "openrs-exp3", "Running", {"train": {"running": {}}}, node="gpu-1")
     server.api.exec_root = tmp_path / "volume"
     run = tmp_path / "volume" / "runs" / "exp3"
@@ -62,7 +62,7 @@ def copied(to: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(top)): path.read_bytes()
         for path in sorted(top.rglob("*"))
-        if path.is_file() and path.name != room.MARK
+        if path.is_file() and path.name != module.MARK
     }
 
 
@@ -87,15 +87,15 @@ def test_given_again_it_copies_only_what_changed(
     volume: Path, cluster: Cluster, tmp_path: Path, server: Emulated
 ) -> None:
     collect(cluster, "exp3", print, to=tmp_path / "here")
-    said: list[str] = []
-    collect(cluster, "exp3", said.append, to=tmp_path / "here")
-    assert "8 files, 8 of them here already; 0.0 KiB to copy" in said
+    output: list[str] = []
+    collect(cluster, "exp3", output.append, to=tmp_path / "here")
+    assert "8 files, 8 of them already here; 0.0 KiB to copy" in output
     with (volume / "metrics.jsonl").open("ab") as file:
         file.write(b'{"step": 2}\n')
     (volume / "report.json").write_bytes(b"[]")  # the same size
-    said.clear()
-    collect(cluster, "exp3", said.append, to=tmp_path / "here")
-    assert [line.split()[1] for line in said if line[:1].isdigit() and "/" in line[:3]] == [
+    output.clear()
+    collect(cluster, "exp3", output.append, to=tmp_path / "here")
+    assert [line.split()[1] for line in output if line[:1].isdigit() and "/" in line[:3]] == [
         "exp3/metrics.jsonl", "exp3/report.json",
     ]  # fmt: skip
     assert copied(tmp_path / "here")["report.json"] == b"[]"
@@ -117,7 +117,7 @@ def test_it_goes_on_with_half_a_file_that_a_killed_collect_left(
 ) -> None:
     part = tmp_path / "here" / "exp3" / ".report.html.part"
     part.parent.mkdir(parents=True)
-    (part.parent / room.MARK).write_text("{}")
+    (part.parent / module.MARK).write_text("{}")
     part.write_bytes(FILES["report.html"][:50_000])
     collect(cluster, "exp3", print, to=tmp_path / "here")
     left = len(FILES["report.html"]) - 50_000
@@ -129,11 +129,11 @@ def test_it_goes_on_with_half_a_file_that_a_killed_collect_left(
 def test_half_a_file_of_something_else_is_found_by_its_hash(volume: Path, cluster: Cluster, tmp_path: Path) -> None:
     part = tmp_path / "here" / "exp3" / ".report.html.part"
     part.parent.mkdir(parents=True)
-    (part.parent / room.MARK).write_text("{}")
+    (part.parent / module.MARK).write_text("{}")
     part.write_bytes(b"y" * 50_000)
-    said: list[str] = []
-    collect(cluster, "exp3", said.append, to=tmp_path / "here")
-    assert "exp3/report.html changed while it was copied; once more" in said
+    output: list[str] = []
+    collect(cluster, "exp3", output.append, to=tmp_path / "here")
+    assert "exp3/report.html changed while it was copied; copying it again" in output
     assert copied(tmp_path / "here")["report.html"] == FILES["report.html"]
 
 
@@ -159,7 +159,7 @@ def test_a_local_run_is_not_written_over(volume: Path, cluster: Cluster, tmp_pat
     ["../etc/passwd", "/etc/passwd", "exp3/../../x", "top-level", "exp3/a\x1b[2J", "exp3/a\nb", "exp3\\..\\x", ""],
 )
 def test_names_that_lead_elsewhere_are_refused(path: str) -> None:
-    with pytest.raises(UserError, match="may not be written here"):
+    with pytest.raises(UserError, match="not safe to write here"):
         refuse_odd(File(path, 1, "0"))
 
 
@@ -212,7 +212,7 @@ def test_a_claim_whose_job_is_gone_wants_an_image(
 ) -> None:
     server.gone("Pod", POD)
     server.gone("Job", "openrs-exp3")
-    with pytest.raises(UserError, match="so is the image's name"):
+    with pytest.raises(UserError, match="with it the image's name"):
         collect(cluster, "exp3", print, to=tmp_path / "here")
     server.gone("PersistentVolumeClaim", "openrs-exp3")
     with pytest.raises(UserError, match="has no Job openrs-exp3"):
@@ -230,14 +230,14 @@ def test_a_command_that_fails_in_the_pod_says_why(
 def test_copying_a_journal_that_grows_takes_its_announced_beginning(
     volume: Path, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = room.pull
+    whole = module.pull
 
     def grow(source: Any, asked: Any) -> None:
         with (volume / "metrics.jsonl").open("ab") as journal:
             journal.write(b'{"step": 2}\n')
         whole(source, asked)
 
-    monkeypatch.setattr(room, "pull", grow)
+    monkeypatch.setattr(module, "pull", grow)
     collect(cluster, "exp3", print, to=tmp_path / "here")
     assert (
         hashlib.sha256(copied(tmp_path / "here")["metrics.jsonl"]).digest()
@@ -248,7 +248,7 @@ def test_copying_a_journal_that_grows_takes_its_announced_beginning(
 def test_a_file_that_goes_or_is_rewritten_meanwhile(
     volume: Path, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, once = room.pull, []
+    whole, once = module.pull, []
 
     def change(source: Any, asked: Any) -> None:
         if not once:
@@ -257,7 +257,7 @@ def test_a_file_that_goes_or_is_rewritten_meanwhile(
             (volume / "report.json").write_bytes(b'{"now": "longer than before"}')
         whole(source, asked)
 
-    monkeypatch.setattr(room, "pull", change)
+    monkeypatch.setattr(module, "pull", change)
     collect(cluster, "exp3", print, to=tmp_path / "here")
     here = copied(tmp_path / "here")
     assert set(here) == REPORT - {"recipe.yaml"}
@@ -267,7 +267,7 @@ def test_a_file_that_goes_or_is_rewritten_meanwhile(
 def test_large_files_come_in_pieces(
     volume: Path, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Emulated
 ) -> None:
-    monkeypatch.setattr(room, "PIECE", 30_000)
+    monkeypatch.setattr(module, "PIECE", 30_000)
     server.api.exec_cuts = [10_000_000, 20_000]
     collect(cluster, "exp3", print, to=tmp_path / "here")
     assert copied(tmp_path / "here") == {name: FILES[name] for name in REPORT}

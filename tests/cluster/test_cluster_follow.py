@@ -11,10 +11,10 @@ import pytest
 from emulator import IMAGE, Emulated
 from waiting import until
 
-from openrs.cluster import follow as room
+from openrs.cluster import follow as module
 from openrs.cluster.api import Cluster
 from openrs.cluster.follow import End, conclude, follow
-from openrs.cluster.jobs import JobRequest, make
+from openrs.cluster.jobs import JobRequest, build_manifests
 from openrs.cluster.reading import need_job
 from openrs.cluster.screen import Screen
 from openrs.cluster.submit import submit
@@ -31,7 +31,7 @@ DONE: dict[str, Any] = {"terminated": {"exitCode": 0}}
 class Followed:
     """A follow in a thread of its own, and what it has said so far."""
 
-    def __init__(self, cluster: Cluster, patience: float = 1e6, tail: int | None = None) -> None:
+    def __init__(self, cluster: Cluster, retry_s: float = 1e6, tail: int | None = None) -> None:
         self._stream = io.StringIO()
         self.error: BaseException | None = None
         self.end: End | None = None
@@ -39,7 +39,7 @@ class Followed:
 
         def work() -> None:
             try:
-                self.end = follow(cluster, job, Screen(self._stream), patience=patience, tail=tail)
+                self.end = follow(cluster, job, Screen(self._stream), retry_s=retry_s, tail=tail)
             except BaseException as error:  # noqa: BLE001 - the test looks at it
                 self.error = error
 
@@ -52,7 +52,7 @@ class Followed:
 
     def until(self, words: str) -> None:
         until(lambda: words in self.text or not self._thread.is_alive())
-        assert words in self.text, f"never said {words!r}, but:\n{self.text}\n{self.error!r}"
+        assert words in self.text, f"never printed {words!r}, but:\n{self.text}\n{self.error!r}"
 
     def finish(self) -> End:
         self._thread.join()
@@ -62,8 +62,8 @@ class Followed:
 
 @pytest.fixture
 def job(server: Emulated, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Emulated:
-    monkeypatch.setattr(room, "DRAIN", 3.0)
-    submit(cluster, make(JobRequest(load("exp3"), "exp3", image=IMAGE)), print)
+    monkeypatch.setattr(module, "DRAIN", 3.0)
+    submit(cluster, build_manifests(JobRequest(load("exp3"), "exp3", image=IMAGE)), print)
     return server
 
 
@@ -72,9 +72,9 @@ def running(server: Emulated, cluster: Cluster, **how: Any) -> Iterator[Followed
     """A Job whose trainer runs, followed."""
     server.pod(POD, NAME, "Running", {"fetch": DONE, "nccl": DONE, "train": RUNNING}, node="gpu-1")
     server.job_status(NAME, active=1, ready=1)
-    found = Followed(cluster, **how)
-    found.until("train runs on gpu-1")
-    yield found
+    followed = Followed(cluster, **how)
+    followed.until("train runs on gpu-1")
+    yield followed
 
 
 def complete(server: Emulated, pod: str = POD) -> None:
@@ -83,36 +83,40 @@ def complete(server: Emulated, pod: str = POD) -> None:
 
 
 def test_a_whole_job_in_plain_words(job: Emulated, cluster: Cluster) -> None:
-    found = Followed(cluster)
+    followed = Followed(cluster)
     job.pod(POD, NAME)
-    found.until(f"Pod {POD} waits for a node")
+    followed.until(f"Pod {POD} waits for a node")
     job.event(POD, "Pod", "FailedScheduling", "0/3 nodes are available: 3 Insufficient nvidia.com/gpu. preemption: x.")
-    found.until("0 of 3 nodes can take the Pod: 3 with too few free GPUs")
+    followed.until("0 of 3 nodes can take the Pod: 3 with too few free GPUs")
     job.event("somebody-else", "Pod", "FailedScheduling", "0/3 nodes are available: 3 Insufficient cpu.")
     job.pod(POD, NAME, node="gpu-1")
-    found.until("has a place on gpu-1")
+    followed.until("is scheduled on gpu-1")
     job.log(POD, "fetch", "all of it is in /data/cache")
     job.pod(POD, NAME, "Pending", {"fetch": RUNNING}, node="gpu-1")
-    found.until("fetch runs on gpu-1")
+    followed.until("fetch runs on gpu-1")
     job.pod(POD, NAME, "Running", {"fetch": DONE, "nccl": DONE, "train": RUNNING}, node="gpu-1")
     job.log(POD, "train", "step 1/500  reward 0.1  60.0 s each, 8 h 19 min left")
-    found.until("step 1/500")
+    followed.until("step 1/500")
     job.log(POD, "train", "report: runs/exp3/report.html")
     complete(job)
-    assert found.finish().state == "complete"
-    assert "[fetch] all of it is in /data/cache" in found.text
-    assert "report: runs/exp3/report.html" in found.text
-    assert "too little free CPU" not in found.text  # not ours
-    assert found.text.index("waits for a node") < found.text.index("3 with too few") < found.text.index("step 1/500")
+    assert followed.finish().state == "complete"
+    assert "[fetch] all of it is in /data/cache" in followed.text
+    assert "report: runs/exp3/report.html" in followed.text
+    assert "too little free CPU" not in followed.text  # not ours
+    assert (
+        followed.text.index("waits for a node")
+        < followed.text.index("3 with too few")
+        < followed.text.index("step 1/500")
+    )
 
 
 def test_a_refused_run_ends_with_exit_code_2_and_its_last_words(job: Emulated, cluster: Cluster) -> None:
-    found = Followed(cluster)
+    followed = Followed(cluster)
     words = "openrs reproduce: there is no recipe called exp9\n  fix: did you mean exp3?"
     state = {"terminated": {"exitCode": 2, "reason": "Error", "message": words}}
     job.pod(POD, NAME, "Failed", {"fetch": DONE, "nccl": DONE, "train": state}, node="gpu-1")
     job.job_status(NAME, "Failed", "PodFailurePolicy", "Container train for pod openrs/x failed with exit code 2")
-    end = found.finish()
+    end = followed.finish()
     assert (end.state, end.code) == ("failed", 2)
     assert "a retry could not help" in end.text
     assert "| openrs reproduce: there is no recipe called exp9" in end.text
@@ -122,33 +126,33 @@ def test_a_refused_run_ends_with_exit_code_2_and_its_last_words(job: Emulated, c
 
 
 def test_any_other_failure_ends_with_exit_code_1(job: Emulated, cluster: Cluster) -> None:
-    found = Followed(cluster)
+    followed = Followed(cluster)
     state = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
     job.pod(POD, NAME, "Failed", {"fetch": DONE, "nccl": DONE, "train": state}, node="gpu-1")
     job.job_status(NAME, "Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
-    end = found.finish()
-    assert "killed for memory" in found.text
+    end = followed.finish()
+    assert "exceeding its memory limit" in followed.text
     with pytest.raises(RunFailure) as error:
         conclude(end)
     assert error.value.exit_code == 1
 
 
 def test_a_stopped_and_a_deleted_job_are_said_to_be_so(job: Emulated, cluster: Cluster) -> None:
-    found = Followed(cluster)
+    followed = Followed(cluster)
     stopped = job.get("Job", NAME)
     assert stopped is not None
     stopped["spec"]["suspend"] = True
     job.put(stopped)
-    end = found.finish()
+    end = followed.finish()
     assert end.state == "stopped"
-    with pytest.raises(Interrupted, match="lets it go on"):
+    with pytest.raises(Interrupted, match="resumes it"):
         conclude(end)
     stopped["spec"]["suspend"] = False
     job.put(stopped)
-    found = Followed(cluster)
+    followed = Followed(cluster)
     until(lambda: [params for params in job.asked("GET", "/jobs") if "watch" in params][1:])
     job.gone("Job", NAME)
-    assert "its claim is still there" in found.finish().text
+    assert "its claim still exists" in followed.finish().text
 
 
 def test_a_job_that_goes_before_we_look_is_said_to_be_gone(job: Emulated, cluster: Cluster) -> None:
@@ -163,29 +167,29 @@ def test_a_job_in_kueues_queue_is_waited_for(job: Emulated, cluster: Cluster) ->
     queued["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "gpus"
     queued["spec"]["suspend"] = True
     job.put(queued)
-    found = Followed(cluster)
-    found.until("waits in Kueue's queue gpus")
+    followed = Followed(cluster)
+    followed.until("waits in Kueue's queue gpus")
     queued["spec"]["suspend"] = False
     job.put(queued)
     complete(job)
-    assert found.finish().state == "complete"
+    assert followed.finish().state == "complete"
 
 
 def test_a_replaced_pod_goes_on_in_the_same_log(job: Emulated, cluster: Cluster) -> None:
-    with running(job, cluster) as found:
+    with running(job, cluster) as followed:
         job.log(POD, "train", "step 50/500", "SIGTERM: finishing this step")
-        found.until("SIGTERM: finishing")
+        followed.until("SIGTERM: finishing")
         evicted = {"terminated": {"exitCode": 75}}
         conditions = [{"type": "DisruptionTarget", "status": "True"}]
         job.pod(POD, NAME, "Failed", {"train": evicted}, node="gpu-1", conditions=conditions)
-        found.until("exit code 75: interrupted at a safe place")
-        assert "the node took it away" in found.text
+        followed.until("exit code 75: interrupted with a checkpoint")
+        assert "drained, preempted or evicted" in followed.text
         job.gone("Pod", POD)
         job.pod("openrs-exp3-fghij", NAME, "Running", {"fetch": DONE, "nccl": DONE, "train": RUNNING}, node="gpu-2")
-        job.log("openrs-exp3-fghij", "train", "going on from the checkpoint of step 50", "step 51/500")
-        found.until("step 51/500")
+        job.log("openrs-exp3-fghij", "train", "resuming from the checkpoint of step 50", "step 51/500")
+        followed.until("step 51/500")
         complete(job, "openrs-exp3-fghij")
-        assert found.finish().state == "complete"
+        assert followed.finish().state == "complete"
 
 
 # --- what breaks in between -------------------------------------------------------------------------------------------
@@ -193,51 +197,51 @@ def test_a_replaced_pod_goes_on_in_the_same_log(job: Emulated, cluster: Cluster)
 
 def test_every_line_comes_once_over_many_broken_connections(job: Emulated, cluster: Cluster) -> None:
     """Two lines to a moment, and the connection breaks anywhere, also between the two."""
-    with running(job, cluster) as found:
+    with running(job, cluster) as followed:
         for number in range(40):
             job.log(POD, "train", f"line-{number:02d}!")
             if number % 3 == 0:
-                found.until(f"line-{number:02d}!")
+                followed.until(f"line-{number:02d}!")
                 job.cut()
-        found.until("line-39!")
+        followed.until("line-39!")
         complete(job)
-        found.finish()
-    seen = [word for word in found.text.split() if word.startswith("line-")]
+        followed.finish()
+    seen = [word for word in followed.text.split() if word.startswith("line-")]
     assert seen == [f"line-{number:02d}!" for number in range(40)]
 
 
 @pytest.mark.parametrize("code", [None, 429, 500, 503])
 def test_a_dropped_watch_loses_nothing(job: Emulated, cluster: Cluster, code: int | None) -> None:
-    with running(job, cluster) as found:
+    with running(job, cluster) as followed:
         job.fault(code, 6)
         job.cut()
         complete(job)  # while nobody watches
-        assert found.finish().state == "complete"
+        assert followed.finish().state == "complete"
 
 
 def test_410_gone_lists_again_and_tells_what_changed_meanwhile(job: Emulated, cluster: Cluster) -> None:
-    with running(job, cluster) as found:
+    with running(job, cluster) as followed:
         listed = len(job.asked("GET", "/pods"))
         job.gone("Pod", POD)
         job.forget()  # versions so far are too old, and open watches break
-        found.until(f"Pod {POD} is gone")
+        followed.until(f"Pod {POD} is deleted")
         assert len(job.asked("GET", "/pods")) > listed
         job.job_status(NAME, "Complete")
-        assert found.finish().state == "complete"
+        assert followed.finish().state == "complete"
 
 
 def test_a_watch_goes_on_at_the_last_version(job: Emulated, cluster: Cluster) -> None:
     def watched() -> list[dict[str, str]]:
         return [params for params in job.asked("GET", "/jobs") if "watch" in params]
 
-    with running(job, cluster) as found:
+    with running(job, cluster) as followed:
         until(watched)
         job.cut()
         until(lambda: len(watched()) >= 2)
         job.pod(POD, NAME, "Running", {"train": RUNNING}, node="gpu-7")
-        found.until("gpu-7")
+        followed.until("gpu-7")
         complete(job)
-        found.finish()
+        followed.finish()
     watches = watched()
     lists = [params for params in job.asked("GET", "/jobs") if "watch" not in params and params]
     assert len(watches) >= 2
@@ -251,48 +255,48 @@ def test_a_server_that_vanishes_is_waited_for_and_said_once(
     from openrs.cluster import watch
 
     monkeypatch.setattr(watch, "WORRY", 0.2)
-    with running(job, cluster) as found:
+    with running(job, cluster) as followed:
         away = job.fault(None, math.inf)
         job.cut()
         job.log(POD, "train", "printed while the server was away")
-        found.until("does not answer")
+        followed.until("does not respond")
         away.end()
-        found.until("answers again")
-        found.until("printed while the server was away")
+        followed.until("responds again")
+        followed.until("printed while the server was away")
         complete(job)
-        assert found.finish().state == "complete"
-    assert found.text.count("the API server does not answer") == 1
-    assert "Nothing happens to the Job" in found.text
+        assert followed.finish().state == "complete"
+    assert followed.text.count("the API server does not respond") == 1
+    assert "The Job is not affected" in followed.text
 
 
 def test_patience_has_an_end_and_the_job_is_left_alone(job: Emulated, cluster: Cluster) -> None:
-    with running(job, cluster, patience=0.5) as found:
+    with running(job, cluster, retry_s=0.5) as followed:
         job.fault(None, math.inf)
         job.cut()
-        until(lambda: found.error)
-    assert isinstance(found.error, RunFailure)
-    assert "did not answer for" in str(found.error)
-    assert "A Job that runs goes on without us" in str(found.error)
+        until(lambda: followed.error)
+    assert isinstance(followed.error, RunFailure)
+    assert "did not respond for" in str(followed.error)
+    assert "a running Job is not affected" in str(followed.error)
 
 
 def test_a_token_that_expires_in_the_middle_ends_with_one_line(job: Emulated, cluster: Cluster) -> None:
-    with running(job, cluster) as found:
+    with running(job, cluster) as followed:
         job.fault(401, 99)
         job.cut()
-        until(lambda: found.error)
-    assert isinstance(found.error, UserError)
-    assert "log in again" in str(found.error)
+        until(lambda: followed.error)
+    assert isinstance(followed.error, UserError)
+    assert "log in again" in str(followed.error)
 
 
 def test_events_and_logs_that_we_may_not_read_are_done_without(job: Emulated, cluster: Cluster) -> None:
     message = 'events is forbidden: User "someone" cannot list resource "events"'
     job.fault(403, 99, path="/events", message=message)
     job.fault(403, 99, path="/log", message='pods/log is forbidden: User "someone" cannot get resource "pods/log"')
-    with running(job, cluster) as found:
-        found.until("not allowed to list events")
-        found.until('cannot get resource "pods/log"')
+    with running(job, cluster) as followed:
+        followed.until("not allowed to list events")
+        followed.until('cannot get resource "pods/log"')
         complete(job)
-        assert found.finish().state == "complete"
+        assert followed.finish().state == "complete"
 
 
 def test_half_a_line_of_a_watch_is_no_change() -> None:
@@ -340,10 +344,10 @@ def test_ctrl_c_leaves_the_job_and_says_so(job: Emulated, cluster: Cluster, monk
     def pressed(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(room._Follower, "_see", pressed)
+    monkeypatch.setattr(module._Follower, "_see", pressed)
     with pytest.raises(Interrupted) as left:
         follow(cluster, need_job(cluster, "exp3"), Screen(io.StringIO()))
-    assert "goes on without us" in str(left.value)
+    assert "keeps running" in str(left.value)
     assert "openrs cluster stop exp3" in str(left.value)
     there = job.get("Job", NAME)
     assert there is not None

@@ -17,9 +17,9 @@ from openrs.cluster.jobs import (
     RECIPE,
     JobManifests,
     JobRequest,
+    build_manifests,
     labels_of,
     literal,
-    make,
     manifest,
     to_text,
 )
@@ -38,7 +38,7 @@ def containers(made: JobManifests) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ["exp1", "exp2", "exp3", "demo"])
 def test_a_packaged_recipe_is_the_file_of_k8s_but_for_the_image_and_two_annotations(name: str) -> None:
-    made = make(JobRequest(load(name), name, image=IMAGE))
+    made = build_manifests(JobRequest(load(name), name, image=IMAGE))
     claim, job = manifest(name)
     assert made.claim == claim
     assert made.notes == []
@@ -50,12 +50,12 @@ def test_a_packaged_recipe_is_the_file_of_k8s_but_for_the_image_and_two_annotati
 
 def test_the_resolved_recipe_travels_with_the_job() -> None:
     recipe = load("exp3", ["grpo.learning_rate=2e-6"])
-    assert recipe_in(make(JobRequest(recipe, "exp3", ["grpo.learning_rate=2e-6"])).job) == recipe
+    assert recipe_in(build_manifests(JobRequest(recipe, "exp3", ["grpo.learning_rate=2e-6"])).job) == recipe
 
 
 def test_overrides_and_the_runs_name_reach_every_place() -> None:
     changes = ["grpo.learning_rate=2e-6", "training.max_hours=20"]
-    made = make(JobRequest(load("exp3", changes), "exp3", changes, run="lr2", image=IMAGE, verb="train"))
+    made = build_manifests(JobRequest(load("exp3", changes), "exp3", changes, run="lr2", image=IMAGE, verb="train"))
     sets = ["--set", changes[0], "--set", changes[1]]
     assert containers(made)["fetch"]["args"] == ["fetch", "exp3", *sets]
     assert containers(made)["nccl"]["args"] == ["doctor", "nccl", "exp3", *sets, "--run", "lr2"]
@@ -71,7 +71,7 @@ def test_the_commands_in_the_pod_are_commands_of_this_openrs() -> None:
     from openrs.cli.main import parser
 
     for name in ("exp1", "exp3", "demo"):
-        made = make(JobRequest(load(name, ["grpo.seed=7"]), name, ["grpo.seed=7"]))
+        made = build_manifests(JobRequest(load(name, ["grpo.seed=7"]), name, ["grpo.seed=7"]))
         for container in containers(made).values():
             parser().parse_args(container["args"])  # SystemExit where it is none
 
@@ -80,7 +80,7 @@ def test_a_recipe_of_the_users_own_goes_with_the_pod_as_a_file(tmp_path: Path) -
     path = tmp_path / "mine.yaml"
     path.write_text(to_yaml(load("exp3", ["grpo.learning_rate=3e-6", "title=mine"])))
     recipe = load(str(path))
-    made = make(JobRequest(recipe, str(path), image=IMAGE))
+    made = build_manifests(JobRequest(recipe, str(path), image=IMAGE))
     template = made.job["spec"]["template"]
     assert made.job["metadata"]["name"] == "openrs-mine"
     assert containers(made)["train"]["args"] == ["reproduce", IN_POD, "--run", "mine"]
@@ -98,61 +98,61 @@ def test_files_of_this_machine_are_refused(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("{}\n")
     recipe = load("exp3", [f"data.source={tmp_path / 'rows.jsonl'}", "data.revision=null"])
     with pytest.raises(UserError, match=r"files of this machine: data\.source: .*rows\.jsonl"):
-        make(JobRequest(recipe, "exp3"))
-    make(JobRequest(load("exp3", ["data.source=/data/rows.jsonl", "data.revision=null"]), "exp3"))
+        build_manifests(JobRequest(recipe, "exp3"))
+    build_manifests(JobRequest(load("exp3", ["data.source=/data/rows.jsonl", "data.revision=null"]), "exp3"))
 
 
 @pytest.mark.parametrize("run", ["Exp3", "exp_3", "-exp3", "exp3-", "x" * 47, "exp3/../etc", ""])
 def test_names_that_kubernetes_does_not_take_are_refused(run: str) -> None:
     if run == "":
         return  # the recipe's name then
-    with pytest.raises(UserError, match="cannot be called"):
-        make(JobRequest(load("exp3"), "exp3", run=run))
+    with pytest.raises(UserError, match="cannot be the name"):
+        build_manifests(JobRequest(load("exp3"), "exp3", run=run))
 
 
 @pytest.mark.parametrize("image", ["openrs image", "Registry/OpenRS", "x@sha256:12", "$(HOME)", "a b"])
 def test_images_without_a_valid_name_are_refused(image: str) -> None:
-    with pytest.raises(UserError, match="no image's name"):
-        make(JobRequest(load("demo"), "demo", image=image))
+    with pytest.raises(UserError, match="not a valid image name"):
+        build_manifests(JobRequest(load("demo"), "demo", image=image))
 
 
 def test_a_tag_is_taken_with_a_word_about_it() -> None:
-    assert "can move" in make(JobRequest(load("demo"), "demo", image="localhost:5000/openrs:dev")).notes[0]
+    assert "can move" in build_manifests(JobRequest(load("demo"), "demo", image="localhost:5000/openrs:dev")).notes[0]
 
 
 def test_the_kubelet_gets_no_variables_to_expand() -> None:
     assert literal("--x=$(HOME) $$(Y) $Z") == "--x=$$(HOME) $$$(Y) $Z"
-    made = make(JobRequest(load("demo", ["title=$(HOME)"]), "demo", ["title=$(HOME)"]))
+    made = build_manifests(JobRequest(load("demo", ["title=$(HOME)"]), "demo", ["title=$(HOME)"]))
     assert containers(made)["train"]["args"][3] == "title=$$(HOME)"
 
 
 def test_gpus_memory_and_disk_follow_the_recipe() -> None:
-    two = make(JobRequest(load("exp3", ["hardware.gpus=2", "grpo.gradient_accumulation_steps=6"]), "exp3"))
+    two = build_manifests(JobRequest(load("exp3", ["hardware.gpus=2", "grpo.gradient_accumulation_steps=6"]), "exp3"))
     resources = containers(two)["train"]["resources"]
     assert resources["limits"] == resources["requests"]
     assert resources["limits"]["nvidia.com/gpu"] == "2"
     assert resources["limits"]["cpu"] == "8"
     shm = next(one for one in two.job["spec"]["template"]["spec"]["volumes"] if one["name"] == "shm")
     assert shm["emptyDir"]["sizeLimit"] == "8Gi"
-    whole = make(JobRequest(load("exp3", ["training.old_weights_only=false"]), "exp3"))
+    whole = build_manifests(JobRequest(load("exp3", ["training.old_weights_only=false"]), "exp3"))
     assert whole.claim is not None
     assert whole.claim["spec"]["resources"]["requests"]["storage"] == "400Gi"  # 291 GiB as planned, and a third
 
 
 def test_a_longer_run_gets_more_time_and_a_shorter_one_no_less() -> None:
     deadline = manifest("exp3")[1]["spec"]["activeDeadlineSeconds"]
-    long = make(JobRequest(load("exp3", ["grpo.max_steps=5000"]), "exp3"))
+    long = build_manifests(JobRequest(load("exp3", ["grpo.max_steps=5000"]), "exp3"))
     assert long.job["spec"]["activeDeadlineSeconds"] > 3 * 80 * 3600 > deadline
-    short = make(JobRequest(load("exp3", ["training.stop_after=50"]), "exp3"))
+    short = build_manifests(JobRequest(load("exp3", ["training.stop_after=50"]), "exp3"))
     assert short.job["spec"]["activeDeadlineSeconds"] == deadline
 
 
 def test_one_gpu_measures_no_links_and_no_hub_needs_no_fetch() -> None:
     one = ["hardware.gpus=1", "hardware.layout=single", "hardware.zero_stage=0", "grpo.gradient_accumulation_steps=12"]
-    assert list(containers(make(JobRequest(load("exp3", one), "exp3")))) == ["fetch", "train"]
-    assert list(containers(make(JobRequest(load("demo"), "demo")))) == ["train"]
-    hub = ["model.name=owner/small", f"model.revision={40 * 'a'}", "model.made=null"]
-    assert list(containers(make(JobRequest(load("demo", hub), "demo")))) == ["fetch", "train"]
+    assert list(containers(build_manifests(JobRequest(load("exp3", one), "exp3")))) == ["fetch", "train"]
+    assert list(containers(build_manifests(JobRequest(load("demo"), "demo")))) == ["train"]
+    hub = ["model.name=owner/small", f"model.revision={40 * 'a'}", "model.toy=null"]
+    assert list(containers(build_manifests(JobRequest(load("demo", hub), "demo")))) == ["fetch", "train"]
 
 
 def test_gpu_labels_are_those_of_gpu_feature_discovery() -> None:
@@ -163,8 +163,8 @@ def test_gpu_labels_are_those_of_gpu_feature_discovery() -> None:
     for name in known():
         assert all(re.fullmatch(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?", label) for label in labels_of(name))
     with pytest.raises(UserError, match="--gpu-product"):
-        make(JobRequest(load("exp3", ["hardware.gpu=B9000"]), "exp3"))
-    made = make(JobRequest(load("exp3", ["hardware.gpu=B9000"]), "exp3", products=["NVIDIA-B9000"]))
+        build_manifests(JobRequest(load("exp3", ["hardware.gpu=B9000"]), "exp3"))
+    made = build_manifests(JobRequest(load("exp3", ["hardware.gpu=B9000"]), "exp3", products=["NVIDIA-B9000"]))
     terms = made.job["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
     assert "NVIDIA-B9000" in str(terms)
     assert "A40" not in str(terms)
@@ -217,7 +217,7 @@ def drawn(seed: int, folder: Path) -> JobRequest:
 @pytest.mark.parametrize("seed", range(24))
 def test_any_valid_recipe_gives_a_valid_job(seed: int, tmp_path: Path) -> None:
     asked = drawn(seed, tmp_path)
-    made = make(asked)
+    made = build_manifests(asked)
     assert list(yaml.safe_load_all(to_text(made.objects))) == made.objects  # what is printed is what is sent
     version = ["1.31", "1.33", "1.36", "1.37"][seed % 4]
     for thing in made.objects:

@@ -6,7 +6,7 @@ import pytest
 from emulator import IMAGE, Emulated
 
 from openrs.cluster.api import Cluster
-from openrs.cluster.jobs import PLACEHOLDER, JobManifests, JobRequest, make, manifest
+from openrs.cluster.jobs import PLACEHOLDER, JobManifests, JobRequest, build_manifests, manifest
 from openrs.cluster.nodes import fitting, needed
 from openrs.cluster.preflight import examine, shortages
 from openrs.config.load import load
@@ -15,7 +15,7 @@ from openrs.errors import UserError
 
 
 def made(name: str = "exp3", **more: Any) -> JobManifests:
-    return make(JobRequest(load(name), name, image=more.pop("image", IMAGE), **more))
+    return build_manifests(JobRequest(load(name), name, image=more.pop("image", IMAGE), **more))
 
 
 def lines(cluster: Cluster, wanted: JobManifests) -> dict[str, Finding]:
@@ -109,7 +109,7 @@ def test_other_gpus_are_named_with_the_option_that_takes_them(server: Emulated, 
     server.node("gpu-1", product="NVIDIA-L40S")
     line = lines(cluster, made())["nodes"]
     assert line.state == "fail"
-    assert "the cluster's GPUs are NVIDIA-L40S: --gpu-product" in line.fix
+    assert "choose one of the cluster's GPUs with --gpu-product: NVIDIA-L40S" in line.fix
     assert lines(cluster, made(products=["NVIDIA-L40S"]))["nodes"].state == "ok"
 
 
@@ -134,14 +134,14 @@ def test_claims_that_are_there_lost_small_or_missing(ready: Emulated, cluster: C
     assert claim is not None
     ready.put(claim | {"status": {"phase": "Bound", "capacity": {"storage": "150Gi"}}})
     line = lines(cluster, made())["claim"]
-    assert (line.state, "is kept" in line.found) == ("ok", True)
+    assert (line.state, "are kept" in line.found) == ("ok", True)
     claim["status"] = {"phase": "Bound", "capacity": {"storage": "40Gi"}}
     ready.put(claim)
     assert lines(cluster, made())["claim"].state == "warn"
     claim["status"] = {"phase": "Lost"}
     ready.put(claim)
     assert lines(cluster, made())["claim"].state == "fail"
-    assert lines(cluster, made(claim="mine"))["claim"].found == "there is no claim mine"
+    assert lines(cluster, made(claim="mine"))["claim"].found == "claim mine does not exist"
 
 
 def test_a_claim_needs_a_storage_class(server: Emulated, cluster: Cluster) -> None:

@@ -8,9 +8,9 @@ import pytest
 from emulator import IMAGE, Emulated
 from waiting import until
 
-from openrs.cluster.api import Cluster, ask, connect
+from openrs.cluster.api import Cluster, call_api, connect
 from openrs.cluster.control import delete, stop
-from openrs.cluster.jobs import JobManifests, JobRequest, make, manifest
+from openrs.cluster.jobs import JobManifests, JobRequest, build_manifests, manifest
 from openrs.cluster.reading import need_job
 from openrs.cluster.submit import submit
 from openrs.config.load import load
@@ -18,13 +18,13 @@ from openrs.errors import RunFailure, UserError
 
 
 def made(*changes: str, run: str | None = None, **more: Any) -> JobManifests:
-    return make(JobRequest(load("exp3", changes), "exp3", list(changes), run=run, image=IMAGE, **more))
+    return build_manifests(JobRequest(load("exp3", changes), "exp3", list(changes), run=run, image=IMAGE, **more))
 
 
 def test_submit_makes_the_claim_and_the_job_as_printed(server: Emulated, cluster: Cluster) -> None:
     wanted = made()
-    said: list[str] = []
-    assert submit(cluster, wanted, said.append) == "made"
+    output: list[str] = []
+    assert submit(cluster, wanted, output.append) == "created"
     there = server.get("Job", "openrs-exp3")
     assert there is not None
     assert {key: there[key] for key in ("apiVersion", "kind", "spec")} == {
@@ -35,7 +35,7 @@ def test_submit_makes_the_claim_and_the_job_as_printed(server: Emulated, cluster
 
 def test_the_same_run_twice_is_one_job(server: Emulated, cluster: Cluster) -> None:
     submit(cluster, made(), print)
-    assert submit(cluster, made(), print) == "there"
+    assert submit(cluster, made(), print) == "exists"
     assert server.names("Job") == ["openrs-exp3"]
     assert len(server.asked("POST", "/jobs")) == 1
 
@@ -44,14 +44,14 @@ def test_another_recipe_under_the_same_name_is_refused_with_the_difference(serve
     submit(cluster, made(), print)
     with pytest.raises(UserError, match=r"grpo\.learning_rate: 1e-06 -> 2e-06"):
         submit(cluster, made("grpo.learning_rate=2e-6"), print)
-    assert submit(cluster, made("grpo.learning_rate=2e-6", run="lr2"), print) == "made"
+    assert submit(cluster, made("grpo.learning_rate=2e-6", run="lr2"), print) == "created"
     assert server.names("Job") == ["openrs-exp3", "openrs-lr2"]
 
 
 def test_a_job_that_kubectl_made_is_recognised(server: Emulated, cluster: Cluster) -> None:
     for thing in manifest("exp3"):
         server.put(thing)
-    assert submit(cluster, made(), print) == "there"
+    assert submit(cluster, made(), print) == "exists"
     with pytest.raises(UserError, match="command: reproduce exp3 --run exp3 -> train exp3"):
         submit(cluster, made(verb="train"), print)
 
@@ -62,12 +62,12 @@ def test_a_finished_run_is_refused_and_a_failed_one_made_anew_on_the_same_claim(
     submit(cluster, made(), print)
     first = server.get("Job", "openrs-exp3")
     server.job_status("openrs-exp3", "Complete")
-    with pytest.raises(UserError, match="is done"):
+    with pytest.raises(UserError, match="is complete"):
         submit(cluster, made(), print)
     server.job_status("openrs-exp3", "Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
-    said: list[str] = []
-    assert submit(cluster, made(), said.append) == "replaced"
-    assert "its Pods failed too often" in "\n".join(said)
+    output: list[str] = []
+    assert submit(cluster, made(), output.append) == "replaced"
+    assert "its Pods failed too many times" in "\n".join(output)
     again = server.get("Job", "openrs-exp3")
     assert first is not None
     assert again is not None
@@ -78,7 +78,7 @@ def test_a_finished_run_is_refused_and_a_failed_one_made_anew_on_the_same_claim(
 
 def test_settings_that_may_differ_between_attempts_wait_for_a_stop(server: Emulated, cluster: Cluster) -> None:
     submit(cluster, made(), print)
-    with pytest.raises(UserError, match=r"runs, with training\.max_hours = None"):
+    with pytest.raises(UserError, match=r"is running with training\.max_hours = None"):
         submit(cluster, made("training.max_hours=20"), print)
     stop(cluster, "exp3", print)
     assert submit(cluster, made("training.max_hours=20"), print) == "replaced"
@@ -98,11 +98,11 @@ def test_stop_suspends_waits_for_the_checkpoint_and_submit_goes_on(server: Emula
 
     player = threading.Thread(target=kubelet)
     player.start()
-    said: list[str] = []
-    stop(cluster, "exp3", said.append)
+    output: list[str] = []
+    stop(cluster, "exp3", output.append)
     player.join()
-    assert "is stopped: exit code 75: interrupted at a safe place" in "\n".join(said)
-    assert submit(cluster, made(), said.append) == "resumed"
+    assert "is stopped: exit code 75: interrupted with a checkpoint" in "\n".join(output)
+    assert submit(cluster, made(), output.append) == "resumed"
     assert need_job(cluster, "exp3")["spec"]["suspend"] is False
     assert server.names("Job") == ["openrs-exp3"]
 
@@ -135,8 +135,8 @@ def test_delete_keeps_the_claim_unless_told(server: Emulated, cluster: Cluster) 
 def test_a_create_whose_answer_gets_lost_makes_one_job(server: Emulated, cluster: Cluster, code: int | None) -> None:
     """The create works, the connection breaks before the answer: the next try must find it, not fail, not double."""
     server.fault(code, method="POST", path="/jobs", after=True)
-    said: list[str] = []
-    assert submit(cluster, made(), said.append) == "made"
+    output: list[str] = []
+    assert submit(cluster, made(), output.append) == "created"
     assert server.names("Job") == ["openrs-exp3"]
     assert len(server.asked("POST", "/jobs")) == 2
 
@@ -144,18 +144,18 @@ def test_a_create_whose_answer_gets_lost_makes_one_job(server: Emulated, cluster
 @pytest.mark.parametrize("code", [None, 429, 500])
 def test_a_create_that_did_not_work_is_tried_again(server: Emulated, cluster: Cluster, code: int | None) -> None:
     server.fault(code, 3, method="POST", path="/jobs")
-    assert submit(cluster, made(), print) == "made"
+    assert submit(cluster, made(), print) == "created"
     assert server.names("Job") == ["openrs-exp3"]
 
 
 def test_a_server_that_stays_away_leaves_no_doubt_about_what_to_do(
     server: Emulated, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from openrs.cluster import submit as room
+    from openrs.cluster import submit as module
 
-    monkeypatch.setattr(room.create, "__defaults__", (0.3,))
+    monkeypatch.setattr(module.create, "__defaults__", (0.3,))
     server.fault(None, math.inf, method="POST", path="/jobs")
-    with pytest.raises(RunFailure, match="nobody knows whether Job openrs-exp3 was made") as error:
+    with pytest.raises(RunFailure, match="it is unknown whether Job openrs-exp3 was created") as error:
         submit(cluster, made(), print)
     assert "never a second one" in str(error.value)
 
@@ -166,14 +166,14 @@ def test_retry_after_is_kept(server: Emulated, cluster: Cluster, monkeypatch: py
     slept: list[float] = []
     monkeypatch.setattr(api.time, "sleep", slept.append)
     server.fault(429, retry_after="3")
-    ask(cluster.batch.list_namespaced_job, "openrs", what="list Jobs")
+    call_api(cluster.batch.list_namespaced_job, "openrs", what="list Jobs")
     assert slept == [3.0]
 
 
 @pytest.mark.parametrize(
     ("code", "message", "words"),
     [
-        (401, "Unauthorized", r"does not know us \(401\): the token has expired"),
+        (401, "Unauthorized", r"rejects the credentials \(401\): the token has expired"),
         (
             403,
             (
@@ -188,9 +188,13 @@ def test_retry_after_is_kept(server: Emulated, cluster: Cluster, monkeypatch: py
             'pods "x" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true',
             "PodSecurity level",
         ),
-        (422, 'Job.batch "x" is invalid: spec.template: Invalid value', "the API server refuses to create Job"),
+        (
+            422,
+            'Job.batch "x" is invalid: spec.template: Invalid value',
+            "the API server rejected the request to create Job",
+        ),
         (400, 'strict decoding error: unknown field "spec.backofLimit"', 'unknown field "spec.backofLimit"'),
-        (418, "teapot", "answers 418"),
+        (418, "teapot", "returned 418"),
     ],
 )
 def test_a_no_is_one_clear_line(server: Emulated, cluster: Cluster, code: int, message: str, words: str) -> None:
@@ -201,17 +205,17 @@ def test_a_no_is_one_clear_line(server: Emulated, cluster: Cluster, code: int, m
 
 
 def test_a_namespace_that_does_not_exist(server: Emulated) -> None:
-    with pytest.raises(UserError, match="there is no namespace elsewhere"):
+    with pytest.raises(UserError, match="namespace elsewhere does not exist"):
         submit(connect(None, "elsewhere"), made(), print)
 
 
 def test_a_server_that_is_not_there(server: Emulated, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     from openrs.cluster import api
 
-    monkeypatch.setattr(api.ask, "__kwdefaults__", {"patience": 0.2, "say": None})
+    monkeypatch.setattr(api.call_api, "__kwdefaults__", {"retry_s": 0.2, "say": None})
     config = server.kubeconfig.read_text()
     server.kubeconfig.write_text(config.replace(server.url, "http://127.0.0.1:9"))
-    with pytest.raises(RunFailure, match=r"did not answer .*connection refused"):
+    with pytest.raises(RunFailure, match=r"did not respond .*connection refused"):
         need_job(connect(None, None), "exp3")
 
 
@@ -262,7 +266,7 @@ def test_no_token_is_ever_said(
     server.fault(403, 99, method="POST", message="User cannot create; Authorization: Bearer hf_abcdefghijklmnopqrst")
     with pytest.raises(UserError) as error:
         submit(cluster, made(), print)
-    said = capfd.readouterr()
-    for text in (str(error.value), said.out, said.err, caplog.text):
+    output = capfd.readouterr()
+    for text in (str(error.value), output.out, output.err, caplog.text):
         assert "secret-token-of-the-test" not in text
         assert "hf_abcdefghijklmnopqrst" not in text

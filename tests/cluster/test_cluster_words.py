@@ -8,7 +8,7 @@ from openrs.cluster import words
 
 
 @pytest.mark.parametrize(
-    ("message", "told"),
+    ("message", "expected"),
     [
         (
             (
@@ -25,7 +25,7 @@ from openrs.cluster import words
             ),
             (
                 "0 of 4 nodes can take the Pod: 1 with a taint that the Job does not tolerate "
-                "(node-role.kubernetes.io/control-plane: ); 2 with another GPU than the Job asks for "
+                "(node-role.kubernetes.io/control-plane: ); 2 with another GPU than the Job requests "
                 "(nvidia.com/gpu.product), or none; 1 with too little free memory"
             ),
         ),
@@ -34,11 +34,11 @@ from openrs.cluster import words
                 "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims. preemption: 0/1 nodes are "
                 "available: 1 Preemption is not helpful for scheduling."
             ),
-            "the volume claim is not bound yet: its storage class is at work, or there is no such class",
+            "the volume claim is not bound yet: its storage class is provisioning it, or does not exist",
         ),
         (
             '0/1 nodes are available: persistentvolumeclaim "openrs-exp3" not found. not found',
-            "there is no volume claim openrs-exp3",
+            "volume claim openrs-exp3 does not exist",
         ),
         (
             (
@@ -52,24 +52,27 @@ from openrs.cluster import words
                 "0/2 nodes are available: 1 node(s) didn't match PersistentVolume's node affinity,"
                 " 1 node(s) were unschedulable."
             ),
-            "0 of 2 nodes can take the Pod: 1 in another place than the volume; 1 closed for new Pods (cordoned)",
+            "0 of 2 nodes can take the Pod: 1 in another zone than the volume; 1 cordoned",
         ),
-        ("0/1 nodes are available: 1 Too many pods.", "0 of 1 node can take the Pod: 1 with no room for another Pod"),
+        (
+            "0/1 nodes are available: 1 Too many pods.",
+            "0 of 1 node can take the Pod: 1 with no capacity for another Pod",
+        ),
         ("something nobody knows", "no node yet: something nobody knows"),
         ("0/2 nodes are available: 2 brand new reason.", "0 of 2 nodes can take the Pod: 2 with brand new reason"),
     ],
 )
-def test_why_no_node_takes_a_pod(message: str, told: str) -> None:
-    assert words.scheduling(message) == told
-    assert words.event({"reason": "FailedScheduling", "type": "Warning", "message": message}) == told
+def test_why_no_node_takes_a_pod(message: str, expected: str) -> None:
+    assert words.scheduling(message) == expected
+    assert words.event({"reason": "FailedScheduling", "type": "Warning", "message": message}) == expected
 
 
 def test_events_that_say_nothing_new_are_left_out() -> None:
     assert words.event({"reason": "Pulled", "type": "Normal", "message": "Container image pulled"}) is None
     assert words.event({"reason": "BackOff", "type": "Warning", "message": "Back-off"}) is None
     assert words.event({"reason": "Whatever", "type": "Normal", "message": "x"}) is None
-    told = words.event({"reason": "FailedCreate", "type": "Warning", "message": "exceeded quota: openrs"})
-    assert told == "the Job's Pod could not be made: exceeded quota: openrs"
+    text = words.event({"reason": "FailedCreate", "type": "Warning", "message": "exceeded quota: openrs"})
+    assert text == "the Job's Pod could not be created: exceeded quota: openrs"
     assert "Kueue" not in str(words.event({"reason": "QuotaReserved", "type": "Normal", "message": "Quota reserved"}))
 
 
@@ -95,28 +98,28 @@ def gone(code: int, **more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("thing", "told"),
+    ("thing", "expected"),
     [
-        (pod("Pending"), "has a place on gpu-1; image and volume are made ready"),
+        (pod("Pending"), "is scheduled on gpu-1; image and volume are being prepared"),
         ({"metadata": {}, "status": {"phase": "Pending"}}, "waits for a node"),
         ({"metadata": {}, "spec": {"schedulingGates": [{}]}, "status": {}}, "is held back by a scheduling gate"),
         (pod(first=[{"name": "fetch", "state": {"running": {}}}], main={"waiting": {}}), "fetch runs on gpu-1"),
         (pod(first=[{"name": "fetch", "state": gone(0)}], main={"running": {}}), "train runs on gpu-1"),
         (
             pod(main={"waiting": {"reason": "InvalidImageName", "message": "couldn't parse"}}),
-            "train: this is no image's name: couldn't parse",
+            "train: this is not a valid image name: couldn't parse",
         ),
-        (pod("Failed", main=gone(2)), "train ended with exit code 2: openrs refused: a retry cannot help"),
+        (pod("Failed", main=gone(2)), "train ended with exit code 2: bad configuration or data: a retry cannot help"),
         (
             pod("Failed", main=gone(75), conditions=[{"type": "DisruptionTarget", "status": "True"}]),
             (
-                "train ended with exit code 75: interrupted at a safe place; the next Pod goes on there"
-                " (the node took it away: drained, preempted or evicted)"
+                "train ended with exit code 75: interrupted with a checkpoint; the next Pod resumes there"
+                " (drained, preempted or evicted)"
             ),
         ),
         (
             pod("Failed", main=gone(137, reason="OOMKilled")),
-            "train ended with exit code 137: killed for memory; the container's limit is too small, or something leaks",
+            "train ended with exit code 137: killed for exceeding its memory limit",
         ),
         (pod("Failed", reason="Evicted", message="The node was low on memory"), "ended: The node was low on memory"),
         (pod("Succeeded", main=gone(0)), "is done"),
@@ -126,8 +129,8 @@ def gone(code: int, **more: Any) -> dict[str, Any]:
         ),
     ],
 )
-def test_what_a_pod_does(thing: dict[str, Any], told: str) -> None:
-    assert words.pod(thing) == told
+def test_what_a_pod_does(thing: dict[str, Any], expected: str) -> None:
+    assert words.pod(thing) == expected
 
 
 def job(

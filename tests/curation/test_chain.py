@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,12 @@ from hang_limits import read_stats
 from waiting import gone, until
 
 from openrs.cli.main import main
+from openrs.curation import chain as chain_module
 from openrs.curation.chain import curate
 from openrs.curation.settings import load
 from openrs.errors import UserError
 
-DISK = "1m"
+DISK = "400k"
 # raw subset, 1,209 rows: stage -> rows in, rows left
 SUBSET = {
     "read": (1209, 1206), "verify": (1206, 1203), "form": (1203, 1137), "duplicates": (1137, 1135),
@@ -55,17 +57,19 @@ def undisturbed(shared_data, tmp_path_factory) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="module")
-def quick(shared_data, tmp_path_factory) -> tuple[Path, Path]:
-    """Three parts of real rows and no judge: what is killed and stopped here does not cost minutes."""
+def quick(shared_data, tmp_path_factory) -> Iterator[tuple[Path, Path]]:
+    """Three small parts of real rows and no judge: what is killed and stopped here does not cost minutes."""
     folder = tmp_path_factory.mktemp("quick")
     chain = {
         "form": {}, "duplicates": {}, "decontaminate": {"benchmarks": FIVE, "data": str(shared_data / "benchmarks")},
-        "language": {}, "length": {}, "draw": {"rows": 1000},
+        "language": {}, "length": {}, "draw": {"rows": 300},
     }  # fmt: skip
     source = shared_data / "training" / "deepscaler_part2.parquet"
-    file = recipe(folder / "recipe.yaml", source, chain, strip_suffix=SUFFIX, limit=4200)
-    assert main(["curate", str(file), "--out", str(folder / "out"), "--workers", "2"]) == 0
-    return file, folder / "out"
+    file = recipe(folder / "recipe.yaml", source, chain, strip_suffix=SUFFIX, limit=1000)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(chain_module, "PART_ROWS", 400)
+        assert main(["curate", str(file), "--out", str(folder / "out"), "--workers", "2"]) == 0
+        yield file, folder / "out"
 
 
 def test_every_row_is_accounted_for(undisturbed):
@@ -182,7 +186,7 @@ def test_what_is_done_is_not_done_again(quick, tmp_path, capsys):
     curate(load(str(file)), tmp_path / "out", workers=1)
     assert {p: p.stat().st_mtime_ns for p in times} == times
     said = capsys.readouterr().out
-    assert re.search(r"form: 3,\d{3} of 4,\d{3} rows stay \(done before\)", said)
+    assert re.search(r"form: 9\d\d of 99\d rows stay \(done before\)", said)
     assert bytes_of(tmp_path / "out") == bytes_of(out)
 
 
@@ -208,7 +212,7 @@ def test_asked_to_stop_it_says_so_and_goes_on_later(quick, tmp_path, number):
     said, _ = ran.communicate()
     assert ran.returncode == 75, said
     assert "Traceback" not in said
-    curate(load(str(file)), tmp_path / "out", workers=2)
+    curate(load(str(file)), tmp_path / "out", workers=1)
     assert bytes_of(tmp_path / "out") == bytes_of(out)
 
 
@@ -222,7 +226,7 @@ def test_a_second_process_is_refused(quick, tmp_path):
 
 def test_a_full_disk_is_said_and_more_room_goes_on(quick, small_disk):
     file, _ = quick
-    words = ["curate", file, "--out", small_disk / "out", "--workers", "2", "--set", "sources.raw.limit=2100"]
+    words = ["curate", file, "--out", small_disk / "out", "--workers", "2", "--set", "sources.raw.limit=900"]
     ran = openrs(*words)
     said, _ = ran.communicate()
     assert ran.returncode == 1, said
@@ -234,8 +238,8 @@ def test_a_full_disk_is_said_and_more_room_goes_on(quick, small_disk):
     ran = openrs(*words)
     said, _ = ran.communicate()
     assert ran.returncode == 0, said
-    assert stages(small_disk / "out")["read"][0] == 2100
-    assert len(kept(small_disk / "out")) == 1000
+    assert stages(small_disk / "out")["read"][0] == 900
+    assert len(kept(small_disk / "out")) == 300
 
 
 def test_changed_sources_are_read_again(tmp_path):

@@ -8,8 +8,9 @@ import pytest
 from curation_helpers import SUFFIX, jsonl, kept, openrs, recipe, removed
 
 from openrs.curation.settings import Curation, Source
-from openrs.curation.sources import LONGEST_LINE, Reader
+from openrs.curation.sources import Reader
 from openrs.errors import UserError
+from openrs.run.files import LONGEST_LINE
 
 
 def read(path, **settings):

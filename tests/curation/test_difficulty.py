@@ -117,7 +117,7 @@ def test_shards_side_by_side_make_the_whole(undisturbed, tmp_path):
 
 def test_models_that_cannot_be_asked(sums, tmp_path):
     for settings, said in (
-        (asking(tmp_path / "none"), "no model folder"),
+        (asking(tmp_path / "none"), "model folder"),
         (asking(tmp_path, prompt="no place"), "has no {problem} in it"),
         (asking(tmp_path, temperature=0), "copies of one"),
     ):

@@ -58,8 +58,8 @@ def test_numbers(data, capsys):
     assert said["answers"]["whole number"] == 43
     assert set(said["reference_kinds"]) >= {"e-notation", "time", "base", "percent", "multi-part"}
     assert said["reference_kinds"]["e-notation"] == 0
-    assert said["golds"]["judged"] == 44
-    assert sum(said["golds"]["bad"].values()) <= 1  # the hostile one
+    assert said["references"]["judged"] == 44
+    assert sum(said["references"]["bad"].values()) <= 1  # the hostile one
     assert "aime24" in said["benchmarks"]["unchecked"]
     assert len(said["examples"]) == 5
 

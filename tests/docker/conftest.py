@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-sys.path += [str(ROOT / "tests" / room) for room in ("machine", "training")]
+sys.path += [str(ROOT / "tests" / folder) for folder in ("hub", "training")]
 STANDIN = "localhost/cuda-standin:12"  # what ../shared/tools/engine-up makes, in place of NVIDIA's base
 TOKEN = "hf_ThisMustNeverBeSeenAnywhere"
 SETTINGS = ("OPENRS_", "HF_", "COMPOSE_", "SUDO_")  # of whoever runs the tests: not taken over

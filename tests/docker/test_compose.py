@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.limits(silence=1800)]
 # Ten steps of the demo's training, on a model that nobody taught: seconds each.
 SHORT = """\
 extends: demo
-model: {made: {steps: 10}}
+model: {toy: {steps: 10}}
 grpo: {max_steps: 10, save_steps: 100, max_completion_length: 8}
 """
 
@@ -60,7 +60,7 @@ def test_a_stopped_training_goes_on_with_the_next_up_and_by_itself_after_75(
     # Again, with an hour that is over at once: every attempt does one step and ends with 75. One restart is allowed.
     clone.recipe("short.yaml", SHORT + "training: {max_hours: 0.0001}\n")
     ended = clone.sh("docker compose up train", RECIPE=recipe, OPENRS_RESTARTS="1")
-    assert "until-done: exit code 75: going on in 0 s" in ended.output
+    assert "until-done: exit code 75: resuming in 0 s" in ended.output
     assert "until-done: interrupted again, and OPENRS_RESTARTS is used up" in ended.output
     assert clone.exit_code("train") == 75
     assert [attempt["exit_code"] for attempt in attempts(run)] == [75, 75, 75]

@@ -84,8 +84,8 @@ class StandIn:
                 draw = random.Random(request.seed)
                 n = int(request.problem.rpartition("/")[2])
                 said = 30 + 4 * n if draw.random() < 0.5 else draw.randrange(100)
-                tokens = [draw.randrange(100) for _ in range(draw.randrange(1, request.limit + 1))]
-                finish = "length" if len(tokens) == request.limit else "stop"
+                tokens = [draw.randrange(100) for _ in range(draw.randrange(1, request.max_new_tokens + 1))]
+                finish = "length" if len(tokens) == request.max_new_tokens else "stop"
                 answers.append(finished(request, tokens, finish, rf"so it is $\boxed{{{said}}}$"))
             yield answers
 

@@ -1,5 +1,5 @@
-"""Run by test_lighteval_results.py in a process of its own (lighteval imports torch, and its time-outs take SIGALRM
-from pytest-timeout): lighteval itself scores and logs the samples that openrs drew. stdin and stdout are JSON.
+"""Run by test_lighteval_results.py in a process of its own (lighteval sets SIGALRM): lighteval itself scores and
+logs the samples that openrs drew. stdin and stdout are JSON.
 
 The network is shut first: lighteval may not ask for it at import, load or run.
 """

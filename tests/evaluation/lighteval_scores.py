@@ -1,5 +1,5 @@
-"""Run by test_lighteval_tasks.py in a process of its own (lighteval imports torch, and its time-outs take SIGALRM from
-pytest-timeout): our tasks as lighteval sees them. stdin and stdout are JSON.
+"""Run by test_lighteval_tasks.py in a process of its own (lighteval sets SIGALRM):
+our tasks as lighteval sees them. stdin and stdout are JSON.
 """
 
 import json

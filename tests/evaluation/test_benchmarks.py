@@ -102,9 +102,9 @@ def test_a_users_own_prompt(tmp_path):
     ("text", "said"),
     [
         ("", "no benchmark in it"),
-        ("mine: 3\n", "mine.yaml:1: mine is no"),
-        ("mine:\n  question: q\n", "mine.rows: Field required"),
-        (MINE + "  glod: x\n", "mine.yaml:6: mine.glod: Extra inputs"),
+        ("mine: 3\n", "mine.yaml:1: mine is not a"),
+        ("mine:\n  question: q\n", "mine.rows is missing"),
+        (MINE + "  glod: x\n", "mine.yaml:6: there is no setting mine.glod; did you mean mine.gold?"),
         (MINE.replace("expr", "word"), "mine.yaml:5: mine.gold_kind"),
         (MINE.replace("rows: 2", "rows: 0"), "mine.yaml:2: mine.rows"),
         (MINE + "  prompt: nope.txt\n", "there is no prompt file nope.txt"),
@@ -118,7 +118,7 @@ def test_faults_in_a_definition_are_named(tmp_path, text, said):
 
 @pytest.mark.parametrize(
     ("prompt", "said"),
-    [("no question", "has no {Question}"), ("{Question} {answer}", "no template"), ("{Question", "no template")],
+    [("no question", "has no {Question}"), ("{Question} {answer}", "not a template"), ("{Question", "not a template")],
 )
 def test_a_prompt_that_asks_nothing_is_refused(tmp_path, prompt, said):
     (tmp_path / "p.txt").write_text(prompt)

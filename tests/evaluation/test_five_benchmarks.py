@@ -165,8 +165,8 @@ def test_vllm_follows_the_models_own_probabilities(papers_model, tmp_path):
     for request in requests:
         tokens = list(request.ids)
         with torch.no_grad():
-            for _ in range(request.limit):
+            for _ in range(request.max_new_tokens):
                 tokens.append(int(model(torch.tensor([tokens])).logits[0, -1].argmax()))
         wanted = sample_of(request, tokens[len(request.ids) :], "length", "")
         assert samples[request.problem].tokens_hash == wanted.tokens_hash
-        assert (samples[request.problem].finish, samples[request.problem].tokens) == ("length", request.limit)
+        assert (samples[request.problem].finish, samples[request.problem].tokens) == ("length", request.max_new_tokens)

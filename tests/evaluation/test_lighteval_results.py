@@ -3,11 +3,11 @@
 import json
 import os
 import random
-import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
 
+import forked
 import pytest
 
 from openrs.data.tokenizer import ChatEncoder
@@ -72,10 +72,8 @@ def asked_of_lighteval(k, asked, folder, model):
 
 def test_the_file_is_what_lighteval_itself_writes(drawn, made_model, judge):
     given = {"evaluations": [asked_of_lighteval(k, a, f, made_model) for k, a, f, _ in drawn], "letters": LETTERS}
-    own = subprocess.run(
-        [sys.executable, Path(__file__).with_name("lighteval_own.py")], input=json.dumps(given), text=True,
-        capture_output=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    script = Path(__file__).with_name("lighteval_own.py")
+    own = forked.run([sys.executable, script], json.dumps(given), env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert own.returncode == 0, own.stderr[-3000:]
     truth = json.loads(own.stdout)
     for (k, _, _, path), wanted in zip(drawn, truth["results"], strict=True):

@@ -2,10 +2,10 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 from openrs.evaluation.benchmarks import known, load_problems
@@ -42,13 +42,10 @@ def asked(shared_data):
 
 @pytest.fixture(scope="module")
 def seen(shared_data, asked):
-    run = subprocess.run(
+    run = forked.run(
         [sys.executable, Path(__file__).with_name("lighteval_scores.py"), shared_data / "benchmarks"],
-        input=json.dumps([[problem, completion] for problem, _, _, completion in asked]),
+        json.dumps([[problem, completion] for problem, _, _, completion in asked]),
         env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
     )
     assert run.returncode == 0, run.stderr[-2000:]
     return json.loads(run.stdout)

@@ -16,7 +16,12 @@ FIVE = [benchmark.name for benchmark in known().values() if benchmark.hashes]
 def test_paper():
     settings = chosen(Evaluation(), "paper", {})
     assert (settings.samples, settings.temperature, settings.top_p) == (1, 0.6, 0.95)
-    assert (settings.max_tokens, settings.window, settings.seed, settings.double_bos) == (32768, 32768, 1234, True)
+    assert (settings.max_tokens, settings.max_model_len, settings.seed, settings.double_bos) == (
+        32768,
+        32768,
+        1234,
+        True,
+    )
     assert name_of(settings) == "paper"
     assert {samples_of(settings, benchmark) for benchmark in known().values()} == {1}
 
@@ -85,8 +90,8 @@ def test_paper_feeds_exactly_the_authors_token_ids(paper):
 
 def test_prompt_and_completion_share_the_papers_window(paper):
     assert len(paper.requests) == 30 + 40 + 500 + 272 + 675
-    assert {len(request.ids) + request.limit for request in paper.requests} == {32768}
-    assert paper.engine().window == 32768
+    assert {len(request.ids) + request.max_new_tokens for request in paper.requests} == {32768}
+    assert paper.engine().max_model_len == 32768
 
 
 def test_other_protocols_feed_one_bos_and_say_so(papers_tokenizer, shared_data, paper):
@@ -94,7 +99,7 @@ def test_other_protocols_feed_one_bos_and_say_so(papers_tokenizer, shared_data, 
     plan = prepare(Target("base", str(papers_tokenizer)), settings)
     two = {request.problem: request.ids for request in paper.requests}
     assert all((151646, *request.ids) == two[request.problem] for request in plan.requests)
-    assert {request.limit for request in plan.requests} == {100}
+    assert {request.max_new_tokens for request in plan.requests} == {100}
     assert plan.record["protocol"]["bos"] == 1
     assert plan.record["protocol"]["name"] == "custom"
     assert "one BOS in front" in described(settings, "vllm", 1)

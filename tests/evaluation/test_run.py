@@ -185,7 +185,7 @@ def test_an_engine_that_dies_is_said_with_its_last_words(target, settings, tmp_p
     monkeypatch.setattr(engine_pool.EngineProcess, "hear", hear)
     asked = settings(processes=2, samples=4)
     with pytest.raises(
-        RunFailure, match=r"engine 1 ended with status -9(.|\n)*draws only what is missing(.|\n)*engine-1.log"
+        RunFailure, match=r"engine 1 ended with status -9(.|\n)*generates only what is missing(.|\n)*engine-1.log"
     ):
         run(target, asked, tmp_path / "died")
     monkeypatch.undo()
@@ -335,7 +335,7 @@ def rewrite(path, old, new):
         (lambda m, d: (m / "model.safetensors").write_bytes(b"half"), "cannot be loaded"),
         (lambda m, d: (m / "config.json").write_text("{"), "config.json cannot be read"),
         (lambda m, d: (m / "config.json").unlink(), "it has no config.json"),
-        (lambda m, d: (m / "tokenizer.json").write_text("{"), "is no tokenizer"),
+        (lambda m, d: (m / "tokenizer.json").write_text("{"), "is not a tokenizer"),
     ],
 )
 def test_models_and_data_that_cannot_be_used(refused, spoil, said):
@@ -353,7 +353,7 @@ def rewrite_template(model):
     ("words", "said"),
     [
         (("--max-tokens", "100000"), "do not fit into the model's window"),
-        (("--window", "5"), "the window 5"),
+        (("--max-model-len", "5"), "max_model_len is 5"),
         (("--temperature", "0", "--samples", "4"), "4 samples at temperature 0 are 4 copies of one"),
         (("--samples", "0"), "--samples"),
         (("--shard", "3/2"), "there is no shard 3/2"),

@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 from openrs.errors import UserError
-from openrs.evaluation.engines import load, stop_ids
+from openrs.evaluation.engines import load, stop_token_ids
 from openrs.evaluation.sampling import (
     EngineSettings,
     Request,
@@ -133,7 +133,7 @@ def encoded(made_model):
 def engine_of(folder, **changes):
     usual = {
         "engine": "transformers", "model": str(folder), "dtype": "float32", "temperature": 0.7, "top_p": 0.9,
-        "window": 128, "gpu_memory": 0.9, "trust_remote_code": False,
+        "max_model_len": 128, "gpu_memory": 0.9, "trust_remote_code": False,
     }  # fmt: skip
     return load(EngineSettings(**(usual | changes)))
 
@@ -206,7 +206,7 @@ def test_a_completion_ends_at_any_of_the_models_stops(made_model, encoded, tmp_p
     (cut,) = draw(engine_of(folder, temperature=0.0), [request(limit=12, ids=encoded)])
     assert (cut.tokens, cut.finish) == (1, "stop")
     assert whole.tokens > 1
-    assert stop_ids(usual._encoder, folder) == {config["eos_token_id"], first}
+    assert stop_token_ids(usual._encoder, folder) == {config["eos_token_id"], first}
 
 
 def test_the_models_own_sampling_habits_do_not_slip_in(made_model, encoded, tmp_path):
@@ -242,7 +242,7 @@ def test_temperature_zero_is_greedy(made_model, encoded):
     [
         (lambda folder: (folder / "model.safetensors").write_bytes(b"no"), "cannot be loaded"),
         (lambda folder: (folder / "model.safetensors").unlink(), "cannot be loaded"),
-        (lambda folder: (folder / "tokenizer.json").write_text("{}"), "no tokenizer|cannot be loaded"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{}"), "not a tokenizer|cannot be loaded"),
     ],
 )
 def test_a_model_that_cannot_be_loaded_is_refused(made_model, tmp_path, break_it, said):
@@ -280,9 +280,9 @@ def test_stops_stand_in_the_config_where_nothing_else_names_them(made_model, tmp
     (folder / "generation_config.json").unlink()
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"eos_token_id": [3, 4]}))
-    assert stop_ids(encoder, folder) == {encoder.token_id("eos_token"), 3, 4}
+    assert stop_token_ids(encoder, folder) == {encoder.token_id("eos_token"), 3, 4}
     (folder / "config.json").write_text("[]")
-    assert stop_ids(encoder, folder) == {encoder.token_id("eos_token")}
+    assert stop_token_ids(encoder, folder) == {encoder.token_id("eos_token")}
 
 
 @pytest.mark.skipif(sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="only glibc maps so eagerly")

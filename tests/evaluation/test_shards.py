@@ -202,6 +202,6 @@ def test_the_merge_by_command(draw, capsys, tmp_path):
     out = capsys.readouterr().out
     assert "made, sums: " in out
     assert "avg@3, 12 problems" in out
-    for path, said in ((tmp_path, "has no shards"), (tmp_path / "nowhere", "is no folder")):
+    for path, said in ((tmp_path, "has no shards"), (tmp_path / "nowhere", "is not a folder")):
         assert main(["evaluate", "--merge", str(path)]) == 2
         assert said in capsys.readouterr().err

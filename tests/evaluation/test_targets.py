@@ -19,7 +19,7 @@ from openrs.run import checkpoints
 from openrs.run.directory import Run
 from openrs.run.files import read_jsonl, sha256, write_json
 
-spec = importlib.util.spec_from_file_location("fake_hub", Path(__file__).parents[1] / "machine" / "fake_hub.py")
+spec = importlib.util.spec_from_file_location("fake_hub", Path(__file__).parents[1] / "hub" / "fake_hub.py")
 fake_hub = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(fake_hub)
 

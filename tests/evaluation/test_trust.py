@@ -54,7 +54,7 @@ def own(made_model: Path, tmp_path: Path, canary: Path) -> Path:
 
 
 def write_recipe(folder: Path, model: Path, *overrides: str) -> None:
-    recipe = load("demo", ["model.made=null", f"model.name={model}", "model.trust_remote_code=true", *overrides])
+    recipe = load("demo", ["model.toy=null", f"model.name={model}", "model.trust_remote_code=true", *overrides])
     (folder / "recipe.yaml").write_text(to_yaml(recipe))
 
 

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from openrs.run.directory import Run
 
 RECIPE = """title: A made-up run (for tests)
-model: {name: made}
-data: {source: made}
+model: {name: toy}
+data: {source: toy-sums}
 rewards: {mode: paper, functions: [{name: format, weight: 1.0}, {name: cosine, weight: 2.0}]}
 grpo: {max_steps: %d, learning_rate: 1.0e-06}
 training: {stop_after: null}
@@ -123,6 +123,7 @@ def write_completions(run: Run, step: int, draw: random.Random, length: int) -> 
         "reward/cosine": [draw.choice([-0.4, 0.8]) for _ in range(count)],
         "advantage": [draw.gauss(0, 1) for _ in range(count)],
     }
+    table["verdict"] = ["correct" if paid > 0 else "incorrect" for paid in table["reward/cosine"]]
     pq.write_table(pa.table(table), run.completions / f"step-{step:06d}.parquet")
 
 

@@ -1,15 +1,19 @@
 """Runs side by side: paired on the same problems, seeds pooled, settings that differ."""
 
 import json
+import math
 import random
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from made_run import made_run, verdicts, write_evaluation, write_scores
 
-from openrs.evaluation.statistics import paired_difference
+from openrs.evaluation.difficulty_model import sample_matrix
+from openrs.evaluation.statistics import holm, paired_difference
 from openrs.report.evidence.collect import collect
-from openrs.report.verdicts.compare import comparison, seed_groups
-from openrs.report.verdicts.paired_rules import pooled
+from openrs.report.verdicts.compare import _benchmark_pooled, comparison, over_training, seed_groups
+from openrs.report.verdicts.paired_rules import paired, pooled
 from openrs.report.verdicts.selection import of_run
 from openrs.run.directory import Run
 
@@ -47,7 +51,7 @@ def test_three_seeds_of_one_recipe_are_taken_together(tmp_path):
     (group,) = found["seeds"]
     assert group["seeds"] == [0, 1, 2]
     row = next(row for row in group["benchmarks"] if row["benchmark"] == "amc23")
-    assert row["verdict"] == "better in every seed"
+    assert row["verdict"] == "better, over 3 seeds"
     assert row["k"] == [24, 24]
     assert row["difference"] == pytest.approx(sum(s["after"] - s["before"] for s in row["by_seed"]) / 3)
 
@@ -63,8 +67,8 @@ def test_pooled_samples_of_an_equal_base_count_once():
     assert pooled([base, dict(base), other]) == {"a": [1, 0, 1, 1], "b": [0, 0, 0, 1]}
 
 
-def test_selection_among_own_checkpoints_takes_the_bases_own_rates(tmp_path):
-    """Every problem always or never solved: nothing is left to chance, and the best expected is the base's score."""
+def test_selection_among_own_checkpoints_takes_the_rates_of_all_together(tmp_path):
+    """Every problem always or never solved: nothing is left to chance, and no lead is expected."""
     run = made_run(tmp_path / "run", steps=20, checkpoints=())
     certain = {f"p{i}": [int(i < 9)] * 8 for i in range(30)}
     for step in (0, 50, 100):
@@ -73,6 +77,7 @@ def test_selection_among_own_checkpoints_takes_the_bases_own_rates(tmp_path):
     assert found is not None
     assert found["rates"] == "problem by problem"
     assert found["expected_best"] == pytest.approx(0.3)
+    assert found["expected_lead"] == pytest.approx(0, abs=1e-12)
     assert found["probability"] == pytest.approx(1.0)
 
 
@@ -85,6 +90,55 @@ def test_selection_with_few_samples_uses_one_rate_for_all_problems(tmp_path):
     assert found["rates"].startswith("one for all problems")
     assert 0.34 < found["expected_best"] < 0.38
     assert found["checkpoints"] == 3
+
+
+@pytest.mark.parametrize(("n", "k", "sets"), [(30, 8, 250), (40, 10, 150), (30, 1, 250)])
+def test_the_lead_of_the_best_of_eight_equals_is_called_rare_in_at_most_5_of_100(n, k, sets):
+    """Base and eight checkpoints are equally good: the base's own score is luck as well."""
+    rng = np.random.default_rng(5)
+    rare = 0
+    for _ in range(sets):
+        rates = rng.beta(0.35, 0.85, n)
+        models = []
+        for step in range(9):
+            rows = sample_matrix(rates, k, rng)
+            per_problem = {str(i): row for i, row in enumerate(rows.tolist())}
+            score = SimpleNamespace(n=n, k=k, accuracy=float(rows.mean()), per_problem=per_problem)
+            models.append(SimpleNamespace(step=step, scores={"aime24": score}))
+        found = of_run(SimpleNamespace(base=models[0], later=models[1:]))
+        rare += found["probability"] < 0.05
+    assert rare / sets <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / sets), rare / sets
+
+
+def test_checkpoints_are_corrected_for_each_other(tmp_path):
+    """Holm over every row of the table, not over the benchmarks of one checkpoint."""
+    run = made_run(tmp_path / "run", steps=20, checkpoints=(0, 50, 100, 150, 200), samples=8)
+    rows = over_training(collect(run))
+    assert len(rows) == 8
+    expected = holm({str(i): row["p"] for i, row in enumerate(rows)})
+    assert [row["p_holm"] for row in rows] == list(expected.values())
+
+
+def test_seeds_that_lie_apart_are_not_better_although_their_samples_together_say_so():
+    """Two of three seeds gain much, one loses: all samples together rise with p < 0.05, the recipe may not."""
+    gains = (0.25, 0.2, -0.06)
+    group = []
+    for seed, gain in enumerate(gains):
+        rng = np.random.default_rng(seed)
+        start = np.linspace(0.05, 0.7, 200)
+        scores = [
+            SimpleNamespace(
+                accuracy=float(rows.mean()), per_problem={str(i): row for i, row in enumerate(rows.tolist())}
+            )
+            for rows in (sample_matrix(start, 8, rng), sample_matrix(np.clip(start + gain, 0, 1), 8, rng))
+        ]
+        base, final = (SimpleNamespace(scores={"amc23": score}) for score in scores)
+        group.append(SimpleNamespace(name=str(seed), base=base, final=final))
+    row = _benchmark_pooled(group, "amc23")
+    pools = [pooled([getattr(run, side).scores["amc23"].per_problem for run in group]) for side in ("base", "final")]
+    assert paired(*pools).p_value < 0.001
+    assert row["p"] > 0.05
+    assert row["verdict"] == "better in 2 of 3 seeds"
 
 
 def test_checkpoints_with_other_samples_are_left_out_of_the_selection(tmp_path):

@@ -21,6 +21,12 @@ from openrs.run.directory import Run
 SCHEMA = json.loads((Path(openrs.report.pages.page.__file__).parent / "report.schema.json").read_text())
 
 
+@pytest.fixture
+def unrendered(monkeypatch):
+    """Plots are made and painted, but not laid out and written, which is most of the time that a page takes."""
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, out, **_: out.write("<svg ></svg>"))
+
+
 def made(path: Path, **options: object) -> tuple[dict, str, str]:
     run = made_run(path, **options)
     page = write_report(run)
@@ -57,7 +63,7 @@ def test_differences_pair_by_the_name_of_the_problem_not_by_its_place(tmp_path):
     assert found == expected
 
 
-def test_a_difference_of_settings_is_said(tmp_path):
+def test_a_difference_of_settings_is_said(tmp_path, unrendered):
     run = made_run(tmp_path / "run", checkpoints=(0, 50))
     path = run.evaluation("step-000050") / "scores.json"
     path.write_text(path.read_text().replace('"temperature": 0.6', '"temperature": 0.8'))
@@ -65,7 +71,7 @@ def test_a_difference_of_settings_is_said(tmp_path):
     assert "differ in temperature" in page
 
 
-def test_every_part_may_be_missing(tmp_path):
+def test_every_part_may_be_missing(tmp_path, unrendered):
     for part in ("manifest.json", "recipe.yaml", "metrics.jsonl", "completions", "eval"):
         run = made_run(tmp_path / part, steps=30, checkpoints=(0,))
         gone = run.path / part
@@ -76,7 +82,7 @@ def test_every_part_may_be_missing(tmp_path):
     assert "What is missing" in write_report(Run(tmp_path / "nothing")).read_text()
 
 
-def test_half_written_and_damaged_files_are_named(tmp_path):
+def test_half_written_and_damaged_files_are_named(tmp_path, unrendered):
     run = made_run(tmp_path / "run", steps=30)
     with run.metrics.open("a") as file:
         file.write('{"step": 31, "reward": NaN, "kl": null, "loss": Infinity}\n{"step": 32, "rew')
@@ -138,7 +144,7 @@ def test_equal_runs_give_equal_pages(tmp_path):
     assert undated[0] == undated[1]
 
 
-def test_an_unfinished_evaluation_has_samples_and_no_score(tmp_path):
+def test_an_unfinished_evaluation_has_samples_and_no_score(tmp_path, unrendered):
     run = Run(tmp_path / "run")
     import random
 
@@ -150,7 +156,7 @@ def test_an_unfinished_evaluation_has_samples_and_no_score(tmp_path):
     assert "60 samples are there, but no scores" in "\n".join(tree["missing"])
 
 
-def test_report_json_follows_its_schema_whatever_it_is_made_from(tmp_path):
+def test_report_json_follows_its_schema_whatever_it_is_made_from(tmp_path, unrendered):
     jsonschema = pytest.importorskip("jsonschema")
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     seeds = [made_run(tmp_path / f"s{seed}", steps=20, seed=seed, checkpoints=(0, 50, 100)).path for seed in range(2)]
@@ -199,7 +205,7 @@ def test_numbers_that_are_none_do_not_break_anything(tmp_path):
     assert "</html>" in write_report(run).read_text()
 
 
-def test_a_manifest_nested_without_end_is_cut(tmp_path):
+def test_a_manifest_nested_without_end_is_cut(tmp_path, unrendered):
     run = made_run(tmp_path / "run", steps=20, checkpoints=())
     run.manifest.write_text('{"a":' * 600 + "1" + "}" * 600)
     assert "</html>" in write_report(run).read_text()
@@ -225,7 +231,7 @@ def test_the_command_says_where_the_report_is_and_refuses_what_is_not_there(tmp_
     assert openrs("results_x.json").returncode == 2
 
 
-def test_alarms_of_the_monitors_are_told_and_what_is_always_zero_is_not_drawn(tmp_path):
+def test_alarms_of_the_monitors_are_told_and_what_is_always_zero_is_not_drawn(tmp_path, unrendered):
     run = made_run(tmp_path / "run", steps=20, checkpoints=())
     rows = [json.loads(line) | {"completions/non_latin": 0.0} for line in run.metrics.read_text().splitlines()]
     rows[4]["alarms"] = ["no_signal"]

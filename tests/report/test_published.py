@@ -1,18 +1,28 @@
 """What the published figures alone say, recomputed: from the package's own reference.yaml."""
 
+import re
+from html import unescape
+
 import pytest
 import yaml
 
 from openrs.report.evidence import reference
-from openrs.report.pages.published import arithmetic, draws, notes, published
+from openrs.report.evidence.reference import arithmetic
+from openrs.report.evidence.sources import Sources
+from openrs.report.pages.document import document
+from openrs.report.pages.markdown import markdown
+from openrs.report.pages.page import html
+from openrs.report.pages.published import draws, notes, published
 from openrs.report.verdicts.selection import of_paper
 
 
-def test_averages_recompute_but_for_deepscaler():
+def test_averages_recompute_within_the_rounding_of_their_cells():
+    """Cells and average are each rounded to a tenth: up to 0.1 apart, 56.94 and 57.0 are the same average."""
     rows = {row["model"]: row for row in published()["table"]}
-    assert [model for model, row in rows.items() if row["agrees"] is False] == ["DeepScaleR-1.5B-Preview"]
+    assert not [model for model, row in rows.items() if row["agrees"] is False]
     assert rows["DeepScaleR-1.5B-Preview"]["recomputed"] == 56.94
     assert [rows[model]["recomputed"] for model in ("Open-RS1", "Open-RS2", "Open-RS3")] == [53.04, 55.66, 56.34]
+    assert any("56.94, which rounding explains" in note for note in notes())
 
 
 def test_implied_prices_recompute():
@@ -24,11 +34,13 @@ def test_implied_prices_recompute():
     assert others == pytest.approx([1.89] * 4, abs=0.0015)
 
 
-def test_the_best_of_21_draws_of_an_unchanged_base():
+def test_the_best_of_21_draws_of_an_unchanged_base_is_likely_38_to_40_and_at_most_45():
     best = of_paper()
     assert best["checkpoints"] == 21
-    assert best["expected_best"] == pytest.approx(0.448, abs=5e-4)
-    assert best["probability"] == pytest.approx(0.45, abs=5e-3)
+    found = [(one["seed_sd"], one["expected_best"], one["probability"]) for one in (*best["estimates"], best["bound"])]
+    expected = [(0.048, 0.377, 0.007), (0.0596, 0.400, 0.070), (0.0826, 0.448, 0.447)]
+    for one, other in zip(found, expected, strict=True):
+        assert one == pytest.approx(other, abs=1.2e-3)
     assert best["best"] == pytest.approx(14 / 30, abs=1e-6)
     assert [round(100 * score, 1) for score in best["scores"]["exp3"]] == [
         46.7,
@@ -42,6 +54,22 @@ def test_the_best_of_21_draws_of_an_unchanged_base():
     ]
 
 
+def test_page_markdown_and_json_say_the_same_of_the_best_and_none_gives_the_bound_as_the_estimate():
+    tree = document(Sources())
+    best = tree["published"]["selection"]
+    said = " ".join(best["said"])
+    assert "expected at 38 to 40, at most at 44.8" in said
+    assert "1 to 7 of 100 such papers, at most in 45" in said
+    assert "these data cannot tell" in said
+    page = unescape(re.sub(r"<[^>]+>", "", html(tree, Sources())))
+    for text in (page, markdown(tree)):
+        flat = " ".join(text.replace("\\", "").split())
+        assert all(sentence in flat for sentence in (*best["said"], best["note"]))
+        # every mention of the bound says that it is one
+        bounds = re.finditer(r"44\.8(?= %|\.)", flat)
+        assert all("at most" in flat[place.start() - 20 : place.end()] for place in bounds)
+
+
 def test_500_steps_are_36_000_completions_and_the_released_steps_cost_8_40_and_4_20():
     sums = arithmetic()
     assert (sums["prompts"], sums["completions"], sums["seconds_per_step"]) == (6000, 36000, 172.8)
@@ -50,7 +78,6 @@ def test_500_steps_are_36_000_completions_and_the_released_steps_cost_8_40_and_4
         "Open-RS2": (600, pytest.approx(4.2)),
         "Open-RS3": (600, pytest.approx(4.2)),
     }
-    assert any("56.94" in note for note in notes())
 
 
 def test_printed_scores_are_those_of_the_logs_to_the_rounding():

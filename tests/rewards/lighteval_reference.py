@@ -1,5 +1,5 @@
-"""Run by test_grading.py in a process of its own (it imports torch, and lighteval's time-outs take SIGALRM from
-pytest-timeout): scores of lighteval's own metric objects. A JSON list of [gold, completion, rule] a line comes in, a
+"""Run by test_grading.py in a process of its own (lighteval sets SIGALRM):
+scores of lighteval's own metric objects. A JSON list of [gold, completion, rule] a line comes in, a
 list of scores goes out.
 """
 

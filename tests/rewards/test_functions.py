@@ -31,11 +31,11 @@ def judge() -> Iterator[Judge]:
 
 
 def ask(rewards: RewardSet, completions: Sequence[str], golds: Sequence[str], tokens: Sequence[int] = ()) -> list[Any]:
-    """Call every function as TRL does (grpo_trainer.py, _calculate_rewards), one result list each."""
-    ids = [[0] * n for n in tokens or map(len, completions)]
-    columns = {"gold": golds, "id": ["x"] * len(golds), "trainer_state": None, "log_extra": print, "log_metric": print}
-    prompts = ["p"] * len(golds)
-    return [f(prompts=prompts, completions=completions, completion_ids=ids, **columns) for f in rewards.functions]
+    """Judge, and call every function as TRL does (grpo_trainer.py, _calculate_rewards), one result list each."""
+    columns = {"gold": golds, "id": ["x"] * len(golds), "verdicts": rewards.judge(completions, golds)}
+    columns |= {"prompts": ["p"] * len(golds), "completions": completions, "trainer_state": None}
+    columns |= {"completion_ids": [[0] * n for n in tokens or map(len, completions)], "log_extra": print}
+    return [function(**columns, log_metric=print) for function in rewards.functions]
 
 
 def only(judge: Judge, mode: Any, name: str, completion: str, gold: str, tokens: int = 1, **args: Any) -> float | None:
@@ -208,8 +208,9 @@ def test_each_completion_is_judged_once_a_batch() -> None:
     assert [item.completion for item in judge.asked] == ["correct", "timeout", "no_answer"]
     ask(rewards, batch, ["a", "b", "b", "a"])  # other golds: asked again
     assert len(judge.asked) == 3 + 4
-    ask(rewards, batch, ["a", "b", "b", "a"])  # the same lists once more are a new batch
+    ask(rewards, batch, ["a", "b", "b", "a"])  # the same texts once more are a new batch
     assert len(judge.asked) == 3 + 4 + 4
+    assert rewards.stats.completions == 3 * 4
     assert {item.rule for item in judge.asked} == {Rule.CORRECTED}
 
 
@@ -338,7 +339,14 @@ def test_trl_leaves_none_out_of_the_sum(judge: Judge, tmp_path: Path, monkeypatc
     )
     monkeypatch.chdir(tmp_path)
     rewards = build_rewards([Spec("tokens_of_mine:tokens", 0.5), Spec("accuracy", 2.0)], "corrected", judge)
-    trainer = GRPOTrainer(
+
+    class JudgingTrainer(GRPOTrainer):
+        def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, ids: Any) -> Any:
+            verdicts = rewards.judge(completions, [row["gold"] for row in inputs])
+            inputs = [row | {"verdicts": verdict} for row, verdict in zip(inputs, verdicts, strict=True)]
+            return super()._calculate_rewards(inputs, prompts, completions, ids)
+
+    trainer = JudgingTrainer(
         model=Qwen2ForCausalLM(config),
         reward_funcs=rewards.functions,
         processing_class=PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<eos>", pad_token="<eos>"),
@@ -393,40 +401,3 @@ def test_overlong_is_dapos_equation_13() -> None:
     for args in ({}, {"max_len": 10}, {"max_len": 10, "cache": 20}, {"max_len": 10, "cache": 5, "x": 1}):
         with pytest.raises(UserError):
             build_rewards([SimpleNamespace(name="overlong", weight=1.0, args=args)], "paper", Judge(1))
-
-
-# --- judging ahead ----------------------------------------------------------------------------------------------------
-
-
-def test_what_was_judged_ahead_is_not_asked_again(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The verdicts are there when the rewards ask; what was not asked ahead is judged then."""
-    rewards = build_rewards([Spec("accuracy"), Spec("cosine", args={"max_len": 100})], "paper", judge)
-    completions, golds = [r"\boxed{4}", r"\boxed{5}", "none"], ["$4$"] * 3
-    expected = ask(
-        build_rewards([Spec("accuracy"), Spec("cosine", args={"max_len": 100})], "paper", judge), completions, golds
-    )
-    asked: list[list[Item]] = []
-    grade = judge.grade
-    monkeypatch.setattr(judge, "grade", lambda items: asked.append(list(items)) or grade(items))
-    rewards.ahead(completions, golds)
-    assert ask(rewards, completions, golds) == expected
-    assert {item.rule for item in asked[0]} == {Rule.PAPER, Rule.PAPER_COSINE}
-    assert [len(items) for items in asked] == [6, 0, 0]
-    assert rewards.stats.completions == 3
-    rewards.ahead(completions, golds)  # of a batch that never comes
-    assert ask(rewards, [*completions[:2], r"\boxed{4.0}"], golds)[0] == [1.0, 0.0, 1.0]
-    assert [item.completion for item in asked[-2]] == [r"\boxed{4.0}"]
-
-
-def test_a_judge_that_fails_ahead_is_heard(judge: Judge) -> None:
-    rewards = build_rewards([Spec("accuracy")], "paper", judge)
-
-    def broken(items: Sequence[Item]) -> list[Grade]:
-        raise UserError("no judge today")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(judge, "grade", broken)
-        rewards.ahead([r"\boxed{4}"], ["$4$"])
-        with pytest.raises(UserError, match="no judge today"):
-            ask(rewards, [r"\boxed{4}"], ["$4$"])
-    assert ask(rewards, [r"\boxed{4}"], ["$4$"]) == [[1.0]]

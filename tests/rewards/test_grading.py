@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 
 from openrs.cli import main as cli
@@ -227,7 +228,7 @@ Score = Callable[[list[Item]], list[float]]
 @pytest.fixture(scope="module")
 def lighteval_scores() -> Iterator[Score]:
     script = [sys.executable, str(HERE / "lighteval_reference.py")]
-    with subprocess.Popen(script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with forked.Popen(script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
 
         def ask(items: list[Item]) -> list[float]:
             assert process.stdin is not None

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from openrs.config.load import load
 from openrs.config.schema import Recipe
-from openrs.rewards.functions import RewardStats
+from openrs.rewards.functions import RewardSet, RewardStats
 from openrs.training.train import grpo_config
 from openrs.training.trainer import Trainer
 
@@ -77,12 +77,11 @@ def fixed_trainer(
     trainer = FixedTrainer(
         prompt_ids=table,
         folder=tmp_path / "checkpoints",
-        stats=RewardStats(),
+        rewards=RewardSet([given], [1.0], RewardStats()),
         model=str(PARITY / "policy"),
         args=grpo_config(recipe, tmp_path / "staging", [1.0]),
         processing_class=words(),
         train_dataset=Dataset.from_dict({"prompt": list(table), "gold": ["1"] * len(table), "id": list(table)}),
-        reward_funcs=[given],
     )
     if trainer.ref_model is not None:
         trainer.ref_model.load_state_dict(AutoModelForCausalLM.from_pretrained(PARITY / "reference").state_dict())

@@ -21,8 +21,8 @@ from openrs.run.files import read_jsonl, sha256
 RECIPE = """
 extends: demo
 title: a tiny run that survives
-model: {{made: {{seed: 0, layers: 1, hidden: 32, heads: 1, steps: 2, learning_rate: 6e-3}}}}
-data: {{source: made, limit: 12}}
+model: {{toy: {{seed: 0, layers: 1, hidden: 32, heads: 1, steps: 2, learning_rate: 6e-3}}}}
+data: {{source: toy-sums, limit: 12}}
 rewards:
   mode: corrected
   workers: 1

@@ -19,7 +19,7 @@ from openrs.training import launch
 WORKER = str(Path(__file__).with_name("fixed_worker.py"))
 STEPS = 4
 BASE = [
-    "model.made=null", "data.limit=60", f"grpo.max_steps={STEPS}", "grpo.save_steps=3", "grpo.warmup_steps=0",
+    "model.toy=null", "data.limit=60", f"grpo.max_steps={STEPS}", "grpo.save_steps=3", "grpo.warmup_steps=0",
     "grpo.learning_rate=5e-4", "grpo.per_device_train_batch_size=6", "rewards.workers=1", "training.trackers=[]",
 ]  # fmt: skip
 COMPARED = (

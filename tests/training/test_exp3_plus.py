@@ -107,7 +107,7 @@ def test_groups_without_spread_and_steps_of_nothing_but_cut_completions_teach_no
 CAP, CACHE = 22, 8
 TAUGHT = ToyModel(steps=160)  # right in one of nine, and a little longer than the cap in one of ten
 TINY = [
-    "model.revision=null", "model.context=4096", "prompt.system=null", "data={source: made, limit: 12}",
+    "model.revision=null", "model.context=4096", "prompt.system=null", "data={source: toy-sums, limit: 12}",
     "rewards.workers=1", "rewards.timeout_seconds=60", f"grpo.max_completion_length={CAP}", "grpo.learning_rate=1e-3",
     "grpo.warmup_steps=0", "grpo.gradient_accumulation_steps=6", "grpo.max_steps=3", "training.trackers=[]",
     "evaluation.max_tokens=40",

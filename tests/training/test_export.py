@@ -99,7 +99,7 @@ def test_what_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "no complete checkpoint of step 3\n  fix: there are: 15, 20" in refused("--step", "3")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("")
-    assert "is there and is no export of this checkpoint" in refused("--to", str(tmp_path / "mine"))
+    assert "is there and is not an export of this checkpoint" in refused("--to", str(tmp_path / "mine"))
     content = bytearray((run / "checkpoints/step-000020/model.safetensors").read_bytes())
     content[-1] ^= 1
     (run / "checkpoints/step-000020/model.safetensors").write_bytes(content)
@@ -168,22 +168,21 @@ def test_a_hub_that_says_no(run: Path, hub: PushHub) -> None:
     with pytest.raises(UserError, match="the hub does not let us write to me/tiny") as raised:
         uploads.push(run / "base", "me/tiny", private=True, say=print, tries=5)
     assert raised.value.exit_code == 2
-    with pytest.raises(UserError, match="is no name of a repository"):
+    with pytest.raises(UserError, match="is not a name of a repository"):
         uploads.push(run / "base", "not a name", private=True, say=print, tries=5)
 
 
-def test_what_could_never_be_pushed_is_refused_before_training(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_what_could_never_be_pushed_is_refused_before_anything_is_written(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_planted0secret0")
 
     def refused(*words: str) -> str:
-        assert main(["train", "demo", "--run", str(tmp_path / "run"), *words]) == 2
-        assert not (tmp_path / "run").exists()
+        assert main(["export", str(run), *words]) == 2
+        assert not (run / "export").exists()
         return capsys.readouterr().err
 
-    assert "--push not a name: no name of a repository" in refused("--push", "not a name")
-    assert "2 runs would overwrite each other there" in refused("--push", "me/tiny", "--seeds", "1,2")
+    assert "--push not a name: not the name of a repository" in refused("--push", "not a name")
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
     assert "there is no token for the hub" in refused("--push", "me/tiny")
 
@@ -206,7 +205,7 @@ def test_offline_a_push_is_refused_before_anything_is_done(run: Path, monkeypatc
 
 def test_a_push_sends_no_telemetry() -> None:
     """The hub's library reads once whether it may: whoever imports it first has to have said so."""
-    code = "from openrs import uploads; uploads.check('me/tiny'); from huggingface_hub import constants as c;"
+    code = "from openrs.hub import upload; upload.check('me/tiny'); from huggingface_hub import constants as c;"
     words = [sys.executable, "-c", code + "print(c.HF_HUB_DISABLE_TELEMETRY)"]
     environment = {name: value for name, value in os.environ.items() if "TELEMETRY" not in name}
     environment["HF_TOKEN"] = "hf_planted0secret0"

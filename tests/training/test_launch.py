@@ -143,7 +143,7 @@ def test_until_released_keeps_the_schedule() -> None:
         (["--until", "soon"], "--until soon: neither a step nor `released`"),
         (["--until", "0"], "--until 0: neither"),
         (["--until", "released"], "demo has no paper.released_step"),
-        (["--until", "9999"], "training.stop_after = 9999 lies behind grpo.max_steps"),
+        (["--until", "9999"], "training.stop_after = 9999 is beyond grpo.max_steps"),
         (["--seeds", "1,2,1"], "--seeds names one seed twice"),
     ],
 )
@@ -199,7 +199,7 @@ def fake(script: str, attempt: Path) -> LaunchPlan:
         "import json, os, signal, subprocess, sys, time\n"
         f"attempt = {str(attempt)!r}\n"
         "def told(rank, code, what='', why='', fix=''):\n"
-        "    row = dict(rank=rank, code=code, what=what, why=why, fix=mend, time=time.time())\n"
+        "    row = dict(rank=rank, code=code, what=what, why=why, fix=fix, time=time.time())\n"
         "    path = f'{attempt}/outcome-{rank}.json'\n"
         "    open(path + '.part', 'w').write(json.dumps(row)); os.replace(path + '.part', path)\n"
     )
@@ -217,7 +217,7 @@ def test_a_good_end(attempt: Path) -> None:
 def test_a_refusal_in_a_worker_becomes_ours(attempt: Path) -> None:
     """torchrun itself ends with 1, whatever its workers ended with."""
     with pytest.raises(UserError) as caught:
-        launch.follow(fake("told(1, 2, 'too few rows', 'why', 'mend'); sys.exit(1)", attempt), attempt)
+        launch.follow(fake("told(1, 2, 'too few rows', 'why', 'fix'); sys.exit(1)", attempt), attempt)
     assert not isinstance(caught.value, RunFailure)
     assert (caught.value.what, caught.value.why, caught.value.fix) == ("too few rows", "why", "fix")
 
@@ -235,7 +235,7 @@ def test_the_first_failure_tells(attempt: Path) -> None:
 
 def test_a_killed_worker_leaves_no_word_but_the_log(attempt: Path) -> None:
     script = "print('allocating 40 GiB', file=sys.stderr, flush=True); os.kill(os.getpid(), 9)"
-    with pytest.raises(RunFailure, match=r"exit code 137, and none told why\n  \| allocating 40 GiB"):
+    with pytest.raises(RunFailure, match=r"exit code 137, and none recorded why\n  \| allocating 40 GiB"):
         launch.follow(fake(script, attempt), attempt)
 
 
@@ -275,10 +275,32 @@ time.sleep(600)
     thread.join()
 
 
+def test_a_parent_may_be_process_1_and_a_lost_one_is_named(tmp_path: Path) -> None:
+    """torchrun is process 1 of a container; a process whose starter died before it was ready says so and ends."""
+    as_first = "import os; os.getppid = lambda: 1; from openrs.run.processes import die_with_parent; die_with_parent()"
+    environment = {name: value for name, value in os.environ.items() if name != processes.PARENT}
+    assert subprocess.run([sys.executable, "-c", as_first], env=environment, check=False).returncode == 0
+    for parent, code in ((os.getpid(), 0), (2**22 + 1, 1)):
+        words = [sys.executable, "-c", as_first.replace("os.getppid = lambda: 1", "pass")]
+        environment[processes.PARENT] = str(parent)
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+        assert (done.returncode, f"process {parent}, which started it, is gone" in done.stderr) == (code, bool(code))
+
+
+def test_the_supervisor_names_itself_to_what_it_starts(attempt: Path, tmp_path: Path) -> None:
+    script = (
+        f"import os; open({str(tmp_path / 'x')!r}, 'w').write(os.environ['OPENRS_PARENT'] + ' ' + str(os.getpid()))"
+    )
+    child = processes.Child([sys.executable, "-c", script], {}, attempt / "log")
+    assert child.wait(60) == 0
+    named, own = (tmp_path / "x").read_text().split()
+    assert named == own  # the command's own number: its children compare it with their parent's
+
+
 def test_nothing_outlives_a_killed_parent(attempt: Path, tmp_path: Path) -> None:
     """SIGKILL to us: the fake torchrun, its child in the same group, and a worker in a session of its own all go."""
     worker = (
-        "import os, time; from pathlib import Path; from openrs.training import processes; processes.die_with_parent();"
+        "import os, time; from pathlib import Path; from openrs.run import processes; processes.die_with_parent();"
         f" Path({str(tmp_path / 'worker')!r}).write_text(str(os.getpid())); time.sleep(600)"
     )
     torchrun = (

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from fixed import ON_CPU, Recorded, fixed_trainer, losses_and_gradient, parity_recipe, relative, words
+from fixed import ON_CPU, Recorded, fixed_trainer, losses_and_gradient, relative
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from trl import GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head
@@ -148,20 +148,3 @@ def test_a_step_of_exp3_computes_no_padding(tmp_path: Path) -> None:
     longest = max(map(len, completions))
     assert padding == [[6 * (7 + longest)] * 2] * 2
     assert sum(real) < 0.6 * sum(padding[1])
-
-
-def test_judging_begins_before_the_reference_model(tmp_path: Path) -> None:
-    """With the texts and golds that the rewards get later."""
-    recorded = Recorded()
-    trainer = fixed_trainer(parity_recipe(), tmp_path, recorded.prompt_ids, recorded.rewards.flatten().tolist())
-    trainer.give(recorded.completion_ids)
-    order: list[Any] = []
-    trainer._ahead = lambda texts, golds, prompts: order.append((texts, golds))
-    trainer.ref_model.model.layers[0].register_forward_pre_hook(lambda *_: order.append("reference"))
-    rewards = trainer.reward_funcs[0]
-    trainer.reward_funcs = [lambda completions, gold, **rest: order.append((completions, gold)) or rewards(**rest)]
-    trainer.model.train()
-    trainer._prepare_inputs([{"prompt": f"p{i // 6}", "gold": str(i // 6), "id": "x"} for i in range(12)])
-    texts = words().batch_decode(recorded.completion_ids, skip_special_tokens=True)
-    asked = (texts, [str(i // 6) for i in range(12)])
-    assert order == [asked, "reference", "reference", asked]

@@ -23,7 +23,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, taught_model: Path) -> Run:
         "exp2-lora",
         [
             *ON_CPU, f"model.name={taught_model}", "model.revision=null", "model.context=4096", "prompt.system=null",
-            "data={source: made}", "rewards.mode=corrected", "rewards.workers=1", "grpo.max_completion_length=40",
+            "data={source: toy-sums}", "rewards.mode=corrected", "rewards.workers=1", "grpo.max_completion_length=40",
             "grpo.max_steps=6", "grpo.warmup_steps=0", "grpo.learning_rate=1e-3", "training={trackers: []}",
             "evaluation={benchmarks: [demo], samples: 1, max_tokens: 40}",
         ],

@@ -164,7 +164,7 @@ def test_a_stop_rule_ends_a_real_run_after_a_checkpoint(tmp_path: Path, made_mod
     recipe = load(
         "demo",
         [
-            f"model.name={made_model}", "model.made=null", "data.limit=24", "grpo.max_steps=6", "grpo.save_steps=6",
+            f"model.name={made_model}", "model.toy=null", "data.limit=24", "grpo.max_steps=6", "grpo.save_steps=6",
             "grpo.per_device_train_batch_size=12", "monitors.length.above=20", "monitors.length.stop_above=20",
             "monitors.length.steps=2",
         ],
@@ -199,7 +199,7 @@ def test_each_monitor_is_a_metric_an_alarm_and_in_the_report(tmp_path: Path, mad
     recipe = load(
         "demo",
         [
-            f"model.name={made_model}", "model.made=null", "data.limit=12", "grpo.max_steps=1", "grpo.warmup_steps=0",
+            f"model.name={made_model}", "model.toy=null", "data.limit=12", "grpo.max_steps=1", "grpo.warmup_steps=0",
             "grpo.per_device_train_batch_size=12", rewards, *limits,
         ],
     )  # fmt: skip

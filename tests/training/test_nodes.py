@@ -22,7 +22,7 @@ from openrs.run.files import read_jsonl
 from openrs.training import nodes
 
 SETTINGS = ["hardware.processes=2", "grpo.warmup_steps=1", "grpo.save_steps=2", "grpo.per_device_train_batch_size=6",
-            "model.made.steps=3", "data.limit=12"]  # fmt: skip
+            "model.toy.steps=3", "data.limit=12"]  # fmt: skip
 
 
 @pytest.mark.parametrize(

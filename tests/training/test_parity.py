@@ -1,6 +1,7 @@
 """Loss and gradient of exp3's settings equal the paper's trainer (TRL at 69ad852); what would change them is seen."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,9 @@ from fixed import (
     parity_recipe,
     relative,
 )
+
+from openrs.rewards.functions import RewardSet, RewardStats
+from openrs.rewards.grading import Grade, Item, Judge, Rule, Verdict
 
 BETA = 0.04
 
@@ -106,6 +110,31 @@ def test_advantages(recorded: Recorded, tmp_path: Path) -> None:
     for part, rewards in zip(trainer._buffered_inputs, recorded.rewards.double(), strict=True):
         expected = (rewards - rewards.mean()) / (rewards.std(unbiased=True) + 1e-4)
         assert part["advantages"].tolist() == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+def test_verdicts_are_recorded_with_the_completions(recorded: Recorded, tmp_path: Path) -> None:
+    """The judge is asked once for the whole generation batch, and the reward functions are handed its verdicts."""
+    trainer = fixed_trainer(parity_recipe(), tmp_path, recorded.prompt_ids, recorded.rewards.flatten().tolist())
+    handed: list[list[object]] = []
+
+    class UnparseableJudge(Judge):
+        def grade(self, items: Sequence[Item]) -> list[Grade]:
+            return [Grade(Verdict.UNPARSEABLE_GOLD, "", "", 0.0) for _ in items]
+
+    def paid(completions: list[str], verdicts: list[object], **_: object) -> list[float]:
+        handed.append(verdicts)
+        return [1.0] * len(completions)
+
+    rules = (Rule.PAPER, Rule.PAPER_COSINE)
+    trainer._rewards = RewardSet([paid], [1.0], RewardStats(), rules, UnparseableJudge(1))
+    trainer.reward_funcs = [paid]
+    trainer.give(recorded.completion_ids)
+    trainer.model.train()
+    names = [f"p{i // GROUP}" for i in range(2 * GROUP)]
+    trainer._prepare_inputs([{"prompt": name, "gold": "1", "id": name} for name in names])
+    assert handed == [[dict.fromkeys(rules, Verdict.UNPARSEABLE_GOLD)] * 12]
+    assert trainer.completions()["verdict"] == ["unparseable_gold"] * 12
+    assert trainer._rewards.stats.unparseable_golds == 12
 
 
 def test_learning_rate_at_every_step(recorded: Recorded, tmp_path: Path) -> None:

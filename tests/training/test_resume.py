@@ -72,16 +72,16 @@ def die_while_the_checkpoint_is_written(step: int) -> None:
 
 def die_between_checkpoint_and_step_at_the_end_of_an_epoch() -> None:
     """The checkpoint is at step 12; an epoch is 6 steps."""
-    from openrs.training.lifecycle import Guard
+    from openrs.training.lifecycle import Lifecycle
 
-    save = Guard.on_save
+    save = Lifecycle.on_save
 
-    def dying(self: Guard, args: object, state: object, control: object, **more: object) -> None:
+    def dying(self: Lifecycle, args: object, state: object, control: object, **more: object) -> None:
         save(self, args, state, control, **more)
         if state.global_step == 12:  # type: ignore[attr-defined]
             die()
 
-    Guard.on_save = dying  # type: ignore[method-assign]
+    Lifecycle.on_save = dying  # type: ignore[method-assign]
 
 
 def die_while_an_old_checkpoint_is_deleted() -> None:
@@ -162,7 +162,7 @@ def test_checkpoints_inside_a_generation_batch(changes: list[str], tmp_path: Pat
     assert code == 0, said
     code, said = runs.openrs(command("resumed"))
     assert code == 0, said
-    assert "going on from the checkpoint of step 5" in said
+    assert "resuming from the checkpoint of step 5" in said
     assert straight.wait() == 0, straight.text
     assert len(runs.rows(tmp_path / "straight")) == 9
     assert runs.everything(tmp_path / "resumed")["rows"] == runs.everything(tmp_path / "straight")["rows"]
@@ -215,7 +215,7 @@ def test_what_has_made_nothing_yet_may_change(tmp_path: Path) -> None:
     code, said = runs.openrs(["train", runs.recipe_in(tmp_path), "--run", base, "--until", 1])
     assert code == 0, said
     command = ["train", runs.recipe_in(tmp_path), "--run", run, "--until", 1]
-    own = ["--set", "model.name=" + str(base / "base"), "--set", "model.made=null", "--set"]
+    own = ["--set", "model.name=" + str(base / "base"), "--set", "model.toy=null", "--set"]
     code, said = runs.openrs([*command, *own, f"data.source={data}"])
     assert code == 2
     assert "1 problems are fewer than the 2 of one step" in said
@@ -272,7 +272,7 @@ def test_two_processes(tmp_path: Path, zero: int) -> None:
     killed(two_ranks_of_which_the_second_dies_in_step_14, 6)
     code, said = runs.openrs([*command, run], runs.fork_ranks)
     assert code == 0, said
-    assert "going on from the checkpoint of step 12" in said
+    assert "resuming from the checkpoint of step 12" in said
     assert straight.wait() == 0, straight.text
     assert runs.everything(run) == runs.everything(tmp_path / "straight")
     assert len(runs.rows(run)) == 16

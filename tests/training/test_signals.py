@@ -63,7 +63,7 @@ def test_before_the_first_step_a_signal_ends_at_once(tmp_path: Path) -> None:
     launched.wait_for(lambda: "waiting for data" in launched.text)
     os.kill(launched.process.pid or 0, signal.SIGTERM)
     assert launched.wait() == 75, launched.text
-    assert "stopped by SIGTERM; the same command goes on from what is done" in launched.text
+    assert "stopped by SIGTERM; the same command resumes from what is done" in launched.text
     assert runs.attempts(tmp_path / "run")[-1]["exit_code"] == 75
 
 
@@ -101,11 +101,11 @@ def test_a_second_signal_leaves_a_step_that_never_ends(tmp_path: Path) -> None:
 
 def the_line_to_the_terminal_breaks_in_step_3() -> None:
     """As when an ssh connection ends: SIGHUP, and nobody reads the output any more."""
-    from openrs.training.lifecycle import Guard
+    from openrs.training.lifecycle import Lifecycle
 
-    step_end = Guard.on_step_end
+    step_end = Lifecycle.on_step_end
 
-    def breaking(self: Guard, args: object, state: object, control: object, **more: object) -> None:
+    def breaking(self: Lifecycle, args: object, state: object, control: object, **more: object) -> None:
         if state.global_step == 3:  # type: ignore[attr-defined]
             reader, writer = os.pipe()
             os.dup2(writer, 1)
@@ -113,7 +113,7 @@ def the_line_to_the_terminal_breaks_in_step_3() -> None:
             os.kill(os.getpid(), signal.SIGHUP)
         step_end(self, args, state, control, **more)
 
-    Guard.on_step_end = breaking  # type: ignore[method-assign]
+    Lifecycle.on_step_end = breaking  # type: ignore[method-assign]
 
 
 def test_a_terminal_that_goes_away(tmp_path: Path) -> None:

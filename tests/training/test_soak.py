@@ -17,5 +17,5 @@ def test_killed_at_random(tmp_path: Path, runs: int, processes: int) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{runs} of {runs} runs equal to the undisturbed one" in done.stdout
-    assert "checkpoints found damaged: 0" in done.stdout
+    assert "damaged checkpoints: 0" in done.stdout
     assert done.stdout.count(" SIGKILL: steps done again: ") == 1

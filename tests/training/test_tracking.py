@@ -71,7 +71,7 @@ def test_a_tracker_that_throws(undisturbed: Path, tmp_path: Path) -> None:
     code, said = runs.openrs([*command, "--until", 10], break_tensorboard_at_step_3)
     assert code == 0, said
     assert said.count("the tracker tensorboard broke") == 1
-    assert "ConnectionError: token=[hidden] is not welcome): training goes on without it" in said
+    assert "ConnectionError: token=[hidden] is not welcome): training continues without it" in said
     assert [step for step, _, _ in events(run)] == [1, 2]
     code, said = runs.openrs(command)
     assert code == 0, said

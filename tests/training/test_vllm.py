@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.vllm, pytest.mark.limits(processor=600)]
 
 STALE = str(Path(__file__).with_name("stale_worker.py"))
 BASE = [
-    "model.made=null", "data.limit=60", "grpo.max_steps=6", "grpo.save_steps=6", "grpo.warmup_steps=0",
+    "model.toy=null", "data.limit=60", "grpo.max_steps=6", "grpo.save_steps=6", "grpo.warmup_steps=0",
     "grpo.use_vllm=true", "grpo.vllm_max_model_length=96", "grpo.vllm_importance_sampling_correction=false",
     "grpo.per_device_train_batch_size=12", "rewards.workers=1", "training.trackers=[]",
     "rewards.functions=[{name: 'toy_rewards:spread'}]",  # an untaught model earns nothing, and so would not move

@@ -60,7 +60,7 @@ def test_a_stuck_reward_function(tmp_path: Path) -> None:
 
     code, said = runs.openrs([*command, "--until", 5], STICK_AT="99")
     assert code == 0, said
-    assert "going on from the checkpoint of step 2" in said
+    assert "resuming from the checkpoint of step 2" in said
     assert not (run / "attempts/02/stacks-rank0.txt").exists()  # a sound attempt leaves none
 
 
@@ -77,6 +77,19 @@ def test_a_rank_that_waits_alone_in_a_collective(tmp_path: Path) -> None:
     assert "in all_gather" in waiting
     assert "in spread_and_stick" in stuck
     assert "something hangs" in runs.attempts(run)[-1]["reason"]
+
+
+@pytest.mark.parametrize("lost", ["file", "folder", "replaced by a folder"])
+def test_a_lost_file_of_stacks_does_not_fail_a_finished_run(tmp_path: Path, lost: str) -> None:
+    folder = tmp_path / "attempt"
+    folder.mkdir()
+    watchdog = Watchdog(folder, rank=0, siblings=[], factor=10, least=600, say=print)
+    watchdog.stacks.unlink()
+    if lost == "folder":
+        folder.rmdir()
+    elif lost == "replaced by a folder":
+        watchdog.stacks.mkdir()
+    watchdog.stop()
 
 
 HELD = """

@@ -1,7 +1,6 @@
 """What a run directory holds, read without ever failing: what is missing, broken or left out is said in `notes`."""
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from openrs.report.evidence.evaluations import LONGEST_TEXT, Evaluated, Text, evaluation, evaluations
 from openrs.report.evidence.files import json_file, jsonl_rows, yaml_file
 from openrs.report.evidence.values import below, mapping, number, text, whole
+from openrs.run.checkpoints import PLACE, step_of
 from openrs.run.directory import Run
 
 TEXTS = 36  # completions of the training kept for the page, from at most STEPS_WITH_TEXTS steps
@@ -108,8 +108,7 @@ def collect(run: Run) -> RunData:
     data.recipe = mapping(yaml_file(run.recipe, data.notes)) if run.recipe.is_file() else {}
     data.metrics = _metrics(run.metrics, data.notes) if run.metrics.is_file() else data.metrics
     data.texts = _training_texts(run.completions, data.notes)
-    found = [re.fullmatch(r"step-(\d{1,12})", path.name) for path in run.checkpoints.glob("step-*")]
-    data.checkpoints = sorted(int(match[1]) for match in found if match)
+    data.checkpoints = sorted(step_of(path) for path in run.checkpoints.glob(PLACE))
     return data
 
 
@@ -173,14 +172,6 @@ def _training_text(step: str, row: Mapping[str, Any]) -> Text:
         gold=text(row.get("gold"), 300),
         prompt=text(row.get("prompt"), LONGEST_TEXT // 4),
         completion=text(row.get("completion"), LONGEST_TEXT),
-        verdict=_verdict(row, dict(rewards)),
+        verdict=text(row.get("verdict"), 40) or "not judged",
         facts=(*facts, *([("advantage", f"{advantage:+.3f}")] if advantage is not None else [])),
     )
-
-
-def _verdict(row: Mapping[str, Any], rewards: Mapping[str, float | None]) -> str:
-    """The judge's verdict, or what the reward that asks for a right answer says: both pay more than 0 only for one."""
-    if isinstance(row.get("verdict"), str):
-        return text(row["verdict"], 40)
-    paid = next((rewards[name] for name in ("accuracy", "cosine") if rewards.get(name) is not None), None)
-    return "not judged" if paid is None else "correct" if paid > 0 else "incorrect"

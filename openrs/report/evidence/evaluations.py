@@ -54,7 +54,10 @@ class SecondOpinion:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One benchmark of one evaluation. accuracy: avg@k in [0, 1]. per_problem: id -> k zeros and ones; may be empty."""
+    """One benchmark of one evaluation. accuracy: avg@k in [0, 1]. per_problem: id -> k zeros and ones; may be empty.
+
+    fault: how its parts contradict each other, or "". Such a score is shown, and is no evidence.
+    """
 
     benchmark: str
     n: int
@@ -69,6 +72,7 @@ class Score:
     mean_tokens: float | None
     verdicts: Mapping[str, int]
     per_problem: Mapping[str, list[int]]
+    fault: str = ""
     strict: SecondOpinion | None = None
     e_notation: int = 0
     """References that lighteval misreads."""
@@ -134,7 +138,10 @@ def evaluation(folder: Path, notes: list[str]) -> Evaluated | None:
         had = f"{samples:,} samples are there, but no scores" if samples else "it holds no samples and no scores"
         notes.append(f"{where} is not finished: {had}")
     scores = _scores(tree, where, notes)
-    notes += [f"{where}: {name} {said}" for name, score in scores.items() if (said := _against(score, cells.get(name)))]
+    for name, score in scores.items():
+        if said := _against(score, cells.get(name)):
+            notes.append(f"{where}: {name} {said}")
+            scores[name] = replace(score, fault=score.fault or f"it {said}")
     if not scores and not samples:
         return None
     step, match = whole(below(tree, "model", "step")), re.fullmatch(r"step-(\d{1,12})", folder.name)
@@ -161,9 +168,9 @@ def _scores(tree: Any, where: str, notes: list[str]) -> dict[str, Score]:
         if score is None:
             notes.append(f"{where}: {text(name, 40)} has no usable score")
             continue
-        if score.per_problem and not _consistent(score):
+        if below(value, "per_problem") and not _consistent(score):
             notes.append(f"{where}: {score.benchmark}'s verdicts by problem don't give its score; they are left out")
-            score = replace(score, per_problem={})
+            score = replace(score, per_problem={}, fault="its verdicts by problem don't give its n, k and score")
         scores[score.benchmark] = score
     if isinstance(tree, dict) and not scores:
         notes.append(f"{where}/scores.json has no score in it")

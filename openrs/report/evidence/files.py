@@ -8,8 +8,7 @@ from typing import Any
 import yaml
 
 from openrs.report.evidence.values import text
-
-LONGEST_LINE = 64 * 2**20  # bytes; the pieces of a longer line of a journal count as damaged
+from openrs.run.files import json_lines
 
 
 def json_file(path: Path, notes: list[str]) -> Any:
@@ -34,16 +33,11 @@ def jsonl_rows(path: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
     """Rows of a JSONL file, in use or damaged: a line that is no object is left out, and how many is noted."""
     damaged = 0
     try:
-        with path.open("rb") as file:
-            while line := file.readline(LONGEST_LINE):
-                try:
-                    row = json.loads(line)
-                except (ValueError, RecursionError):
-                    row = None
-                if isinstance(row, dict):
-                    yield row
-                elif line.strip():
-                    damaged += 1
+        for line in json_lines(path):
+            if line.row is not None:
+                yield line.row
+            else:
+                damaged += 1
     except OSError as error:
         notes.append(f"{path.parent.name}/{path.name} cannot be read: {error.strerror}")
     if damaged:

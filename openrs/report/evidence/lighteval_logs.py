@@ -10,7 +10,7 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class Result:
 
     score: proportion in [0, 1], None when n or k is unknown (`withheld` says why). n: problems. k: samples a problem.
     n_from: where n is known from. inputs: verified, differs, no hash, unknown benchmark; inputs_detail: which hashes.
+    sampling: temperature, top_p, max_tokens, as far as the file tells.
     """
 
     model: str
@@ -46,6 +47,7 @@ class Result:
     hash_cont_tokens: str | None
     date: str
     files: tuple[str, ...]
+    sampling: Mapping[str, float] = field(default_factory=dict)
     strict: Mapping[str, Any] | None = None
     """The second opinion that openrs writes beside lighteval's score."""
 
@@ -227,8 +229,22 @@ def _result(tree: Tree, task: str, metric: str, score: float, *, stderr: Any, fi
         hash_cont_tokens=hashes.get("hash_cont_tokens"),
         date=_date(file),
         files=(str(file),),
+        sampling=_sampling(tree),
         strict=_below(tree, "config_general", "openrs", "strict", name) or None,
     )
+
+
+def _sampling(tree: Tree) -> dict[str, float]:
+    """How lighteval drew, from 0.8 on: config_general.model_config.generation_parameters."""
+    config = _below(tree, "config_general", "model_config")
+    found = config.get("generation_parameters", _below(tree, "config_general").get("generation_parameters"))
+    names = {"temperature": "temperature", "top_p": "top_p", "max_new_tokens": "max_tokens"}
+    given = found if isinstance(found, dict) else {}
+    return {
+        ours: float(value)
+        for theirs, ours in names.items()
+        if isinstance(value := given.get(theirs), int | float) and not isinstance(value, bool)
+    }
 
 
 def _below(tree: Any, *keys: str) -> dict[str, Any]:

@@ -108,13 +108,17 @@ def model_named(name: str, revision: str | None = None) -> str | None:
     for model in released():
         if last == model.lower():
             return model
+    return released_from(*(checkpoint_named(name, revision) or (None, None)))
+
+
+def checkpoint_named(name: str, revision: str | None = None) -> tuple[str, int] | None:
+    """Experiment and step of the authors' checkpoint that a revision, given or in `name@revision`, means."""
     revision = revision or (name.partition("@")[2] or None)
-    if revision and len(revision) >= 12:
-        for one in tree()["checkpoints"]:
-            if one["revision"] and one["revision"].startswith(revision[:12]):
-                logged = next(log for log in logs() if log.where == (one["experiment"], one["step"]))
-                return logged.model
-    return None
+    if not revision or len(revision) < 12:
+        return None
+    every = (one for one in tree()["checkpoints"] if one["revision"])
+    found = next((one for one in every if one["revision"].startswith(revision[:12])), None)
+    return (found["experiment"], found["step"]) if found else None
 
 
 def released_from(experiment: str | None, step: int | None) -> str | None:
@@ -125,3 +129,29 @@ def released_from(experiment: str | None, step: int | None) -> str | None:
 def name(benchmark: str) -> str:
     """A benchmark's name as people write it."""
     return NAMES.get(benchmark, benchmark)
+
+
+def arithmetic() -> dict[str, Any]:
+    """What 500 steps, and the released steps, really are in prompts, completions, hours and dollars."""
+    facts = tree()["training"]
+    group = facts["prompts_per_step"] * facts["completions_per_prompt"]
+    return {
+        "steps": facts["steps"],
+        "prompts": facts["steps"] * facts["prompts_per_step"],
+        "completions_per_step": group,
+        "completions": facts["steps"] * group,
+        "completions_published": 42000,
+        "usd_per_gpu_hour": facts["usd"] / facts["hours"] / facts["gpus"],
+        "seconds_per_step": 3600 * facts["hours"] / facts["steps"],
+        "released": [
+            {
+                "model": model,
+                "step": row["step"],
+                "prompts": row["step"] * facts["prompts_per_step"],
+                "completions": row["step"] * group,
+                "hours": facts["hours"] * row["step"] / facts["steps"],
+                "usd": facts["usd"] * row["step"] / facts["steps"],
+            }
+            for model, row in released().items()
+        ],
+    }

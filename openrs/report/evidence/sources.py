@@ -1,5 +1,6 @@
 """What a report is made from: runs, single evaluations, anybody's result files; and what they measured, in one list."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,17 +34,20 @@ class Sources:
 class Measured:
     """One model's score on one benchmark, from one source, as evidence on the paper's claims.
 
-    name: as the source has it. model: the reference's name (base, Open-RS1 ... 3), None for another. rows: problem -> k
+    name: as the source has it. model: the reference's name (base, Open-RS1 ... 3), None for another. experiment, step:
+    which training and checkpoint, when name, revision or tokens tell. metric: what the score is. rows: problem -> k
     zeros and ones; empty when only the mean is known. tokens: lighteval's hash over everything generated.
-    excluded_reason: why it can't count, or "".
+    excluded_reason: why it can't count, or "". note: what else there was of the same, and what became of it.
     """
 
     source: str
     origin: Origin
     name: str
     model: str | None
+    experiment: str | None
     step: int | None
     benchmark: str
+    metric: str
     n: int
     k: int
     accuracy: float
@@ -53,6 +57,7 @@ class Measured:
     inputs: str
     tokens: str | None
     excluded_reason: str
+    note: str = ""
 
 
 def gather(names: Sequence[str]) -> Sources:
@@ -107,8 +112,10 @@ def _of_run(run: RunData, evaluated: Evaluated) -> list[Measured]:
             origin=origin,
             name=evaluated.model,
             model=model,
+            experiment=run.experiment if evaluated.step else None,
             step=evaluated.step,
             benchmark=name,
+            metric=f"avg@{score.k}",
             n=score.n,
             k=score.k,
             accuracy=score.accuracy,
@@ -117,7 +124,8 @@ def _of_run(run: RunData, evaluated: Evaluated) -> list[Measured]:
             protocol=evaluated.protocol,
             inputs=evaluated.inputs_of(name),
             tokens=evaluated.tokens.get(name),
-            excluded_reason=_excluded_reason(name, score.n, evaluated.inputs_of(name), evaluated.protocol),
+            excluded_reason=score.fault
+            or _excluded_reason(name, score.n, evaluated.inputs_of(name), evaluated.protocol),
         )
         for name, score in evaluated.scores.items()
     ]
@@ -139,25 +147,39 @@ def _of_file(result: Result) -> Measured | None:
         return None
     logged = reference.log_of(result.hash_cont_tokens)
     inputs = result.inputs if result.inputs in ("verified", "differs") else "not proven"
+    experiment, step = logged.where if logged else reference.checkpoint_named(result.model) or (None, None)
+    unfit = "it is the authors' own log, no new measurement" if logged else ""
+    if not is_mean(result.metric, result.k):
+        unfit = f"{result.metric} is not a mean over samples"
     return Measured(
         source=Path(result.files[0]).parent.name + "/" + Path(result.files[0]).name,
         origin="authors' log" if logged else "a results file",
         name=result.model,
         model=logged.model if logged else reference.model_named(result.model),
-        step=logged.step if logged else None,
+        experiment=experiment,
+        step=step,
         benchmark=result.benchmark,
+        metric=result.metric,
         n=result.n,
         k=result.k,
         accuracy=result.score,
         stderr=result.stderr,
         rows={},
-        protocol={},
+        protocol=result.sampling,
         inputs=inputs,
         tokens=result.hash_cont_tokens,
-        excluded_reason="it is the authors' own log, no new measurement"
-        if logged
-        else _excluded_reason(result.benchmark, result.n, inputs, {}),
+        excluded_reason=unfit or _excluded_reason(result.benchmark, result.n, inputs, result.sampling),
     )
+
+
+def is_mean(metric: str, k: int) -> bool:
+    """Whether a metric's score is the mean over problems of the share of right samples: then it is an accuracy.
+
+    pass@k for k > 1 and majority@k are scores of other questions, and higher.
+    """
+    if re.fullmatch(r"extractive_match|(math_|gpqa_)?avg@.*|(math_|gpqa_)?pass@1(:\d+_samples)?", metric):
+        return True
+    return bool(re.fullmatch(r"pass@k:(k=1&n=\d+|n=\d+&k=1|k=1)", metric)) or (k == 1 and metric == "maj@1")
 
 
 def _excluded_reason(benchmark: str, n: int, inputs: str, protocol: Mapping[str, Any]) -> str:
@@ -166,7 +188,10 @@ def _excluded_reason(benchmark: str, n: int, inputs: str, protocol: Mapping[str,
         return f"it has {n} problems, the paper {problems}"
     if inputs == "differs":
         return "its inputs are not the paper's"
-    other = [f"{key} {protocol[key]}" for key in PAPER_SAMPLING if key in protocol and other_sampling(protocol, key)]
+    unknown = [key for key in PAPER_SAMPLING if number(protocol.get(key)) is None]
+    if unknown:
+        return f"it does not tell its sampling ({', '.join(unknown)})"
+    other = [f"{key} {protocol[key]}" for key in PAPER_SAMPLING if other_sampling(protocol, key)]
     return f"its sampling is not the paper's: {', '.join(other)}" if other else ""
 
 

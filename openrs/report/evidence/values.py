@@ -3,6 +3,8 @@
 import re
 from typing import Any
 
+from openrs.run.units import format_duration
+
 # Characters that are not shown as they are: controls (not newline and tab), marks that turn the direction of a line
 # around, and lone surrogates, which no file can hold.
 _UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
@@ -115,15 +117,10 @@ def p_said(value: float | None, name: str = "p") -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds in words: 95 -> 1 min 35 s; 9000 -> 2 h 30 min."""
+    """As in every message, with a decimal below 10 s; absent for None."""
     if seconds is None:
         return ABSENT
-    whole_seconds = round(seconds)
-    if whole_seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{whole_seconds} s"
-    if whole_seconds < 3600:
-        return f"{whole_seconds // 60} min {whole_seconds % 60} s"
-    return f"{whole_seconds // 3600:,} h {whole_seconds % 3600 // 60} min"
+    return f"{seconds:.1f} s" if seconds < 10 else format_duration(seconds)
 
 
 def dollars(value: float | None) -> str:

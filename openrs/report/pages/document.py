@@ -8,6 +8,7 @@ from typing import Any
 from openrs import __version__
 from openrs.report.evidence.collect import Metrics, RunData
 from openrs.report.evidence.evaluations import Evaluated, Score
+from openrs.report.evidence.pooling import pooled
 from openrs.report.evidence.sources import Measured, Sources, measured
 from openrs.report.evidence.values import below, text, whole
 from openrs.report.pages.published import published
@@ -15,12 +16,12 @@ from openrs.report.verdicts import claims as claim_room
 from openrs.report.verdicts.claims import Claim, ClaimVerdict, Evidence
 from openrs.report.verdicts.compare import comparison, over_training
 from openrs.report.verdicts.cost import Ledger, ledger
-from openrs.report.verdicts.judge import judge
+from openrs.report.verdicts.judge import FAMILIES, judge
 from openrs.report.verdicts.levels import levels
 from openrs.report.verdicts.selection import of_run as of_run_selection
 from openrs.run.files import now
 
-SCHEMA = 1
+SCHEMA = 2
 ALARMS = 100  # of the monitors, the first ones
 
 # What a table of the training says: metrics.jsonl's names -> words.
@@ -40,7 +41,8 @@ TRAINING = {
 def document(sources: Sources, price: float | None = None) -> dict[str, Any]:
     """The tree of a report, of plain JSON values (no NaN). price: dollars per GPU-hour, over the recipe's."""
     ledgers = [ledger(run, price) for run in sources.runs]
-    evidence = Evidence(measured(sources), sources.runs, ledgers)
+    found = measured(sources)
+    evidence = Evidence(pooled(found), sources.runs, ledgers)
     judged = judge(evidence)
     broken = sources.results.broken if sources.results else ()
     many = len(sources.runs) > 1
@@ -56,11 +58,12 @@ def document(sources: Sources, price: float | None = None) -> dict[str, Any]:
         "openrs": __version__,
         "title": title(sources),
         "levels": levels(evidence, judged),
+        "questions": {question: list(kinds) for question, kinds in FAMILIES.items()},
         "verdicts": {word: sum(verdict.word == word for _, verdict in judged) for word in claim_room.WORDS},
         "claims": [claim_room.as_json(claim, verdict) for claim, verdict in judged],
         "runs": [of_run(run, book) for run, book in zip(sources.runs, ledgers, strict=True)],
         "comparison": comparison(sources.runs),
-        "results": results(evidence, judged),
+        "results": results(found, judged),
         "published": published(),
         "missing": list(dict.fromkeys(said)),
     }
@@ -193,10 +196,10 @@ def training(metrics: Metrics) -> dict[str, Any]:
     }
 
 
-def results(evidence: Evidence, judged: list[tuple[Claim, ClaimVerdict]]) -> list[dict[str, Any]]:
+def results(found: list[Measured], judged: list[tuple[Claim, ClaimVerdict]]) -> list[dict[str, Any]]:
     """Scores from result files, beside what the paper printed."""
     printed = {(claim.model, claim.benchmark): claim.published for claim, _ in judged if claim.kind == "score"}
-    return [_result(one, printed.get((one.model, one.benchmark))) for one in evidence.measured if _from_file(one)]
+    return [_result(one, printed.get((one.model, one.benchmark))) for one in found if _from_file(one)]
 
 
 def _from_file(one: Measured) -> bool:
@@ -209,12 +212,17 @@ def _result(one: Measured, printed: float | None) -> dict[str, Any]:
         "origin": one.origin,
         "model": one.model,
         "name": one.name,
+        "experiment": one.experiment,
+        "step": one.step,
         "benchmark": one.benchmark,
+        "metric": one.metric,
         "accuracy": one.accuracy,
         "stderr": one.stderr,
         "n": one.n,
         "k": one.k,
         "inputs": one.inputs,
+        "counts": not one.excluded_reason,
+        "why_not": one.excluded_reason or None,
         "published": printed,
         "as_printed": abs(100 * one.accuracy - printed) <= 0.05 + 1e-9 if printed is not None else None,
     }

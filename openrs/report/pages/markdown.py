@@ -18,6 +18,7 @@ from openrs.report.evidence.values import (
     span,
 )
 from openrs.report.pages import words
+from openrs.report.verdicts.claims import NO_EVIDENCE
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|#~])")
 
@@ -49,7 +50,7 @@ def _lines(tree: dict[str, Any]) -> Iterator[str]:
     yield from (escaped(sentence) for sentence in words.headline(tree))
     yield ""
     yield from _levels(tree["levels"])
-    tested = any(claim["verdict"] != "not tested" for claim in tree["claims"])
+    tested = any(claim["verdict"] not in NO_EVIDENCE for claim in tree["claims"])
     if tested:
         yield from _claims(tree)
     for one in tree["runs"]:
@@ -77,13 +78,24 @@ def _levels(levels: list[dict[str, Any]]) -> Iterator[str]:
 def _claims(tree: dict[str, Any]) -> Iterator[str]:
     yield "## The paper's claims"
     yield ""
-    yield ", ".join(f"{count} {word}" for word, count in tree["verdicts"].items()) + "."
+    yield ", ".join(f"{count} {word}" for word, count in tree["verdicts"].items() if count) + "."
     yield ""
-    rows = (
-        (escaped(c["text"]), c["evidence_level"] or c["level"], f"**{c['verdict']}**", escaped(c["said"]))
-        for c in tree["claims"]
-    )
-    yield from table(("claim", "level", "verdict", "evidence"), rows, right=4)
+    for question, kinds in tree["questions"].items():
+        rows = (
+            (_claimed(c), c["evidence_level"] or c["level"], f"**{c['verdict']}**", escaped(c["said"]))
+            for c in tree["claims"]
+            if c["kind"] in kinds
+        )
+        yield f"### {question}"
+        yield ""
+        yield from table(("claim", "level", "verdict", "evidence"), rows, right=4)
+
+
+def _claimed(claim: dict[str, Any]) -> str:
+    """A claim, what it can be at most, and what it is made of."""
+    said = claim["text"]
+    said += f". At most {claim['at_most']}: {claim['limit']}" if claim["limit"] else ""
+    return escaped(said + (f". Follows from {claim['follows_from']}" if "follows_from" in claim else ""))
 
 
 def _run(one: dict[str, Any], *, several: bool) -> Iterator[str]:
@@ -97,6 +109,9 @@ def _run(one: dict[str, Any], *, several: bool) -> Iterator[str]:
     yield ""
     if one["differences"]:
         yield from _differences(one["differences"])
+    if one["selection"]:
+        yield escaped(one["selection"]["said"])
+        yield ""
     if one["evaluations"]:
         yield from _evaluations(one["evaluations"])
     if one["training"]["steps"]:
@@ -135,6 +150,7 @@ def _differences(rows: list[dict[str, Any]]) -> Iterator[str]:
         ),
     )
     yield "Paired by problem, in points; the interval is over problems. + and -: problems solved more, less often."
+    yield "p (Holm): corrected over all rows of this table, checkpoints and benchmarks."
     differing = {row["settings"] for row in rows} - {"same"}
     for settings in sorted(differing):
         yield f"The two evaluations differ in {escaped(settings)}: the difference is not only the model's."
@@ -262,42 +278,42 @@ def _comparison(comparison: dict[str, Any]) -> Iterator[str]:
             )
             for row in group["benchmarks"]
         )
-        yield f"{len(group['runs'])} seeds of one recipe, base to final checkpoint:"
+        yield f"{len(group['runs'])} seeds of one recipe, base to final checkpoint (over seeds, p one-sided):"
         yield ""
-        yield from table(["benchmark", *names, "pooled", "95 % interval", "p", "verdict"], seeds)
+        yield from table(["benchmark", *names, "mean", "95 % interval", "p", "verdict"], seeds)
 
 
 def _results(results: list[dict[str, Any]]) -> Iterator[str]:
     yield "## Result files"
     yield ""
-    head = ("model", "benchmark", "n", "k", "score %", "stderr", "printed %", "inputs", "origin", "file")
+    names = ("model", "checkpoint", "benchmark", "metric", "n", "k", "score %", "stderr", "printed %")
+    head = (*names, "inputs", "counts", "file")
     rows = (
         (
             escaped(row["model"] or row["name"]),
+            f"{row['experiment']}, step {row['step']}" if row["experiment"] else ABSENT,
             escaped(reference.name(row["benchmark"])),
+            escaped(row["metric"]),
             str(row["n"]),
             str(row["k"]),
             percent(row["accuracy"]),
             percent(row["stderr"]),
             ABSENT if row["published"] is None else str(row["published"]),
             row["inputs"],
-            row["origin"],
+            "yes" if row["counts"] else escaped(row["why_not"]),
             escaped(row["source"]),
         )
         for row in results
     )
-    yield from table(head, rows, right=2)
+    yield from table(head, rows, right=4)
 
 
 def _published(published: dict[str, Any]) -> Iterator[str]:
     yield "## The published figures, weighed"
     yield ""
-    best = published["selection"]
-    yield (
-        f"AIME24 over {best['checkpoints']} checkpoints: best {percent(best['best'])}; expected"
-        f" {percent(best['expected_best'])} if none were better than the base ({percent(best['rate'])}), reached with"
-        f" probability {percent(best['probability'], 0)} % (n = {best['n']}, k = {best['k']}; {best['rates']})."
-    )
+    yield " ".join(map(escaped, published["selection"]["said"]))
+    yield ""
+    yield escaped(published["selection"]["note"])
     yield ""
     head = ("model", "benchmark", "n", "k", "printed %", "95 % interval", "others' seeds, mean and sd %")
     rows = (

@@ -24,6 +24,7 @@ from openrs.run.directory import Run
 from openrs.run.files import write_json, write_text
 
 PARTS = Path(__file__).parent
+MATRIX = ("score", "average")  # kinds of claims that stand in one table, model by model
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +144,19 @@ def _own_costs(tree: dict[str, Any]) -> list[tuple[str, float, float]]:
 
 def _matrix(tree: dict[str, Any]) -> list[tuple[str, Sequence[dict[str, Any]]]]:
     """The table's claims, model by model: five scores and the average."""
-    kinds = ("score", "average")
-    return [(m, [c for c in tree["claims"] if c["kind"] in kinds and c["model"] == m]) for m in reference.released()]
+    return [
+        (model, [claim for claim in tree["claims"] if claim["kind"] in MATRIX and claim["model"] == model])
+        for model in reference.released()
+    ]
 
 
 def _groups(tree: dict[str, Any]) -> list[tuple[str, Sequence[dict[str, Any]]]]:
-    return [(title, [c for c in tree["claims"] if c["kind"] in kinds]) for title, kinds in words.GROUPS.items()]
+    """The other claims, question by question."""
+    return [
+        (question, [claim for claim in tree["claims"] if claim["kind"] in kinds])
+        for question, kinds in tree["questions"].items()
+        if not set(kinds) & set(MATRIX)
+    ]
 
 
 def _environment() -> Environment:

@@ -145,6 +145,7 @@ def checkpoints(run: RunData, selection: dict[str, Any] | None, *, named: bool) 
 
     def paint(axes: Any) -> None:
         _checkpoint_axes(axes, selection)
+        axes.axhline(100 * selection["expected_best"], color=SERIES[3], linewidth=1.3, linestyle=(0, (4, 2)))
         for step, score in own:
             if score.interval:
                 axes.plot([step, step], [100 * end for end in score.interval], color=SERIES[0], linewidth=1, alpha=0.6)
@@ -174,6 +175,9 @@ def published_checkpoints() -> Plot:
         _checkpoint_axes(axes, selection)
         low, high = (100 * (selection["rate"] + sign * selection["rate_deviation"]) for sign in (-1, 1))
         axes.axhspan(low, high, color=SERIES[5], alpha=0.16, linewidth=0)
+        expected = [100 * one["expected_best"] for one in selection["estimates"]]
+        axes.axhspan(min(expected), max(expected), color=SERIES[3], alpha=0.28, linewidth=0)
+        axes.axhline(100 * selection["bound"]["expected_best"], color=SERIES[3], linewidth=1, linestyle=(0, (4, 2)))
         for colour, experiment in zip(SERIES, experiments, strict=False):
             mine = [one for one in every if one.experiment == experiment]
             axes.plot(
@@ -184,8 +188,11 @@ def published_checkpoints() -> Plot:
                 axes.plot([one.step], [100 * one.accuracy], "D", color=face, markeredgecolor=colour, markersize=5)
 
     told = "; ".join(f"{one.experiment} step {one.step}: {percent(one.accuracy)}" for one in every)
-    words = [*((i, experiment) for i, experiment in enumerate(experiments, 1)), (4, "best of 21 expected by chance")]
-    note = "filled: the released checkpoints; grey band: the base, ten seeds, mean and standard deviation"
+    words = [*((i, experiment) for i, experiment in enumerate(experiments, 1)), (4, "best of 21 equals of the base")]
+    note = (
+        "filled: the released checkpoints; grey band: the base, ten seeds, mean and standard deviation; coloured band:"
+        " where the best of 21 would be expected were all equal to the base; dashed: at most"
+    )
     title = "AIME24, one draw for each of 21 checkpoints"
     return Plot(title, draw(WIDTH, 2.9, paint), f"{title}, in percent: {told}.", note, tuple(words))
 
@@ -193,7 +200,6 @@ def published_checkpoints() -> Plot:
 def _checkpoint_axes(axes: Any, selection: dict[str, Any]) -> None:
     step_axes(axes, "%")
     axes.axhline(100 * selection["rate"], color=SERIES[5], linewidth=1)
-    axes.axhline(100 * selection["expected_best"], color=SERIES[3], linewidth=1.3, linestyle=(0, (4, 2)))
     axes.margins(x=0.04, y=0.12)
 
 

@@ -7,6 +7,8 @@ from openrs.evaluation.statistics import avg_at_k
 from openrs.report.evidence import reference
 from openrs.report.verdicts.selection import of_paper as selection
 
+ROUNDING = 0.1  # of an average of printed cells: cells and average are each rounded to a tenth, half a tenth either way
+
 
 def published() -> dict[str, Any]:
     """The published part of report.json."""
@@ -30,7 +32,7 @@ def published() -> dict[str, Any]:
         ],
         "selection": selection(),
         "costs": [_cost(row) for row in tree["costs"]],
-        "arithmetic": arithmetic(),
+        "arithmetic": reference.arithmetic(),
         "other_gpu": dict(tree["other_gpu"]),
         "tina": [dict(row) for row in tree["tina"]],
         "notes": notes(),
@@ -40,7 +42,7 @@ def published() -> dict[str, Any]:
 def _row(row: Mapping[str, Any]) -> dict[str, Any]:
     cells = [row[benchmark] for benchmark in reference.TABLE_BENCHMARKS]
     mean = sum(cells) / len(cells) if None not in cells else None
-    agrees = None if mean is None or row["average"] is None else abs(mean - row["average"]) <= 0.05 + 1e-9
+    agrees = None if mean is None or row["average"] is None else abs(mean - row["average"]) <= ROUNDING + 1e-9
     return {**row, "recomputed": None if mean is None else round(mean, 3), "agrees": agrees}
 
 
@@ -79,39 +81,16 @@ def _interval(accuracy: float, n: int) -> list[float]:
     return [interval.low, interval.high]
 
 
-def arithmetic() -> dict[str, Any]:
-    """What 500 steps, and the released steps, really are in prompts, completions, hours and dollars."""
-    told = reference.tree()["training"]
-    group = told["prompts_per_step"] * told["completions_per_prompt"]
-    return {
-        "steps": told["steps"],
-        "prompts": told["steps"] * told["prompts_per_step"],
-        "completions": told["steps"] * group,
-        "completions_published": 42000,
-        "usd_per_gpu_hour": told["usd"] / told["hours"] / told["gpus"],
-        "seconds_per_step": 3600 * told["hours"] / told["steps"],
-        "released": [
-            {
-                "model": model,
-                "step": row["step"],
-                "prompts": row["step"] * told["prompts_per_step"],
-                "completions": row["step"] * group,
-                "hours": told["hours"] * row["step"] / told["steps"],
-                "usd": told["usd"] * row["step"] / told["steps"],
-            }
-            for model, row in reference.released().items()
-        ],
-    }
-
-
 def notes() -> list[str]:
     """What does not fit together in the published figures, in words."""
-    sums = arithmetic()
+    sums = reference.arithmetic()
     claimed = f"{sums['completions_published']:,} for 7,000 are published"
-    wrong = [row for row in (_row(row) for row in reference.tree()["table"]) if row["agrees"] is False]
+    rows = [row for row in (_row(row) for row in reference.tree()["table"]) if row["agrees"] is not None]
+    off = [row for row in rows if abs(row["recomputed"] - row["average"]) > 0.05 + 1e-9]
     unequal = [
-        f"{row['model']}'s average is printed as {row['average']}; its own cells give {row['recomputed']:.2f}."
-        for row in wrong
+        f"{row['model']}'s average is printed as {row['average']}; its cells, rounded to a tenth, give"
+        f" {row['recomputed']:.2f}{'' if row['agrees'] is False else ', which rounding explains'}."
+        for row in off
     ]
     return [
         *unequal,

@@ -6,13 +6,15 @@ from typing import Any
 from openrs.report.evidence import reference
 from openrs.report.evidence.values import dollars, duration, p_said, percent, point_span, points, span
 
-# Claims in groups, by the rule that decides on them.
-GROUPS = {
-    "Against the base and others": ("above", "gain", "better"),
-    "Over training": ("early_gain", "decay", "length_falls", "length_rises", "length_level", "kl_late"),
-    "What training takes": ("samples", "outputs", "hours", "dollars", "cheaper"),
+TONES = {
+    "reproduced": "good",
+    "compatible": "warn",
+    "cannot tell": "none",
+    "smaller than the margin": "warn",
+    "not reproduced": "bad",
+    "by construction": "none",
+    "not tested": "none",
 }
-TONES = {"reproduced": "good", "compatible": "warn", "not reproduced": "bad", "not tested": "none"}
 
 
 def headline(tree: dict[str, Any]) -> list[str]:
@@ -23,13 +25,9 @@ def headline(tree: dict[str, Any]) -> list[str]:
         return list(_comparison(tree["comparison"])) or [f"{len(tree['runs'])} runs; nothing measured is in common."]
     if tree["results"]:
         return list(_results(tree["results"]))
-    best = tree["published"]["selection"]
-    top, expected, chance = percent(best["best"]), percent(best["expected_best"]), percent(best["probability"], 0)
-    even = f"If none of them were better than the base, the best would be expected at {expected}, and {top} would"
     return [
         "Nothing was measured for this report: it weighs the published figures alone.",
-        f"The best AIME24 score, {top}, is one draw out of {best['checkpoints']} checkpoints (n = {best['n']}, k = 1).",
-        f"{even} come up with probability {chance} % (one rate for all problems).",
+        *tree["published"]["selection"]["said"],
     ]
 
 
@@ -57,7 +55,7 @@ def _run(run: dict[str, Any]) -> Iterator[str]:
 def _comparison(comparison: dict[str, Any] | None) -> Iterator[str]:
     for group in (comparison or {}).get("seeds", []):
         for row in group["benchmarks"][:3]:
-            text = f"{len(group['runs'])} seeds together, {reference.name(row['benchmark'])}: {row['verdict']}"
+            text = f"{len(group['runs'])} seeds, {reference.name(row['benchmark'])}: {row['verdict']}"
             if row["difference"] is not None:
                 text += f", {points(row['difference'])} points (95 % interval {point_span(row['interval'])},"
                 text += f" {p_said(row['p'])})"

@@ -1,11 +1,12 @@
-"""Every claim of the paper as data, and a verdict on each: with its evidence, its numbers, and the rule that decided.
+"""Every claim of the paper as data, and the words that a verdict on it can have.
 
-Verdicts: `reproduced`, `compatible`, `not reproduced`, `not tested`. Nothing is reproduced without new data: the
-authors' own logs are none. A published single draw can be compatible or not, never more. One seed can't reproduce a
-claim on training. The rules are in the *_rules.py beside this file, and in words in docs/report.md.
+The words are in WORDS, and what each means in docs/report.md. Nothing is reproduced without new data: the authors' own
+logs are none. A published single draw can be compatible or not, never more. Below three trainings nothing is said of
+training. What the recipe fixes is true or false by construction, before anything runs. The rules are in the *_rules.py,
+how often they err in docs/verdicts.md.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -14,14 +15,45 @@ from openrs.report.evidence.collect import RunData
 from openrs.report.evidence.sources import Measured
 from openrs.report.verdicts.cost import Ledger
 
-Word = Literal["reproduced", "compatible", "not reproduced", "not tested"]
-WORDS: tuple[Word, ...] = ("reproduced", "compatible", "not reproduced", "not tested")
+Word = Literal[
+    "reproduced",
+    "compatible",
+    "cannot tell",
+    "smaller than the margin",
+    "not reproduced",
+    "by construction",
+    "not tested",
+]
+WORDS: tuple[Word, ...] = (
+    "reproduced",
+    "compatible",
+    "cannot tell",
+    "smaller than the margin",
+    "not reproduced",
+    "by construction",
+    "not tested",
+)
+NO_EVIDENCE: tuple[Word, ...] = ("by construction", "not tested")  # words that need no measurement
 ALPHA = 0.05
+SEEDS = 3  # trainings of one experiment below which no verdict on training is given
+
+# The most that data can say on a claim, by its kind; `reproduced` where it is not named.
+AT_MOST: Mapping[str, tuple[Word, str]] = {
+    "score": ("compatible", "the printed number is one draw, and one draw says no more"),
+    "average": ("compatible", "the printed number is a mean of five single draws"),
+    "gain": ("compatible", "the printed gain is one draw against another report's number"),
+    "samples": ("by construction", "the recipe fixes it before anything runs"),
+    "outputs": ("by construction", "the recipe fixes it before anything runs"),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One claim. kind: the rule that decides. level: what testing it takes (L0 ... L3). published: as printed."""
+    """One claim. kind: the rule that decides. level: what testing it takes (L0 ... L3). published: as printed.
+
+    logged: the published score with all its digits, from the authors' log. follows_from: what else of the list it is
+    made of; then it is no finding of its own.
+    """
 
     id: str
     text: str
@@ -32,9 +64,20 @@ class Claim:
     model: str | None = None
     benchmark: str | None = None
     published: float | None = None
+    logged: float | None = None
+    follows_from: str | None = None
     threshold: float | None = None
     experiments: tuple[str, ...] = ()
     steps: tuple[int, ...] = ()
+
+    @property
+    def at_most(self) -> Word:
+        return AT_MOST.get(self.kind, ("reproduced", ""))[0]
+
+    @property
+    def limit(self) -> str:
+        """Why no data can say more than `at_most`, or ""."""
+        return AT_MOST.get(self.kind, ("reproduced", ""))[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +101,6 @@ class Evidence:
     ledgers: Sequence[Ledger | None]
 
 
-Rule = Callable[[Sequence[Claim], Evidence], list[ClaimVerdict]]
-
-
 def claims() -> list[Claim]:
     """The fifteen scores and three averages of the main table, then the claims of reference.yaml."""
     found = []
@@ -77,6 +117,8 @@ def claims() -> list[Claim]:
                 needs=f"{model} evaluated on all five benchmarks with the paper's inputs and sampling",
                 model=model,
                 published=float(row["average"]),
+                logged=_mean([_logged(model, benchmark) for benchmark in reference.TABLE_BENCHMARKS]),
+                follows_from=f"the five scores of {model}",
             )
         )
     for tree in reference.tree()["claims"]:
@@ -97,7 +139,16 @@ def _score_claim(model: str, benchmark: str, published: float) -> Claim:
         model=model,
         benchmark=benchmark,
         published=published,
+        logged=_logged(model, benchmark),
     )
+
+
+def _logged(model: str, benchmark: str) -> float:
+    return next(one.accuracy for one in reference.logs() if (one.model, one.benchmark) == (model, benchmark))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def not_tested(claim: Claim, why: str = "", **numbers: Any) -> ClaimVerdict:
@@ -109,6 +160,7 @@ def as_json(claim: Claim, verdict: ClaimVerdict) -> dict[str, Any]:
     """One entry of report.json's claims."""
     always = ("model", "benchmark", "published")
     tree = {key: value for key, value in asdict(claim).items() if key in always or value not in (None, ())}
+    tree["at_most"], tree["limit"] = claim.at_most, claim.limit
     tree["verdict"] = verdict.word
     tree["said"], tree["rule"] = verdict.said, verdict.rule
     tree["evidence_level"], tree["sources"] = verdict.level, list(verdict.sources)

@@ -6,12 +6,13 @@ from typing import Any
 
 from openrs.config.load import diff, load_resolved
 from openrs.errors import UserError
+from openrs.evaluation.seeds import over_seeds
 from openrs.evaluation.statistics import holm
 from openrs.report.evidence.collect import RunData
 from openrs.report.evidence.evaluations import Evaluated, Score, comparable
 from openrs.report.evidence.values import below, text
+from openrs.report.verdicts.claims import SEEDS
 from openrs.report.verdicts.paired_rules import difference_numbers, paired, pooled, shared
-from openrs.report.verdicts.training_rules import SEEDS
 
 
 def difference(before: Score, after: Score) -> dict[str, Any]:
@@ -33,19 +34,23 @@ def difference(before: Score, after: Score) -> dict[str, Any]:
 
 
 def differences(before: Evaluated, after: Evaluated) -> list[dict[str, Any]]:
-    """Benchmark by benchmark; p_holm corrects over the benchmarks. settings: `same`, or which differ."""
-    pairs = [(before.scores[name], score) for name, score in after.scores.items() if name in before.scores]
-    rows = [difference(old, new) for old, new in pairs]
-    corrected = holm({row["benchmark"]: row["p"] for row in rows if row["p"] is not None})
+    """Benchmark by benchmark. settings: `same`, or which differ."""
     settings = comparable(before.protocol, after.protocol)
-    return [{**row, "p_holm": corrected.get(row["benchmark"]), "settings": settings} for row in rows]
+    pairs = [(before.scores[name], score) for name, score in after.scores.items() if name in before.scores]
+    return [{**difference(old, new), "settings": settings} for old, new in pairs]
+
+
+def corrected(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of one table with p_holm, corrected over all of them: over checkpoints as well as over benchmarks."""
+    found = holm({str(i): row["p"] for i, row in enumerate(rows) if row["p"] is not None})
+    return [{**row, "p_holm": found.get(str(i))} for i, row in enumerate(rows)]
 
 
 def over_training(run: RunData) -> list[dict[str, Any]]:
-    """The base against every evaluated checkpoint of the run."""
+    """The base against every evaluated checkpoint of the run; Holm over all of these tests."""
     if run.base is None:
         return []
-    return [{"step": later.step, **row} for later in run.later for row in differences(run.base, later)]
+    return corrected([{"step": later.step, **row} for later in run.later for row in differences(run.base, later)])
 
 
 def comparison(runs: Sequence[RunData]) -> dict[str, Any] | None:
@@ -62,7 +67,7 @@ def comparison(runs: Sequence[RunData]) -> dict[str, Any] | None:
     return {
         "runs": [run.name for run in runs],
         "settings": [settings for run in runs[1:] if (settings := _settings(first, run)) is not None],
-        "against_first": against,
+        "against_first": corrected(against),
         "seeds": [_pooled(group) for group in seed_groups(runs) if len(group) > 1],
     }
 
@@ -97,14 +102,17 @@ def seed_groups(runs: Sequence[RunData]) -> list[list[RunData]]:
 
 def _without_seeds(run: RunData) -> str:
     tree = json.loads(json.dumps(run.recipe, default=str))
-    for place, key in ((tree.get("grpo"), "seed"), (below(tree, "model", "made"), "seed"), (tree, "title")):
+    for place, key in ((tree.get("grpo"), "seed"), (below(tree, "model", "toy"), "seed"), (tree, "title")):
         if isinstance(place, dict):
             place.pop(key, None)
     return json.dumps(tree, sort_keys=True)
 
 
 def _pooled(group: Sequence[RunData]) -> dict[str, Any]:
-    """Base against final checkpoint with the samples of all seeds together, and seed by seed."""
+    """Base against final checkpoint over seeds: the unit is the seed (t over seeds; and all samples paired by problem).
+
+    p is one-sided, of no rise: the larger of both tests.
+    """
     names = [set(run.base.scores) & set(run.final.scores) for run in group if run.base and run.final]
     rows = [_benchmark_pooled(group, name) for name in sorted(set.intersection(*names))]
     return {"runs": [run.name for run in group], "seeds": [run.seed for run in group], "benchmarks": rows}
@@ -117,11 +125,23 @@ def _benchmark_pooled(group: Sequence[RunData], name: str) -> dict[str, Any]:
         for run, (old, new) in zip(group, pairs, strict=True)
     ]
     pools = [pooled([pair[side].per_problem for pair in pairs]) for side in (0, 1)]
-    test = paired(*pools) if shared(*pools) else None
+    both = shared(*pools)
     ups = sum(new.accuracy > old.accuracy for old, new in pairs)
-    verdict = "not tested"
-    if test is not None:
-        sure = test.p_value < 0.05 and test.difference > 0 and ups == len(by_seed) >= SEEDS
-        verdict = "better in every seed" if sure else f"better in {ups} of {len(by_seed)} seeds"
-    numbers = difference_numbers(test) if test else {"difference": None, "interval": None, "p": None}
-    return {"benchmark": name, "by_seed": by_seed, **numbers, "verdict": verdict}
+    row = {"benchmark": name, "by_seed": by_seed, "difference": None, "interval": None, "p": None}
+    complete = all(set(both) == set(score.per_problem) for pair in pairs for score in pair)
+    if not both or not complete:
+        return {**row, "verdict": "not tested"}
+    effect = over_seeds(*([[pair[side].per_problem[p] for p in both] for pair in pairs] for side in (0, 1)))
+    test = paired(*pools)
+    rise = test.p_value / 2 if test.difference > 0 else 1 - test.p_value / 2
+    p_value = max(effect.p_up, rise)
+    sure = p_value < 0.05 and len(pairs) >= SEEDS
+    return {
+        **row,
+        "n": test.n,
+        "k": list(test.k),
+        "difference": effect.difference,
+        "interval": [effect.interval.low, effect.interval.high],
+        "p": p_value,
+        "verdict": f"better, over {len(pairs)} seeds" if sure else f"better in {ups} of {len(pairs)} seeds",
+    }

@@ -1,84 +1,157 @@
-"""Rules on what a training takes: samples, outputs, hours, dollars. They need a whole run (500 steps)."""
+"""Rules on what a training takes: samples, outputs, hours, dollars.
 
-from collections.abc import Callable, Mapping, Sequence
+Samples and outputs are fixed by the recipe before anything runs. A time or a price is claimed as `at most`, and one run
+that keeps it shows no more than that it kept it: three whole runs are needed, as for every claim on training.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from openrs.report.evidence import reference
 from openrs.report.evidence.collect import RunData
 from openrs.report.evidence.values import below, dollars, duration, short, whole
-from openrs.report.verdicts.claims import Claim, ClaimVerdict, Evidence, Rule, Word, not_tested
+from openrs.report.verdicts.claims import SEEDS, Claim, ClaimVerdict, Evidence, Word, not_tested
 from openrs.report.verdicts.cost import Ledger
-from openrs.report.verdicts.training_rules import of_paper
+from openrs.report.verdicts.family import Prepared, Rule
+from openrs.report.verdicts.training_rules import of_paper, seeds_said
 
 TOLERANCE = 1.05  # a cost or time is kept when it is not more than 5 % above the published one
+Booked = tuple[RunData, Ledger]
 
 
-def samples(family: Sequence[Claim], evidence: Evidence) -> list[ClaimVerdict]:
-    found = []
-    for claim in family:
-        runs = of_paper(evidence.runs, claim.experiments)
-        counts = [(run.name, whole(below(run.manifest, "data", "rows"))) for run in runs]
-        known = [(name, rows) for name, rows in counts if rows is not None]
-        equal = [(name, rows) for name, rows in known if rows == claim.published]
-        word: Word = "reproduced" if equal else "not reproduced"
-        said = "; ".join(f"{name}: {rows:,} rows" for name, rows in known)
-        rule = "the run's data has as many rows as published"
-        numbers = {"rows": [rows for _, rows in known]}
-        names = tuple(name for name, _ in known)
-        found.append(ClaimVerdict(word, said, rule, numbers, names, "L0") if known else not_tested(claim))
-    return found
+# --- fixed by the recipe ----------------------------------------------------------------------------------------------
 
 
-def outputs(family: Sequence[Claim], evidence: Evidence) -> list[ClaimVerdict]:
-    return [_whole_run(claim, evidence, _outputs) for claim in family]
+def samples(claim: Claim, evidence: Evidence) -> Prepared:
+    sums = reference.arithmetic()
+    counted = [(run, whole(below(run.manifest, "data", "rows"))) for run in of_paper(evidence.runs, claim.experiments)]
+    known = [(run, rows) for run, rows in counted if rows is not None]
+    said = (
+        f"{sums['prompts']:,} prompts are drawn in {sums['steps']} steps, from a file of {claim.published:,.0f} rows:"
+        f" {claim.published:,.0f} is the size of the file"
+    )
+    said += "".join(f"; {run.name}: {rows:,} rows" for run, rows in known)
+    numbers = {"prompts": sums["prompts"], "rows": [rows for _, rows in known]}
+    return _constructed(claim, said, numbers, [run for run, _ in known])
 
 
-def hours(family: Sequence[Claim], evidence: Evidence) -> list[ClaimVerdict]:
-    return [_whole_run(claim, evidence, _hours) for claim in family]
+def outputs(claim: Claim, evidence: Evidence) -> Prepared:
+    sums = reference.arithmetic()
+    drawn = [(run, count) for run in of_paper(evidence.runs, claim.experiments) if (count := _drawn(run))]
+    said = (
+        f"{sums['completions']:,} outputs are drawn in {sums['steps']} steps of {sums['completions_per_step']}, not"
+        f" {claim.published:,.0f}: that would take every one of 7,000 samples once"
+    )
+    said += "".join(f"; {run.name}: {short(count)} in {len(run.metrics.steps)} steps" for run, count in drawn)
+    numbers = {"by_recipe": sums["completions"], "outputs": [count for _, count in drawn]}
+    return _constructed(claim, said, numbers, [run for run, _ in drawn])
 
 
-def money(family: Sequence[Claim], evidence: Evidence) -> list[ClaimVerdict]:
-    return [_whole_run(claim, evidence, _dollars) for claim in family]
+def _constructed(claim: Claim, said: str, numbers: Mapping[str, Any], runs: Sequence[RunData]) -> ClaimVerdict:
+    return ClaimVerdict("by construction", said, claim.limit, numbers, tuple(run.name for run in runs), None)
 
 
-def cheaper(family: Sequence[Claim], evidence: Evidence) -> list[ClaimVerdict]:
-    return [_whole_run(claim, evidence, _cheaper) for claim in family]
+def _drawn(run: RunData) -> float | None:
+    """Completions drawn, when every step tells its prompts."""
+    group = whole(below(run.recipe, "grpo", "num_generations"))
+    prompts = run.metrics.between("prompts", 0, run.metrics.steps[-1]) if run.metrics.steps else []
+    return group * sum(prompts) if group and prompts and len(prompts) == len(run.metrics.steps) else None
 
 
-Whole = Callable[[Claim, RunData, Ledger], ClaimVerdict]
+# --- at most ----------------------------------------------------------------------------------------------------------
 
 
-def _whole_run(claim: Claim, evidence: Evidence, rule: Whole) -> ClaimVerdict:
-    """Apply a rule to the longest run of the paper's experiments, if it trained all 500 steps."""
-    pairs = [(run, book) for run, book in zip(evidence.runs, evidence.ledgers, strict=True) if book is not None]
-    fit = {id(run) for run in of_paper([run for run, _ in pairs], claim.experiments)}
+def hours(claim: Claim, evidence: Evidence) -> Prepared:
+    rule = f"a whole training on four A40 takes at most 5 % more than {claim.published:g} hours, evaluations left out"
+    booked = _whole_runs(claim, evidence)
+    if isinstance(booked, ClaimVerdict):
+        return booked
+    took = [(run, book.training_seconds / 3600, f"{book.training_seconds / 3600:.1f} h") for run, book in booked]
+    fit = [entry for entry, (_, book) in zip(took, booked, strict=True) if _on_paper_gpus(book)]
+    if not fit:
+        return not_tested(claim, _elsewhere(booked, [said for *_, said in took]), hours=[value for _, value, _ in took])
+    return _at_most(claim, fit, TOLERANCE * (claim.published or 0), rule, "hours")
+
+
+def money(claim: Claim, evidence: Evidence) -> Prepared:
+    rule = f"a whole training on four A40 costs at most 5 % more than ${claim.published:g}, at the price given"
+    booked = _whole_runs(claim, evidence)
+    if isinstance(booked, ClaimVerdict):
+        return booked
+    fit = [
+        (run, book.training_dollars, f"{dollars(book.training_dollars)} at {dollars(book.price)} per GPU-hour")
+        for run, book in booked
+        if book.training_dollars is not None and _on_paper_gpus(book)
+    ]
+    if not fit:
+        told = [dollars(book.training_dollars) if book.training_dollars else "without a price" for _, book in booked]
+        return not_tested(claim, _elsewhere(booked, told))
+    return _at_most(claim, fit, TOLERANCE * (claim.published or 0), rule, "dollars")
+
+
+def cheaper(claim: Claim, evidence: Evidence) -> Prepared:
+    least = min(row["usd"] for row in reference.tree()["costs"] if row["usd"] and row["model"] != "Open-RS")
+    rule = (
+        f"a whole training costs less than a tenth of the cheapest baseline's published {dollars(least)}; the baselines"
+        " were not run again"
+    )
+    booked = _whole_runs(claim, evidence)
+    if isinstance(booked, ClaimVerdict):
+        return booked
+    fit = [
+        (run, book.training_dollars, dollars(book.training_dollars))
+        for run, book in booked
+        if book.training_dollars is not None
+    ]
+    if not fit:
+        return not_tested(claim, f"{booked[0][0].name} has no price")
+    return _at_most(claim, fit, least / 10, rule, "dollars")
+
+
+def _at_most(
+    claim: Claim, fit: Sequence[tuple[RunData, float, str]], most: float, rule: str, name: str
+) -> ClaimVerdict:
+    """The verdict on `at most`: kept in all of three or more whole runs, in none of them, or not to be told."""
+    kept = sum(value <= most for _, value, _ in fit)
+    word: Word = "cannot tell"
+    if len(fit) >= SEEDS and kept in (0, len(fit)):
+        word = "reproduced" if kept else "not reproduced"
+    each = "; ".join(f"{run.name}: {said}" for run, _, said in fit)
+    said = f"at most {claim.published:g} {name}" if claim.published else "a tenth of the cheapest baseline"
+    text = f"{said}: kept in {kept} of {seeds_said(len(fit))}: {each}"
+    text += f"; follows from {claim.follows_from}" if claim.follows_from else ""
+    numbers = {name: [value for _, value, _ in fit], "at_most": most, "kept": kept}
+    rule = f"{rule}; in all of {SEEDS} or more runs: reproduced; in none of them: not reproduced; else cannot tell"
+    return ClaimVerdict(word, text, rule, numbers, tuple(run.name for run, _, _ in fit), "L3")
+
+
+def _whole_runs(claim: Claim, evidence: Evidence) -> list[Booked] | ClaimVerdict:
+    """Runs of the paper's experiments that trained all 500 steps; else the verdict, with the pace of the longest."""
+    steps = int(reference.tree()["training"]["steps"])
+    pairs = [
+        (run, book)
+        for run, book in zip(evidence.runs, evidence.ledgers, strict=True)
+        if book is not None and run.metrics.steps
+    ]
+    done = [run for run, _ in pairs if run.metrics.steps[-1] >= steps]
+    whole_ones = {id(run) for run in of_paper(done, claim.experiments)}
+    booked = [(run, book) for run, book in pairs if id(run) in whole_ones]
+    if booked:
+        return booked
+    parts = {id(run) for run in of_paper([run for run, _ in pairs], claim.experiments)}
     run, book = max(
-        ((run, book) for run, book in pairs if id(run) in fit),
-        key=lambda pair: len(pair[0].metrics.steps),
+        ((run, book) for run, book in pairs if id(run) in parts),
+        key=lambda pair: (len(pair[0].metrics.steps), pair[0].name),
         default=(None, None),
     )
-    if run is None or book is None or not run.metrics.steps:
+    if run is None or book is None:
         return not_tested(claim)
-    steps = int(reference.tree()["training"]["steps"])
-    if run.metrics.steps[-1] < steps:
-        a_step = book.training_seconds / max(1, book.steps)
-        said = (
-            f"{run.name} has {run.metrics.steps[-1]} of {steps} steps;"
-            f" at its pace {steps} take {duration(a_step * steps)} on {book.gpus} x {book.gpu or 'no GPU'}"
-        )
-        return not_tested(claim, said, steps=run.metrics.steps[-1], seconds_per_step=a_step)
-    return rule(claim, run, book)
-
-
-def _outputs(claim: Claim, run: RunData, book: Ledger) -> ClaimVerdict:
-    group = whole(below(run.recipe, "grpo", "num_generations"))
-    prompts = run.metrics.between("prompts", 0, run.metrics.steps[-1])
-    if not group or len(prompts) < book.steps:
-        return not_tested(claim, f"{run.name} does not tell how many completions were drawn")
-    drawn = group * sum(prompts)
-    near = abs(drawn / (claim.published or 1) - 1) <= TOLERANCE - 1
-    said = f"{run.name} drew {short(drawn)} completions in {book.steps} steps"
-    rule = "completions drawn within 5 % of the published number"
-    return ClaimVerdict("reproduced" if near else "not reproduced", said, rule, {"outputs": drawn}, (run.name,), "L3")
+    a_step = book.training_seconds / max(1, book.steps)
+    said = (
+        f"{run.name} has {run.metrics.steps[-1]} of {steps} steps;"
+        f" at its pace {steps} take {duration(a_step * steps)} on {book.gpus} x {book.gpu or 'no GPU'}"
+    )
+    return not_tested(claim, said, steps=run.metrics.steps[-1], seconds_per_step=a_step)
 
 
 def _on_paper_gpus(book: Ledger) -> bool:
@@ -86,38 +159,11 @@ def _on_paper_gpus(book: Ledger) -> bool:
     return book.gpus == asked["gpus"] and str(asked["gpu"]) in book.gpu
 
 
-def _hours(claim: Claim, run: RunData, book: Ledger) -> ClaimVerdict:
-    took = book.training_seconds / 3600
-    if not _on_paper_gpus(book):
-        return not_tested(
-            claim, f"{run.name} trained on {book.gpus} x {book.gpu or 'no GPU'}: {took:.1f} h", hours=took
-        )
-    kept = took <= TOLERANCE * (claim.published or 0)
-    rule = "a whole training on four A40 takes at most 5 % more than published, evaluations left out"
-    said = f"{run.name}: {took:.1f} h of training for {book.steps} steps"
-    return ClaimVerdict("reproduced" if kept else "not reproduced", said, rule, {"hours": took}, (run.name,), "L3")
-
-
-def _dollars(claim: Claim, run: RunData, book: Ledger) -> ClaimVerdict:
-    spent = book.training_dollars
-    if spent is None or not _on_paper_gpus(book):
-        where = f"{run.name} trained on {book.gpus} x {book.gpu or 'no GPU'}"
-        return not_tested(claim, f"{where}: {dollars(spent)}" if spent else f"{where}, without a price", dollars=spent)
-    kept = spent <= TOLERANCE * (claim.published or 0)
-    rule = "a whole training on four A40 costs at most 5 % more than published, at the price given"
-    said = f"{run.name}: {dollars(spent)} at {dollars(book.price)} per GPU-hour ({book.price_from})"
-    return ClaimVerdict("reproduced" if kept else "not reproduced", said, rule, {"dollars": spent}, (run.name,), "L3")
-
-
-def _cheaper(claim: Claim, run: RunData, book: Ledger) -> ClaimVerdict:
-    spent = book.training_dollars
-    if spent is None:
-        return not_tested(claim, f"{run.name} has no price")
-    least = min(row["usd"] for row in reference.tree()["costs"] if row["usd"] and row["model"] != "Open-RS")
-    said = f"{run.name}: {dollars(spent)}; the cheapest baseline is published with {dollars(least)}"
-    rule = "less than a tenth of the cheapest baseline's published cost; the baselines were not run again"
-    word: Word = "reproduced" if spent < least / 10 else "not reproduced"
-    return ClaimVerdict(word, said, rule, {"dollars": spent, "cheapest_baseline": least}, (run.name,), "L3")
+def _elsewhere(booked: Sequence[Booked], told: Sequence[str]) -> str:
+    return "; ".join(
+        f"{run.name} trained on {book.gpus} x {book.gpu or 'no GPU'}: {said}"
+        for (run, book), said in zip(booked, told, strict=True)
+    )
 
 
 RULES: Mapping[str, Rule] = {

@@ -1,6 +1,5 @@
 """The four levels of reproduction, and how far each was tried: printed at the head of every report."""
 
-import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -8,11 +7,13 @@ from openrs.evaluation.statistics import equivalent_to_published
 from openrs.report.evidence import reference
 from openrs.report.evidence.sources import PAPER_SAMPLING, Measured, other_sampling
 from openrs.report.evidence.values import number, percent
-from openrs.report.verdicts.claims import Claim, ClaimVerdict, Evidence
+from openrs.report.verdicts.claims import SEEDS, Claim, ClaimVerdict, Evidence
+from openrs.report.verdicts.judge import FAMILIES
 from openrs.report.verdicts.score_rules import rows_of
-from openrs.report.verdicts.training_rules import SEEDS, fullest, of_paper
+from openrs.report.verdicts.training_rules import fullest, of_paper
 
 Tone = Literal["good", "warn", "bad", "none"]
+TRAINING_QUESTIONS = ("Do scores rise and fall in training?", "How do length and KL go in training?")
 TITLES = {
     "L0": "the same inputs",
     "L1": "re-executed bit for bit",
@@ -36,15 +37,30 @@ def levels(evidence: Evidence, judged: Sequence[tuple[Claim, ClaimVerdict]]) -> 
 
 
 def inputs(measured: Sequence[Measured]) -> tuple[str, Tone, str]:
-    """L0: input hashes equal to those in the authors' logs."""
-    of_paper_tasks = [one for one in measured if one.benchmark in reference.tree()["problems"]]
-    verified = _names(one.benchmark for one in of_paper_tasks if one.inputs == "verified")
-    differing = _names(one.benchmark for one in of_paper_tasks if one.inputs == "differs")
+    """L0: input hashes equal to those in the authors' logs, model by model; other people's models prove nothing."""
+    compared = [
+        one
+        for one in measured
+        if one.benchmark in reference.tree()["problems"] and one.inputs in ("verified", "differs")
+    ]
+    own = [one for one in compared if _of_the_paper(one)]
+    equal = [one for one in own if one.inputs == "verified"]
+    differing = [one for one in own if one.inputs == "differs"]
+    others = [one for one in compared if not _of_the_paper(one)]
+    more = f"; not counted, for they are other models: {_pairs(others)}" if others else ""
+    same = f"input hashes equal the authors' logs on {_names(one.benchmark for one in equal)}"
+    if equal and differing:
+        return "proven in part", "warn", f"{same}; they differ on {_pairs(differing)}{more}"
     if differing:
-        return "differs", "bad", f"input hashes differ from the authors' logs on {differing}"
-    if verified:
-        return "proven", "good", f"input hashes equal the authors' logs on {verified}"
-    return "not tried", "none", "no evaluation here has input hashes to compare with the authors' logs"
+        return "differs", "bad", f"input hashes differ from the authors' logs on {_pairs(differing)}{more}"
+    if equal:
+        return "proven", "good", f"{same}{more}"
+    return "not tried", "none", f"no evaluation here has input hashes to compare with the authors' logs{more}"
+
+
+def _of_the_paper(one: Measured) -> bool:
+    """The base, Open-RS1 ... 3, a checkpoint of the authors, or a training of the paper's experiments here."""
+    return one.model is not None or one.experiment is not None
 
 
 def bit_for_bit(measured: Sequence[Measured]) -> tuple[str, Tone, str]:
@@ -71,9 +87,9 @@ def evaluation(evidence: Evidence) -> tuple[str, Tone, str]:
         again = reference.reevaluation(one.model, one.benchmark)
         sampled = all(number(one.protocol.get(key)) == study[key] for key in ("temperature", "top_p"))
         if again is not None and sampled and one.rows and one.inputs != "differs":
-            mean, deviation, seeds = again
+            mean, _, seeds = again
             margin = float(reference.tree()["margins"][one.benchmark])
-            test = equivalent_to_published(rows_of(one), mean, deviation / math.sqrt(seeds), margin)
+            test = equivalent_to_published(rows_of(one), mean, seeds, margin)
             tested.append((one, test.equivalent, f"{percent(one.accuracy)} against {percent(mean)} +- {margin:g}"))
     if tested:
         equal = [one for one, same, _ in tested if same]
@@ -94,22 +110,14 @@ def training(evidence: Evidence, judged: Sequence[tuple[Claim, ClaimVerdict]]) -
     seeds = fullest(of_paper(evidence.runs))
     if not seeds:
         return "not tried", "none", "needs three seeds of one of the paper's experiments"
-    name = seeds[0].experiment
+    name, count = seeds[0].experiment, f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
     if len(seeds) < SEEDS:
-        plural = "s" if len(seeds) > 1 else ""
-        return (
-            f"{len(seeds)} seed{plural}",
-            "warn",
-            f"{len(seeds)} seed{plural} of {name}; {SEEDS} are needed for a verdict",
-        )
-    told = [(claim, verdict) for claim, verdict in judged if verdict.level == "L3" and verdict.word != "not tested"]
-    good = sum(verdict.word == "reproduced" for _, verdict in told)
+        return count, "warn", f"{count} of {name}; {SEEDS} are needed for a verdict"
+    kinds = [kind for question in TRAINING_QUESTIONS for kind in FAMILIES[question]]
+    told = [verdict for claim, verdict in judged if claim.kind in kinds and verdict.word != "not tested"]
+    good = sum(verdict.word == "reproduced" for verdict in told)
     tone: Tone = "good" if told and good == len(told) else "warn"
-    return (
-        f"{len(seeds)} seeds",
-        tone,
-        f"{len(seeds)} seeds of {name}: {good} of {len(told)} claims tested are reproduced",
-    )
+    return count, tone, f"{count} of {name}: {good} of {len(told)} claims tested are reproduced"
 
 
 def _other(one: Measured) -> bool:
@@ -121,4 +129,4 @@ def _names(benchmarks: Any) -> str:
 
 
 def _pairs(measured: Sequence[Measured]) -> str:
-    return ", ".join(dict.fromkeys(f"{reference.name(one.benchmark)} ({one.model or one.source})" for one in measured))
+    return ", ".join(dict.fromkeys(f"{reference.name(one.benchmark)} ({one.model or one.name})" for one in measured))

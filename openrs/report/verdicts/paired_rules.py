@@ -6,17 +6,21 @@ from typing import Any
 
 from scipy import stats
 
-from openrs.evaluation.statistics import PairedDifference, equivalent, holm, paired_difference
+from openrs.evaluation.statistics import PairedDifference, equivalent, paired_difference
 from openrs.report.evidence import reference
 from openrs.report.evidence.evaluations import comparable
 from openrs.report.evidence.sources import Measured
 from openrs.report.evidence.values import p_said, point_span, points
-from openrs.report.verdicts.claims import ALPHA, Claim, ClaimVerdict, Evidence, Rule, Word, not_tested
-from openrs.report.verdicts.score_rules import LEVELS, capped, new_draw_variance
+from openrs.report.verdicts.claims import ALPHA, Claim, ClaimVerdict, Evidence, Word, not_tested
+from openrs.report.verdicts.family import Corrected, Prepared, Rule, Tests
+from openrs.report.verdicts.score_rules import LEVELS, decisive, differs, new_draw_variance, other_training
 
 
 def pair_of(evidence: Evidence, model: str | None, benchmark: str | None) -> tuple[Measured, Measured] | None:
-    """Base and model, both with verdicts by problem, on shared problems and with equal sampling; most samples first."""
+    """Base and model, both with verdicts by problem, on shared problems (two or more) and with equal sampling.
+
+    Released weights first, then most samples; the order in which files were named decides nothing.
+    """
     usable = [one for one in evidence.measured if one.rows and not one.excluded_reason and one.benchmark == benchmark]
     bases = [one for one in usable if one.model == reference.tree()["base"]]
     pairs = [
@@ -25,9 +29,14 @@ def pair_of(evidence: Evidence, model: str | None, benchmark: str | None) -> tup
         for base in bases
         if one.model == model
         and comparable(base.protocol, one.protocol) == "same"
-        and len(shared(base.rows, one.rows)) == one.n
+        and len(shared(base.rows, one.rows)) == one.n > 1
     ]
-    return max(pairs, key=lambda pair: (pair[1].origin == "released weights", pair[0].k + pair[1].k), default=None)
+    return min(pairs, key=_rank, default=None)
+
+
+def _rank(pair: tuple[Measured, Measured]) -> tuple[Any, ...]:
+    base, model = pair
+    return model.origin != "released weights", -base.k - model.k, base.source, model.source
 
 
 def shared(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
@@ -50,55 +59,76 @@ def pooled(seeds: Sequence[Mapping[str, list[int]]]) -> dict[str, list[int]]:
     return pool
 
 
-def better(family: Sequence[Claim], evidence: Evidence) -> list[ClaimVerdict]:
-    """`Better than the base`: a paired test on the same problems; Holm over these claims."""
-    pairs = [pair_of(evidence, claim.model, claim.benchmark) for claim in family]
-    tests = [paired(pair[0].rows, pair[1].rows) if pair else None for pair in pairs]
-    corrected = holm({str(i): test.p_value for i, test in enumerate(tests) if test})
-    return [
-        not_tested(claim) if pair is None or test is None else _better(claim, pair, test, corrected[str(i)])
-        for i, (claim, pair, test) in enumerate(zip(family, pairs, tests, strict=True))
-    ]
-
-
-def _better(claim: Claim, pair: tuple[Measured, Measured], test: PairedDifference, corrected: float) -> ClaimVerdict:
-    margin = float(reference.tree()["margins"][claim.benchmark])
-    rule = (
-        "paired by problem: reproduced when the difference is above 0 with Holm-corrected p < 0.05; not reproduced when"
-        f" it is below 0 so, or proven smaller than {margin:g} points (TOST); else compatible"
-    )
-    rows = [[one.rows[p] for p in shared(pair[0].rows, pair[1].rows)] for one in (pair[1], pair[0])]
-    equal = test.n > 1 and equivalent(rows[0], rows[1], margin).equivalent
-    word: Word = "compatible"
-    if corrected < ALPHA:
-        word = "reproduced" if test.difference > 0 else "not reproduced"
-    elif equal:
-        word = "not reproduced"
-    numbers = {**difference_numbers(test), "p_holm": corrected, "equivalent": equal}
-    said = f"{difference_said(test)}, {p_said(corrected, 'Holm p')}"
-    said += f"; equal within {margin:g} points (TOST)" if equal else ""
-    return capped(ClaimVerdict(word, said, rule, numbers, (pair[0].source, pair[1].source)), pair[1])
-
-
-def gains(family: Sequence[Claim], evidence: Evidence) -> list[ClaimVerdict]:
-    return [_gain(claim, evidence) for claim in family]
-
-
-def _gain(claim: Claim, evidence: Evidence) -> ClaimVerdict:
-    rule = (
-        "paired by problem: compatible when the published gain differs from the measured one with p >= 0.05 (normal;"
-        " noise of the measured difference over problems and of one published draw); it can't be more than compatible"
-    )
+def released_pair(claim: Claim, evidence: Evidence, rule: str) -> tuple[Measured, Measured] | ClaimVerdict:
+    """The pair that can decide, or the verdict where none can."""
     pair = pair_of(evidence, claim.model, claim.benchmark)
     if pair is None:
         return not_tested(claim)
-    test, published = paired(pair[0].rows, pair[1].rows), (claim.published or 0.0) / 100
-    se = math.hypot(test.se if test.n > 1 else 1.0, math.sqrt(new_draw_variance(pair[1])))
-    p_value = float(2 * stats.norm.sf(abs(published - test.difference) / se)) if se else float(published == 0)
-    word: Word = "compatible" if p_value >= ALPHA else "not reproduced"
-    said = f"{difference_said(test)}; {points(published)} published, differs with {p_said(p_value)}"
-    numbers = {**difference_numbers(test), "published": published, "se": se, "p_published": p_value}
-    return ClaimVerdict(word, said, rule, numbers, (pair[0].source, pair[1].source), LEVELS[pair[1].origin])
+    if pair[1].origin == "trained here":
+        return other_training(evidence, pair[1], rule)
+    return pair
+
+
+def better(claim: Claim, evidence: Evidence) -> Prepared:
+    """`Better than the base`: a paired test on the same problems, and one of equivalence."""
+    margin = float(reference.tree()["margins"][claim.benchmark])
+    rule = (
+        "paired by problem: reproduced when the difference is above 0 with p < 0.05 (Holm with the other claims against"
+        f" the base), not reproduced when below 0 so; smaller than the margin when a gain of {margin:g} points is"
+        " excluded (TOST, Holm); else the data cannot tell"
+    )
+    pair = released_pair(claim, evidence, rule)
+    if isinstance(pair, ClaimVerdict):
+        return pair
+    base, model = pair
+    both = shared(base.rows, model.rows)
+    before, after = ([one.rows[problem] for problem in both] for one in (base, model))
+    test = paired_difference(after, before)
+    within = equivalent(after, before, margin).p_value
+
+    def verdict(corrected: Corrected) -> ClaimVerdict:
+        word: Word = "cannot tell"
+        said = f"{difference_said(test)}, {p_said(corrected.p['differs'], 'Holm p')}"
+        if corrected.p["within"] < ALPHA:
+            word = "smaller than the margin"
+            said += f"; no gain of the margin's size, {margin:g} points ({p_said(corrected.p['within'], 'Holm p')})"
+        if corrected.p["differs"] < ALPHA:
+            word = "reproduced" if test.difference > 0 else "not reproduced"
+        numbers = {**difference_numbers(test), "p_holm": corrected.p["differs"], "p_within": corrected.p["within"]}
+        numbers |= {"margin": margin / 100}
+        return ClaimVerdict(word, said, rule, numbers, (base.source, model.source), LEVELS[model.origin])
+
+    return Tests({"differs": test.p_value, "within": within}, verdict)
+
+
+def gain(claim: Claim, evidence: Evidence) -> Prepared:
+    """The published gain, one draw against another report's number, beside the measured one."""
+    rule = (
+        "paired by problem: not reproduced when the published gain differs from the measured one with p < 0.05 (Holm"
+        " with the other claims against the base; noise of the measured difference over problems and of one published"
+        " draw); else compatible from 4 samples a problem on"
+    )
+    pair = released_pair(claim, evidence, rule)
+    if isinstance(pair, ClaimVerdict):
+        return pair
+    base, model = pair
+    test, published = paired(base.rows, model.rows), (claim.published or 0.0) / 100
+    se = math.hypot(test.se, math.sqrt(new_draw_variance(model)))
+    p_value = differs(published - test.difference, se)
+
+    def verdict(corrected: Corrected) -> ClaimVerdict:
+        word: Word = "compatible" if decisive(base) and decisive(model) else "cannot tell"
+        word = "not reproduced" if corrected.p["differs"] < ALPHA else word
+        reach = float(stats.norm.isf(ALPHA / corrected.tests / 2)) * se
+        accepted = (test.difference - reach, test.difference + reach)
+        said = f"{difference_said(test)}; {points(published)} published, differs with {p_said(p_value)},"
+        said += f" {p_said(corrected.p['differs'], 'Holm p')}; only a published gain outside"
+        said += f" {point_span(accepted)} could have been excluded"
+        more = {**difference_numbers(test), "published": published, "se": se, "p_published": p_value}
+        more |= {"p_holm": corrected.p["differs"], "accepted": list(accepted)}
+        return ClaimVerdict(word, said, rule, more, (base.source, model.source), LEVELS[model.origin])
+
+    return Tests({"differs": p_value}, verdict)
 
 
 def difference_said(test: PairedDifference) -> str:
@@ -120,4 +150,4 @@ def difference_numbers(test: PairedDifference) -> dict[str, Any]:
     }
 
 
-RULES: Mapping[str, Rule] = {"better": better, "gain": gains}
+RULES: Mapping[str, Rule] = {"better": better, "gain": gain}

@@ -1,39 +1,68 @@
 """Rules on claims about one model's scores: published single draws, averages of five, a threshold."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 from scipy import stats
 
-from openrs.evaluation.statistics import avg_at_k, holm, single_run
+from openrs.evaluation.single_draws import count_of, middle_of, new_draw, p_values
+from openrs.evaluation.statistics import avg_at_k, p_against
 from openrs.report.evidence import reference
 from openrs.report.evidence.sources import Measured
 from openrs.report.evidence.values import p_said, percent, span
-from openrs.report.verdicts.claims import ALPHA, Claim, ClaimVerdict, Evidence, Rule, Word, not_tested
+from openrs.report.verdicts.claims import ALPHA, Claim, ClaimVerdict, Evidence, Word, not_tested
+from openrs.report.verdicts.family import Corrected, Prepared, Rule, Tests
 
-DRAW_RULE = (
-    "a published single draw is compatible when a new single draw of the measured model would be at most as likely with"
-    " p >= 0.05 (Holm over the scores tested); it can't be more than compatible"
-)
+ENOUGH = 4  # samples a problem, with verdicts by problem, from which `compatible` says something
 LEVELS = {"released weights": "L2", "a results file": "L2", "trained here": "L3", "authors' log": None}
+DRAW_RULE = (
+    "not reproduced when one more draw of the measured model is at most as likely as the printed one with p < 0.05"
+    " (Holm over all printed scores and averages tested); else compatible from 4 samples a problem on, and below that"
+    " the data cannot tell. One printed draw can be no more than compatible"
+)
+OTHER_TRAINING = "a model trained here is another training, and cannot tell what the authors' weights score"
 
 
 # --- finding evidence -------------------------------------------------------------------------------------------------
 
 
 def best(evidence: Evidence, model: str | None, benchmark: str | None) -> Measured | None:
-    """The evidence that counts most: usable before excluded, released weights before others, then most samples a
-    problem."""
-    found = [one for one in evidence.measured if one.model == model and one.benchmark == benchmark]
+    """The evidence that counts most: usable before excluded, released weights before others, then most samples.
+
+    Never the order in which files were named; what is left over is said (`describe`).
+    """
+    return min(_all(evidence, model, benchmark), key=_rank, default=None)
+
+
+def _all(evidence: Evidence, model: str | None, benchmark: str | None) -> list[Measured]:
+    return [one for one in evidence.measured if one.model == model and one.benchmark == benchmark]
+
+
+def _rank(one: Measured) -> tuple[Any, ...]:
     order = {"released weights": 0, "a results file": 1, "trained here": 2, "authors' log": 3}
-    return min(found, key=lambda one: (bool(one.excluded_reason), order[one.origin], -one.k), default=None)
+    return bool(one.excluded_reason), order[one.origin], -one.k, not one.rows, one.source, one.accuracy
+
+
+def describe(evidence: Evidence, one: Measured) -> str:
+    """What was measured, and what else was there and why it was not taken."""
+    said = f"{percent(one.accuracy)} measured (n = {one.n}, k = {one.k}{', ' + one.note if one.note else ''})"
+    rest = [
+        other
+        for other in _all(evidence, one.model, one.benchmark)
+        if other is not one and not other.excluded_reason and other.origin == one.origin
+    ]
+    if not rest:
+        return said
+    why = "fewer samples" if all(other.k < one.k for other in rest) else "other settings; the first by name was taken"
+    left = ", ".join(sorted(f"{other.source}: {percent(other.accuracy)}, k = {other.k}" for other in rest))
+    return f"{said}; not taken: {left} ({why})"
 
 
 def excluded(claim: Claim, one: Measured) -> ClaimVerdict:
     """Evidence is there but does not count: say what it shows, and why not."""
-    shows = f"{one.source} gives {percent(one.accuracy)} (n = {one.n}, k = {one.k})"
+    shows = f"{one.source} gives {percent(one.accuracy)} ({one.metric}, n = {one.n}, k = {one.k})"
     printed = None
     if one.origin == "authors' log" and claim.published is not None and claim.kind == "score":
         printed = abs(100 * one.accuracy - claim.published) <= 0.05 + 1e-9
@@ -44,12 +73,11 @@ def excluded(claim: Claim, one: Measured) -> ClaimVerdict:
     )
 
 
-def capped(verdict: ClaimVerdict, one: Measured) -> ClaimVerdict:
-    """Evidence from a model trained here is one seed: it says nothing certain about the authors' weights."""
-    here = one.origin == "trained here"
-    word = "compatible" if here and verdict.word == "reproduced" else verdict.word
-    said = f"{verdict.said}; a model trained here, one seed" if here else verdict.said
-    return replace(verdict, word=word, said=said, level=LEVELS[one.origin])
+def other_training(evidence: Evidence, one: Measured, rule: str) -> ClaimVerdict:
+    """The verdict on released weights of a model trained here."""
+    numbers = {"accuracy": one.accuracy, "n": one.n, "k": one.k}
+    said = f"{describe(evidence, one)}; {OTHER_TRAINING}"
+    return ClaimVerdict("cannot tell", said, rule, numbers, (one.source,), LEVELS[one.origin])
 
 
 def rows_of(one: Measured) -> list[list[int]]:
@@ -60,131 +88,186 @@ def rows_of(one: Measured) -> list[list[int]]:
     return [[1]] * right + [[0]] * (one.n - right) if one.k == 1 else []
 
 
-def logged(model: str | None, benchmark: str | None) -> float | None:
-    """The published score with all its digits, from the authors' log of the released checkpoint."""
-    every = reference.logs()
-    return next((one.accuracy for one in every if (one.model, one.benchmark) == (model, benchmark)), None)
+def decisive(one: Measured) -> bool:
+    """Whether the noise of a draw is known from the samples themselves."""
+    return bool(one.rows) and one.k >= ENOUGH
 
 
 # --- one published draw -----------------------------------------------------------------------------------------------
 
 
-def scores(family: Sequence[Claim], evidence: Evidence) -> list[ClaimVerdict]:
-    """Published single draws against measured models; Holm over those that can be tested."""
-    found: list[ClaimVerdict | tuple[Measured, float, str, dict[str, Any]]] = []
-    for claim in family:
-        one = best(evidence, claim.model, claim.benchmark)
-        if one is None:
-            found.append(not_tested(claim))
-        elif one.excluded_reason:
-            found.append(excluded(claim, one))
-        else:
-            found.append((one, *_draw(one, logged(claim.model, claim.benchmark) or 0.0)))
-    tested = {str(i): entry[1] for i, entry in enumerate(found) if not isinstance(entry, ClaimVerdict)}
-    corrected = holm(tested)
-    return [
-        entry if isinstance(entry, ClaimVerdict) else _draw_verdict(*entry, corrected[str(i)])
-        for i, entry in enumerate(found)
-    ]
+def score(claim: Claim, evidence: Evidence) -> Prepared:
+    """A published single draw against the measured model."""
+    one = best(evidence, claim.model, claim.benchmark)
+    if one is None:
+        return not_tested(claim)
+    if one.excluded_reason:
+        return excluded(claim, one)
+    if one.origin == "trained here":
+        return other_training(evidence, one, DRAW_RULE)
+    printed = count_of(claim.logged or 0.0, one.n)
+    said = describe(evidence, one)
+    numbers: dict[str, Any] = {
+        "accuracy": one.accuracy,
+        "n": one.n,
+        "k": one.k,
+        "published": claim.logged,
+        "inputs": one.inputs,
+    }
+    if decisive(one):
+        chances = new_draw(rows_of(one))
+        every, prediction = p_values(chances), middle_of(chances)
+        interval = (prediction.low, prediction.high)
+        said += f"; 95 of 100 single draws of it lie in {span(interval)}"
+        numbers |= {"prediction": list(interval), "method": prediction.method}
+        p_of: Callable[[int], float] = lambda count: float(every[count])  # noqa: E731 - the one law of two
+    else:
+        numbers["method"] = "Fisher's exact test between two draws, samples taken as independent"
+        said += "; two draws compared"
+        p_of = _fisher(one)
+    p_value = p_of(printed)
+
+    def verdict(corrected: Corrected) -> ClaimVerdict:
+        word: Word = "compatible" if decisive(one) else "cannot tell"
+        word = "not reproduced" if corrected.p["differs"] < ALPHA else word
+        accepted = _accepted(p_of, one, ALPHA / corrected.tests)
+        more = {**numbers, "p": p_value, "p_holm": corrected.p["differs"], "accepted": list(accepted)}
+        text = (
+            f"{said}; {p_said(p_value)}, {p_said(corrected.p['differs'], 'Holm p')};"
+            f" only a printed score outside {span(accepted)} could have been excluded; inputs {one.inputs}"
+        )
+        return ClaimVerdict(word, text, DRAW_RULE, more, (one.source,), LEVELS[one.origin])
+
+    return Tests({"differs": p_value}, verdict)
 
 
-def _draw(one: Measured, published: float) -> tuple[float, str, dict[str, Any]]:
-    """p-value of the published draw, what was measured in words, and the numbers."""
-    measured = f"{percent(one.accuracy)} measured (n = {one.n}, k = {one.k})"
-    numbers: dict[str, Any] = {"accuracy": one.accuracy, "n": one.n, "k": one.k, "published": published}
-    if one.k >= 2 and one.rows:
-        prediction = single_run(rows_of(one), published)
-        interval = (prediction.interval.low, prediction.interval.high)
-        said = f"{measured}; a single draw of it lies in {span(interval)} (95 %)"
-        numbers |= {"prediction": list(interval), "method": prediction.interval.method}
-        return float(prediction.p_value or 0.0), said, numbers
-    right, ours = round(published * one.n), round(one.accuracy * one.n * one.k)
-    table = [[right, one.n - right], [ours, one.n * one.k - ours]]
-    numbers["method"] = "Fisher's exact test between two draws, samples taken as independent"
-    return float(stats.fisher_exact(table).pvalue), f"{measured}; two draws compared", numbers
+def _fisher(one: Measured) -> Callable[[int], float]:
+    """p-value of a printed count of right answers beside the measured one."""
+    ours, samples = round(one.accuracy * one.n * one.k), one.n * one.k
+
+    def p_of(count: int) -> float:
+        """As scipy's fisher_exact, in one call of the distribution: a report asks for some hundreds."""
+        right = count + ours
+        tables = np.arange(max(0, right - samples), min(one.n, right) + 1)
+        chances = stats.hypergeom.pmf(tables, one.n + samples, right, one.n)
+        return float(min(1.0, chances[chances <= chances[count - tables[0]] * (1 + 1e-7)].sum()))
+
+    return p_of
 
 
-def _draw_verdict(
-    one: Measured, p_value: float, said: str, numbers: Mapping[str, Any], corrected: float
-) -> ClaimVerdict:
-    word: Word = "compatible" if corrected >= ALPHA else "not reproduced"
-    said = f"{said}; {p_said(p_value)}, {p_said(corrected, 'Holm p')}; inputs {one.inputs}"
-    more = {**numbers, "p": p_value, "p_holm": corrected, "inputs": one.inputs}
-    return ClaimVerdict(word, said, DRAW_RULE, more, (one.source,), LEVELS[one.origin])
+def _accepted(p_of: Callable[[int], float], one: Measured, level: float) -> tuple[float, float]:
+    """The printed scores that would not have been excluded: p falls on both sides of the measured score."""
+    middle = min(one.n, round(one.accuracy * one.n))
+
+    def reach(step: int, last: int) -> int:
+        inside, outside = 0, abs(last - middle) + 1  # in steps from the middle
+        while outside - inside > 1:
+            half = (inside + outside) // 2
+            inside, outside = (half, outside) if p_of(middle + step * half) >= level else (inside, half)
+        return middle + step * inside
+
+    return reach(-1, 0) / one.n, reach(1, one.n) / one.n
 
 
-def averages(family: Sequence[Claim], evidence: Evidence) -> list[ClaimVerdict]:
-    return [_average(claim, evidence) for claim in family]
+# --- averages ---------------------------------------------------------------------------------------------------------
 
 
-def _average(claim: Claim, evidence: Evidence) -> ClaimVerdict:
+def average(claim: Claim, evidence: Evidence) -> Prepared:
     """The mean of five published draws against the mean of five measured scores."""
-    rule = "z test between the means of five benchmarks, only sampling as noise: compatible when p >= 0.05"
+    rule = (
+        "z test between the means of five benchmarks, only sampling as noise, in one family with the printed scores"
+        " that it follows from: not reproduced with p < 0.05 (Holm), else compatible from 4 samples a problem on"
+    )
     found = [best(evidence, claim.model, benchmark) for benchmark in reference.TABLE_BENCHMARKS]
     fit = [one for one in found if one is not None and not one.excluded_reason]
     if len(fit) < len(found) or len({one.origin for one in fit}) > 1:
         logs = [one for one in found if one is not None and one.origin == "authors' log"]
-        if len(logs) == len(found):
-            mean = sum(one.accuracy for one in logs) / len(logs)
-            printed = abs(100 * mean - (claim.published or 0)) <= 0.05 + 1e-9
-            told = "as printed" if printed else f"but {claim.published} is printed"
-            said = f"the authors' own five logs give {percent(mean)}, {told}: no new measurement"
-            return not_tested(claim, said, accuracy=mean, as_printed=printed)
-        return not_tested(claim)
-    mean = sum(one.accuracy for one in fit) / len(fit)
-    published = sum(logged(claim.model, benchmark) or 0.0 for benchmark in reference.TABLE_BENCHMARKS) / len(fit)
-    se = math.sqrt(sum(_draw_variance(one) for one in fit)) / len(fit)
-    p_value = float(2 * stats.norm.sf(abs(published - mean) / se)) if se else float(published == mean)
-    word: Word = "compatible" if p_value >= ALPHA else "not reproduced"
-    said = f"{percent(mean)} measured, {percent(published)} published, standard error of the difference {percent(se)}"
-    numbers = {"accuracy": mean, "published": published, "se": se, "p": p_value, "k": [one.k for one in fit]}
-    sources = tuple(dict.fromkeys(one.source for one in fit))
-    return ClaimVerdict(word, f"{said}; {p_said(p_value)}", rule, numbers, sources, LEVELS[fit[0].origin])
+        return _logged_average(claim, logs) if len(logs) == len(found) else not_tested(claim)
+    mean, sources = sum(one.accuracy for one in fit) / len(fit), tuple(dict.fromkeys(one.source for one in fit))
+    numbers: dict[str, Any] = {"accuracy": mean, "published": claim.logged, "k": [one.k for one in fit]}
+    said = f"{percent(mean)} measured, {percent(claim.logged)} published"
+    level = LEVELS[fit[0].origin]
+    if fit[0].origin == "trained here":
+        return ClaimVerdict("cannot tell", f"{said}; {OTHER_TRAINING}", rule, numbers, sources, level)
+    se = math.sqrt(sum(new_draw_variance(one) * (1 + 1 / one.k) for one in fit)) / len(fit)
+    p_value = differs(mean - (claim.logged or 0.0), se)
+
+    def verdict(corrected: Corrected) -> ClaimVerdict:
+        word: Word = "compatible" if all(decisive(one) for one in fit) else "cannot tell"
+        word = "not reproduced" if corrected.p["differs"] < ALPHA else word
+        reach = float(stats.norm.isf(ALPHA / corrected.tests / 2)) * se
+        accepted = (max(0.0, mean - reach), min(1.0, mean + reach))
+        more = {**numbers, "se": se, "p": p_value, "p_holm": corrected.p["differs"], "accepted": list(accepted)}
+        text = (
+            f"{said}, standard error of the difference {percent(se)}; {p_said(p_value)},"
+            f" {p_said(corrected.p['differs'], 'Holm p')}; only a printed average outside {span(accepted)} could have"
+            f" been excluded; follows from {claim.follows_from}"
+        )
+        return ClaimVerdict(word, text, rule, more, sources, level)
+
+    return Tests({"differs": p_value}, verdict)
 
 
-def _draw_variance(one: Measured) -> float:
-    """Variance of a new single draw minus the measured mean, problems fixed."""
-    return new_draw_variance(one) * (1 + 1 / one.k)
+def _logged_average(claim: Claim, logs: list[Measured]) -> ClaimVerdict:
+    """The authors' own five logs: the printed average is that of the printed cells, each rounded to a tenth."""
+    mean, cells = (
+        sum(one.accuracy for one in logs) / len(logs),
+        sum(round(one.accuracy, 3) for one in logs) / len(logs),
+    )
+    printed = abs(100 * cells - (claim.published or 0)) <= 0.05 + 1e-9
+    said = f"the authors' own five logs give {100 * mean:.2f}, their rounded cells {100 * cells:.2f}"
+    said += f"; {claim.published} is printed: no new measurement"
+    return not_tested(claim, said, accuracy=mean, as_printed=printed)
+
+
+def differs(difference: float, se: float) -> float:
+    """Two-sided normal p-value; without any noise only a rounding error is no difference."""
+    return float(2 * stats.norm.sf(abs(difference) / se)) if se else float(abs(difference) <= 0.0005)
 
 
 def new_draw_variance(one: Measured) -> float:
     """Variance of a new single draw on the same problems: k se_fixed**2, unbiased for sum p_i (1 - p_i) / n**2.
 
-    Where the verdicts by problem don't tell, one rate for all problems bounds it from above.
+    With fewer than 4 samples, or where verdicts by problem are missing, one rate for all problems bounds it from above.
     """
-    if one.k >= 2 and one.rows:
+    if decisive(one):
         return one.k * float(avg_at_k(rows_of(one)).se_fixed or 0.0) ** 2
     return one.accuracy * (1 - one.accuracy) / one.n
 
 
-def above(family: Sequence[Claim], evidence: Evidence) -> list[ClaimVerdict]:
-    return [_above(claim, evidence) for claim in family]
+# --- a threshold ------------------------------------------------------------------------------------------------------
 
 
-def _above(claim: Claim, evidence: Evidence) -> ClaimVerdict:
+def above(claim: Claim, evidence: Evidence) -> Prepared:
     rule = (
-        "the 95 % interval of the mean on these very problems lies above the threshold: reproduced; below: not"
-        " reproduced; else compatible. The threshold is taken as exact, although it is a measurement too"
+        "reproduced when the mean on these very problems lies above the threshold with p < 0.05 (Holm with the other"
+        " claims against the base), not reproduced when below it so, else the data cannot tell. The threshold is taken"
+        " as exact, although it is a measurement too"
     )
     one = best(evidence, claim.model, claim.benchmark)
     if one is None:
         return not_tested(claim)
-    if one.excluded_reason or not rows_of(one):
-        return (
-            excluded(claim, one)
-            if one.excluded_reason
-            else not_tested(claim, f"{one.source} tells no verdicts by problem")
-        )
-    score, threshold = avg_at_k(rows_of(one)), (claim.threshold or 0.0) / 100
-    interval = (score.fixed.low, score.fixed.high)
-    word: Word = "compatible"
-    if interval[0] > threshold:
-        word = "reproduced"
-    elif interval[1] < threshold:
-        word = "not reproduced"
-    said = f"{percent(score.value)} measured (n = {one.n}, k = {one.k}), 95 % interval {span(interval)}"
-    numbers = {"accuracy": score.value, "n": one.n, "k": one.k, "interval": list(interval), "threshold": threshold}
-    return capped(ClaimVerdict(word, f"{said}, threshold {percent(threshold)}", rule, numbers, (one.source,)), one)
+    if one.excluded_reason:
+        return excluded(claim, one)
+    if one.origin == "trained here":
+        return other_training(evidence, one, rule)
+    if not rows_of(one):
+        return not_tested(claim, f"{one.source} tells no verdicts by problem")
+    found, threshold = avg_at_k(rows_of(one)), (claim.threshold or 0.0) / 100
+    interval = (found.fixed.low, found.fixed.high)
+    p_value = p_against(np.array(rows_of(one)), threshold)
+    numbers = {"accuracy": found.value, "n": one.n, "k": one.k, "interval": list(interval), "threshold": threshold}
+
+    def verdict(corrected: Corrected) -> ClaimVerdict:
+        word: Word = "cannot tell"
+        if corrected.p["differs"] < ALPHA:
+            word = "reproduced" if found.value > threshold else "not reproduced"
+        said = f"{describe(evidence, one)}, 95 % interval {span(interval)}, threshold {percent(threshold)}"
+        said += f"; {p_said(p_value)}, {p_said(corrected.p['differs'], 'Holm p')}; follows from {claim.follows_from}"
+        more = {**numbers, "p": p_value, "p_holm": corrected.p["differs"]}
+        return ClaimVerdict(word, said, rule, more, (one.source,), LEVELS[one.origin])
+
+    return Tests({"differs": p_value}, verdict)
 
 
-RULES: Mapping[str, Rule] = {"score": scores, "average": averages, "above": above}
+RULES: Mapping[str, Rule] = {"score": score, "average": average, "above": above}

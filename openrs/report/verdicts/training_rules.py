@@ -1,21 +1,20 @@
 """Rules on claims about training: early gain, late decay, length, KL.
 
-A training is one seed. Three or more seeds of one experiment can reproduce a claim (level L3); fewer can only be
-compatible with it or speak against it. Runs that are none of the paper's experiments are no evidence.
+The unit is the training, which is one seed. Below three seeds of one experiment nothing is said of training, for or
+against: what these trainings show stands in the sentence. Runs of other experiments than the paper's are no evidence.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from openrs.evaluation.statistics import equivalent
+from openrs.evaluation.seeds import over_seeds
 from openrs.report.evidence import reference
 from openrs.report.evidence.collect import RunData
 from openrs.report.evidence.evaluations import Evaluated, comparable
-from openrs.report.evidence.values import short
-from openrs.report.verdicts.claims import ALPHA, Claim, ClaimVerdict, Evidence, Rule, Word, not_tested
+from openrs.report.evidence.values import p_said, point_span, points, short
+from openrs.report.verdicts.claims import ALPHA, SEEDS, Claim, ClaimVerdict, Evidence, Word, not_tested
+from openrs.report.verdicts.family import Corrected, Prepared, Rule, Tests
 from openrs.report.verdicts.paired_rules import difference_numbers, difference_said, paired, pooled, shared
-
-SEEDS = 3  # seeds that the level L3 takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +27,22 @@ class Seen:
 
 
 def of_paper(runs: Sequence[RunData], experiments: Sequence[str] = ()) -> list[RunData]:
-    """Runs of the paper's experiments, one a seed: a seed run twice counts once, with the longest run."""
+    """Runs of the paper's experiments, one a seed: a seed run twice counts once, with the longest run.
+
+    Give it only runs that hold what is asked for, else a longer run without it hides a shorter one that has it.
+    """
     kept: dict[tuple[str | None, object], RunData] = {}
     for run in runs:
         if run.experiment is None or (experiments and run.experiment not in experiments):
             continue
         key = (run.experiment, run.name if run.seed is None else run.seed)
-        if key not in kept or len(run.metrics.steps) > len(kept[key].metrics.steps):
+        if key not in kept or _length(run) > _length(kept[key]):
             kept[key] = run
     return list(kept.values())
+
+
+def _length(run: RunData) -> tuple[int, str]:
+    return len(run.metrics.steps), run.name
 
 
 def fullest(runs: Sequence[RunData]) -> list[RunData]:
@@ -52,26 +58,32 @@ def by_seeds(claim: Claim, seen: Sequence[Seen], rule: str) -> ClaimVerdict:
     holding = sum(one.holds for one in seen)
     if not seen:
         return not_tested(claim)
-    word: Word = "compatible"
-    if holding == 0:
-        word = "not reproduced"
-    elif holding == len(seen) >= SEEDS:
-        word = "reproduced"
-    said = f"holds in {holding} of {len(seen)} seeds: {'; '.join(one.said for one in seen)}"
+    word: Word = "cannot tell"
+    if len(seen) >= SEEDS and holding in (0, len(seen)):
+        word = "reproduced" if holding else "not reproduced"
+    said = f"holds in {holding} of {seeds_said(len(seen))}: {'; '.join(one.said for one in seen)}"
     numbers = {"seeds": len(seen), "holding": holding}
-    rule = f"{rule}; all of {SEEDS} or more seeds: reproduced; none: not reproduced; else compatible"
+    rule = (
+        f"{rule}; in all of {SEEDS} or more trainings: reproduced; in none of them: not reproduced; else, and with"
+        " fewer trainings, the data cannot tell"
+    )
     return ClaimVerdict(word, said, rule, numbers, tuple(one.run.name for one in seen), "L3")
+
+
+def seeds_said(count: int) -> str:
+    """How many trainings there are, and that fewer than three decide nothing."""
+    return f"{count} training{'s' * (count > 1)}" + f" ({SEEDS} are needed)" * (count < SEEDS)
 
 
 # --- scores over training ---------------------------------------------------------------------------------------------
 
 
-def early_gain(family: Sequence[Claim], evidence: Evidence) -> list[ClaimVerdict]:
-    return [_change(claim, evidence, _first_gain, 1) for claim in family]
+def early_gain(claim: Claim, evidence: Evidence) -> Prepared:
+    return _change(claim, evidence, _first_gain, "up")
 
 
-def decay(family: Sequence[Claim], evidence: Evidence) -> list[ClaimVerdict]:
-    return [_change(claim, evidence, _last_decay, -1) for claim in family]
+def decay(claim: Claim, evidence: Evidence) -> Prepared:
+    return _change(claim, evidence, _last_decay, "down")
 
 
 def _first_gain(run: RunData) -> tuple[Evaluated, Evaluated] | None:
@@ -88,32 +100,54 @@ def _last_decay(run: RunData) -> tuple[Evaluated, Evaluated] | None:
 
 
 def _change(
-    claim: Claim, evidence: Evidence, pick: Callable[[RunData], tuple[Evaluated, Evaluated] | None], sign: int
-) -> ClaimVerdict:
-    """A paired difference pooled over seeds: a problem's samples of all seeds together, problems are the clusters."""
+    claim: Claim, evidence: Evidence, pick: Callable[[RunData], tuple[Evaluated, Evaluated] | None], claimed: str
+) -> Prepared:
+    """A difference for each training, Student's t over trainings; and paired by problem with all samples together."""
     benchmark, margin = str(claim.benchmark), float(reference.tree()["margins"][claim.benchmark])
-    runs = fullest([run for run in of_paper(evidence.runs) if _rows(pick(run), benchmark)])
+    runs = fullest(of_paper([run for run in evidence.runs if _rows(pick(run), benchmark)]))
     pairs = [pair for run in runs if (pair := _rows(pick(run), benchmark)) is not None]
     if not pairs:
         return not_tested(claim)
-    tests = [paired(old, new) for old, new in pairs]
-    before, after = pooled([old for old, _ in pairs]), pooled([new for _, new in pairs])
-    every, together = shared(before, after), paired(before, after)
-    equal = len(every) > 1 and equivalent([after[p] for p in every], [before[p] for p in every], margin).equivalent
-    agree = all(sign * one.difference > 0 for one in tests)
-    word: Word = "compatible"
-    if together.p_value < ALPHA and sign * together.difference > 0:
-        word = "reproduced" if len(tests) >= SEEDS and agree else "compatible"
-    elif equal or (together.p_value < ALPHA and sign * together.difference < 0):
-        word = "not reproduced"
-    direction = "above" if sign > 0 else "below"
+    names = tuple(run.name for run in runs)
     rule = (
-        f"paired by problem, seeds pooled: reproduced when {SEEDS} or more seeds all lie {direction} 0 and p < 0.05;"
-        f" not reproduced when p < 0.05 the other way or proven smaller than {margin:g} points (TOST); else compatible"
+        f"the unit is the training: with {SEEDS} or more, reproduced when their differences go {claimed} with one-sided"
+        " p < 0.05 by t over trainings and by the paired test with all samples together (the larger p; Holm over the"
+        " claims on scores in training), not reproduced when they go the other way so; smaller than the margin when a"
+        f" change of {margin:g} points is excluded (TOST over trainings); else the data cannot tell"
     )
-    said = f"{len(tests)} seed{'s' if len(tests) > 1 else ''}: {difference_said(together)}"
-    numbers = {**difference_numbers(together), "seeds": len(tests), "by_seed": [one.difference for one in tests]}
-    return ClaimVerdict(word, said, rule, numbers, tuple(run.name for run in runs), "L3")
+    together = paired(pooled([old for old, _ in pairs]), pooled([new for _, new in pairs]))
+    numbers = {**difference_numbers(together), "seeds": len(pairs)}
+    if len(pairs) < SEEDS:
+        numbers["by_seed"] = [paired(old, new).difference for old, new in pairs]
+        said = f"{seeds_said(len(pairs))}: {difference_said(together)}"
+        return ClaimVerdict("cannot tell", said, rule, numbers, names, "L3")
+    problems = [problem for problem in pairs[0][0] if all(problem in old for old, _ in pairs)]
+    effect = over_seeds(*([[pair[side][p] for p in problems] for pair in pairs] for side in (0, 1)))
+    interval = (effect.interval.low, effect.interval.high)
+    rise = together.p_value / 2 if together.difference > 0 else 1 - together.p_value / 2
+    fall = together.p_value / 2 if together.difference < 0 else 1 - together.p_value / 2
+    tests = {
+        "up": max(effect.p_up, rise),
+        "down": max(effect.p_down, fall),
+        "within": effect.p_within(margin),
+    }
+    numbers |= {"difference": effect.difference, "interval": list(interval), "by_seed": list(effect.by_seed)}
+
+    def verdict(corrected: Corrected) -> ClaimVerdict:
+        word: Word = "cannot tell"
+        each = ", ".join(points(one) for one in effect.by_seed)
+        said = f"{points(effect.difference)} points over {seeds_said(len(pairs))} ({each}), 95 % interval over"
+        said += f" trainings {point_span(interval)}; a rise has {p_said(corrected.p['up'], 'Holm p')},"
+        said += f" a fall {p_said(corrected.p['down'], 'Holm p')}"
+        if corrected.p["within"] < ALPHA:
+            word, said = "smaller than the margin", f"{said}; no change of the margin's size ({margin:g} points)"
+        way = next((way for way in ("up", "down") if corrected.p[way] < ALPHA), None)
+        if way is not None:
+            word = "reproduced" if way == claimed else "not reproduced"
+        more = {f"p_{question}": p_value for question, p_value in corrected.p.items()}
+        return ClaimVerdict(word, said, rule, {**numbers, **more}, names, "L3")
+
+    return Tests(tests, verdict)
 
 
 def _rows(
@@ -132,16 +166,24 @@ def _rows(
 # --- length and KL ----------------------------------------------------------------------------------------------------
 
 
-def length_falls(family: Sequence[Claim], evidence: Evidence) -> list[ClaimVerdict]:
+def length_falls(claim: Claim, evidence: Evidence) -> Prepared:
     rule = "mean length of the last 10 of the first 100 steps at least a tenth below that of the first 10"
-    seen = [_lengths(claim, evidence, (1, 10), (91, 100), lambda a, b: b <= 0.9 * a) for claim in family]
-    return [by_seeds(claim, found, rule) for claim, found in zip(family, seen, strict=True)]
+    return by_seeds(claim, _lengths(claim, evidence, (1, 10), (91, 100), lambda a, b: b <= 0.9 * a), rule)
 
 
-def length_rises(family: Sequence[Claim], evidence: Evidence) -> list[ClaimVerdict]:
+def length_rises(claim: Claim, evidence: Evidence) -> Prepared:
     rule = "mean length of steps 291 to 300 at least a twentieth above that of steps 191 to 200"
-    seen = [_lengths(claim, evidence, (191, 200), (291, 300), lambda a, b: b >= 1.05 * a) for claim in family]
-    return [by_seeds(claim, found, rule) for claim, found in zip(family, seen, strict=True)]
+    return by_seeds(claim, _lengths(claim, evidence, (191, 200), (291, 300), lambda a, b: b >= 1.05 * a), rule)
+
+
+def _having(claim: Claim, evidence: Evidence, name: str, *spans: tuple[int, int]) -> list[RunData]:
+    """The trainings that have values of a metric in each of these stretches of steps."""
+    runs = [run for run in evidence.runs if all(run.metrics.between(name, *steps) for steps in spans)]
+    return fullest(of_paper(runs, claim.experiments))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _lengths(
@@ -152,42 +194,34 @@ def _lengths(
     holds: Callable[[float, float], bool],
 ) -> list[Seen]:
     """Mean lengths over two stretches of steps, seed by seed."""
-    seen = []
-    for run in fullest(of_paper(evidence.runs, claim.experiments)):
-        first, last = (run.metrics.between("completions/mean_length", *steps) for steps in (early, late))
-        if first and last:
-            a, b = sum(first) / len(first), sum(last) / len(last)
-            seen.append(Seen(run, holds(a, b), f"{run.name}: {short(a)} to {short(b)} tokens"))
+    seen, name = [], "completions/mean_length"
+    for run in _having(claim, evidence, name, early, late):
+        a, b = (_mean(run.metrics.between(name, *steps)) for steps in (early, late))
+        seen.append(Seen(run, holds(a, b), f"{run.name}: {short(a)} to {short(b)} tokens"))
     return seen
 
 
-def length_level(family: Sequence[Claim], evidence: Evidence) -> list[ClaimVerdict]:
-    seen: list[list[Seen]] = []
-    for claim in family:
-        seen.append([])
-        for run in fullest(of_paper(evidence.runs, claim.experiments)):
-            known = run.metrics.between("completions/mean_length", claim.steps[0], claim.steps[1])
-            if known and claim.published:
-                mean = sum(known) / len(known)
-                holds = abs(mean / claim.published - 1) <= 0.15
-                seen[-1].append(Seen(run, holds, f"{run.name}: {short(mean)} tokens"))
+def length_level(claim: Claim, evidence: Evidence) -> Prepared:
     rule = "mean length of the first 10 steps within 15 % of the published one"
-    return [by_seeds(claim, found, rule) for claim, found in zip(family, seen, strict=True)]
+    seen, name, steps = [], "completions/mean_length", (claim.steps[0], claim.steps[1])
+    for run in _having(claim, evidence, name, steps):
+        mean = _mean(run.metrics.between(name, *steps))
+        seen.append(Seen(run, abs(mean / (claim.published or 1) - 1) <= 0.15, f"{run.name}: {short(mean)} tokens"))
+    return by_seeds(claim, seen, rule)
 
 
-def kl_late(family: Sequence[Claim], evidence: Evidence) -> list[ClaimVerdict]:
-    seen: list[list[Seen]] = []
-    for claim in family:
-        seen.append([])
-        for run in fullest(of_paper(evidence.runs, claim.experiments)):
-            last = run.metrics.steps[-1] if run.metrics.steps else 0
-            early = run.metrics.between("kl", 1, claim.steps[0])
-            late = run.metrics.between("kl", claim.steps[0] + 1, last)
-            if early and late and last >= claim.steps[1]:
-                said = f"{run.name}: largest mean KL of a step {short(max(early))} before, {short(max(late))} after"
-                seen[-1].append(Seen(run, max(late) > 10 * max(early), said))
+def kl_late(claim: Claim, evidence: Evidence) -> Prepared:
     rule = "the largest mean KL of a step after step 150 more than ten times the largest before"
-    return [by_seeds(claim, found, rule) for claim, found in zip(family, seen, strict=True)]
+    seen, (middle, end) = [], claim.steps
+    whole = [run for run in evidence.runs if run.metrics.steps and run.metrics.steps[-1] >= end]
+    for run in fullest(of_paper(whole, claim.experiments)):
+        early, late = (
+            run.metrics.between("kl", *steps) for steps in ((1, middle), (middle + 1, run.metrics.steps[-1]))
+        )
+        if early and late:
+            said = f"{run.name}: largest mean KL of a step {short(max(early))} before, {short(max(late))} after"
+            seen.append(Seen(run, max(late) > 10 * max(early), said))
+    return by_seeds(claim, seen, rule)
 
 
 RULES: Mapping[str, Rule] = {

@@ -6,9 +6,10 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import forked
@@ -16,7 +17,7 @@ import pytest
 
 from openrs.config.load import load
 from openrs.config.schema import Recipe
-from openrs.doctor import checks_cache, checks_gpu, checks_system, doctor, nvidia
+from openrs.doctor import checks_cache, checks_gpu, checks_system, doctor, nvidia, probe
 from openrs.doctor.doctor import code, examine, render, verdict
 from openrs.doctor.finding import Finding
 from openrs.doctor.probe import CommandResult, Probe
@@ -24,7 +25,7 @@ from openrs.errors import EXIT_DONE, EXIT_REFUSED, UserError
 from openrs.planner.plan import plan
 
 RECORDED = Path(__file__).parent / "recorded"
-SKETCH = str(Path(__file__).with_name("exp3_sketch.yaml"))
+SKETCH = str(Path(__file__).parents[1] / "exp3_sketch.yaml")
 MISSING = CommandResult(None, "", "it is not installed")
 TORCH = 'openrs:{"version": "2.13.0", "cuda": "13.0", "gpus": 4, "bf16": true, "nccl": "2.29.7"}'
 
@@ -161,7 +162,7 @@ def test_other_gpus_than_the_recipes_are_named_not_refused() -> None:
 )
 def test_cuda_visible_devices(monkeypatch: pytest.MonkeyPatch, devices: str, there: int) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
-    assert len(checks_gpu.visible(nvidia.look(machine()).cards)) == there
+    assert len(checks_gpu.visible(nvidia.look(machine()).gpus)) == there
 
 
 @pytest.mark.parametrize(
@@ -343,8 +344,9 @@ def test_the_hub_answers_and_tells_the_time(monkeypatch: pytest.MonkeyPatch) -> 
     assert checks_cache.hub_line()[0].state == "fail"
 
 
-def test_the_tokenizer_of_a_model_folder(shared_data: Path) -> None:
-    """Really loaded, in a child process, by the guard that training uses."""
+def test_the_tokenizer_of_a_model_folder(shared_data: Path, fork_python_of: Callable[[ModuleType], None]) -> None:
+    """Really loaded, in a child process, by the check that training uses."""
+    fork_python_of(probe)
     line = checks_cache.tokenizer_line(Probe(120.0), shared_data / "tokenizer")
     assert line.state == "ok", line
     assert "round trip, 1 BOS" in line.found
@@ -390,7 +392,7 @@ def test_a_tool_that_hangs_is_left_behind(tmp_path: Path) -> None:
 
 def test_requiring_gpus_is_one_line() -> None:
     doctor.require_gpus(load("demo"), "demo")
-    if nvidia.look(Probe()).cards:
+    if nvidia.look(Probe()).gpus:
         pytest.skip("this machine has GPUs")
     with pytest.raises(UserError) as refused:
         doctor.require_gpus(load(SKETCH), "exp3")
@@ -425,7 +427,7 @@ def test_the_command_for_a_person() -> None:
     done = openrs("demo", "--quick")
     assert "Traceback" not in done.stderr
     assert "ok    Python" in done.stdout
-    if not nvidia.look(Probe()).cards:
+    if not nvidia.look(Probe()).gpus:
         assert "No GPU here. What runs: reproduce demo, report" in done.stdout
         needs = openrs(SKETCH, "--quick")
         assert needs.returncode == EXIT_REFUSED

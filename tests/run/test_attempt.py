@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from openrs.cli.main import main
 from openrs.config.load import load
 from openrs.errors import Interrupted, RunFailure, UserError
-from openrs.run.attempt import attempt
+from openrs.run.attempt import attempt, is_mutable
 from openrs.run.directory import Run
 from openrs.run.disk_faults import FAULTS
 
@@ -64,7 +65,7 @@ def test_a_signal_ends_it_and_the_old_handlers_come_back(tmp_path: Path) -> None
     run, before = Run(tmp_path / "run"), signal.getsignal(signal.SIGTERM)
     with pytest.raises(Interrupted, match="stopped by SIGTERM"), attempt(load("demo"), run):
         os.kill(os.getpid(), signal.SIGTERM)
-    assert last(run) == (75, "stopped by SIGTERM; the same command goes on from what is done")
+    assert last(run) == (75, "stopped by SIGTERM; the same command resumes from what is done")
     assert signal.getsignal(signal.SIGTERM) == before
 
 
@@ -88,6 +89,47 @@ def test_another_recipe(tmp_path: Path) -> None:
     known = json.loads(run.manifest.read_text())
     assert known["attempts"][-1]["accepted"] == [{"setting": "grpo.seed", "was": 2, "now": 3}]
     assert "accepted" not in known["attempts"][-2]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "monitors.kl.above=0.7",
+        "monitors.length.stop_above=900.5",
+        "monitors.canary.max_gap=0.2",
+        "hardware.price_per_gpu_hour=1.25",
+        "training.keep_last=5",
+        "training.keep_every=200",
+        "training.old_weights_only=true",
+        "training.completions_every=7",
+        "training.completions_kept=3",
+    ],
+)
+def test_advice_that_is_followed_is_not_refused(tmp_path: Path, change: str) -> None:
+    """Alarms and the disk's messages say to change these: the same command takes the change, and records it."""
+    run = Run(tmp_path / "run")
+    with attempt(load("demo"), run):
+        run.metrics.write_text('{"step": 1}\n')
+    with attempt(load("demo", [change]), run):
+        pass
+    (adjusted,) = json.loads(run.manifest.read_text())["attempts"][-1]["adjusted"]
+    assert adjusted["setting"] == change.partition("=")[0]
+    assert str(adjusted["now"]).lower() == change.partition("=")[2]
+
+
+def test_what_changes_the_weights_is_not_mutable() -> None:
+    keys = [key for key, _ in flat(load("demo").model_dump()) if is_mutable(key)]
+    assert {key.partition(".")[0] for key in keys} == {"training", "monitors", "hardware"}
+    assert not is_mutable("monitorsx")
+    assert not is_mutable("training.keep_last.x")
+
+
+def flat(tree: dict[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def test_a_second_attempt_at_the_same_time(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import re
 import pytest
 
 from openrs.run import progress
-from openrs.run.progress import Progress, duration
+from openrs.run.progress import Progress
+from openrs.run.units import format_duration
 
 
 @pytest.fixture
@@ -44,4 +45,9 @@ def test_the_pace_is_that_of_the_last_twenty_calls(clock: list[float]) -> None:
 
 
 def test_durations() -> None:
-    assert [duration(seconds) for seconds in (-1, 48.4, 185, 25_920)] == ["0 s", "48 s", "3 min 05 s", "7 h 12 min"]
+    assert [format_duration(seconds) for seconds in (-1, 48.4, 185, 25_920)] == [
+        "0 s",
+        "48 s",
+        "3 min 05 s",
+        "7 h 12 min",
+    ]

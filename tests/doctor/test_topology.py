@@ -72,8 +72,8 @@ def test_acs() -> None:
 def test_four_a40() -> None:
     found = nvidia.parse(CommandResult(0, recorded("a40x4.xml")))
     assert nvidia.driver_version(found.driver) == (580, 95, 5)
-    assert len(found.cards) == 4
-    card = found.cards[0]
+    assert len(found.gpus) == 4
+    card = found.gpus[0]
     assert (card.name, card.total, card.free) == ("NVIDIA A40", 46068, 45467)
     assert (card.gen, card.gen_max, card.width, card.width_max) == (1, 4, 16, 16)
     assert (card.uncorrected, card.remap_pending, card.remap_failed) == (0, False, False)
@@ -81,7 +81,7 @@ def test_four_a40() -> None:
 
 
 def test_an_older_driver_with_older_names() -> None:
-    card = nvidia.parse(CommandResult(0, recorded("rtx4090_driver535.xml"))).cards[0]
+    card = nvidia.parse(CommandResult(0, recorded("rtx4090_driver535.xml"))).gpus[0]
     assert card.slowed == ("hw slowdown", "hw thermal slowdown")
     assert (card.uncorrected, card.persistence, card.width, card.gen_card) == (None, False, 8, 4)
     assert card.processes == (nvidia.Process(4242, "python3", 17990),)
@@ -90,7 +90,7 @@ def test_an_older_driver_with_older_names() -> None:
 def test_what_a_driver_does_not_say_is_unknown() -> None:
     found = nvidia.parse(CommandResult(0, recorded("unknown_gpu.xml")))
     assert found.driver is None
-    card = found.cards[0]
+    card = found.gpus[0]
     assert card.name == "NVIDIA GB10"
     assert {card.total, card.free, card.gen_max, card.width, card.uncorrected, card.slowed, card.persistence} == {None}
 
@@ -109,7 +109,7 @@ FAILURES = [
 @pytest.mark.parametrize("text", FAILURES)
 def test_failures_of_nvidia_smi_are_quoted(text: str) -> None:
     found = nvidia.parse(CommandResult(9, text))
-    assert found.cards == ()
+    assert found.gpus == ()
     assert found.why.startswith("nvidia-smi says: ")
     first = text.splitlines()[0][:40] if text.strip() else "nothing"
     assert first.strip("\x00\x01\x02") in found.why

@@ -12,13 +12,13 @@ import pytest
 import yaml
 
 from openrs.config.load import load, to_yaml
+from openrs.config.names import Layout
 from openrs.config.schema import Recipe
 from openrs.errors import EXIT_DONE, EXIT_REFUSED, UserError
 from openrs.planner.calibrate import calibrate
 from openrs.planner.fit import fit
 from openrs.planner.gpus import CPU, find, known
 from openrs.planner.memory import (
-    GIB,
     disk,
     engine,
     engine_of,
@@ -32,9 +32,10 @@ from openrs.planner.memory import (
 from openrs.planner.plan import enough, other_gpus, other_layouts, parse_assumptions, plan
 from openrs.planner.shapes import shape_of
 from openrs.planner.times import ASSUMED, REASONS, generation_seconds, step_seconds, tokens_of, useful_flops
-from openrs.planner.workload import Workload, as_the_authors_ran, job_of
+from openrs.planner.workload import Workload, as_the_authors_ran, workload_of
+from openrs.run.units import GIB
 
-SKETCH = Path(__file__).with_name("exp3_sketch.yaml")
+SKETCH = Path(__file__).parents[1] / "exp3_sketch.yaml"
 A40 = find("A40")
 
 
@@ -43,7 +44,7 @@ def sketch(*overrides: str) -> Recipe:
 
 
 def job(*overrides: str, gpu: str = "A40", gpus: int | None = None, layout: str | None = None) -> Workload:
-    return job_of(sketch(*overrides), find(gpu), gpus, layout)
+    return workload_of(sketch(*overrides), find(gpu), gpus, layout)
 
 
 # --- facts of the paper -----------------------------------------------------------------------------------------------
@@ -72,9 +73,9 @@ def test_the_papers_24_hours_for_42_dollars() -> None:
     recipe = sketch()
     rows = dict(other_layouts(recipe, plan(recipe)))
     theirs = rows["split on 4, as the authors ran it"]
-    assert theirs.job.trainers == 3
-    assert theirs.job.calls == 4
-    assert theirs.job.completions == 72
+    assert theirs.workload.trainers == 3
+    assert theirs.workload.calls == 4
+    assert theirs.workload.completions == 72
     assert theirs.hours == pytest.approx(24, rel=0.30)
     assert theirs.step == pytest.approx(172.8, rel=0.30)
     assert theirs.dollars == pytest.approx(42, rel=0.30)
@@ -109,7 +110,7 @@ def test_decoding_against_the_authors_logs_on_an_a40(problems: int, tokens: int,
 def test_other_layouts_keep_completions_and_micro_batch(
     gpus: int, layout: str, trainers: int, accumulation: int
 ) -> None:
-    other = job(gpus=gpus, layout=layout)
+    other = job(gpus=gpus, layout=Layout(layout))
     assert (other.trainers, other.accumulation, other.micro, other.completions) == (trainers, accumulation, 6, 72)
     assert other.calls == 1
 
@@ -118,7 +119,7 @@ def test_gpus_that_would_change_the_gradient_are_refused() -> None:
     with pytest.raises(UserError, match="72 completions a step cannot be shared by 5 trainers"):
         plan(sketch(), gpus=5)
     with pytest.raises(UserError, match="1, 2, 3, 4, 6, 12 GPUs, and one more that generates"):
-        plan(sketch(), gpus=1, layout="split")
+        plan(sketch(), gpus=1, layout=Layout.SPLIT)
 
 
 def test_lora_trains_adapters_and_holds_no_reference() -> None:
@@ -160,6 +161,15 @@ def test_disk_at_its_fullest() -> None:
     assert disk(job("training.stop_after=50")).run == pytest.approx(2 * checkpoint, rel=0.01)
 
 
+def test_the_plan_of_the_disk_counts_checkpoints_that_wait_for_their_evaluation() -> None:
+    """exp3 evaluates all ten: without keep_every they stay all the same until they have their scores."""
+    gib = [
+        disk(workload_of(load("exp3", ["training.keep_every=null", *more]), A40)).run / GIB
+        for more in ([], ["training.old_weights_only=false"], ["evaluation.checkpoints=last"])
+    ]
+    assert gib == pytest.approx([106, 291, 79.5], rel=0.01)
+
+
 # --- fit --------------------------------------------------------------------------------------------------------------
 
 
@@ -185,9 +195,9 @@ def test_fit_proposes_what_keeps_the_gradient() -> None:
     assert not fits(small)
     found = fit(small)
     assert found.found
-    assert fits(found.job)
+    assert fits(found.workload)
     assert [change.setting for change in found.changes] == ["grpo.vllm_enable_sleep_mode"]
-    assert (found.job.completions, found.job.micro, found.job.loss_type) == (72, 6, "bnpo")
+    assert (found.workload.completions, found.workload.micro, found.workload.loss_type) == (72, 6, "bnpo")
 
 
 @pytest.mark.parametrize("name", sorted(known()))
@@ -227,8 +237,8 @@ def test_fit_makes_micro_batches_smaller_only_where_the_loss_allows() -> None:
     assert "divides by the tokens of a micro-batch" in fit(job(gpu="RTX-4090")).notes[0]
     found = fit(job("grpo.loss_type=dapo", gpu="RTX-4090"))
     assert found.found
-    assert found.job.completions == 72
-    assert found.job.micro < 6
+    assert found.workload.completions == 72
+    assert found.workload.micro < 6
     assert enough(sketch(), job(gpu="RTX-4090")) == 6
 
 
@@ -240,9 +250,9 @@ def test_fit_of_what_fits_changes_nothing() -> None:
 @pytest.mark.parametrize("name", sorted(known()))
 def test_every_fit_found_keeps_the_step(name: str) -> None:
     found = fit(job(gpu=name))
-    assert found.job.completions == 72
-    assert found.job.micro == 6
-    assert found.found == fits(found.job)
+    assert found.workload.completions == 72
+    assert found.workload.micro == 6
+    assert found.found == fits(found.workload)
 
 
 # --- time and money ---------------------------------------------------------------------------------------------------
@@ -278,9 +288,9 @@ def test_price_hours_and_node_memory() -> None:
 def test_other_gpus_are_compared_at_the_same_job() -> None:
     recipe = sketch()
     rows = other_gpus(recipe, plan(recipe))
-    assert rows[0].job.gpu == A40
-    assert len({row.job.gpu.name for row in rows}) == len(rows) == 9
-    assert {row.job.completions for row in rows} == {72}
+    assert rows[0].workload.gpu == A40
+    assert len({row.workload.gpu.name for row in rows}) == len(rows) == 9
+    assert {row.workload.completions for row in rows} == {72}
 
 
 def test_an_unknown_gpu_gives_memory_but_no_times() -> None:
@@ -312,15 +322,15 @@ def test_no_gpu_is_a_cpu() -> None:
     mine = plan(load("demo"))
     assert mine.seconds is None
     assert mine.fits is None
-    assert mine.job.trainers == 1
+    assert mine.workload.trainers == 1
     assert "only a run on it can say" in mine.notes[0]
-    assert plan(load("demo"), gpu="A40").job.gpus == 1
+    assert plan(load("demo"), gpu="A40").workload.gpus == 1
 
 
 def test_assumptions_have_reasons_and_can_be_changed() -> None:
     assert set(REASONS) == set(type(ASSUMED).__slots__)
     assert parse_assumptions(["train_flops=0.7"]).train_flops == 0.7
-    for bad, said in (("speed=1", "no assumption speed"), ("link=fast", "no number"), ("link=0", "above 0")):
+    for bad, said in (("speed=1", "no assumption speed"), ("link=fast", "not a number"), ("link=0", "above 0")):
         with pytest.raises(UserError, match=said):
             parse_assumptions([bad])
 
@@ -352,14 +362,14 @@ def test_a_learned_plan_gives_the_runs_own_times(tmp_path: Path, layout: str) ->
     recipe = sketch(*changes)
     noise = [{**MEASURED, "time/generation": MEASURED["time/generation"] + n - 5} for n in range(11)]
     name = run_with(tmp_path / "run", [{**MEASURED, "time/update": 900.0}] * 2 + noise, recipe)
-    learned = calibrate(name)
-    again = step_seconds(job_of(recipe, A40), learned.assumed)
+    calibration = calibrate(name)
+    again = step_seconds(workload_of(recipe, A40), calibration.assumed)
     assert again is not None
     for part in ("generation", "reward", "update", "sync"):
         assert again[part] == pytest.approx(MEASURED[f"time/{part}"])
-    assert tokens_of(job_of(recipe, A40), learned.assumed)[1] == pytest.approx(2000)
-    assert learned.steps == 11
-    assert learned.assumed.train_flops != ASSUMED.train_flops
+    assert tokens_of(workload_of(recipe, A40), calibration.assumed)[1] == pytest.approx(2000)
+    assert calibration.steps == 11
+    assert calibration.assumed.train_flops != ASSUMED.train_flops
 
 
 def test_learning_says_what_is_missing(tmp_path: Path) -> None:
@@ -371,8 +381,8 @@ def test_learning_says_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_learning_from_the_whole_step_alone(tmp_path: Path) -> None:
-    learned = calibrate(run_with(tmp_path / "run", [{"step_time": 120.0}] * 4, sketch()))
-    again = step_seconds(job_of(sketch(), A40), learned.assumed)
+    calibration = calibrate(run_with(tmp_path / "run", [{"step_time": 120.0}] * 4, sketch()))
+    again = step_seconds(workload_of(sketch(), A40), calibration.assumed)
     assert again is not None
     assert again["generation"] + again["update"] == pytest.approx(120.0, rel=0.05)
 
@@ -388,11 +398,11 @@ def test_a_run_that_teaches_nothing_is_refused(tmp_path: Path, rows: list[dict[s
 
 def test_a_cpu_run_says_nothing_of_a_gpu_but_its_lengths(tmp_path: Path) -> None:
     rows = [{"time/generation": 0.4, "time/update": 0.5, "time/reward": 0.1, "completions/mean_length": 20.0}] * 5
-    learned = calibrate(run_with(tmp_path / "run", rows, load("demo"), gpu=None))
-    assert learned.on(A40, "made").train_flops == ASSUMED.train_flops
-    assert learned.on(A40, "made").length == pytest.approx(20 / job_of(load("demo"), CPU).completion_cap)
-    assert learned.on(A40, "knoveleng/open-rs") == ASSUMED  # other problems, other lengths
-    mine = plan(load("demo"), assumed=learned.on(CPU, "made"), measured=True)
+    calibration = calibrate(run_with(tmp_path / "run", rows, load("demo"), gpu=None))
+    assert calibration.on(A40, "toy-sums").train_flops == ASSUMED.train_flops
+    assert calibration.on(A40, "toy-sums").length == pytest.approx(20 / workload_of(load("demo"), CPU).completion_cap)
+    assert calibration.on(A40, "knoveleng/open-rs") == ASSUMED  # other problems, other lengths
+    mine = plan(load("demo"), assumed=calibration.on(CPU, "toy-sums"), measured=True)
     assert mine.seconds is not None
     assert mine.seconds["generation"] == pytest.approx(0.4)
     assert mine.seconds["update"] == pytest.approx(0.5)
@@ -428,7 +438,7 @@ def test_plan_as_a_person_calls_it() -> None:
     ("words", "said"),
     [
         (["--gpus", "7"], "cannot be shared by 7 trainers"),
-        (["--from", "no/such/run"], "is no run directory"),
+        (["--from", "no/such/run"], "is not a run directory"),
         (["--assume", "x=1"], "no assumption x"),
         (["--set", "grpo.bogus=1"], "bogus"),
     ],

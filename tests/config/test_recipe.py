@@ -35,7 +35,7 @@ def own(tmp_path: Path) -> Path:
     "key",
     [
         "grpo.learning_rate", "grpo.beta", "grpo.temperature", "grpo.adam_epsilon", "grpo.lr_scheduler_kwargs.min_lr",
-        "grpo.vllm_server_timeout", "model.made.learning_rate", "rewards.timeout_seconds", "rewards.functions.0.weight",
+        "grpo.vllm_server_timeout", "model.toy.learning_rate", "rewards.timeout_seconds", "rewards.functions.0.weight",
         "training.max_hours", "monitors.kl.above", "evaluation.temperature", "hardware.price_per_gpu_hour",
     ],
 )  # fmt: skip
@@ -123,14 +123,14 @@ def test_a_fault_in_a_recipe_far_below_is_named_with_its_file_and_line(own: Path
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("modle: {name: made}", "own.yaml:5: there is no setting modle; did you mean model?"),
+        ("modle: {name: toy}", "own.yaml:5: there is no setting modle; did you mean model?"),
         ("prompt: {max_token: 3}", "own.yaml:5: there is no setting prompt.max_token; did you mean prompt.max_tokens?"),
         ("training: {keep_last: two}", "own.yaml:5: training.keep_last = 'two': input should be a valid integer"),
         ("evaluation: {samples: 0}", "own.yaml:5: evaluation.samples = 0: input should be greater than or equal to 1"),
         ("hardware: {layout: spilt}", "own.yaml:5: hardware.layout = 'spilt'"),
         (
-            "model: {made: {layer: 2}}",
-            "own.yaml:5: there is no setting model.made.layer; did you mean model.made.layers?",
+            "model: {toy: {layer: 2}}",
+            "own.yaml:5: there is no setting model.toy.layer; did you mean model.toy.layers?",
         ),
     ],
 )
@@ -143,9 +143,9 @@ def test_a_wrong_key_or_type_is_named_with_its_line(own: Path, line: str, expect
     ("override", "expected"),
     [
         ("grpo.learnin_rate=1e-6", "TRL's GRPOConfig has no option learnin_rate; did you mean grpo.learning_rate?"),
-        ("grpo.beta=high", "grpo.beta = 'high' is a str, TRL wants float"),
-        ("grpo.bf16=1", "grpo.bf16 = 1 is a int, TRL wants None or bool"),
-        ("grpo.num_generations=true", "grpo.num_generations = True is a bool, TRL wants None or int"),
+        ("grpo.beta=high", "grpo.beta = 'high' is a str, TRL needs float"),
+        ("grpo.bf16=1", "grpo.bf16 = 1 is a int, TRL needs None or bool"),
+        ("grpo.num_generations=true", "grpo.num_generations = True is a bool, TRL needs None or int"),
         ("grpo.output_dir=x", "grpo.output_dir is not set here: the run directory is given by --run"),
         ("grpo.num_generations=5", "= 72 completions cannot be cut into groups of grpo.num_generations = 5"),
         ("grpo.num_generations=1", "an advantage compares at least 2 completions"),
@@ -163,15 +163,15 @@ def test_a_wrong_key_or_type_is_named_with_its_line(own: Path, line: str, expect
         ),
         ("grpo.max_steps=0", "grpo.max_steps must be set"),
         ("grpo.save_steps=2.5", "grpo.save_steps = 2.5 must be a whole number"),
-        ("training.stop_after=1000", "training.stop_after = 1000 lies behind grpo.max_steps = 200"),
-        ("training.keep_every=70", "training.keep_every = 70 is no multiple of grpo.save_steps = 100"),
+        ("training.stop_after=1000", "training.stop_after = 1000 is beyond grpo.max_steps = 200"),
+        ("training.keep_every=70", "training.keep_every = 70 is not a multiple of grpo.save_steps = 100"),
         ("model.name=some/model", "model some/model needs a revision"),
         ("data.source=some/data", "data set some/data needs a revision"),
         ("data.answer_template=x", "data.answer_template must contain {answer}"),
-        ("hardware.layout=split", "layout split needs a GPU that generates"),
+        ("hardware.layout=split", "layout split needs a GPU for generation"),
         ("hardware.gpus=2", "layout single uses one GPU, hardware.gpus = 2"),
         ("evaluation.max_tokens=5000", "evaluation.max_tokens = 5000 does not fit into model.context = 4096"),
-        ("model.made.heads=5", "model.made.hidden = 96 cannot be cut into 5 heads"),
+        ("model.toy.heads=5", "model.toy.hidden = 96 cannot be cut into 5 heads"),
         ("rewards.functions=[{name: format}, {name: format}]", "reward format is listed twice"),
         ("rewards.functions=[{name: x, wieght: 1}]", "did you mean rewards.functions.0.weight?"),
         ("gropo.beta=1", "--set gropo.beta: there is no setting gropo; did you mean grpo?"),
@@ -271,7 +271,7 @@ def test_every_default_that_changed_is_written_out() -> None:
 
 @pytest.mark.parametrize("name", ["exp1", "exp2", "exp3", "demo", "exp2-lora", "exp3-plus"])
 def test_each_recipe_opens_with_its_departures(name: str) -> None:
-    text = (Path(__file__).parents[1] / "openrs" / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "openrs" / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
     head = text.partition("\ntitle:")[0]
     numbers = [line[1:].strip()[0] for line in head.splitlines() if line[1:].strip()[:1].isdigit()]
     assert numbers == [str(n + 1) for n in range(len(numbers))]

@@ -12,8 +12,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from openrs.config.load import load
+from openrs.config.schema import Recipe
 from openrs.errors import RunFailure
-from openrs.run import checkpoints, weights
+from openrs.planner.gpus import CPU
+from openrs.planner.workload import workload_of
+from openrs.run import checkpoints, retention, weights
 
 FILES = ["model.safetensors", "optimizer.pt", "trainer_state.json", "config.json", "global_step7/rank0.pt"]
 
@@ -82,7 +86,7 @@ def test_any_damage_to_any_file_is_found_named_and_set_aside(folder: Path, name:
     newest, said = checkpoints.latest_resumable(folder)
     assert newest == folder / "step-000010"
     assert said == [
-        f"step-000015 is damaged ({name} {words}): set aside as step-000015.damaged, not loaded",
+        f"step-000015 is damaged ({name} {words}): renamed to step-000015.damaged, not loaded",
     ]
     assert names(folder) == ["step-000005", "step-000010", "step-000015.damaged"]
     assert len(list((folder / "step-000015.damaged").rglob("*"))) == len(kept)  # nothing of it is deleted
@@ -162,38 +166,65 @@ def test_the_same_step_again_overwrites_nothing(folder: Path) -> None:
 # --- retention --------------------------------------------------------------------------------------------------------
 
 
+def keeping(last: int, *training: str, evaluate: str = "last") -> Recipe:
+    """A recipe that saves every 5 steps and keeps so much."""
+    settings = ["grpo.save_steps=5", f"evaluation.checkpoints={evaluate}", f"training.keep_last={last}"]
+    return load("demo", [*settings, *(f"training.{setting}" for setting in training)])
+
+
 def test_retention(folder: Path) -> None:
     make(folder, 20)
-    gone = checkpoints.prune(folder, keep_last=1, keep_every=10)
+    gone = checkpoints.prune(folder, keeping(1, "keep_every=10"))
     assert [path.name for path in gone] == ["step-000005", "step-000015"]
     assert names(folder) == ["step-000010", "step-000020"]
     assert list((folder / checkpoints.STAGING).iterdir()) == []
 
 
-def test_what_is_needed_stays(folder: Path) -> None:
+def test_what_is_not_evaluated_yet_stays(folder: Path) -> None:
     make(folder, 20)
-    checkpoints.prune(folder, keep_last=2, keep_every=None, needed=[5])
+    recipe = keeping(2, evaluate="all")
+    assert checkpoints.prune(folder, recipe) == []
+    checkpoints.prune(folder, recipe, scored=[10, 20])
     assert names(folder) == ["step-000005", "step-000015", "step-000020"]
 
 
-def test_what_is_evaluated_does_not_hang_on_interruptions(folder: Path) -> None:
-    make(folder, 12)
-    make(folder, 17)
-    steps = [checkpoints.step_of(place) for place in checkpoints.scheduled(checkpoints.list_complete(folder), 5)]
-    assert steps == [5, 10, 15, 17]
-    assert checkpoints.scheduled([], 5) == []
+def test_what_is_evaluated_does_not_depend_on_interruptions() -> None:
+    steps = [5, 10, 12, 15, 17]
+    assert retention.evaluated(keeping(1, evaluate="all"), steps) == [5, 10, 15, 17]
+    assert retention.kept(keeping(1, evaluate="all"), steps).older == [5, 10, 15]
+    assert retention.evaluated(keeping(1), steps) == [17]
+    assert retention.evaluated(keeping(1), []) == []
+
+
+@pytest.mark.parametrize("evaluate", ["last", "all"])
+@pytest.mark.parametrize("every", [None, 5, 10])
+@pytest.mark.parametrize("last", [1, 2, 7])
+@pytest.mark.parametrize("thin", [False, True])
+def test_the_plan_of_the_disk_counts_what_training_keeps(
+    tmp_path: Path, evaluate: str, every: int | None, last: int, thin: bool
+) -> None:
+    """Every checkpoint of 33 steps is saved and pruned as training does it; the plan is what is left at the end."""
+    words = [f"old_weights_only={thin}", f"keep_every={'null' if every is None else every}", "stop_after=33"]
+    recipe = keeping(last, *words, evaluate=evaluate)
+    for step in retention.saved(recipe):
+        make(tmp_path, step)
+        checkpoints.prune(tmp_path, recipe)
+    left = checkpoints.list_complete(tmp_path)
+    whole = sum(map(checkpoints.resumable, left))
+    job = workload_of(recipe, CPU)
+    assert (job.whole_checkpoints, job.weights_only_checkpoints) == (whole, len(left) - whole)
 
 
 def test_the_last_complete_one_stays_although_newer_folders_are_there(folder: Path) -> None:
     """A damaged newer one does not count as one of the newest."""
     for step in (10, 15):
         (folder / f"step-{step:06d}" / "optimizer.pt").write_bytes(b"")
-    assert checkpoints.prune(folder, keep_last=1, keep_every=None) == []
+    assert checkpoints.prune(folder, keeping(1)) == []
     assert checkpoints.latest_resumable(folder)[0] == folder / "step-000005"
 
 
 def test_old_ones_may_keep_their_weights_only(folder: Path) -> None:
-    checkpoints.prune(folder, keep_last=1, keep_every=5, weights_only=True)
+    checkpoints.prune(folder, keeping(1, "keep_every=5", "old_weights_only=true"))
     assert sorted(p.name for p in (folder / "step-000005").rglob("*")) == [
         "checkpoint.json",
         "config.json",
@@ -215,7 +246,7 @@ def test_thinning_that_was_killed_is_done_next_time(folder: Path) -> None:
     manifest["files"] = {n: f for n, f in manifest["files"].items() if n in ("model.safetensors", "config.json")}
     whole.write_text(json.dumps(manifest))
     assert checkpoints.find_corruption(folder / "step-000005") is None
-    checkpoints.prune(folder, keep_last=1, keep_every=5, weights_only=True)
+    checkpoints.prune(folder, keeping(1, "keep_every=5", "old_weights_only=true"))
     assert not (folder / "step-000005" / "optimizer.pt").exists()
 
 
@@ -303,12 +334,12 @@ def test_a_checkpoint_that_does_not_say_it_is_finite_is_looked_at_again(folder: 
     newest, said = checkpoints.latest_resumable(folder)
     assert newest == folder / "step-000010"
     assert said == [
-        "step-000015 is damaged (its weights are NaN or Inf, first in a): set aside as step-000015.damaged, not loaded"
+        "step-000015 is damaged (its weights are NaN or Inf, first in a): renamed to step-000015.damaged, not loaded"
     ]
 
 
 def test_a_thinned_checkpoint_still_says_that_it_is_finite(folder: Path) -> None:
-    checkpoints.prune(folder, keep_last=1, keep_every=5, weights_only=True)
+    checkpoints.prune(folder, keeping(1, "keep_every=5", "old_weights_only=true"))
     assert json.loads((folder / "step-000005" / "checkpoint.json").read_text())["finite"] is True
 
 

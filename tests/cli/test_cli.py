@@ -95,3 +95,20 @@ def test_experiments_need_gpus() -> None:
     message = refused("train", "exp3")
     assert "--dry-run" in message
     assert "demo" in message
+
+
+@pytest.mark.parametrize("end", ["return 0", "raise RuntimeError('x\\x1b[31m')", "raise OSError(5, 'x')", "return 75"])
+def test_no_end_of_the_program_searches_its_memory_for_garbage(end: str) -> None:
+    """With torch loaded that takes two seconds of a processor: a run that a disk had ended lived on after its trace."""
+    text = f"""
+import atexit, gc
+from openrs.cli import main as cli
+def main(): {end}
+cli.main = main
+atexit.register(lambda: print("frozen", gc.get_freeze_count() > 0))
+cli.program()
+"""
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=False)
+    assert done.stdout == "frozen True\n", done.stderr
+    assert done.returncode == {"return 0": 0, "return 75": 75}.get(end, 1)
+    assert "\x1b" not in done.stderr

@@ -10,7 +10,7 @@ from openrs.config.checks import GRPO_OPTIONS, OWNED_ELSEWHERE, grpo_options
 
 def test_options_equal_the_installed_trl() -> None:
     pytest.importorskip("trl", reason="trl is not installed")
-    script = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "grpo-options"))
+    script = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "grpo-options"))
     assert GRPO_OPTIONS.read_text(encoding="utf-8") == script["document"](), "run .venv/bin/python scripts/grpo-options"
 
 

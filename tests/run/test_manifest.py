@@ -37,7 +37,7 @@ def test_what_is_recorded(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert known["packages"]["trl"] == "1.16.0"
     assert len(known["packages"]) > 100
     assert known["seeds"] == {"training": 7, "evaluation": 1234}
-    assert known["model"] == {"name": "made", "revision": None}
+    assert known["model"] == {"name": "toy", "revision": None}
     assert set(known["machine"]) == {"system", "cpu", "cores", "memory_gib", "gpus"}
     (attempt,) = known["attempts"]
     assert attempt["command"] == ["openrs", "train", "demo", "--token", "[hidden]"]
@@ -75,16 +75,16 @@ def test_attempts_end_or_are_known_not_to_have(run: Run) -> None:
 def test_what_must_stay_the_same(run: Run) -> None:
     recipe = load("demo")
     manifest.begin(recipe, run, [])
-    manifest.establish(run, goes_on=False, data={"files": {"a.jsonl": "aa"}, "rows": 3})
-    manifest.establish(run, goes_on=False, data={"files": {"a.jsonl": "bb"}, "rows": 4})  # nothing was made of the old
-    manifest.establish(run, goes_on=True, data={"files": {"a.jsonl": "bb"}, "rows": 4})
+    manifest.establish(run, resumed=False, data={"files": {"a.jsonl": "aa"}, "rows": 3})
+    manifest.establish(run, resumed=False, data={"files": {"a.jsonl": "bb"}, "rows": 4})  # nothing was made of the old
+    manifest.establish(run, resumed=True, data={"files": {"a.jsonl": "bb"}, "rows": 4})
     with pytest.raises(UserError) as raised:
-        manifest.establish(run, goes_on=True, data={"files": {"a.jsonl": "bb", "b.jsonl": "cc"}, "rows": 5})
+        manifest.establish(run, resumed=True, data={"files": {"a.jsonl": "bb", "b.jsonl": "cc"}, "rows": 5})
     assert "    data.files.b.jsonl: None -> cc\n    data.rows: 4 -> 5" in str(raised.value)
     assert manifest.read(run)["data"]["rows"] == 4
 
     manifest.begin(recipe, run, [], accepted=[])
-    manifest.establish(run, goes_on=True, data={"files": {"b.jsonl": "cc"}, "rows": 5})
+    manifest.establish(run, resumed=True, data={"files": {"b.jsonl": "cc"}, "rows": 5})
     assert [change["setting"] for change in manifest.read(run)["attempts"][-1]["accepted"]] == [
         "data.files.a.jsonl",
         "data.files.b.jsonl",

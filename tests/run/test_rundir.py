@@ -201,7 +201,7 @@ def test_names_of_runs() -> None:
     assert rundir.run_at("exp3").path == Path("runs/exp3")
     assert rundir.run_at("./exp3").path == Path("exp3")
     assert rundir.run_at("/volume/exp3").path == Path("/volume/exp3")
-    with pytest.raises(UserError, match="is no run directory"):
+    with pytest.raises(UserError, match="is not a run directory"):
         rundir.existing_run("./nothing here")
     run = Run(Path("r"))
     assert run.evaluation("../../etc").parent == Path("r/eval")

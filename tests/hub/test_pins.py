@@ -9,7 +9,7 @@ from openrs.errors import UserError
 from openrs.hub import pins
 from openrs.hub.pins import checkpoint, pinned, reference, references, target
 
-SKETCH = str(Path(__file__).with_name("exp3_sketch.yaml"))
+SKETCH = str(Path(__file__).parents[1] / "exp3_sketch.yaml")
 
 
 def test_every_pin_is_a_commit_a_beginning_or_left_to_the_first_fetch() -> None:
@@ -59,7 +59,7 @@ def test_an_unpinned_reference_is_an_error_unless_allowed() -> None:
     with pytest.raises(UserError, match="model nobody/model has no pinned revision"):
         reference("model", "nobody/model", "model")
     assert reference("model", "nobody/model", "model", allow_unpinned=True).unpinned
-    with pytest.raises(UserError, match="revision main of dataset knoveleng/open-rs is no commit"):
+    with pytest.raises(UserError, match="revision main of dataset knoveleng/open-rs is not a commit"):
         reference("dataset", "knoveleng/open-rs", "training data", "main")
     assert not reference("dataset", "knoveleng/open-rs", "training data").unpinned
     assert reference("dataset", "knoveleng/AMC-23", "benchmark amc23").revision == "main"

@@ -5,18 +5,20 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from waiting import until
 
 from openrs.config.load import load
-from openrs.doctor import nccl
+from openrs.doctor import allreduce, nccl
 from openrs.doctor.allreduce import Try, attempt
 from openrs.doctor.nccl import choose, environment, gradient_sizes, measure, mode_of, read
 from openrs.errors import UserError
 
-SKETCH = str(Path(__file__).with_name("exp3_sketch.yaml"))
+SKETCH = str(Path(__file__).parents[1] / "exp3_sketch.yaml")
 SIZES = (1024, 400_000)
 
 
@@ -26,13 +28,19 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
+@pytest.fixture(autouse=True)
+def _forked_ranks(fork_python_of: Callable[[ModuleType], None]) -> None:
+    pytest.importorskip("torch.distributed", reason="torch is not installed")  # before they are forked
+    fork_python_of(allreduce)
+
+
 def ranks_that(folder: Path, fault: str) -> list[str]:
     """The program of a rank with a fault in it: `fault` is code with `rank`, `os`, `time` and `dist` at hand."""
     script = folder / "rank.py"
     script.write_text(
         "import os, sys, time\n"
         "import torch.distributed as dist\n"
-        "from openrs.machine import nccl_rank\n"
+        "from openrs.doctor import nccl_rank\n"
         "rank = int(sys.argv[3])\n"
         f"open(os.path.join({str(folder)!r}, f'pid-{{rank}}-{{os.getpid()}}'), 'w').close()\n"
         f"{fault}\n"
@@ -185,7 +193,7 @@ def test_a_damaged_or_foreign_result_is_refused(tmp_path: Path, text: str) -> No
 def test_modes() -> None:
     assert mode_of({}) == "auto"
     assert mode_of({"OPENRS_NCCL": " Safe "}) == "safe"
-    with pytest.raises(UserError, match="OPENRS_NCCL=fast is no mode"):
+    with pytest.raises(UserError, match="OPENRS_NCCL=fast is not a mode"):
         mode_of({"OPENRS_NCCL": "fast"})
 
 
