@@ -293,6 +293,11 @@ def words(sets: Sets, ids: Sequence[str]) -> dict[str, float]:
 # --- running ----------------------------------------------------------------------------------------------------------
 
 
+def _no_bootstrap() -> None:
+    """In the worker processes: no rule reads the bootstrap interval, and it is most of the time."""
+    statistics.RESAMPLES = 2
+
+
 def _task(task: tuple[str, str, float, int, int, int]) -> dict[str, str]:
     """One set: what, scenario, k or spread, seeds, number of the set, seed of all."""
     what, scenario, value, seeds, number, seed = task
@@ -313,13 +318,12 @@ def simulate(
     seed: int = 0,
 ) -> dict[str, Any]:
     """All conditions; every set has a random generator of its own, so processes change nothing."""
-    statistics.RESAMPLES = 2  # no rule reads the bootstrap interval; it is most of the time
     conditions = [("scores", scenario, float(k), 0) for scenario in SCENARIOS for k in samples]
     conditions += [
         ("training", scenario, float(s), count) for scenario in TRAININGS for s in spreads for count in seeds
     ]
     found = []
-    with multiprocessing.get_context("fork").Pool(processes) as pool:
+    with multiprocessing.get_context("fork").Pool(processes, _no_bootstrap) as pool:
         for what, scenario, value, count in conditions:
             began = time.monotonic()
             tasks = [(what, scenario, value, count, number, seed) for number in range(sets)]

@@ -17,7 +17,7 @@ from openrs.run.files import read_jsonl
 def trained(run: Run, recipe: Recipe) -> list[dict[str, Any]]:
     """Train in this process; returns the metrics."""
     with attempt(recipe, run, ["test"]) as progress:
-        from openrs.training.train import train
+        from openrs.training.launch import train
 
         train(recipe, run, progress)
     return list(read_jsonl(run.metrics))

@@ -39,7 +39,7 @@ def test_the_rules_find_what_is_there(small):
     equal = of(small, "scores", "equal")["words"]
     assert equal["Open-RS3 scores 46.7 on AIME24, above o1-preview's 44.6"]["not reproduced"] > 0.9
     trained = of(small, "training", "paper", 0)["words"]
-    assert trained["AMC23 rises within the first 50 to 100 steps"]["reproduced"] > 0.5
+    assert trained["Scores fall again after 150 to 200 steps"]["reproduced"] > 0.7
     assert trained["KL grows unstable late in training"]["reproduced"] > 0.9
 
 
@@ -55,7 +55,7 @@ def test_a_rule_that_takes_the_trainings_for_all_there_are_is_seen(monkeypatch):
 
 def test_the_table_says_everything_that_was_counted(small):
     page = "\n".join(verdict_rates.page(small))
-    assert page.count("\n| Are the printed scores what the released models give? |") == 3
-    assert page.count("\n| Do scores rise and fall in training? |") == 2
+    assert page.count("\n| Are the printed scores what the released models give? |") == 1 + 3
+    assert page.count("\n| Do scores rise and fall in training? |") == 1 + 2
     assert "| any claim |" in page
     assert "24 evidence sets" in page

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
+from scipy.special import gammaln
 
 from openrs.evaluation.single_draws import count_of, middle_of, new_draw, p_values
-from openrs.evaluation.statistics import avg_at_k, p_against
+from openrs.evaluation.statistics import avg_at_k, counts, p_against, sampling_error
 from openrs.report.evidence import reference
 from openrs.report.evidence.sources import Measured
 from openrs.report.evidence.values import p_said, percent, span
@@ -146,11 +147,12 @@ def _fisher(one: Measured) -> Callable[[int], float]:
     ours, samples = round(one.accuracy * one.n * one.k), one.n * one.k
 
     def p_of(count: int) -> float:
-        """As scipy's fisher_exact, in one call of the distribution: a report asks for some hundreds."""
+        """As scipy's fisher_exact, without its set-up: a report asks for some hundreds."""
         right = count + ours
         tables = np.arange(max(0, right - samples), min(one.n, right) + 1)
-        chances = stats.hypergeom.pmf(tables, one.n + samples, right, one.n)
-        return float(min(1.0, chances[chances <= chances[count - tables[0]] * (1 + 1e-7)].sum()))
+        logs = -gammaln([tables + 1, right - tables + 1, one.n - tables + 1, samples - right + tables + 1]).sum(axis=0)
+        chances = np.exp(logs - logs.max())
+        return float(min(1.0, chances[chances <= chances[count - tables[0]] * (1 + 1e-7)].sum() / chances.sum()))
 
     return p_of
 
@@ -175,7 +177,7 @@ def _accepted(p_of: Callable[[int], float], one: Measured, level: float) -> tupl
 def average(claim: Claim, evidence: Evidence) -> Prepared:
     """The mean of five published draws against the mean of five measured scores."""
     rule = (
-        "z test between the means of five benchmarks, only sampling as noise, in one family with the printed scores"
+        "t test between the means of five benchmarks, only sampling as noise, in one family with the printed scores"
         " that it follows from: not reproduced with p < 0.05 (Holm), else compatible from 4 samples a problem on"
     )
     found = [best(evidence, claim.model, benchmark) for benchmark in reference.TABLE_BENCHMARKS]
@@ -189,13 +191,13 @@ def average(claim: Claim, evidence: Evidence) -> Prepared:
     level = LEVELS[fit[0].origin]
     if fit[0].origin == "trained here":
         return ClaimVerdict("cannot tell", f"{said}; {OTHER_TRAINING}", rule, numbers, sources, level)
-    se = math.sqrt(sum(new_draw_variance(one) * (1 + 1 / one.k) for one in fit)) / len(fit)
-    p_value = differs(mean - (claim.logged or 0.0), se)
+    se, freedom = average_error(fit)
+    p_value = differs(mean - (claim.logged or 0.0), se, freedom)
 
     def verdict(corrected: Corrected) -> ClaimVerdict:
         word: Word = "compatible" if all(decisive(one) for one in fit) else "cannot tell"
         word = "not reproduced" if corrected.p["differs"] < ALPHA else word
-        reach = float(stats.norm.isf(ALPHA / corrected.tests / 2)) * se
+        reach = float(stats.t.isf(ALPHA / corrected.tests / 2, freedom)) * se
         accepted = (max(0.0, mean - reach), min(1.0, mean + reach))
         more = {**numbers, "se": se, "p": p_value, "p_holm": corrected.p["differs"], "accepted": list(accepted)}
         text = (
@@ -220,9 +222,22 @@ def _logged_average(claim: Claim, logs: list[Measured]) -> ClaimVerdict:
     return not_tested(claim, said, accuracy=mean, as_printed=printed)
 
 
-def differs(difference: float, se: float) -> float:
-    """Two-sided normal p-value; without any noise only a rounding error is no difference."""
-    return float(2 * stats.norm.sf(abs(difference) / se)) if se else float(abs(difference) <= 0.0005)
+def average_error(five: list[Measured]) -> tuple[float, float]:
+    """Standard error between a mean of five single draws and of five measured scores; its degrees of freedom."""
+    parts = [new_draw_variance(one) * (1 + 1 / one.k) for one in five]
+    known = [sampling_error(*_shares(one))[1] if decisive(one) else math.inf for one in five]
+    lost = sum(part**2 / freedom for part, freedom in zip(parts, known, strict=True))
+    return math.sqrt(sum(parts)) / len(five), sum(parts) ** 2 / lost if lost else math.inf
+
+
+def _shares(one: Measured) -> tuple[Any, Any]:
+    right, tries = counts(rows_of(one))
+    return right / tries, tries
+
+
+def differs(difference: float, se: float, freedom: float = math.inf) -> float:
+    """Two-sided p-value by Student's t; without any noise only a rounding error is no difference."""
+    return float(2 * stats.t.sf(abs(difference) / se, freedom)) if se else float(abs(difference) <= 0.0005)
 
 
 def new_draw_variance(one: Measured) -> float:
