@@ -79,7 +79,7 @@ def test_what_is_no_run_is_not_taken_for_one(tmp_path: Path, kind: Kind, capsys:
     recipe = load("demo")
     (folder / "recipe.yaml").write_text(to_yaml(recipe))
     before = {path: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(UserError, match=f"no run directory .it has a {DECLARATION[kind]}"):
+    with pytest.raises(UserError, match=f"not a run directory .it has a {DECLARATION[kind]}"):
         existing_run(str(folder))
     with pytest.raises(UserError, match=f"is no run: it has a {DECLARATION[kind]}"), attempt(recipe, Run(folder)):
         pass

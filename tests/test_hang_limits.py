@@ -58,7 +58,8 @@ def run_pytest(folder: Path, test: str) -> tuple[int, str]:
     """pytest on one file with this suite's conftest.py, and with no settings but the marker's name."""
     (folder / "test_planted.py").write_text(test)
     (folder / "conftest.py").write_text((ROOT / "tests" / "conftest.py").read_text())
-    (folder / "hang_limits.py").write_text((ROOT / "tests" / "hang_limits.py").read_text())
+    for helper in ("hang_limits.py", "forked.py"):
+        (folder / helper).write_text((ROOT / "tests" / helper).read_text())
     (folder / "pytest.ini").write_text("[pytest]\nmarkers = limits\n")
     command = [sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:kmock", "-p", "no:cacheprovider", folder]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)

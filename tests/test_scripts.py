@@ -368,7 +368,7 @@ def test_what_scripts_test_runs(project: Project, words: list[str], code: int, s
     project.state.mkdir(parents=True)
     tools = project.root / ".venv" / "bin"
     tools.mkdir()
-    for name in ("ruff", "mypy", "shellcheck", "python"):
+    for name in ("ruff", "mypy", "lint-imports", "shellcheck", "python"):
         (tools / name).write_text(f'#!/bin/sh\necho "{name} $*"\n[ {name} != mypy ]\n')
         (tools / name).chmod(0o755)
     (project.root / "scripts" / "lib" / "setup.sh").write_text("set_up() { VENV=$ROOT/.venv; }\n")

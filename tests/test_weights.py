@@ -66,7 +66,7 @@ def changed(model: Path, place: Path, fault: Callable[[Tensors], None]) -> Path:
 
 def by_transformers(folder: Path, tmp_path: Path) -> None:
     settings = EngineSettings(
-        engine="transformers", model=str(folder), dtype="float32", temperature=0.0, top_p=1.0, window=64,
+        engine="transformers", model=str(folder), dtype="float32", temperature=0.0, top_p=1.0, max_model_len=64,
         gpu_memory=0.9, trust_remote_code=False,
     )  # fmt: skip
     load_engine(settings)
@@ -75,7 +75,7 @@ def by_transformers(folder: Path, tmp_path: Path) -> None:
 def by_vllm(folder: Path, tmp_path: Path) -> None:
     """Refused before vLLM is even imported."""
     settings = EngineSettings(
-        engine="vllm", model=str(folder), dtype="float32", temperature=0.0, top_p=1.0, window=64, gpu_memory=0.9,
+        engine="vllm", model=str(folder), dtype="float32", temperature=0.0, top_p=1.0, max_model_len=64, gpu_memory=0.9,
         trust_remote_code=False,
     )  # fmt: skip
     load_engine(settings)

@@ -41,7 +41,7 @@ from typing import Any
 TEXT_LIMIT = 200  # characters of an extracted gold or answer that go back: they are for a person
 
 Extracted = tuple[str, list[Any], list[Any]]  # verdict, gold as extracted, answer as extracted
-CORRECTED_SECONDS = 3.0  # for the comparison, as math-verify's own limit
+CORRECTED_SECONDS = 3.0  # of processor time for the comparison; math-verify's own limit is 3 s by the clock
 
 
 def math_verify_rule(boxed: Any) -> Callable[[str, str], Extracted]:
@@ -164,16 +164,18 @@ def load_rules() -> dict[str, Callable[[str, str], Extracted]]:
 
 @contextlib.contextmanager
 def alarm(seconds: float) -> Iterator[None]:
+    """TimeoutError after so many seconds of processor time: how busy the machine is changes no verdict."""
+
     def ring(*_: Any) -> None:
         raise TimeoutError
 
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    before = signal.signal(signal.SIGPROF, ring)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def shorten(text: str) -> str:

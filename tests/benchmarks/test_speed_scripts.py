@@ -13,7 +13,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 def run(*words: object) -> subprocess.CompletedProcess[str]:
-    return forked.run([sys.executable, *words])
+    return forked.run([sys.executable, *map(str, words)])
 
 
 def test_gpu_step_compares_all_paths_on_a_cpu(tmp_path: Path) -> None:

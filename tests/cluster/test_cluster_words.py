@@ -79,7 +79,7 @@ def test_events_that_say_nothing_new_are_left_out() -> None:
 def test_what_goes_to_a_terminal_has_no_escapes_and_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_abcdefghijklmnop")
     text = "\x1b]0;owned\x07\x1b[31mred\x1b[0m \x1b[2J hf_abcdefghijklmnop \x9b31m\r\x08"
-    assert words.clean(text) == "red  [hidden] 31m"
+    assert words.clean(text) == r"red  [hidden] \u009b31m\u0008"
 
 
 def pod(

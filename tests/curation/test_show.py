@@ -33,7 +33,7 @@ def data(tmp_path) -> Path:
 def test_kinds_that_judges_misread_are_counted(tmp_path, capsys):
     answers = ["3e8", "4.5e33", "12:00", "2516_8", r"35\%", "1, 2", "(1, 2)", "7"]
     rows = [{"problem": f"How large is quantity number {n}?", "answer": a} for n, a in enumerate(answers)]
-    words = ["data", "show", str(jsonl(tmp_path / "k.jsonl", rows)), "--golds", "0", "--workers", "1"]
+    words = ["data", "show", str(jsonl(tmp_path / "k.jsonl", rows)), "--references", "0", "--workers", "1"]
     assert main([*words, "--json", "--data", str(tmp_path)]) == 0
     kinds = json.loads(capsys.readouterr().out)["reference_kinds"]
     assert {kind: count for kind, count in kinds.items() if count} == {

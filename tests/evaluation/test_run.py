@@ -293,7 +293,7 @@ def test_a_full_disk_is_said_and_what_was_written_counts(made_model, sums, tmp_p
     assert "Traceback" not in err
     monkeypatch.setattr(Journal, "append", usual)
     assert main([*words, "--max-tokens", "8"]) == 0
-    assert "12 samples drawn" in capsys.readouterr().out
+    assert "12 samples generated" in capsys.readouterr().out
 
 
 # --- one clear line, exit 2 -------------------------------------------------------------------------------------------

@@ -1,11 +1,11 @@
 """What may be named as a model: runs, checkpoints, folders, the hub, the paper's own; and what other names are told."""
 
-import importlib.util
 import json
 import shutil
 from functools import partial
 from pathlib import Path
 
+import fake_hub
 import pytest
 
 from openrs.cli.main import main
@@ -18,10 +18,6 @@ from openrs.hub import download as hubs
 from openrs.run import checkpoints
 from openrs.run.directory import Run
 from openrs.run.files import read_jsonl, sha256, write_json
-
-spec = importlib.util.spec_from_file_location("fake_hub", Path(__file__).parents[1] / "hub" / "fake_hub.py")
-fake_hub = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(fake_hub)
 
 
 @pytest.fixture

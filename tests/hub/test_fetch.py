@@ -9,7 +9,6 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import forked
 import pytest
 from fake_hub import FakeHub, Repo
 from waiting import until
@@ -307,7 +306,7 @@ def openrs(hub: FakeHub, tmp_path: Path, *words: str, **settings: str) -> subpro
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     here = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), **settings}
     command = [sys.executable, "-m", "openrs.cli", "fetch", *words]
-    return forked.run(command, env=here)
+    return subprocess.run(command, env=here, capture_output=True, text=True, check=False)
 
 
 def test_the_command(hub: FakeHub, tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ COMMON = [
     "write metrics.jsonl", "fsync metrics.jsonl", "replace completions/.step-N.parquet.N.part",
     "fsync checkpoints/.staging/checkpoint-N/model.safetensors", "fsync checkpoints/.staging/checkpoint-N/optimizer.pt",
     "replace checkpoints/.staging/checkpoint-N/.checkpoint.json.N.part", "rename checkpoints/.staging/checkpoint-N",
-    "fsync checkpoints", "rename base.part", "open base.part/.made.json.N.part", "fsync base.part",
+    "fsync checkpoints", "rename base.part", "open base.part/.toy.json.N.part", "fsync base.part",
     "mkdir checkpoints/.staging/checkpoint-N",
 ]  # fmt: skip
 CASES = [(call, FAULTS[index % len(FAULTS)]) for index, call in enumerate(COMMON)]

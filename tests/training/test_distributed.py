@@ -1,13 +1,12 @@
 """Two processes for real, over gloo, with and without ZeRO-2: the losses of one process with the same global batch."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import given_completions
 import pytest
+import runs
 
 from openrs.config.load import load
 from openrs.errors import UserError
@@ -16,7 +15,6 @@ from openrs.run.directory import Run
 from openrs.run.files import read_jsonl
 from openrs.training import launch
 
-WORKER = str(Path(__file__).with_name("fixed_worker.py"))
 STEPS = 4
 BASE = [
     "model.toy=null", "data.limit=60", f"grpo.max_steps={STEPS}", "grpo.save_steps=3", "grpo.warmup_steps=0",
@@ -34,31 +32,24 @@ def rows_of(run: Run) -> list[dict[str, Any]]:
     return list(read_jsonl(run.metrics))
 
 
+def given_completions_and_forked_ranks() -> None:
+    """A fault for runs.start: all that train there are forks, and take the completions that they are given."""
+    given_completions.give_completions()
+    runs.fork_ranks()
+
+
 def train(folder: Path, model: Path, *overrides: str) -> Run:
-    """`openrs train`, with the worker whose completions are given."""
-    recipe, run = load("demo", [*BASE, f"model.name={model}", *overrides]), Run(folder)
-    with attempt(recipe, run) as progress:
-        launch.train(recipe, run, progress)
-    return run
+    """`openrs train`, with completions that are given."""
+    sets = [word for setting in (*BASE, f"model.name={model}", *overrides) for word in ("--set", setting)]
+    code, said = runs.openrs(["train", "demo", "--run", folder, *sets], given_completions_and_forked_ranks)
+    assert code == 0, said
+    return Run(folder)
 
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory, made_model: Path) -> Run:
-    """Eight micro-batches of one group in one process, without torchrun."""
-    recipe = load("demo", [*BASE, f"model.name={made_model}", "grpo.gradient_accumulation_steps=8"])
-    run = Run(tmp_path_factory.mktemp("one") / "run")
-    with attempt(recipe, run):
-        folder = run.attempts()[-1]
-        environment = {name: value for name, value in os.environ.items() if name != "RANK"}
-        words = [sys.executable, WORKER, str(run.path), "--attempt", str(folder)]
-        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
-    return run
-
-
-@pytest.fixture
-def fixed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "WORKER", (WORKER,))
+    """Eight micro-batches of one group in one process."""
+    return train(tmp_path_factory.mktemp("one") / "run", made_model, "grpo.gradient_accumulation_steps=8")
 
 
 def test_one_process_learns_something_worth_comparing(one: Run) -> None:
@@ -69,7 +60,6 @@ def test_one_process_learns_something_worth_comparing(one: Run) -> None:
     assert rows[-1]["kl"] > 1e-3  # the weights have moved, so that a wrong gradient would show
 
 
-@pytest.mark.usefixtures("fixed")
 @pytest.mark.parametrize("zero", [0, 2], ids=["gloo", "ZeRO-2"])
 def test_two_processes_equal_one(zero: int, one: Run, tmp_path: Path, made_model: Path) -> None:
     asked = ["hardware.processes=2", "grpo.gradient_accumulation_steps=4", f"hardware.zero_stage={zero}"]
@@ -100,8 +90,12 @@ def test_two_processes_equal_one(zero: int, one: Run, tmp_path: Path, made_model
 
 
 def test_a_refusal_in_the_workers_is_told_once_and_as_a_refusal(tmp_path: Path, made_model: Path) -> None:
-    """Four problems are too few for a step of eight: every worker finds that; exit code 2 and one message come out."""
-    with pytest.raises(UserError, match="4 problems are fewer than the 8 of one step"):
-        train(
-            tmp_path / "run", made_model, "hardware.processes=2", "grpo.gradient_accumulation_steps=4", "data.limit=4"
-        )
+    """Four problems are too few for a step of eight: every worker finds that; exit code 2 and one message come out.
+    With torchrun itself, and interpreters of their own."""
+    changes = ["hardware.processes=2", "grpo.gradient_accumulation_steps=4", "data.limit=4"]
+    recipe, run = load("demo", [*BASE, f"model.name={made_model}", *changes]), Run(tmp_path / "run")
+    with (
+        pytest.raises(UserError, match="4 problems are fewer than the 8 of one step"),
+        attempt(recipe, run) as progress,
+    ):
+        launch.train(recipe, run, progress)

@@ -5,6 +5,7 @@ of a model that answers some sums, misses others and runs into the cap.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from openrs.run.attempt import attempt
 from openrs.run.directory import Run
 from openrs.run.files import read_jsonl
 from openrs.training import launch
-from openrs.training.demo_model import make
 from openrs.training.trainer import Trainer
 
 # --- by hand ----------------------------------------------------------------------------------------------------------
@@ -156,8 +156,8 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Seen]:
     return steps
 
 
-def test_three_steps(tmp_path: Path, seen: list[Seen]) -> None:
-    model = make(TAUGHT, tmp_path / "model")
+def test_three_steps(tmp_path: Path, seen: list[Seen], toy_model: Callable[[ToyModel], Path]) -> None:
+    model = toy_model(TAUGHT)
     recipe, run = tiny(model), Run(tmp_path / "run")
     with attempt(recipe, run) as progress:
         launch.train(recipe, run, progress)

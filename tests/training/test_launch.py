@@ -360,7 +360,9 @@ def test_a_server_is_waited_for_and_ends_with_its_engine(tmp_path: Path) -> None
 
 def test_a_server_that_ends_while_we_wait_says_why(tmp_path: Path) -> None:
     server = serve("import sys; sys.exit('ValueError: no room for the KV cache')", tmp_path)
-    with pytest.raises(RunFailure, match=r"ended with exit code 1\n.*last words(.|\n)*no room for the KV cache"):
+    with pytest.raises(
+        RunFailure, match=r"ended with exit code 1\n  why: the end of its log:(.|\n)*no room for the KV cache"
+    ):
         server.wait_healthy(100_000)
     server.stop()
 

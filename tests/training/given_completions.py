@@ -1,15 +1,12 @@
-"""openrs.training.worker with completions that are given, so that runs in one and in several processes can be compared.
+"""Completions that are given instead of sampled, so that runs in one and in several processes can be compared.
 
 Stands in for sampling only: row i of a group is the same text however many processes there are. Everything after it is
 the real thing.
 """
 
-import os
 import random
 import re
 from typing import Any
-
-from openrs.training import worker
 
 
 def completion(prompt: str, row: int) -> str:
@@ -21,7 +18,8 @@ def completion(prompt: str, row: int) -> str:
     return f"{thought}\n</think>\n\\boxed{{{answer}}}" if row != 4 else thought
 
 
-def main() -> int:
+def give_completions() -> None:
+    """From here on, in this process and its forks."""
     from openrs.training.trainer import Trainer
 
     def given(self: Any, prompt_ids: list[list[int]], *_: Any, **__: Any) -> tuple[list[list[int]], None]:
@@ -31,9 +29,3 @@ def main() -> int:
         return [self.processing_class(text, add_special_tokens=False)["input_ids"] + [end] for text in texts], None
 
     Trainer._generate_single_turn = given
-    return worker.main()
-
-
-if __name__ == "__main__":
-    code = main()
-    os._exit(code)
