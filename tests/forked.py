@@ -39,10 +39,14 @@ class Popen(subprocess.Popen):
         child_in, parent_in, parent_out, child_out, parent_err, child_err = pipes
         sys.stdout.flush()
         sys.stderr.flush()
+        started, starting = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
             _become(words[1:], cwd, env, (child_in, child_out, child_err), pass_fds, new_session=rest[20])
         self._child_created = True
+        os.close(starting)
+        os.read(started, 1)  # until the child has its own session and has closed what it inherited, as after an exec
+        os.close(started)
         self._close_pipe_fds(child_in, parent_in, parent_out, child_out, parent_err, child_err)
 
 

@@ -47,7 +47,7 @@ def test_pairs_of_known_truth(judge: Judge) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(1500)
+@pytest.mark.limits(processor=1500)
 def test_ten_thousand_pairs(judge: Judge) -> None:
     counts, wrong, right, other = count_errors(judge, 2026, 12_000)
     refused = sum(number for (_, truth), number in counts.items() if truth)
@@ -204,14 +204,14 @@ def test_paper_rules_judge_real_references_as_the_published_code(judge: Judge, s
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(1500)
+@pytest.mark.limits(processor=1500)
 def test_paper_rules_on_2000_real_references(judge: Judge, shared_data: Path) -> None:
     items = real_pairs(shared_data, 2000)
     assert 1900 <= judged_as_published(judge, items) <= 2300
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(1500)
+@pytest.mark.limits(processor=1500)
 def test_2000_real_references_are_equal_to_themselves_alone(judge: Judge, shared_data: Path) -> None:
     items = real_pairs(shared_data, 2000)
     grades = judge.grade([Item(gold, text, Rule.CORRECTED) for gold, text in items])
@@ -247,14 +247,14 @@ FUNCTIONS = (
 MEGABYTE = 1_000_000
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.limits(processor=120)
 @pytest.mark.parametrize("function", [extraction.answer_in, extraction.gold_in], ids=lambda function: function.__name__)
 def test_a_megabyte_of_every_special_character_is_searched_once(function) -> None:
     for part in SPECIAL:
         assert isinstance(function(part * (MEGABYTE // len(part))), str)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.limits(processor=120)
 def test_a_megabyte_of_all_special_characters_is_normalized_once() -> None:
     text = "".join(random.Random(0).choices(SPECIAL, k=MEGABYTE // 3))
     for function in FUNCTIONS:
@@ -262,7 +262,7 @@ def test_a_megabyte_of_all_special_characters_is_normalized_once() -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(3000)
+@pytest.mark.limits(processor=3000)
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
 def test_a_megabyte_of_every_special_character_is_normalized_once(function) -> None:
     for part in SPECIAL:
