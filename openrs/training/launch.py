@@ -154,6 +154,14 @@ def _nccl(recipe: Recipe, run: Run) -> dict[str, str]:
     return nccl.environment(run.path, nccl.mode_of(os.environ)) if recipe.hardware.gpus > 0 else {}
 
 
+def measure_nccl(recipe: Recipe, run: Run, progress: Progress) -> None:
+    """Once a run: what `openrs doctor nccl` measures, where it has not been asked to before. Raises UserError where the
+    GPUs cannot talk to each other: training would hang."""
+    if recipe.hardware.gpus > 1 and nccl.mode_of(os.environ) == "auto" and nccl.read(run.path) is None:
+        progress.say("measuring NCCL between the GPUs, a minute at most")
+        nccl.run(recipe, run.path, recipe.hardware.gpus, progress.say)
+
+
 # --- a dry run --------------------------------------------------------------------------------------------------------
 
 
@@ -213,6 +221,7 @@ def train(recipe: Recipe, run: Run, progress: Progress, prepared: Prepared | Non
     if in_one_process(recipe):
         return grpo.train_from(recipe, run, progress, prepared)
     attempt = run.attempts()[-1]
+    measure_nccl(recipe, run, progress)
     address = Address(processes.free_port(), processes.free_port())
     ports = [address.port, address.group_port]
     started = plan(recipe, run, attempt, str(prepared.model), start=prepared.start, ports=ports)

@@ -18,6 +18,7 @@ from openrs.config.load import load
 from openrs.errors import Interrupted, RunFailure, UserError
 from openrs.run import processes, signals
 from openrs.run.directory import Run
+from openrs.run.progress import Progress
 from openrs.training import launch
 from openrs.training import vllm_server as generator
 from openrs.training.launch import LaunchPlan
@@ -118,6 +119,24 @@ def test_a_server_of_its_own_gets_at_least_the_papers_share_of_its_gpu() -> None
 )
 def test_what_trains_in_this_process(overrides: list[str], here: bool) -> None:
     assert launch.in_one_process(load("demo", overrides)) is here
+
+
+def test_nccl_is_measured_once_a_run_where_nobody_did_it_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def measure(recipe: object, run_dir: Path, gpus: int, say: object) -> None:
+        asked.append(gpus)
+        (run_dir / "nccl.json").write_text('{"winner": "defaults", "env": {}}')
+
+    monkeypatch.setattr(launch.nccl, "run", measure)
+    for mode, recipe, times in (
+        ("safe", "exp3", 0), ("off", "exp3", 0), ("auto", "demo", 0), ("auto", "exp3", 1), ("auto", "exp3", 1),
+    ):  # fmt: skip
+        monkeypatch.setenv("OPENRS_NCCL", mode)
+        launch.measure_nccl(load(recipe), Run(tmp_path), Progress(None))
+        assert asked == [4] * times, (mode, recipe)
 
 
 # --- what is asked for ------------------------------------------------------------------------------------------------
