@@ -12,7 +12,7 @@ from openrs.cluster import words
 from openrs.cluster.api import FOLLOW_RETRY_S, Cluster, Object
 from openrs.cluster.reading import pods, run_of
 from openrs.cluster.screen import Screen
-from openrs.cluster.watch import OutageNotifier, log_of, watched
+from openrs.cluster.watch import OutageNotifier, feed_thread, log_of, watched
 from openrs.errors import EXIT_REFUSED, Interrupted, RunFailure, UserError
 from openrs.run.units import format_duration
 
@@ -95,16 +95,10 @@ class _Follower:
                 return self._with_code(end)
 
     def _start(self, kind: str, feed: Iterable[Any]) -> threading.Thread:
-        def work() -> None:
-            try:
-                for change, thing in feed:
-                    self._queue.put((kind, change, thing))
-            except Exception as error:  # noqa: BLE001 - fault boundary: the main thread reports a thread's error
-                self._queue.put(("error", kind, error))
+        def put(change: Any) -> None:
+            self._queue.put(("error", kind, change) if isinstance(change, Exception) else (kind, *change))
 
-        thread = threading.Thread(target=work, daemon=True, name=f"openrs-{kind}")
-        thread.start()
-        return thread
+        return feed_thread(kind, feed, put)
 
     def _see(self, kind: str, change: str, thing: Any) -> End | None:
         if change == "LISTED":

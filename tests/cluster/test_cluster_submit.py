@@ -2,6 +2,7 @@
 
 import logging
 import math
+import threading
 from typing import Any
 
 import pytest
@@ -84,24 +85,36 @@ def test_settings_that_may_differ_between_attempts_wait_for_a_stop(server: Emula
     assert submit(cluster, made("training.max_hours=20"), print) == "replaced"
 
 
-def test_stop_suspends_waits_for_the_checkpoint_and_submit_goes_on(server: Emulated, cluster: Cluster) -> None:
-    import threading
-
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        (75, "is stopped: exit code 75: interrupted with a checkpoint"),
+        (137, "is stopped: exit code 137: killed (SIGKILL), by the node or after the grace period; it resumes from the last"),
+        (None, "is stopped: a Pod went without an exit code; it resumes from the last checkpoint"),
+    ],
+)
+def test_stop_suspends_waits_for_the_checkpoint_and_submit_goes_on(
+    server: Emulated, cluster: Cluster, code: int | None, text: str
+) -> None:
+    """A kubelet and a Job controller take an ended Pod away at once, and leave no time to ask for it."""
     submit(cluster, made(), print)
-    server.pod("openrs-exp3-abc", "openrs-exp3", "Running", {"train": {"running": {}}}, node="gpu-1")
+    earlier, pod = "openrs-exp3-old", "openrs-exp3-abc"
+    server.pod(earlier, "openrs-exp3", "Failed", {"train": {"terminated": {"exitCode": 1}}}, node="gpu-1")
+    server.pod(pod, "openrs-exp3", "Running", {"train": {"running": {}}}, node="gpu-1")
 
     def kubelet() -> None:
         until(lambda: (server.get("Job", "openrs-exp3") or {})["spec"].get("suspend"))
-        server.pod(
-            "openrs-exp3-abc", "openrs-exp3", "Failed", {"train": {"terminated": {"exitCode": 75}}}, node="gpu-1"
-        )
+        if code is not None:
+            server.pod(pod, "openrs-exp3", "Failed", {"train": {"terminated": {"exitCode": code}}}, node="gpu-1")
+        server.gone("Pod", pod)
+        server.gone("Pod", earlier)
 
     player = threading.Thread(target=kubelet)
     player.start()
     output: list[str] = []
     stop(cluster, "exp3", output.append)
     player.join()
-    assert "is stopped: exit code 75: interrupted with a checkpoint" in "\n".join(output)
+    assert text in "\n".join(output)
     assert submit(cluster, made(), output.append) == "resumed"
     assert need_job(cluster, "exp3")["spec"]["suspend"] is False
     assert server.names("Job") == ["openrs-exp3"]
