@@ -14,6 +14,7 @@ from openrs.errors import EXIT_DONE, EXIT_INTERRUPTED, RunFailure, UserError
 
 Say = Callable[[str], None]
 KUEUE = ("kueue.x-k8s.io", "v1beta2")
+CLAIM_S = 60.0  # seconds to wait for a claim to go
 POLL = 2.0  # seconds between two polls while Pods end
 
 
@@ -40,7 +41,7 @@ def stop(cluster: Cluster, run: str, say: Say) -> None:
 
 
 def how_ended(codes: list[int | None]) -> str:
-    """By the exit codes of its Pods, None for one that never ran or was gone unseen: whether a checkpoint was written."""
+    """Whether a checkpoint was written, by its Pods' exit codes; None for one that never ran or was gone unseen."""
     if not codes:
         return "no Pod of it was there, so nothing is lost"
     lost = [code for code in codes if code not in {EXIT_DONE, EXIT_INTERRUPTED}]
@@ -61,9 +62,7 @@ class PodsEnding:
         self._pods: dict[str, Object] = {}  # as they were seen last
         self._gone: set[str] = set()
         listing, selector = cluster.core.list_namespaced_pod, f"batch.kubernetes.io/job-name={name}"
-        feed = watched(
-            listing, cluster.namespace, self.stop, OutageNotifier(say), what="Pods", label_selector=selector
-        )
+        feed = watched(listing, cluster.namespace, self.stop, OutageNotifier(say), what="Pods", label_selector=selector)
 
         feed_thread("pods", feed, self._queue.put)
         while self._next(None) != "LISTED":
@@ -172,8 +171,22 @@ def delete(cluster: Cluster, run: str, say: Say, *, with_claim: bool) -> None:
             cluster.namespace,
             what=f"delete claim {volume}",
         )
-        say(f"claim {volume} and all data in it are deleted")
     except ApiException as error:
         if error.status != 404:
             raise
         say(f"claim {volume} does not exist")
+        return
+    end, what = time.monotonic() + CLAIM_S, f"get claim {volume}"
+    try:
+        while time.monotonic() < end:
+            call_api(cluster.core.read_namespaced_persistent_volume_claim, volume, cluster.namespace, what=what)
+            time.sleep(POLL)
+    except ApiException as error:
+        if error.status != 404:
+            raise
+        say(
+            f"claim {volume} is deleted, and its data with it, unless the volume's reclaim policy is Retain"
+            " (kubectl get pv)"
+        )
+        return
+    say(f"claim {volume} is being deleted, as soon as no Pod uses it: kubectl describe pvc {volume}")

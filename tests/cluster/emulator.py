@@ -97,6 +97,10 @@ class Api(kmock.KubernetesEmulator):  # type: ignore[misc]
         if parts[-1] == "exec":
             return await self.serve_exec(raw, parts[-2])
         plural, namespace, name = self.parse(parts)
+        if plural == "namespaces":
+            known = {"kind": "Namespace", "metadata": {"name": name}}
+            missing = status(404, "NotFound", f'namespaces "{name}" not found')
+            return aiohttp.web.json_response(known) if name in self.namespaces else missing
         if plural not in KINDS:
             return status(404, "NotFound", "the server could not find the requested resource")
         if request.method.value == "GET" and name is None and params.get("watch") in {"true", "True"}:

@@ -105,6 +105,7 @@ def test_what_is_missing_stops_a_submit_before_anything_is_made(
         (["submit", "exp3", "--context", "production"], "has no context production"),
         (["status", "exp3"], "namespace openrs has no Job openrs-exp3"),
         (["logs", "exp3"], "namespace openrs has no Job openrs-exp3"),
+        (["status", "-n", "nosuch"], "namespace nosuch does not exist"),
         (["stop", "exp3", "-n", "elsewhere"], "namespace elsewhere has no Job openrs-exp3"),
         (["delete", "exp3"], "needs confirmation, and there is no terminal"),
         (["delete", "exp3", "--claim"], "its volume claim with all data in it"),

@@ -193,6 +193,48 @@ def test_a_replaced_pod_goes_on_in_the_same_log(job: Emulated, cluster: Cluster)
         assert followed.finish().state == "complete"
 
 
+def test_the_same_event_is_one_line_with_a_count(job: Emulated, cluster: Cluster) -> None:
+    followed = Followed(cluster)
+    for number in range(12):
+        name = f"openrs-exp3-{'bcdfghjklmnp'[number]}cdfg"
+        message = f'Error creating: pods "{name}" is forbidden: exceeded quota: openrs'
+        job.event(NAME, "Job", "FailedCreate", message)
+    followed.until("(10 times so far)")
+    complete(job)
+    followed.finish()
+    assert followed.text.count("exceeded quota") == 2
+
+
+def test_an_image_that_cannot_be_pulled_is_one_line_and_an_end(
+    job: Emulated, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    followed = Followed(cluster)
+    job.log(POD, "fetch")
+
+    def waits(reason: str) -> None:
+        job.pod(POD, NAME, "Pending", {"fetch": {"waiting": {"reason": reason, "message": "not found"}}}, node="gpu-1")
+        job.event(POD, "Pod", "Failed", f"Error: {reason}")
+
+    for _ in range(3):
+        waits("ErrImagePull")
+        waits("ImagePullBackOff")
+    followed.until("the image cannot be pulled: not found")
+    monkeypatch.setattr(module, "IMAGE_RETRY_S", 0.0)
+    waits("ErrImagePull")
+    until(lambda: followed.error)
+    assert isinstance(followed.error, UserError)
+    assert "--pull-secret" in followed.error.fix
+    assert followed.text.count("cannot be pulled") == 1
+    assert "ImagePullBackOff" not in followed.text
+
+
+def test_a_name_that_is_no_image_ends_at_once(job: Emulated, cluster: Cluster) -> None:
+    followed = Followed(cluster)
+    job.pod(POD, NAME, "Pending", {"fetch": {"waiting": {"reason": "InvalidImageName"}}}, node="gpu-1")
+    until(lambda: followed.error)
+    assert "this is not a valid image name" in str(followed.error)
+
+
 # --- what breaks in between -------------------------------------------------------------------------------------------
 
 

@@ -89,7 +89,10 @@ def test_settings_that_may_differ_between_attempts_wait_for_a_stop(server: Emula
     ("code", "text"),
     [
         (75, "is stopped: exit code 75: interrupted with a checkpoint"),
-        (137, "is stopped: exit code 137: killed (SIGKILL), by the node or after the grace period; it resumes from the last"),
+        (
+            137,
+            "is stopped: exit code 137: killed (SIGKILL), by the node or after the grace period; it resumes from",
+        ),
         (None, "is stopped: a Pod went without an exit code; it resumes from the last checkpoint"),
     ],
 )

@@ -75,7 +75,7 @@ def engine() -> None:
 
 @pytest.fixture(scope="session")
 def hub() -> Iterator[Any]:
-    """The hub's stand-in with everything that exp3 and exp1 want, small: at the pinned commits, under the real names."""
+    """The hub's stand-in with all that exp3 and exp1 want, small: at the pinned commits, under the real names."""
     from fake_hub import FakeHub, Repo
 
     from openrs.config.load import load
@@ -95,7 +95,9 @@ def hub() -> Iterator[Any]:
 def standin(compose_file: Path, base: str) -> str:
     """For compose's own builds: the stand-in in place of NVIDIA's base, and a folder with PyTorch's CPU wheel."""
     contexts = {base: f"docker-image://{STANDIN}"}
-    contexts |= {"wheels": f for f in os.environ.get("PIP_FIND_LINKS", "").split() if list(Path(f).glob("torch-*+cpu*.whl"))}
+    for folder in os.environ.get("PIP_FIND_LINKS", "").split():
+        if list(Path(folder).glob("torch-*+cpu*.whl")):
+            contexts["wheels"] = folder
     names = yaml.safe_load(compose_file.read_text())["services"]
     return json.dumps({"services": {name: {"build": {"additional_contexts": contexts}} for name in names}})
 
@@ -127,7 +129,9 @@ def clone(engine: None, hub: Any, tmp_path_factory: pytest.TempPathFactory) -> I
         "HF_TOKEN": TOKEN,
     }
     user = os.getuid()
-    if user == 0:  # an ordinary user's files can be told from root's: as under sudo, and what containers write to is that user's
+    if (
+        user == 0
+    ):  # an ordinary user's files can be told from root's: as under sudo, and what containers write to is that user's
         user = 12345
         environment |= {"SUDO_UID": str(user), "SUDO_GID": str(user)}
         for folder in ("runs", "data"):

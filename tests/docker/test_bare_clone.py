@@ -1,9 +1,8 @@
-"""Two commands in a clone where nothing was written first, as a user whose id is neither 0 nor 1000: the image is built, what is
-missing is fetched, once, and what stands in runs/ is the user's."""
+"""In a clone where nothing was written first, as a user whose id is neither 0 nor 1000: the image is built, what is missing
+is fetched, once, and what stands in runs/ is the user's."""
 
 import json
 import shutil
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,7 +52,9 @@ def test_a_container_has_no_rights_when_the_command_starts(bare: Clone) -> None:
     assert (facts["NoNewPrivs"], facts["Groups"].strip()) == ("1", "")
     roots = bare.path / "roots"
     roots.mkdir()
-    ended = bare.sh("docker compose run --rm -T --entrypoint 'as-owner cat /proc/self/status' report", OPENRS_RUNS="./roots")
+    ended = bare.sh(
+        "docker compose run --rm -T --entrypoint 'as-owner cat /proc/self/status' report", OPENRS_RUNS="./roots"
+    )
     facts = dict(line.split(":\t", 1) for line in ended.output.splitlines() if ":\t" in line)
     assert (facts["Uid"].split()[0], facts["CapEff"], facts["CapBnd"]) == ("0", "0" * 16, "0" * 16)
 

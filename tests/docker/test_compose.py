@@ -94,7 +94,11 @@ def test_training_is_shut_in(image: dict[str, Any], clone: Clone) -> None:
         found = clone.container(service)
         host = found["HostConfig"]
         assert (host["NetworkMode"], host["ReadonlyRootfs"], host["CapDrop"]) == ("none", True, ["ALL"])
-        assert sorted(cap.removeprefix("CAP_") for cap in host["CapAdd"]) == ["SETGID", "SETPCAP", "SETUID"]  # as-owner drops them
+        assert sorted(cap.removeprefix("CAP_") for cap in host["CapAdd"]) == [
+            "SETGID",
+            "SETPCAP",
+            "SETUID",
+        ]  # as-owner drops them
         assert host["SecurityOpt"] == ["no-new-privileges:true"]
         assert host["RestartPolicy"]["Name"] == "no"
         assert host["ShmSize"] == 16 << 30
