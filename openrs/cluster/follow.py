@@ -151,8 +151,8 @@ class _Follower:
             self._logs[name] = self._start("line", self._lines(pod))
 
     def _image(self, pod: Object) -> None:
-        """Say once that the image cannot be pulled. Raises UserError when it stays so: a registry has bad minutes, a wrong
-        name or a missing secret never a good one."""
+        """Say once that the image cannot be pulled. Raises UserError when it stays so: a registry has bad minutes, a
+        wrong name or a missing secret never a good one."""
         trouble = words.image_trouble(pod)
         if trouble is None:
             self._no_image = None if words.containers(pod) else self._no_image

@@ -1,5 +1,5 @@
-"""In a clone where nothing was written first, as a user whose id is neither 0 nor 1000: the image is built, what is missing
-is fetched, once, and what stands in runs/ is the user's."""
+"""In a clone where nothing was written first, as a user whose id is neither 0 nor 1000: the image is built, what is
+missing is fetched, once, and what stands in runs/ is the user's."""
 
 import json
 import shutil
