@@ -180,8 +180,8 @@ def _installed_commit() -> str | None:
 @cache
 def packages() -> dict[str, str]:
     """Name and version of all that is installed. A file is parsed for each, 0.4 s together, so once a process."""
-    metadata = [found.metadata for found in distributions()]
-    return dict(sorted((one["Name"], one["Version"]) for one in metadata if one["Name"]))
+    metadata = [package.metadata for package in distributions()]
+    return dict(sorted((data["Name"], data["Version"]) for data in metadata if data["Name"]))
 
 
 def libraries() -> dict[str, Any]:
