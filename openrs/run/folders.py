@@ -40,7 +40,7 @@ def kind_of(folder: Path) -> Kind | None:
         if not (folder / DECLARATION[kind]).is_file():
             raise UserError(
                 f"{folder / DECLARATION[kind]} is not a file, but it is what says whether the folder is a {kind.value}",
-                fix="put the file back, or take away what stands in its place",
+                fix="remove it, or give another folder",
             )
     if Kind.RUN in declared and not _has_attempts(folder / DECLARATION[Kind.RUN]):
         declared.remove(Kind.RUN)
