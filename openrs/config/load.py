@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from openrs.config.faults import did_you_mean, setting_faults
+from openrs.config.faults import did_you_mean, refuse_secrets, setting_faults
 from openrs.config.schema import Evaluation, Recipe
 from openrs.config.yaml_lines import Lines, dump_yaml, override, read_yaml, text_of
 from openrs.errors import UserError
@@ -38,6 +38,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
     tree, lines = _extended(path)
     for change in overrides:
         override(change, tree, lines, example="grpo.learning_rate=2e-6")
+    refuse_secrets(tree, lines)
     try:
         recipe = Recipe.model_validate(tree)
     except ValidationError as error:
@@ -146,7 +147,7 @@ def _inline_files(tree: dict[str, Any], folder: Path, lines: Lines) -> None:
     for key in ("system", "user", "chat_template"):
         value = prompt.get(key) if isinstance(prompt, dict) else None
         if isinstance(value, str) and value.startswith("@"):
-            prompt[key] = text_of(folder / value[1:], lines["prompt", key])  # type: ignore[index]
+            prompt[key] = text_of(value[1:], folder, lines["prompt", key])  # type: ignore[index]
 
 
 def _invalid(error: ValidationError, model: type[BaseModel], lines: Lines) -> UserError:

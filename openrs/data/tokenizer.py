@@ -6,16 +6,19 @@ loaded is compared with what tokenizer.json itself says. The base model's tokeni
 """
 
 import json
+import os
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from openrs.errors import UserError
+from openrs.outside import MIB, read_object, read_text
 
 PAPER_CHAT = "<｜begin▁of▁sentence｜><｜User｜>{prompt}<｜Assistant｜><think>\n"
 """The paper's evaluation prompt in chat format, no system message (paper.md section 1, proven by hash_full_prompts)."""
 
+TEMPLATE_LIMIT = MIB  # bytes; the longest known have 20,000
 PROBES = (
     "Find the remainder when $2^{2025}$ is divided by $1000$.",
     r"Let $f(x)=\frac{x^2-1}{\sqrt{x+1}}$ and $\sum_{k=1}^{\infty}\frac{1}{k^2}=\boxed{\frac{\pi^2}{6}}$.",
@@ -225,13 +228,7 @@ def _read_tokenizer(folder: Path) -> Any:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     file = folder / "tokenizer_config.json"
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read: {error}") from None
-    return config if isinstance(config, dict) else {}
+    return read_object(file, "fetch or copy the model anew") if os.path.lexists(file) else {}
 
 
 def _token_text(value: Any) -> str:
@@ -241,7 +238,7 @@ def _token_text(value: Any) -> str:
 def _template_text(folder: Path, config: dict[str, Any]) -> str:
     file = folder / "chat_template.jinja"
     if file.is_file():
-        return file.read_text(encoding="utf-8")
+        return read_text(file, TEMPLATE_LIMIT)
     template = config.get("chat_template")
     if isinstance(template, list):  # named templates
         template = {item.get("name"): item.get("template") for item in template if isinstance(item, dict)}.get(

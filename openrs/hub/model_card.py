@@ -1,16 +1,18 @@
 """The card of an exported model: data, recipe, results with their intervals, and what it must not be taken for."""
 
-import json
 from typing import Any
 
 import yaml
 
 from openrs.config.names import is_hub_name
 from openrs.config.schema import Recipe
+from openrs.errors import UserError
+from openrs.outside import read_shape
 from openrs.run import manifest
 from openrs.run.checkpoints import step_name
 from openrs.run.directory import Run
 
+SCORES = {"benchmarks": {"*": {"accuracy": int | float, "interval": [int | float], "n": int, "k": int}}}
 LIMITS = """\
 - It was trained on mathematics with a final answer that a program can compare, and measured on nothing else. Nobody
   looked at safety, other languages, or other subjects.
@@ -117,7 +119,6 @@ def _told(score: dict[str, Any]) -> str:
 
 def _scores(run: Run, step: int) -> dict[str, Any]:
     try:
-        document = json.loads((run.evaluation(step_name(step)) / "scores.json").read_text(encoding="utf-8"))
-        return dict(document["benchmarks"])
-    except (OSError, ValueError, KeyError):
+        return dict(read_shape(run.evaluation(step_name(step)) / "scores.json", SCORES)["benchmarks"])
+    except UserError:
         return {}

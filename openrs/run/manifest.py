@@ -17,9 +17,19 @@ from openrs import __version__
 from openrs.config.load import load_resolved, to_yaml
 from openrs.config.schema import Recipe
 from openrs.errors import UserError
+from openrs.outside import read_shape
 from openrs.run.directory import Run
-from openrs.run.files import now, redact, write_json, write_text
+from openrs.run.files import now, write_json, write_text
+from openrs.secrets import redact
 
+# What is read again later; the rest is only shown.
+SHAPE: dict[str, Any] = {
+    "attempts": [{"started": str, "accepted?": [{"setting": str}]}],
+    "openrs?": {},
+    "model?": {},
+    "data?": {"files?": {"*": str}},
+    "machine?": {"gpus?": [str]},
+}
 UNKNOWN_END = "no end was recorded: killed, out of memory, or the machine went down"
 
 # Variables that change what a run does. Only these are recorded: the rest of an environment may hold secrets.
@@ -140,10 +150,10 @@ def has_results(run: Run) -> bool:
 
 
 def read(run: Run) -> dict[str, Any]:
+    """What the manifest says; nothing of a new run. Raises UserError when it is damaged."""
     if not run.manifest.is_file():
         return {}
-    known: dict[str, Any] = json.loads(run.manifest.read_text(encoding="utf-8"))
-    return known
+    return read_shape(run.manifest, SHAPE, "copy it from a backup; without it nobody knows what this run is")
 
 
 def recipe_of(run: Run) -> Recipe | None:
