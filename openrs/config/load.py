@@ -14,6 +14,7 @@ from openrs.config.faults import did_you_mean, refuse_secrets, setting_faults
 from openrs.config.schema import Evaluation, Recipe
 from openrs.config.yaml_lines import Lines, dump_yaml, override, read_yaml, text_of
 from openrs.errors import UserError
+from openrs.outside import is_file
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -86,12 +87,12 @@ def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def _find(name: str) -> Path:
     path = Path(name)
     if path.suffix in {".yaml", ".yml"} or "/" in name:
-        if path.is_file():
+        if is_file(path):
             return path
         raise UserError(
             f"there is no recipe file {name}", fix="give the path of a YAML file, or a name from: openrs recipe list"
         )
-    if (RECIPES / f"{name}.yaml").is_file():
+    if is_file(RECIPES / f"{name}.yaml"):
         return RECIPES / f"{name}.yaml"
     hint = did_you_mean(name, packaged())
     raise UserError(
@@ -122,10 +123,10 @@ def _extended(path: Path, below: tuple[Path, ...] = ()) -> tuple[dict[str, Any],
 def _parent(name: Any, path: Path, where: str) -> Path:
     """The recipe that the file at `path` extends: a file named relative to it, else a packaged recipe."""
     beside = [path.parent / str(name), path.parent / f"{name}.yaml"]
-    found = next((file for file in beside if file.suffix in {".yaml", ".yml"} and file.is_file()), None)
-    if found is None or (found.samefile(path) and (RECIPES / f"{name}.yaml").is_file()):
+    found = next((file for file in beside if file.suffix in {".yaml", ".yml"} and is_file(file)), None)
+    if found is None or (found.samefile(path) and is_file(RECIPES / f"{name}.yaml")):
         found = RECIPES / f"{name}.yaml"  # exp3.yaml of your own may extend the packaged exp3
-    if not isinstance(name, str) or not found.is_file():
+    if not isinstance(name, str) or not is_file(found):
         raise UserError(
             f"{where}: there is no recipe {name} to extend",
             fix="name a recipe file, relative to this file, or one of: openrs recipe list",
