@@ -11,6 +11,7 @@ from openrs.outside import read_shape
 from openrs.run import manifest
 from openrs.run.checkpoints import step_name
 from openrs.run.directory import Run
+from openrs.secrets import redact
 
 SCORES = {"benchmarks": {"*": {"accuracy": int | float, "interval": [int | float], "n": int, "k": int}}}
 LIMITS = """\
@@ -32,7 +33,7 @@ def card(run: Run, recipe: Recipe, step: int) -> str:
         head["base_model"] = recipe.model.name
     if is_hub_name(recipe.data.source):
         head["datasets"] = [recipe.data.source]
-    return "\n".join(
+    text = "\n".join(
         [
             "---",
             yaml.safe_dump(head, sort_keys=False).strip(),
@@ -64,6 +65,7 @@ def card(run: Run, recipe: Recipe, step: int) -> str:
             "",
         ]
     )
+    return redact(text)
 
 
 def _base(recipe: Recipe) -> str:
