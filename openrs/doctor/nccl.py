@@ -6,18 +6,18 @@ was measured to be better, or asked for (OPENRS_NCCL=safe).
 """
 
 import contextlib
-import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from openrs.config.schema import Recipe
 from openrs.doctor.allreduce import PROGRAM, SPEND, STALL, Try, attempt
 from openrs.errors import UserError
+from openrs.outside import read_shape
 from openrs.planner.gpus import find
 from openrs.planner.workload import workload_of
 from openrs.run.confined import refuse_links_out
@@ -83,18 +83,17 @@ def read(run_dir: Path) -> dict[str, Any] | None:
     path = run_dir / RESULT
     fix = "measure again: openrs doctor nccl RECIPE --run RUN; or set OPENRS_NCCL=safe"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        env = found["env"]
-        whole = isinstance(env, dict) and all(SAFE.get(name) == value for name, value in env.items())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError):
+        found = read_shape(path, {"env": {"*": str}})
+        whole = all(SAFE.get(name) == value for name, value in found["env"].items())
+    except UserError:
+        if not os.path.lexists(path):
+            return None
         whole = False
     if not whole:
         raise UserError(f"{path} is damaged, or sets what openrs never sets", fix=fix)
     if found.get("winner") is None:
         raise UserError(f"{path}: the GPUs could not talk to each other when it was measured", fix=fix)
-    return cast(dict[str, Any], found)
+    return found
 
 
 def gradient_sizes(parameters: int, element: int) -> tuple[int, ...]:

@@ -5,7 +5,6 @@ place, and its parent fsynced. A folder whose manifest is missing or does not ma
 renamed.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Collection, Iterable
@@ -15,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from openrs.config.schema import Recipe
-from openrs.errors import RunFailure
+from openrs.errors import RunFailure, UserError
+from openrs.outside import read_shape
 from openrs.run import retention
 from openrs.run.confined import empty_folder, make_folder, sync_folder
 from openrs.run.files import sha256, write_json
@@ -23,6 +23,7 @@ from openrs.run.folders import DECLARATION, Kind
 from openrs.run.weights import nonfinite
 
 MANIFEST = DECLARATION[Kind.CHECKPOINT]
+SHAPE = {"step": int, "files": {"*": {"bytes": int, "sha256": str}}}
 PLACE = "step-" + "[0-9]" * 6
 STAGING = ".staging"  # what is being written, or on its way out
 # A model as anybody loads it; the rest of a checkpoint (optimizer, RNG, position in the data) only serves to resume.
@@ -112,14 +113,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a checkpoint: step, whether its weights were seen to be finite, and files with their sizes and
     SHA-256. Raises ValueError in words."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        step, files = int(manifest["step"]), manifest["files"]
-        listed = {str(name): {"bytes": int(f["bytes"]), "sha256": str(f["sha256"])} for name, f in files.items()}
-        finite = bool(manifest.get("finite", False))  # older ones do not say
-    except FileNotFoundError:
-        raise ValueError("it has no manifest: it was never finished") from None
-    except (ValueError, KeyError, TypeError, AttributeError, OSError):
-        raise ValueError("its manifest is damaged") from None
+        manifest = read_shape(folder / MANIFEST, SHAPE)
+    except UserError:
+        there = os.path.lexists(folder / MANIFEST)
+        raise ValueError("its manifest is damaged" if there else "it has no manifest: it was never finished") from None
+    step, finite = manifest["step"], bool(manifest.get("finite", False))  # older ones do not say
+    listed = {name: {"bytes": f["bytes"], "sha256": f["sha256"]} for name, f in manifest["files"].items()}
     if not listed or (fnmatch(folder.name, PLACE) and step != step_of(folder)):
         raise ValueError("its manifest is of another checkpoint")
     return {"step": step, "finite": finite, "files": listed}

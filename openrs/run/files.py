@@ -1,10 +1,9 @@
-"""Files that are there whole or not at all: atomic writes, journals, hashes; and what must not be written: secrets."""
+"""Files that are there whole or not at all: atomic writes, journals, hashes."""
 
 import errno
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,23 +12,6 @@ from typing import Any, NamedTuple, Self
 from openrs.errors import UserError
 from openrs.run.confined import open_appending, replacing
 from openrs.run.units import MIB
-
-_SECRET = re.compile(
-    r"\b(hf_[A-Za-z0-9]{8,}|sk-[A-Za-z0-9_-]{8,}|gh[pousr]_[A-Za-z0-9]{8,})|(?<=://)[^/@\s:]+:[^/@\s]+(?=@)"
-)
-
-
-_SECRET_NAME = re.compile(
-    r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|(API|ACCESS|PRIVATE|SECRET)_?KEY)($|_)", re.IGNORECASE
-)
-
-
-def redact(text: str) -> str:
-    """Hide what looks like a token or a password in a URL, and the values of variables that are named like secrets."""
-    for name, value in os.environ.items():
-        if len(value) >= 8 and value in text and _SECRET_NAME.search(name):
-            text = text.replace(value, "[hidden]")
-    return _SECRET.sub("[hidden]", text)
 
 
 def now() -> str:
@@ -144,6 +126,14 @@ def _json_object(line: bytes) -> tuple[dict[str, Any] | None, str]:
     except (ValueError, RecursionError) as error:
         return None, f"not JSON: {error}"[:200]
     return (row, "") if isinstance(row, dict) else (None, f"a {type(row).__name__}, not an object")
+
+
+def step_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of metrics.jsonl. Raises UserError as read_jsonl, and for a line without a step."""
+    for row in read_jsonl(path):
+        if not isinstance(row.get("step"), int) or isinstance(row["step"], bool):
+            raise UserError(f"{path} has a line without a step: {str(row)[:80]}", fix="the file was changed by hand")
+        yield row
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:

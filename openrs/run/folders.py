@@ -3,13 +3,13 @@
 A recipe.yaml is no declaration: exports and strangers' models have one, too.
 """
 
-import json
 import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from openrs.errors import UserError
+from openrs.outside import read_json, read_object
 
 
 class Kind(StrEnum):
@@ -57,21 +57,14 @@ def kind_of(folder: Path) -> Kind | None:
 
 def declaration(folder: Path, kind: Kind) -> dict[str, Any]:
     """The file by which `folder` declares to be a `kind`. Raises UserError when it is not a JSON object."""
-    path = folder / DECLARATION[kind]
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is not a JSON object")
-    return content
+    return read_object(folder / DECLARATION[kind])
 
 
 def _has_attempts(manifest: Path) -> bool:
     """Whether it is the manifest of a run. A damaged one counts: the folder is a broken run and nothing else."""
     try:
-        content = json.loads(manifest.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = read_json(manifest)
+    except UserError:
         return True
     return isinstance(content, dict) and isinstance(content.get("attempts"), list)
 

@@ -27,7 +27,8 @@ from openrs.errors import (
     UserError,
 )
 from openrs.run.confined import open_appending
-from openrs.run.files import redact, write_json
+from openrs.run.files import write_json
+from openrs.secrets import redact
 
 _SET_PDEATHSIG = 1  # linux/prctl.h
 PARENT = "OPENRS_PARENT"

@@ -26,7 +26,6 @@ With per_device_train_batch_size = num_generations a micro-batch is one group, a
 (bnpo) divides by the tokens of a micro-batch: that is why completions must not be shuffled between micro-batches.
 """
 
-import json
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -43,6 +42,7 @@ from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler, split_tensor_dict
 
 from openrs.errors import RunFailure
+from openrs.outside import read_shape
 from openrs.rewards.functions import RewardSet
 from openrs.run import checkpoints
 from openrs.run.directory import Run
@@ -331,7 +331,7 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         if checkpoint is None:
             return
         self.state.compute_steps(self.args, self.state.max_steps)  # save_steps of the recipe, not the checkpoint's
-        self._step = json.loads((Path(checkpoint) / "position.json").read_text())["micro_steps"]
+        self._step = read_shape(Path(checkpoint) / "position.json", {"micro_steps": int})["micro_steps"]
         batch = Path(checkpoint) / f"batch-{self.accelerator.process_index}.pt"
         if batch.is_file():
             self._buffered_inputs = torch.load(batch, map_location=self.accelerator.device, weights_only=True)
