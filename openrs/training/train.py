@@ -25,6 +25,7 @@ from openrs.run.processes import rank
 from openrs.run.progress import Progress
 from openrs.training import cpu, demo_model, disk, lora, tracking
 from openrs.training.canary import Canary
+from openrs.training.references import check_data, rules_of
 from openrs.training.vllm_server import Address
 
 
@@ -54,7 +55,9 @@ def prepare(recipe: Recipe, run: Run, progress: Progress) -> Prepared:
     for line in lines:
         progress.say(line)
     done = start is not None and checkpoints.step_of(start) >= recipe.last_step
-    problems = load_problems(recipe.data)  # bad data is refused before a model is made or downloaded
+    problems = load_problems(recipe.data, judged=bool(rules_of(recipe)))
+    if start is None:  # bad data is refused before a model is made or downloaded; what a run resumes with was checked
+        manifest.record(run, references=check_data(recipe, problems, progress))
     if not done:
         tracking.require(recipe.training.trackers)
         disk.refuse_small_disk(recipe, run)
@@ -69,7 +72,9 @@ def prepare(recipe: Recipe, run: Run, progress: Progress) -> Prepared:
 
 def prepare_worker(recipe: Recipe, run: Run, progress: Progress, start: Path | None) -> Prepared:
     """The same in a process that another one has started, which has looked for checkpoints and refused what is bad."""
-    return Prepared(base_model(recipe, run, progress), load_problems(recipe.data), start, done=False)
+    return Prepared(
+        base_model(recipe, run, progress), load_problems(recipe.data, judged=bool(rules_of(recipe))), start, done=False
+    )
 
 
 def train_from(recipe: Recipe, run: Run, progress: Progress, prepared: Prepared, server: Address | None = None) -> Path:
