@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from openrs.config.schema import Evaluation
+from openrs.config.schema import Evaluation, Prompt
 from openrs.curation.references import reference_answer
 from openrs.curation.rows import Out, Row
 from openrs.curation.settings import Difficulty, Form, Sampling
@@ -197,6 +197,7 @@ def plan_of(problems: Sequence[EvalProblem], settings: Sampling, rule: str | Non
     folder = local_model(settings.model, settings.revision)
     target = Target(settings.model, str(folder), settings.revision, dtype=settings.dtype)
     encoder = ChatEncoder.from_folder(folder)
+    encoder.check_template(Prompt())
     ids = [tuple(encoder.ids(one.prompt)) for one in problems]
     benchmark = RowBenchmark(
         name=ASKED, rows=len(problems), question="problem", gold=("answer",), gold_kind="latex", tokens=1,

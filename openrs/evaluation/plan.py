@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from openrs.config.load import with_changes
-from openrs.config.schema import Evaluation
+from openrs.config.schema import Evaluation, Prompt
 from openrs.data.tokenizer import ChatEncoder, Encoded
 from openrs.errors import UserError
 from openrs.evaluation import benchmarks as bench
@@ -101,6 +101,7 @@ def prepare(target: Target, settings: Evaluation, layout: EngineLayout | None = 
         target = replace(target, dtype=target.cpu_dtype)
     folder = local_model(target.path, target.revision)
     encoder = ChatEncoder.from_folder(folder)
+    encoder.check_template(Prompt())
     questions = {one.name: encode_benchmark(one, data, encoder) for one in chosen}
     inputs = check_encoded(chosen, questions, encoder)
     refuse_changed_questions(inputs)
