@@ -27,6 +27,7 @@ from openrs.run.progress import Progress
 from openrs.run.units import format_duration
 from openrs.training import train as grpo
 from openrs.training import vllm_server
+from openrs.training.preview import first_prompts
 from openrs.training.train import Prepared
 from openrs.training.vllm_server import Address, Server
 
@@ -181,6 +182,7 @@ def describe(recipe: Recipe, run: Run) -> str:
         zero = f", ZeRO-{hardware.zero_stage}" if hardware.zero_stage else ""
         title = f"training: {hardware.world_size} processes (layout {hardware.layout}){where}{zero}"
         parts.append(_command(title, started.trainers, started.environment))
+    parts.append(first_prompts(recipe))
     weights = [reward.weight for reward in recipe.rewards.functions]
     settings = grpo.grpo_settings(recipe, run.checkpoints / ".staging", weights)
     parts.append("what TRL's GRPOConfig gets:\n" + _indented(yaml.safe_dump(settings, sort_keys=False, width=1000)))

@@ -65,6 +65,7 @@ def prepare(recipe: Recipe, run: Run, progress: Progress) -> Prepared:
     if not done:
         trust = recipe.model.trust_remote_code
         check_weights(model, trust_remote_code=trust, pickle_weights=recipe.model.allow_pickle_weights)
+        prompts.check_prompt(load_tokenizer(model, trust_remote_code=trust), recipe.prompt)
         if start is not None and not adapters.is_adapter(start):
             check_weights(start, trust_remote_code=trust)
     return Prepared(model, problems, start, done)
