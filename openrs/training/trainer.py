@@ -31,11 +31,12 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, is_peft_model, set_seed
 from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedModel, PrinterCallback
@@ -47,7 +48,7 @@ from openrs.rewards.functions import RewardSet
 from openrs.run import checkpoints
 from openrs.run.directory import Run
 from openrs.run.files import write_json
-from openrs.training import disk
+from openrs.training import disk, lora
 from openrs.training.canary import Canary
 from openrs.training.logprobs import allow_packing, log_probabilities
 from openrs.training.measures import Measures
@@ -95,6 +96,20 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         models = [self.accelerator.unwrap_model(model) for model in (self.model, self.ref_model) if model is not None]
         self._packing = sum(map(allow_packing, models)) == len(models)
         self.remove_callback(PrinterCallback)  # prints every metric of every step
+        if self.use_vllm:
+            self._take_over_vllm()
+
+    def _take_over_vllm(self) -> None:
+        """What TRL's vLLM does otherwise than a run needs it.
+
+        Colocated vLLM has just seeded python, numpy and torch of this process with the process's index, and draws the
+        seeds of its requests from numpy: without a new seed every run would sample the same noise, whatever grpo.seed.
+        """
+        if self.vllm_mode == "colocate":
+            set_seed(self.args.seed, device_specific=True)
+        generation = self.vllm_generation
+        if is_peft_model(generation.model):
+            generation._iter_named_params = partial(lora.merged_weights, generation.model)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         self._last_log = time.perf_counter()

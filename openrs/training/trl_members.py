@@ -93,6 +93,11 @@ CALLED = (
     ),
     Member("trl.generation.vllm_generation.VLLMGeneration.sync_weights", "(self)", "called before TRL would: timed"),
     Member(
+        "trl.generation.vllm_generation.VLLMGeneration._iter_named_params",
+        "(self)",
+        "with LoRA replaced by lora.merged_weights: TRL's merges into the base and does not get it back",
+    ),
+    Member(
         "transformers.integrations.sdpa_attention.sdpa_attention_forward",
         "(module, query, key, value, attention_mask, dropout=0.0, scaling=None, is_causal=None, position_bias=None,"
         " **kwargs)",
