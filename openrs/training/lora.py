@@ -5,11 +5,12 @@ their recipe for open-rs is recipes/DeepSeek-R1-Distill-Qwen-1.5B/grpo/model_cur
 """
 
 from collections.abc import Iterator
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from openrs.config.schema import Lora
+
+if TYPE_CHECKING:
+    import torch  # `train --dry-run` imports this module
 
 
 def peft_config(lora: Lora) -> Any:
@@ -26,7 +27,7 @@ def peft_config(lora: Lora) -> Any:
     )
 
 
-def merged_weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
+def merged_weights(model: Any) -> Iterator[tuple[str, "torch.Tensor"]]:
     """The weights of base + adapter under the base's own names, one at a time; the model itself is never written.
 
     W + scaling * B A is summed in float32 and rounded once to W's dtype, as openrs.hub.adapters.merge does for
@@ -43,7 +44,7 @@ def merged_weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
         yield name.removeprefix("base_model.model.").replace(".base_layer", ""), weight
 
 
-def _merged(layer: Any, weight: torch.Tensor) -> torch.Tensor:
+def _merged(layer: Any, weight: "torch.Tensor") -> "torch.Tensor":
     total = weight.float()
     for adapter in layer.active_adapters:
         product = layer.lora_B[adapter].weight.detach().float() @ layer.lora_A[adapter].weight.detach().float()

@@ -358,6 +358,16 @@ def test_a_server_is_waited_for_and_ends_with_its_engine(tmp_path: Path) -> None
     assert not any(alive(pid) for pid in pids)
 
 
+def test_a_proxy_is_not_asked_for_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")  # nobody listens there
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    server = serve(HEALTHY, tmp_path)
+    server.wait_healthy(600)
+    server.stop()
+
+
 def test_a_server_that_ends_while_we_wait_says_why(tmp_path: Path) -> None:
     server = serve("import sys; sys.exit('ValueError: no room for the KV cache')", tmp_path)
     with pytest.raises(
