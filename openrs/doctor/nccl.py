@@ -166,6 +166,13 @@ def measure(
     return found
 
 
+def measure_once(recipe: Recipe, run_dir: Path, say: Callable[[str], None]) -> None:
+    """Before training: measure, where several GPUs have to talk, OPENRS_NCCL is auto and nothing is measured yet."""
+    if recipe.hardware.gpus > 1 and mode_of(os.environ) == "auto" and read(run_dir) is None:
+        say("measuring the links between the GPUs")
+        run(recipe, run_dir, recipe.hardware.gpus, say)
+
+
 def load(limit: float) -> None:
     """Bring torch's libraries into memory, so that a slow disk does not look like a hang."""
     with contextlib.suppress(subprocess.TimeoutExpired, OSError):

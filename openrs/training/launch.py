@@ -213,6 +213,7 @@ def train(recipe: Recipe, run: Run, progress: Progress, prepared: Prepared | Non
         return prepared.start
     if in_one_process(recipe):
         return grpo.train_from(recipe, run, progress, prepared)
+    nccl.measure_once(recipe, run.path, progress.say)
     attempt = run.attempts()[-1]
     address = Address(processes.free_port(), processes.free_port())
     ports = [address.port, address.group_port]

@@ -29,7 +29,7 @@ With per_device_train_batch_size = num_generations a micro-batch is one group, a
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -53,6 +53,8 @@ from openrs.training.canary import Canary
 from openrs.training.logprobs import allow_packing, log_probabilities
 from openrs.training.measures import Measures
 
+CHECKPOINT = 600.0  # seconds for a checkpoint besides what its bytes take
+
 Row = dict[str, Any]  # of the data set: prompt, gold (the reference answer) and id
 Batch = dict[str, torch.Tensor | Any]  # a generation batch or micro-batch as TRL hands it on: B rows a tensor
 
@@ -65,6 +67,7 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         folder: the run's checkpoints folder.
         rewards: the reward functions, and the judge that they need.
         canary: compares vLLM with the trainer after each weight sync; None without vLLM.
+        expect: told the seconds that a checkpoint may take, and again after each of its files (the watchdog's).
         kwargs: GRPOTrainer's own; the data set has columns `prompt`, `gold` and `id`.
     """
 
@@ -75,6 +78,7 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         folder: Path,
         rewards: RewardSet,
         canary: Canary | None = None,
+        expect: Callable[[float], None] = lambda _: None,
         **kwargs: Any,
     ) -> None:
         self._prompt_ids = prompt_ids
@@ -82,6 +86,7 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         self._rewards = rewards
         self._measures = Measures(rewards.stats)
         self._canary = canary
+        self._expect = expect
         self._canary_metrics: dict[str, float] = {}
         self._latest_logps: torch.Tensor
         self._last_loaded_step: int  # the step whose weights vLLM has
@@ -323,15 +328,21 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         before = time.perf_counter()
         step = self.state.global_step
         staging = Path(self.args.output_dir) / f"checkpoint-{step}"
+        alive = partial(self._expect, CHECKPOINT + disk.slowest(self._checkpoint_bytes()))
+        alive()
         with self._timed("checkpoint"), disk.cleanup_on_disk_fault(staging, step):
             super()._save_checkpoint(model, trial)
             self._save_position(staging)
             self.accelerator.wait_for_everyone()
             if self.is_world_process_zero():
                 self.processing_class.save_pretrained(staging)
-                checkpoints.finish(staging, self._folder, step)
+                checkpoints.finish(staging, self._folder, step, alive)
             self.accelerator.wait_for_everyone()
         self.checkpoint_seconds = time.perf_counter() - before
+
+    def _checkpoint_bytes(self) -> int:
+        """At most: float32 weights and both moments, DeepSpeed's copy of the weights, and the weights themselves."""
+        return sum(16 * value.numel() for value in self.model.parameters() if value.requires_grad)
 
     def _save_position(self, staging: Path) -> None:
         """Where in the generation batch the run is, and each process's part of that batch while it is in use."""
