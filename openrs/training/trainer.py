@@ -12,9 +12,9 @@
             advantages   = (r - mean(group)) / std(group)    TRL
         for each micro-batch (one group of completions)
             logps        = policy log-probabilities          _get_per_token_logps_and_entropies
-            loss         = clipped ratio, beta * KL          TRL; _compute_loss measures KL, compute_loss refuses NaN
+            loss         = clipped ratio, beta * KL          TRL; _compute_loss measures KL, compute_loss keeps it
             backward                                         TRL
-        clip the gradient                                    TRL; _get_grad_norm refuses NaN and Inf
+        clip the gradient                                    TRL; _get_grad_norm refuses losses and a norm of NaN or Inf
         optimizer and learning rate step                     TRL
         record metrics                                       log
         checkpoint, every grpo.save_steps                    _save_checkpoint; resume: _load_optimizer_and_scheduler
@@ -89,6 +89,7 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         self._expect = expect
         self._canary_metrics: dict[str, float] = {}
         self._latest_logps: torch.Tensor
+        self._losses: list[tuple[torch.Tensor, Batch]] = []  # of the step's micro-batches
         self._last_loaded_step: int  # the step whose weights vLLM has
         self._seconds: dict[str, float] = defaultdict(float)
         self._problems: list[str] = []
@@ -244,7 +245,8 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: int | None = None
     ) -> torch.Tensor:
         loss: torch.Tensor = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        self._stop_unless_finite("loss", loss.detach(), inputs)
+        if model.training:
+            self._losses.append((loss.detach(), inputs))
         return loss
 
     def _compute_loss(self, model: nn.Module, inputs: Batch) -> torch.Tensor:
@@ -257,16 +259,24 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: torch.Tensor | float | None = None) -> torch.Tensor | float:
         norm: torch.Tensor | float = super()._get_grad_norm(model, grad_norm)
+        values: list[tuple[str, torch.Tensor | float, Batch]] = [("loss", *pair) for pair in self._losses]
+        self._losses.clear()
         if norm is not None and self.accelerator.scaler is None:  # fp16 overflows; its scaler leaves such a step out
-            self._stop_unless_finite("norm of the gradient", norm, {"batch": self._buffered_inputs})
+            values.append(("norm of the gradient", norm, {"batch": self._buffered_inputs}))
+        self._stop_unless_finite(values)
         return norm
 
-    def _stop_unless_finite(self, what: str, value: torch.Tensor | float, batch: Batch) -> None:
-        """Raises RunFailure on every process when the value of one is NaN or Inf; each leaves its batch in the run."""
-        value = torch.as_tensor(value, dtype=torch.float64, device=self.accelerator.device)
-        bad = self.accelerator.reduce((~torch.isfinite(value)).double(), reduction="sum")
-        if not bad.item():
+    def _stop_unless_finite(self, values: list[tuple[str, torch.Tensor | float, Batch]]) -> None:
+        """Raises RunFailure on every process when a value of one is NaN or Inf; each leaves its batch in the run.
+
+        Once a step: a look at each micro-batch would let all GPUs wait for each other between forward and backward.
+        """
+        device = self.accelerator.device
+        each = torch.stack([torch.as_tensor(value, dtype=torch.float64, device=device) for _, value, _ in values])
+        bad = self.accelerator.reduce((~torch.isfinite(each)).double(), reduction="sum").nonzero().flatten().tolist()
+        if not bad:
             return
+        (what, _, batch), value = values[bad[0]], each[bad[0]]
         step = self.state.global_step + 1
         folder = checkpoints.folder_of(Run(self._folder.parent).failures, step)
         folder.mkdir(parents=True, exist_ok=True)
