@@ -90,7 +90,7 @@ def train_from(recipe: Recipe, run: Run, progress: Progress, prepared: Prepared,
 
         from openrs.rewards.functions import build_rewards
         from openrs.rewards.grading import Judge
-        from openrs.training.lifecycle import run_with_lifecycle
+        from openrs.training.lifecycle import CONSTRUCTION, run_with_lifecycle, watched
         from openrs.training.monitors import Alarms
         from openrs.training.record import Recorder
         from openrs.training.trainer import Trainer
@@ -107,7 +107,11 @@ def train_from(recipe: Recipe, run: Run, progress: Progress, prepared: Prepared,
     if recipe.hardware.gpus == 0:
         cpu.apply_cpu_workarounds(recipe)
 
-    with Judge(recipe.rewards.workers, recipe.rewards.timeout_seconds, int(recipe.rewards.memory_gib * 2**30)) as judge:
+    memory = int(recipe.rewards.memory_gib * 2**30)
+    with (
+        Judge(recipe.rewards.workers, recipe.rewards.timeout_seconds, memory) as judge,
+        watched(recipe, run, progress) as watchdog,
+    ):
         rewards = build_rewards(recipe.rewards.functions, recipe.rewards.mode, judge)
         trainer = Trainer(
             model=str(model),
@@ -125,12 +129,14 @@ def train_from(recipe: Recipe, run: Run, progress: Progress, prepared: Prepared,
             folder=run.checkpoints,
             rewards=rewards,
             canary=Canary(prompted.ids, recipe.monitors.canary) if recipe.grpo.get("use_vllm") else None,
+            expect=watchdog.expect,
         )
         alarms, recorder = Alarms(recipe, run, progress), Recorder(trainer, recipe, run, progress)
         trainer.add_callback(alarms)  # first: what it finds is recorded with the step
         trainer.add_callback(recorder)
         progress.start()
-        with closing(recorder), run_with_lifecycle(trainer, recipe, run, progress):
+        watchdog.expect(CONSTRUCTION + (disk.slowest(checkpoints.bytes_of(start)) if start is not None else 0))
+        with closing(recorder), run_with_lifecycle(trainer, recipe, run, progress, watchdog):
             trainer.train(resume_from_checkpoint=str(start) if start is not None else None)
     alarms.refuse_if_stopped(trainer.state.global_step)
     return checkpoints.folder_of(run.checkpoints, recipe.last_step)
