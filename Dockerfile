@@ -142,7 +142,7 @@ ENV PATH=/opt/openrs/bin:$PATH HOME=/tmp USER=openrs LOGNAME=openrs \
     OPENRS_LOCK=/opt/openrs/lock.txt
 WORKDIR /data
 USER 10001:10001
-HEALTHCHECK --interval=2m --timeout=30s --start-period=1m CMD ["openrs", "doctor", "--quick"]
+HEALTHCHECK --interval=2m --timeout=30s --start-period=1m CMD ["as-owner", "openrs", "doctor", "--quick"]
 ENTRYPOINT ["tini", "--", "openrs"]
 CMD ["--help"]
 ARG REVISION=unknown
