@@ -25,8 +25,10 @@ from openrs.run.directory import Run, run_at
 from openrs.run.gpus import cuda_visible_devices
 from openrs.run.progress import Progress
 from openrs.run.units import format_duration
+from openrs.run.vllm_env import vllm_environment
 from openrs.training import train as grpo
 from openrs.training import vllm_server
+from openrs.training.preview import first_prompts
 from openrs.training.train import Prepared
 from openrs.training.vllm_server import Address, Server
 
@@ -141,25 +143,17 @@ def _environment(recipe: Recipe, run: Run, devices: Sequence[str]) -> dict[str, 
         "TOKENIZERS_PARALLELISM": "false",
         "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",  # one machine: no name needs to be resolved
         "VLLM_HOST_IP": vllm_server.HOST,
-        "VLLM_NO_USAGE_STATS": "1",
     }
     fixed = {"DS_ACCELERATOR": "cuda" if on_gpus else "cpu"}
     if on_gpus:
         fixed["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
-    return {name: os.environ.get(name, value) for name, value in usual.items()} | fixed | _nccl(recipe, run)
+    own = {name: os.environ.get(name, value) for name, value in usual.items()} | vllm_environment(os.environ)
+    return own | fixed | _nccl(recipe, run)
 
 
 def _nccl(recipe: Recipe, run: Run) -> dict[str, str]:
     """What OPENRS_NCCL asks for (docs/doctor.md): measured, safe, or nothing; trainers and generator alike."""
     return nccl.environment(run.path, nccl.mode_of(os.environ)) if recipe.hardware.gpus > 0 else {}
-
-
-def measure_nccl(recipe: Recipe, run: Run, progress: Progress) -> None:
-    """Once a run: what `openrs doctor nccl` measures, where it has not been asked to before. Raises UserError where the
-    GPUs cannot talk to each other: training would hang."""
-    if recipe.hardware.gpus > 1 and nccl.mode_of(os.environ) == "auto" and nccl.read(run.path) is None:
-        progress.say("measuring NCCL between the GPUs, a minute at most")
-        nccl.run(recipe, run.path, recipe.hardware.gpus, progress.say)
 
 
 # --- a dry run --------------------------------------------------------------------------------------------------------
@@ -189,6 +183,7 @@ def describe(recipe: Recipe, run: Run) -> str:
         zero = f", ZeRO-{hardware.zero_stage}" if hardware.zero_stage else ""
         title = f"training: {hardware.world_size} processes (layout {hardware.layout}){where}{zero}"
         parts.append(_command(title, started.trainers, started.environment))
+    parts.append(first_prompts(recipe))
     weights = [reward.weight for reward in recipe.rewards.functions]
     settings = grpo.grpo_settings(recipe, run.checkpoints / ".staging", weights)
     parts.append("what TRL's GRPOConfig gets:\n" + _indented(yaml.safe_dump(settings, sort_keys=False, width=1000)))
@@ -220,8 +215,8 @@ def train(recipe: Recipe, run: Run, progress: Progress, prepared: Prepared | Non
         return prepared.start
     if in_one_process(recipe):
         return grpo.train_from(recipe, run, progress, prepared)
+    nccl.measure_once(recipe, run.path, progress.say)
     attempt = run.attempts()[-1]
-    measure_nccl(recipe, run, progress)
     address = Address(processes.free_port(), processes.free_port())
     ports = [address.port, address.group_port]
     started = plan(recipe, run, attempt, str(prepared.model), start=prepared.start, ports=ports)
