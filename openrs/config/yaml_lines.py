@@ -123,6 +123,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         kind = "" if isinstance(error, _TooMuch) else "not YAML: "
         raise UserError(f"{where}: {kind}{problem}", fix="indent with spaces, one `key: value` a line") from None
+    lines[()] = path.name
     if tree is None:
         tree = {}
     if not isinstance(tree, dict):
@@ -167,7 +168,7 @@ def _walk(node: yaml.Node, key: Key, file: str, lines: Lines) -> None:
 
 def place_of(loc: Key, lines: Lines) -> str:
     """Where a key was written, or the nearest one above it."""
-    return next((lines[loc[:n]] for n in range(len(loc), 0, -1) if loc[:n] in lines), "the recipe")
+    return next((lines[loc[:n]] for n in range(len(loc), -1, -1) if loc[:n] in lines), "the recipe")
 
 
 def override(change: str, tree: dict[str, Any], lines: Lines, *, example: str, false_is_empty: bool = False) -> None:

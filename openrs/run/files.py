@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from openrs.errors import UserError
+from openrs.outside import open_regular
 from openrs.run.confined import open_appending, replacing
 from openrs.run.units import MIB
 
@@ -99,7 +100,7 @@ class JsonLine(NamedTuple):
 
 def json_lines(path: Path) -> Iterator[JsonLine]:
     """Every line of a JSONL file, whatever is in it. Raises OSError when the file cannot be read."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         yield from json_lines_in(file)
 
 
