@@ -19,7 +19,7 @@ def read_items(path: Path, rule: str) -> Iterator[tuple[int, Item]]:
     """
     number = 0
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield number, _item({"rule": rule, **_fields(line)})
