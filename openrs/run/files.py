@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import IO, Any, NamedTuple, Self
 
 from openrs.errors import UserError
 from openrs.outside import open_regular
@@ -104,7 +104,7 @@ def json_lines(path: Path) -> Iterator[JsonLine]:
         yield from json_lines_in(file)
 
 
-def json_lines_in(file: BufferedIOBase) -> Iterator[JsonLine]:
+def json_lines_in(file: IO[bytes] | BufferedIOBase) -> Iterator[JsonLine]:
     """The same of a file that is open."""
     number = 0
     while line := file.readline(LONGEST_LINE + 1):

@@ -41,7 +41,7 @@ def quiet(log: Path | None = None) -> None:
     root.addHandler(handler)
     logging.captureWarnings(capture=True)
     warnings.simplefilter("once")
-    _hand_over("transformers", "huggingface_hub", "datasets", "trl", "accelerate", "lighteval", "DeepSpeed")
+    hand_over("transformers", "huggingface_hub", "datasets", "trl", "accelerate", "lighteval", "DeepSpeed")
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def importing() -> Iterator[None]:
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()  # no variable does it
-    _hand_over("transformers", "huggingface_hub", "datasets", "trl", "accelerate", "lighteval", "DeepSpeed")
+    hand_over("transformers", "huggingface_hub", "datasets", "trl", "accelerate", "lighteval", "DeepSpeed")
 
 
 class _Clean(logging.Formatter):
@@ -64,7 +64,7 @@ class _Clean(logging.Formatter):
         return clean(super().format(record))
 
 
-def _hand_over(*names: str) -> None:
+def hand_over(*names: str) -> None:
     """Let the libraries' own loggers write through the root logger only, not to the terminal as well."""
     for name in names:
         logger = logging.getLogger(name)
