@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from openrs.run.gpus import has_nvidia_gpu
+from openrs.config.machine import has_nvidia_gpu
 from openrs.run.terminal import clean
 
 # Read by the libraries when they are imported; what a user has set stays.

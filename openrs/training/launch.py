@@ -16,13 +16,13 @@ import yaml
 
 from openrs.config.checks import grpo_value, prompts_per_step
 from openrs.config.load import load, to_yaml
+from openrs.config.machine import cuda_visible_devices
 from openrs.config.names import Layout, is_hub_name
 from openrs.config.schema import Recipe
 from openrs.doctor import nccl
 from openrs.errors import EXIT_DONE, EXIT_INTERRUPTED, Interrupted, UserError
 from openrs.run import checkpoints, processes, signals
 from openrs.run.directory import Run, run_at
-from openrs.run.gpus import cuda_visible_devices
 from openrs.run.progress import Progress
 from openrs.run.units import format_duration
 from openrs.training import train as grpo

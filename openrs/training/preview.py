@@ -13,7 +13,7 @@ from openrs.data.problems import load_problems
 from openrs.data.tokenizer import load_tokenizer
 from openrs.hub import cache
 from openrs.rewards.functions import RULES
-from openrs.rewards.grading import Item, Judge
+from openrs.rewards.grading import Item, Judge, Verdict
 from openrs.run.libraries import quiet
 
 SHOWN = 2
@@ -22,8 +22,8 @@ WRONG = r"\boxed{987654.321}"  # a completion that no reference answer equals
 
 def first_prompts(recipe: Recipe) -> str:
     """The first prompts with the number of their token ids and their reference answers, checked as training checks
-    them; a line instead where model or data are not on this disk. Raises UserError for data and templates that training would
-    refuse."""
+    them; a line instead where model or data are not on this disk. Raises UserError for data and templates that training
+    would refuse."""
     absent = _absent(recipe)
     if absent:
         return f"first prompts: not shown, because {absent}\n"
@@ -34,7 +34,7 @@ def first_prompts(recipe: Recipe) -> str:
     texts = [prompts.render(tokenizer, recipe.prompt, problem.problem) for problem in problems]
     read = read_references(recipe, [problem.answer for problem in problems])
     parts = []
-    for text, ids, problem, value in zip(
+    for text, ids, problem, (_, value) in zip(
         texts, prompts.tokenize(tokenizer, recipe.prompt, texts), problems, read, strict=True
     ):
         body = "".join(f"  | {line}\n" for line in text.split("\n"))
@@ -44,17 +44,18 @@ def first_prompts(recipe: Recipe) -> str:
     return "\n".join(parts)
 
 
-def read_references(recipe: Recipe, answers: list[str]) -> list[str]:
-    """What the judge reads in each reference answer under the recipe's rewards, in words."""
+def read_references(recipe: Recipe, answers: list[str]) -> list[tuple[bool, str]]:
+    """Whether the judge can use each reference answer under the recipe's rewards, and what it reads, in words."""
     asked = [(recipe.rewards.mode, reward.name) for reward in recipe.rewards.functions]
     rule = next((RULES[name] for name in asked if name in RULES), None)
     if rule is None:
-        return ["no reward of this recipe asks the judge about it"] * len(answers)
+        return [(True, "no reward of this recipe asks the judge about it")] * len(answers)
     with Judge(1, recipe.rewards.timeout_seconds, int(recipe.rewards.memory_gib * 2**30)) as judge:
         grades = judge.grade([Item(answer, WRONG, rule) for answer in answers])
+    usable = [grade.verdict in (Verdict.INCORRECT, Verdict.NO_ANSWER) for grade in grades]
     return [
-        f"read as {grade.gold}" if grade.verdict in ("incorrect", "no_answer") else f"not usable: {grade.verdict}"
-        for grade in grades
+        (works, f"read as {grade.gold}" if works else f"not usable: {grade.verdict}")
+        for works, grade in zip(usable, grades, strict=True)
     ]
 
 
