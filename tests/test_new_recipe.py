@@ -37,7 +37,8 @@ def test_the_file_says_what_was_found(
     assert main(["recipe", "new", "mine.yaml", "--model", "model", "--data", "my.jsonl", "--from", base]) == 0
     said = capsys.readouterr().out
     assert "prompt of row 0:" in said
-    assert "memory of a process" in said
+    assert "openrs plan mine.yaml:" in said
+    assert "at most" in said.partition("openrs plan mine.yaml:")[2]
     text, recipe = Path("mine.yaml").read_text(), load("mine.yaml")
     assert (recipe.data.problem_column, recipe.data.answer_column) == COLUMNS[rows]
     assert (recipe.model.name, recipe.model.revision, recipe.model.context) == ("model", None, 4096)

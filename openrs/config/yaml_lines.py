@@ -8,6 +8,7 @@ import yaml
 
 from openrs.errors import UserError
 
+OCTAL = re.compile(r"[-+]?0[0-7_]+$")
 Key = tuple[str | int, ...]
 Lines = dict[Key, str]
 """Path of a key in the tree -> where it was written, e.g. ("grpo", "beta") -> "exp3.yaml:31" or "--set"."""
@@ -86,6 +87,18 @@ def _walk(node: yaml.Node, key: Key, file: str, lines: Lines) -> None:
         for index, value in enumerate(node.value):
             lines[*key, index] = f"{file}:{value.start_mark.line + 1}"
             _walk(value, (*key, index), file, lines)
+    elif isinstance(node, yaml.ScalarNode) and node.style is None:
+        _refuse_octal(node.value, lines.get(key, file))
+
+
+def _refuse_octal(text: str, where: str) -> None:
+    """010 is 8 in YAML 1.1, and whoever writes it means 10."""
+    if OCTAL.match(text):
+        raise UserError(
+            f"{where}: {text} would be octal, {int(text.replace('_', ''), 8)}",
+            "a zero in front makes a whole number octal in YAML",
+            f"write {text.lstrip('+-0_') or '0'}, or quote it where it is a text",
+        )
 
 
 def place_of(loc: Key, lines: Lines) -> str:
@@ -99,6 +112,7 @@ def override(change: str, tree: dict[str, Any], lines: Lines, *, example: str, f
     name, equals, text = change.partition("=")
     if not equals or not name:
         raise UserError(f"--set {change}: not KEY=VALUE", fix=f"e.g. --set {example}")
+    _refuse_octal(text, f"--set {name}")
     try:
         value = parse_value(text)
     except yaml.YAMLError:

@@ -69,8 +69,8 @@ def test_another_model_and_other_data_bring_nothing_of_the_old_ones(base: str, h
 
 def test_what_is_given_with_the_new_name_stays(tmp_path: Path) -> None:
     commit = "0123456789abcdef0123456789abcdef01234567"
-    recipe = load("exp3", ["model.revision=" + commit, "model.name=someone/model", "model.context=8192"])
-    assert (recipe.model.revision, recipe.model.context) == (commit, 8192)
+    recipe = load("exp3", ["model.revision=" + commit, "model.name=someone/model", "model.context=65536"])
+    assert (recipe.model.revision, recipe.model.context) == (commit, 65536)
     assert load("exp3", [f"model.name={load('exp3').model.name}"]).hash == load("exp3").hash
     with pytest.raises(UserError, match="needs a revision"):
         load("exp3", ["model.name=someone/model"])
