@@ -14,11 +14,15 @@ from openrs.run.libraries import importing
 def test_a_signal_in_an_import_waits_until_it_is_over(number: signal.Signals) -> None:
     """TRL raises `RuntimeError: Failed to import ...` from whatever an import raises."""
     imported = []
-    with signals.install_handlers(), pytest.raises(Interrupted, match="stopped by"), importing():
-        os.kill(os.getpid(), number)
-        try:
-            signal.sigpending()
-        except Exception as error:
-            raise RuntimeError("Failed to import") from error
-        imported.append(True)
+
+    def an_import() -> None:
+        with importing():
+            try:
+                os.kill(os.getpid(), number)
+                imported.append(True)
+            except Exception as error:
+                raise RuntimeError("Failed to import") from error
+
+    with signals.install_handlers(), pytest.raises(Interrupted, match="stopped by"):
+        an_import()
     assert imported
