@@ -9,10 +9,9 @@ from typing import Any
 from openrs.config.checks import grpo_value
 from openrs.config.load import load
 from openrs.config.names import is_hub_name
-from openrs.config.schema import Data, Recipe
+from openrs.config.schema import Recipe
 from openrs.data import prompts
-from openrs.data.problems import Problems, load_problems
-from openrs.data.rows import column_names, data_files, jsonl_rows, parquet_rows
+from openrs.data.problems import load_problems
 from openrs.data.tokenizer import check_tokenizer, load_tokenizer
 from openrs.errors import UserError
 from openrs.hub import cache
@@ -22,10 +21,9 @@ from openrs.rewards.grading import printable
 from openrs.run.files import write_text
 from openrs.run.libraries import quiet
 from openrs.training.preview import first_prompts, read_references
+from openrs.training.references import rules_of
 
 LOOKED_AT = 200  # problems whose prompts are tokenized and whose reference answers are judged
-PROBLEM_COLUMNS = ("problem", "question", "prompt", "prompt.0.content", "instruction", "input", "query")
-ANSWER_COLUMNS = ("answer", "solution", "reward_model.ground_truth", "ground_truth", "gold", "output", "target")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +36,8 @@ class Look:
     window: int | None
     bos: str
     system: str | None
-    columns: str
-    problem_column: str
-    answer_column: str
-    answer_template: str
     problems: int
+    notes: list[str]
     lengths: list[int]
     readable: int
     looked_at: int
@@ -94,8 +89,6 @@ def _look(start: Recipe, folder: Path) -> Look:
     tokenizer = load_tokenizer(folder, trust_remote_code=start.model.trust_remote_code)
     facts = check_tokenizer(tokenizer, folder)
     config = config_of(folder)
-    problem_column, answer_column, columns = _columns(start.data)
-    found = start.data.model_copy(update={"problem_column": problem_column, "answer_column": answer_column})
     system = start.prompt.system
     try:
         prompts.check_prompt(tokenizer, start.prompt)
@@ -104,7 +97,8 @@ def _look(start: Recipe, folder: Path) -> Look:
             raise
         prompts.check_prompt(tokenizer, start.prompt.model_copy(update={"system": None}))
         system = None
-    template, problems, read = _readable(start, found)
+    problems = load_problems(start.data, judged=bool(rules_of(start)))
+    read = read_references(start, [problem.answer for problem in problems.rows[:LOOKED_AT]])
     prompt = start.prompt.model_copy(update={"system": system})
     texts = [prompts.render(tokenizer, prompt, problem.problem) for problem in problems.rows[:LOOKED_AT]]
     return Look(
@@ -113,11 +107,8 @@ def _look(start: Recipe, folder: Path) -> Look:
         commit=commit_of(folder),
         bos=_bos(tokenizer, texts[0], facts.bos_added),
         system=system,
-        columns=columns,
-        problem_column=problem_column,
-        answer_column=answer_column,
-        answer_template=template,
         problems=len(problems.rows),
+        notes=problems.notes,
         lengths=sorted(len(row) for row in prompts.tokenize(tokenizer, prompt, texts)),
         readable=sum(usable for usable, _ in read),
         looked_at=len(read),
@@ -131,32 +122,6 @@ def _bos(tokenizer: Any, text: str, added: int) -> str:
     if text.startswith(tokenizer.bos_token):
         return "one BOS in front, by the template"
     return "no BOS in front" + (", though the tokenizer would add one to plain text" if added else "")
-
-
-def _columns(data: Data) -> tuple[str, str, str]:
-    """Columns of problem and answer: the recipe's where the first row has them, else the first of the usual names."""
-    if is_hub_name(data.source):
-        return data.problem_column, data.answer_column, "those of the hub's data set"
-    path = data_files(Path(data.source))[0]
-    row = next(iter(parquet_rows(path) if path.suffix == ".parquet" else jsonl_rows(path)), None)
-    if row is None:
-        raise UserError(f"{path} is empty", fix="give a file with problems and answers")
-    there = list(column_names(row))
-    problem = next((name for name in (data.problem_column, *PROBLEM_COLUMNS) if name in there), data.problem_column)
-    answers = [name for name in (data.answer_column, *ANSWER_COLUMNS) if name in there and name != problem]
-    return problem, answers[0] if answers else data.answer_column, ", ".join(there)
-
-
-def _readable(start: Recipe, data: Data) -> tuple[str, Problems, list[tuple[bool, str]]]:
-    """The answer template under which the judge can use the most reference answers, the problems, what it reads."""
-    best: tuple[str, Problems, list[tuple[bool, str]]] | None = None
-    for template in dict.fromkeys((data.answer_template, "${answer}$")):
-        problems = load_problems(data.model_copy(update={"answer_template": template}))
-        read = read_references(start, [problem.answer for problem in problems.rows[:LOOKED_AT]])
-        if best is None or sum(usable for usable, _ in read) > sum(usable for usable, _ in best[2]):
-            best = template, problems, read
-    assert best is not None  # the loop runs at least once
-    return best
 
 
 def _lines(base: str, start: Recipe, look: Look) -> Iterator[str]:
@@ -182,11 +147,10 @@ def _lines(base: str, start: Recipe, look: Look) -> Iterator[str]:
     yield _key("too_long", start.prompt.too_long)
     yield "data:"
     yield _key("source", source, f"{look.problems:,} problems")
-    yield f"  # columns: {_comment(look.columns)}"
-    yield _key("problem_column", look.problem_column)
-    yield _key("answer_column", look.answer_column)
+    for note in look.notes:
+        yield f"  # {_comment(note)}"
+    yield "  # another shape: problem_column and answer_column name the columns (docs/data.md)"
     yield f"  # the judge can use {look.readable} of {look.looked_at} reference answers; {_comment(look.reference)}"
-    yield _key("answer_template", look.answer_template)
     yield "rewards:"
     yield _key("mode", start.rewards.mode)
     yield '  functions:  # or your own, in a file beside: {name: "myrewards:function", weight: 1.0} (docs/own-model.md)'

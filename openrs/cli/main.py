@@ -3,6 +3,7 @@
 import argparse
 import atexit
 import contextlib
+import errno
 import gc
 import os
 import sys
@@ -15,7 +16,7 @@ from typing import NoReturn
 from openrs import __version__
 from openrs.cli import cluster, curate, evaluate, plan, recipe, train
 from openrs.cli.options import Verb
-from openrs.errors import EXIT_INTERRUPTED, ExplainedError, Interrupted, not_installed
+from openrs.errors import EXIT_INTERRUPTED, ExplainedError, Interrupted, UserError, not_installed
 from openrs.run.confined import limit_permissions
 from openrs.run.disk_faults import explained
 from openrs.run.terminal import say, show_traceback
@@ -52,7 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"openrs {args.verb}: {missing}", error=True)
         return missing.exit_code
     except OSError as error:
-        failure = explained(error, Path(error.filename or ".").parent, "starts over or resumes")
+        failure: ExplainedError | None = None
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):  # whoever asks whether a name of a recipe is a file
+            failure = UserError(f"{str(error.filename)[:200]}: {error.strerror}", fix="give another name")
+        else:
+            failure = explained(error, Path(error.filename or ".").parent, "starts over or resumes")
         if failure is None:
             raise
         say(f"openrs {args.verb}: {failure}", error=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from openrs.errors import RunFailure, UserError, not_installed
-from openrs.run.files import redact
+from openrs.secrets import redact
 
 try:
     import urllib3

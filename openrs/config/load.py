@@ -11,11 +11,12 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from openrs.config.faults import did_you_mean, setting_faults
+from openrs.config.faults import did_you_mean, refuse_secrets, setting_faults
 from openrs.config.machine import cuda_visible_devices, has_nvidia_gpu
 from openrs.config.schema import Evaluation, Recipe
 from openrs.config.yaml_lines import Lines, dump_yaml, override, read_yaml, text_of
 from openrs.errors import UserError
+from openrs.outside import is_file
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -59,6 +60,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
             for fact in rest:
                 if f"{section}.{fact}" not in changed:
                     tree[section].pop(fact, None)
+    refuse_secrets(tree, lines)
     try:
         recipe = Recipe.model_validate(tree)
     except ValidationError as error:
@@ -106,12 +108,12 @@ def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def _find(name: str) -> Path:
     path = Path(name)
     if path.suffix in {".yaml", ".yml"} or "/" in name:
-        if path.is_file():
+        if is_file(path):
             return path
         raise UserError(
             f"there is no recipe file {name}", fix="give the path of a YAML file, or a name from: openrs recipe list"
         )
-    if (RECIPES / f"{name}.yaml").is_file():
+    if is_file(RECIPES / f"{name}.yaml"):
         return RECIPES / f"{name}.yaml"
     hint = did_you_mean(name, titles())
     raise UserError(
@@ -159,10 +161,10 @@ def _value(tree: dict[str, Any], section: str, key: str) -> Any:
 def _parent(name: Any, path: Path, where: str) -> Path:
     """The recipe that the file at `path` extends: a file named relative to it, else a packaged recipe."""
     beside = [path.parent / str(name), path.parent / f"{name}.yaml"]
-    found = next((file for file in beside if file.suffix in {".yaml", ".yml"} and file.is_file()), None)
-    if found is None or (found.samefile(path) and (RECIPES / f"{name}.yaml").is_file()):
+    found = next((file for file in beside if file.suffix in {".yaml", ".yml"} and is_file(file)), None)
+    if found is None or (found.samefile(path) and is_file(RECIPES / f"{name}.yaml")):
         found = RECIPES / f"{name}.yaml"  # exp3.yaml of your own may extend the packaged exp3
-    if not isinstance(name, str) or not found.is_file():
+    if not isinstance(name, str) or not is_file(found):
         raise UserError(
             f"{where}: there is no recipe {name} to extend",
             fix="name a recipe file, relative to this file, or one of: openrs recipe list",
@@ -184,7 +186,7 @@ def _inline_files(tree: dict[str, Any], folder: Path, lines: Lines) -> None:
     for key in ("system", "user", "chat_template"):
         value = prompt.get(key) if isinstance(prompt, dict) else None
         if isinstance(value, str) and value.startswith("@"):
-            prompt[key] = text_of(folder / value[1:], lines["prompt", key])  # type: ignore[index]
+            prompt[key] = text_of(value[1:], folder, lines["prompt", key])  # type: ignore[index]
 
 
 def _invalid(error: ValidationError, model: type[BaseModel], lines: Lines) -> UserError:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from openrs.curation.rows import Gone, Out, Row, read_gone, read_rows, write_gone, write_rows
+from openrs.errors import UserError
+from openrs.outside import read_object, read_shape
 from openrs.run.files import write_json
 
 
@@ -40,8 +42,7 @@ class Step:
         path = self.path / "done.json"
         if not path.is_file():
             return None
-        done: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return done
+        return read_shape(path, {"rows": int, "kept": int, "facts": {}}, "remove the folder to do this stage again")
 
     def finish(self, rows: int, kept: int, facts: Mapping[str, Any]) -> None:
         write_json(self.path / "done.json", {"rows": rows, "kept": kept, "facts": dict(facts)})
@@ -51,8 +52,8 @@ class Step:
         marker = self.path / "step.json"
         if self.path.is_dir():
             try:
-                known = json.loads(marker.read_text(encoding="utf-8")).get("made_from")
-            except (OSError, ValueError):
+                known = read_object(marker).get("made_from")
+            except UserError:
                 known = None
             if known != self.made_from:
                 shutil.rmtree(self.path)
@@ -88,9 +89,10 @@ def made_from(before: str, facts: Mapping[str, Any]) -> str:
 
 
 def code() -> str:
-    """SHA-256 over this package's files."""
+    """SHA-256 over this package's files, and those that it reads rows with."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    here = Path(__file__).parent
+    for path in [*sorted(here.glob("*.py")), *(here.parent / "data" / name for name in ("rows.py", "shapes.py"))]:
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -66,7 +66,14 @@ def tokenize_problems(tokenizer: Any, prompt: "Prompt", problems: Sequence["Prob
 
     Raises UserError when a prompt is too long and the recipe says `refuse`, or when none is left.
     """
-    texts = [render(tokenizer, prompt, problem.problem) for problem in problems]
+    texts = [
+        render(
+            tokenizer,
+            prompt if problem.system is None else prompt.model_copy(update={"system": problem.system}),
+            problem.problem,
+        )
+        for problem in problems
+    ]
     ids = tokenize(tokenizer, prompt, texts)
     long = [i for i, row in enumerate(ids) if len(row) > prompt.max_tokens]
     named = [problems[i].id for i in long]

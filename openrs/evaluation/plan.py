@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from openrs.config.load import with_changes
 from openrs.config.schema import Evaluation, Prompt
 from openrs.data.tokenizer import ChatEncoder, Encoded
@@ -20,10 +22,18 @@ from openrs.evaluation.inputs import InputsReport, check_encoded, combined, enco
 from openrs.evaluation.protocols import name_of, samples_of
 from openrs.evaluation.sampling import EngineSettings, Request, make_batches, seed_of
 from openrs.hub.models import commit_of, context_of, local_model, weights
+from openrs.outside import read_shape
 from openrs.rewards.extraction import opens_thought
 from openrs.run.files import write_json
 
 RECORD = "settings.json"
+RECORD_SHAPE: dict[str, Any] = {  # what is read of it again
+    "model": {"name": str},
+    "protocol": {},
+    "benchmarks": {"*": {"n": int, "k": int, "problems": str}},
+    "inputs": {},
+    "evaluation": {},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,13 +300,13 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     path = folder / RECORD
     if not path.is_file():
         return None
+    record = read_shape(path, RECORD_SHAPE, "remove the folder to evaluate anew")
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        record = None
-    parts = ("model", "protocol", "benchmarks", "inputs", "evaluation")
-    if not isinstance(record, dict) or not all(isinstance(record.get(part), dict) for part in parts):
-        raise UserError(f"{path} is damaged", fix="remove the folder to evaluate anew")
+        Evaluation.model_validate(record["evaluation"])
+    except ValidationError as error:
+        fault = error.errors()[0]
+        what = f"{path}: evaluation.{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+        raise UserError(what, fix="remove the folder to evaluate anew") from None
     return record
 
 
@@ -317,5 +327,5 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return found + [
         f"other {name} problems or prompts"
         for name, facts in now["benchmarks"].items()
-        if (old := before["benchmarks"].get(name)) and any(old[key] != facts[key] for key in facts if key != "k")
+        if (old := before["benchmarks"].get(name)) and any(old.get(key) != facts[key] for key in facts if key != "k")
     ]

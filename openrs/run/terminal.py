@@ -11,7 +11,7 @@ import traceback
 from types import TracebackType
 
 from openrs.errors import RunFailure
-from openrs.run.files import redact
+from openrs.secrets import redact
 
 # ECMA-48: CSI and OSC sequences, and two-character ones; they go, colours above all. So does the return to the start of
 # the line, with which progress bars write over themselves.

@@ -25,6 +25,7 @@ from openrs.run import checkpoints, processes, signals
 from openrs.run.directory import Run, run_at
 from openrs.run.progress import Progress
 from openrs.run.units import format_duration
+from openrs.run.vllm_env import vllm_environment
 from openrs.training import train as grpo
 from openrs.training import vllm_server
 from openrs.training.preview import first_prompts
@@ -142,12 +143,12 @@ def _environment(recipe: Recipe, run: Run, devices: Sequence[str]) -> dict[str, 
         "TOKENIZERS_PARALLELISM": "false",
         "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",  # one machine: no name needs to be resolved
         "VLLM_HOST_IP": vllm_server.HOST,
-        "VLLM_NO_USAGE_STATS": "1",
     }
     fixed = {"DS_ACCELERATOR": "cuda" if on_gpus else "cpu"}
     if on_gpus:
         fixed["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
-    return {name: os.environ.get(name, value) for name, value in usual.items()} | fixed | _nccl(recipe, run)
+    own = {name: os.environ.get(name, value) for name, value in usual.items()} | vllm_environment(os.environ)
+    return own | fixed | _nccl(recipe, run)
 
 
 def _nccl(recipe: Recipe, run: Run) -> dict[str, str]:
@@ -216,6 +217,7 @@ def train(recipe: Recipe, run: Run, progress: Progress, prepared: Prepared | Non
         return prepared.start
     if in_one_process(recipe):
         return grpo.train_from(recipe, run, progress, prepared)
+    nccl.measure_once(recipe, run.path, progress.say)
     attempt = run.attempts()[-1]
     address = Address(processes.free_port(), processes.free_port())
     ports = [address.port, address.group_port]

@@ -3,6 +3,7 @@
 Needs the model's tokenizer and the data on this disk; downloads nothing and imports no torch.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +13,30 @@ from openrs.data import prompts
 from openrs.data.problems import load_problems
 from openrs.data.tokenizer import load_tokenizer
 from openrs.hub import cache
-from openrs.rewards.functions import RULES
-from openrs.rewards.grading import Item, Judge, Verdict
+from openrs.rewards.grading import Judge
+from openrs.rewards.references import check_references
 from openrs.run.libraries import quiet
+from openrs.training.references import rules_of
 
 SHOWN = 2
-WRONG = r"\boxed{987654.321}"  # a completion that no reference answer equals
 
 
 def first_prompts(recipe: Recipe) -> str:
     """The first prompts with the number of their token ids and their reference answers, checked as training checks
-    them; a line instead where model or data are not on this disk. Raises UserError for data and templates that training
-    would refuse."""
+    them; a line instead where model or data are not on this disk. Raises UserError for data and templates that
+    training would refuse."""
     absent = _absent(recipe)
     if absent:
         return f"first prompts: not shown, because {absent}\n"
     quiet()
-    problems = load_problems(recipe.data.model_copy(update={"limit": min(recipe.data.limit or SHOWN, SHOWN)})).rows
+    data = recipe.data.model_copy(update={"limit": min(recipe.data.limit or SHOWN, SHOWN)})
+    problems = load_problems(data, judged=bool(rules_of(recipe)))
     tokenizer = _tokenizer(recipe)
     prompts.check_prompt(tokenizer, recipe.prompt)
-    texts = [prompts.render(tokenizer, recipe.prompt, problem.problem) for problem in problems]
-    read = read_references(recipe, [problem.answer for problem in problems])
-    parts = []
-    for text, ids, problem, (_, value) in zip(
-        texts, prompts.tokenize(tokenizer, recipe.prompt, texts), problems, read, strict=True
-    ):
+    prompted = prompts.tokenize_problems(tokenizer, recipe.prompt, problems.rows)
+    read = read_references(recipe, [problem.answer for problem in prompted.problems])
+    parts = [f"{note}\n" for note in problems.notes]
+    for text, ids, problem, (_, value) in zip(prompted.prompts, prompted.ids, prompted.problems, read, strict=True):
         body = "".join(f"  | {line}\n" for line in text.split("\n"))
         parts.append(
             f"prompt of row {problem.id}: {len(ids)} tokens\n{body}  reference answer: {problem.answer}; {value}\n"
@@ -44,18 +44,16 @@ def first_prompts(recipe: Recipe) -> str:
     return "\n".join(parts)
 
 
-def read_references(recipe: Recipe, answers: list[str]) -> list[tuple[bool, str]]:
-    """Whether the judge can use each reference answer under the recipe's rewards, and what it reads, in words."""
-    asked = [(recipe.rewards.mode, reward.name) for reward in recipe.rewards.functions]
-    rule = next((RULES[name] for name in asked if name in RULES), None)
-    if rule is None:
+def read_references(recipe: Recipe, answers: Sequence[str]) -> list[tuple[bool, str]]:
+    """Whether the recipe's rewards can use each reference answer, and what the judge reads in it, in words."""
+    rules = rules_of(recipe)
+    if not rules:
         return [(True, "no reward of this recipe asks the judge about it")] * len(answers)
     with Judge(1, recipe.rewards.timeout_seconds, int(recipe.rewards.memory_gib * 2**30)) as judge:
-        grades = judge.grade([Item(answer, WRONG, rule) for answer in answers])
-    usable = [grade.verdict in (Verdict.INCORRECT, Verdict.NO_ANSWER) for grade in grades]
+        checked = check_references(answers, rules, judge)
     return [
-        (works, f"read as {grade.gold}" if works else f"not usable: {grade.verdict}")
-        for works, grade in zip(usable, grades, strict=True)
+        (False, f"not usable: {checked.faults[n]}") if n in checked.faults else (True, f"read as {checked.read[n]}")
+        for n in range(len(answers))
     ]
 
 

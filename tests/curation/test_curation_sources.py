@@ -114,7 +114,7 @@ def test_a_source_without_problems_is_refused(tmp_path, rows, said):
 
 def test_files_that_are_none(tmp_path):
     (tmp_path / "half.parquet").write_bytes(b"PAR1 and nothing more")
-    for path, said in (("none.jsonl", "no file"), ("half.parquet", "not a parquet file"), ("", "has no .jsonl")):
+    for path, said in (("none.jsonl", "no file"), ("half.parquet", "not a parquet file"), ("", "has no data file")):
         folder = tmp_path / "empty"
         folder.mkdir(exist_ok=True)
         with pytest.raises(UserError, match=said):
