@@ -3,7 +3,6 @@ missing is fetched, once, and what stands in runs/ is the user's."""
 
 import json
 import shutil
-from pathlib import Path
 from typing import Any
 
 import pytest
