@@ -5,6 +5,9 @@ from pathlib import Path
 
 from openrs.outside import exists
 
+DATA_FILES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
+COMPRESSED = (".gz", ".zst")  # after the suffix of a text file
+
 
 class Layout(StrEnum):
     """Where completions are generated: in the only process, in every training process, or on a GPU of its own."""
@@ -26,4 +29,4 @@ def is_hub_name(name: str) -> bool:
     """Whether `name` names a hub repository (owner/name) rather than something on this disk."""
     path = Path(name)
     named = name.count("/") == 1 and not name.startswith((".", "/", "~"))
-    return named and not exists(path) and path.suffix not in {".jsonl", ".json", ".parquet"}
+    return named and not exists(path) and path.suffix.lower() not in (*DATA_FILES, *COMPRESSED)

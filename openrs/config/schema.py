@@ -8,7 +8,15 @@ import json
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_serializer
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_serializer,
+    model_serializer,
+)
 
 from openrs.config.names import Layout
 
@@ -64,7 +72,7 @@ class Prompt(Settings):
 
 class Data(Settings):
     source: str = Field(
-        description="a JSONL or parquet file, a folder of them, a hub data set, or `toy-sums` for the demo's problems"
+        description="a data file, a folder of them, a hub data set, or `toy-sums` for the demo's problems"
     )
     revision: str | None = Field(None, description="a hub commit; required for a hub data set")
     allow_unpinned: bool = Field(False, description="take whatever the hub serves today")
@@ -78,6 +86,16 @@ class Data(Settings):
     )
     missing_answer: Literal["refuse", "drop"] = "refuse"
     limit: int | None = Field(None, ge=1, description="take only the first rows")
+    keep_system: bool = Field(False, description="chat rows keep their system turn, instead of prompt.system")
+    unreadable_limit: float | None = Field(
+        None, ge=0, le=1, description="share of reference answers that the judge may fail on; 0.02 when absent"
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_newer_defaults(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Keys that came after the first runs are written only where they are set: older recipes keep their hash."""
+        tree: dict[str, Any] = written(self)
+        return {k: v for k, v in tree.items() if (k, v) not in (("keep_system", False), ("unreadable_limit", None))}
 
 
 class Reward(Settings):

@@ -9,6 +9,7 @@ import yaml
 from openrs.errors import UserError
 from openrs.outside import DEPTH, MIB, read_text
 
+OCTAL = re.compile(r"[-+]?0[0-7_]+$")
 PACKAGE = Path(__file__).resolve().parents[1]
 Key = tuple[str | int, ...]
 Lines = dict[Key, str]
@@ -164,6 +165,18 @@ def _walk(node: yaml.Node, key: Key, file: str, lines: Lines) -> None:
         for index, value in enumerate(node.value):
             lines[*key, index] = f"{file}:{value.start_mark.line + 1}"
             _walk(value, (*key, index), file, lines)
+    elif isinstance(node, yaml.ScalarNode) and node.style is None:
+        _refuse_octal(node.value, lines.get(key, file))
+
+
+def _refuse_octal(text: str, where: str) -> None:
+    """010 is 8 in YAML 1.1, and whoever writes it means 10."""
+    if OCTAL.match(text):
+        raise UserError(
+            f"{where}: {text} would be octal, {int(text.replace('_', ''), 8)}",
+            "a zero in front makes a whole number octal in YAML",
+            f"write {text.lstrip('+-0_') or '0'}, or quote it where it is a text",
+        )
 
 
 def place_of(loc: Key, lines: Lines) -> str:

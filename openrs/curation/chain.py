@@ -67,8 +67,8 @@ class Chain:
 def curate(recipe: Curation, out: Path, workers: int, shard: Shard | None = None) -> Path | None:
     """Run the chain into the folder `out`; returns the dataset's path, None for a shard (which ends with its samples).
 
-    Raises UserError for sources, benchmarks and models that cannot be used, Interrupted for Ctrl-C and SIGTERM,
-    RunFailure for a full disk; the same command resumes from what is done.
+    Raises UserError for sources, benchmarks and models that cannot be used and when no row is left, Interrupted for
+    Ctrl-C and SIGTERM, RunFailure for a full disk; the same command resumes from what is done.
     """
     from openrs.curation.card import write_output
     from openrs.run.libraries import quiet
@@ -85,7 +85,22 @@ def curate(recipe: Curation, out: Path, workers: int, shard: Shard | None = None
             if step is None:
                 return None
             steps.append(step)
-        return write_output(recipe, tree_of(recipe), identities, steps, out=out, progress=progress)
+        data = write_output(recipe, tree_of(recipe), identities, steps, out=out, progress=progress)
+        _refuse_nothing_left(steps, data)
+        return data
+
+
+def _refuse_nothing_left(steps: Sequence[Step], data: Path) -> None:
+    """Raises UserError for a dataset without a row, naming the stage that took the last ones and its reasons."""
+    if any(counts(path) for path in steps[-1].parts()):
+        return
+    last = next(step for step in steps if not any(counts(path) for path in step.parts()))
+    reasons = Counter(gone.reason for gone in last.gone()).most_common(3)
+    raise UserError(
+        f"no row is left: {data} is empty",
+        f"{last.name} took the last {sum(n for _, n in reasons):,}: " + ", ".join(f"{r} ({n:,})" for r, n in reasons),
+        f"look at removed/removed.parquet, and change stages.{last.name}, or the source's columns",
+    )
 
 
 @contextmanager
@@ -101,7 +116,7 @@ def _locked(out: Path, *, wait: bool) -> Lock:
     """The folder's lock. Shards of one folder start together: one does the stages before, the others wait for it."""
     while True:
         try:
-            return Lock(Run(out))
+            return Lock(Run(out), "--out")
         except UserError as error:
             if not wait or "in use" not in error.what:
                 raise
@@ -153,6 +168,8 @@ def _read(chain: Chain, identities: dict[str, Any]) -> Step:
     if part or index == 0:
         put()
     step.finish(rows, kept, {"sources": reader.counts, "sha256": reader.hashes})
+    for line in reader.read_as():
+        chain.progress.say(line)
     chain.progress.say(f"read: {rows:,} rows, {kept:,} to go on with")
     return step
 

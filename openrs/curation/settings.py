@@ -13,9 +13,10 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from openrs.config.faults import did_you_mean, refuse_secrets, setting_faults
-from openrs.config.names import is_hub_name
+from openrs.config.names import COMPRESSED, DATA_FILES, is_hub_name
 from openrs.config.schema import Settings
 from openrs.config.yaml_lines import Lines, dump_yaml, override, read_yaml, text_of
+from openrs.data.shapes import ANSWER_COLUMNS, PROBLEM_COLUMNS
 from openrs.errors import UserError
 from openrs.hub.pins import reference
 
@@ -36,15 +37,13 @@ def open_benchmarks() -> list[str]:
 class Source(Settings):
     """Where problems come from. A column may be a list: the first that a row has. Dots go into nested columns."""
 
-    path: str | list[str] = Field(
-        description="a JSONL or parquet file, files, a folder, or a hub data set (owner/name)"
-    )
+    path: str | list[str] = Field(description="a data file, files, a folder, or a hub data set (owner/name)")
     revision: str | None = Field(None, description="a hub commit; required for a hub data set")
     allow_unpinned: bool = Field(False, description="take whatever the hub serves today; the manifest has its hash")
     subset: str | None = None
     split: str = "train"
-    problem: str | list[str] = Field(["problem", "question", "prompt"])
-    answer: str | list[str] = Field(["answer", "reward_model.ground_truth", "final_answer", "ground_truth"])
+    problem: str | list[str] = Field(list(PROBLEM_COLUMNS))
+    answer: str | list[str] = Field([name for name in ANSWER_COLUMNS if name != "solution"])
     solution: str | list[str] = Field(["solution"])
     id: str | list[str] = Field([], description="default: the row's place, counted from 0")
     level: str | list[str] = Field(["level"])
@@ -258,14 +257,12 @@ def load(name: str, overrides: Sequence[str] = ()) -> Curation:
     Raises UserError with file and line for what is misspelt, ill-typed or missing.
     """
     path = Path(name)
-    data = path.suffix in {".jsonl", ".parquet"} or path.is_dir()
+    data = path.suffix.lower() in (*DATA_FILES, *COMPRESSED) or path.is_dir()
     recipe_file = RECIPES / "own.yaml" if data else _find(name)
     tree, lines = read_yaml(recipe_file)
     if data:
         if not path.exists():
-            raise UserError(
-                f"there is no file {name}", fix="give a JSONL or parquet file, a folder of them, or a recipe"
-            )
+            raise UserError(f"there is no file {name}", fix="give a data file, a folder of them, or a recipe")
         tree["title"] = path.stem or "own"
         tree["sources"] = {(path.stem or "own").replace(".", "-"): {"path": name}}
     for change in overrides:
@@ -320,7 +317,7 @@ def _find(name: str) -> Path:
     there = packaged()
     raise UserError(
         f"there is no curation recipe {name}",
-        fix=did_you_mean(name, there) or f"one of {', '.join(there)}, a YAML file, or a .jsonl or .parquet file",
+        fix=did_you_mean(name, there) or f"one of {', '.join(there)}, a YAML file, or a data file",
     )
 
 

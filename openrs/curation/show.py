@@ -44,6 +44,7 @@ class Shown:
     """Everything that is said of a dataset. Histograms are (label, rows); findings are by kind and reason."""
 
     path: str
+    read_as: str = ""
     rows: int = 0
     readable: int = 0
     sources: Counter[str] = field(default_factory=Counter)
@@ -124,6 +125,7 @@ def _read(source: Source, folder: Path, shown: Shown) -> list[Path]:
             put()
     if rows:
         put()
+    shown.read_as = ", ".join(reader.read_as()).removeprefix("data: ")
     shown.examples = [row for _, row in drawn]
     shown.lengths = bins(characters, 24)
     ordered = sorted(characters)
@@ -236,7 +238,8 @@ def as_json(shown: Shown) -> dict[str, Any]:
         return {reason: finding.count for reason, finding in findings.items()}
 
     return {
-        "path": shown.path, "rows": shown.rows, "readable": shown.readable, "unique_prompts": shown.unique,
+        "path": shown.path, "read_as": shown.read_as,
+        "rows": shown.rows, "readable": shown.readable, "unique_prompts": shown.unique,
         "unreadable": counts(shown.unreadable), "levels": dict(shown.levels), "sources": dict(shown.sources),
         "answers": dict(shown.answers), "reference_kinds": {kind: shown.kinds[kind] for kind in KINDS},
         "characters": shown.length_quantiles, "pass_rates": dict(shown.rates),

@@ -19,6 +19,8 @@ BAR = 40
 def lines(shown: Shown) -> Iterator[str]:
     """For a terminal."""
     yield f"{printable(shown.path)}: {shown.rows:,} rows, {shown.readable:,} readable, {shown.unique:,} unique prompts"
+    if shown.read_as:
+        yield printable(shown.read_as)
     for name, counted in (
         ("source", shown.sources),
         ("level", shown.levels),

@@ -89,9 +89,10 @@ def made_from(before: str, facts: Mapping[str, Any]) -> str:
 
 
 def code() -> str:
-    """SHA-256 over this package's files."""
+    """SHA-256 over this package's files, and those that it reads rows with."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    here = Path(__file__).parent
+    for path in [*sorted(here.glob("*.py")), *(here.parent / "data" / name for name in ("rows.py", "shapes.py"))]:
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

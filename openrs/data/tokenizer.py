@@ -9,11 +9,15 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from openrs.data import template_worker
+from openrs.data.chat_template import Messages, check_chat_template, rendered
 from openrs.errors import UserError
 from openrs.outside import MIB, read_object, read_text
+
+if TYPE_CHECKING:
+    from openrs.config.schema import Prompt
 
 PAPER_CHAT = "<｜begin▁of▁sentence｜><｜User｜>{prompt}<｜Assistant｜><think>\n"
 """The paper's evaluation prompt in chat format, no system message (paper.md section 1, proven by hash_full_prompts)."""
@@ -156,15 +160,15 @@ class ChatEncoder:
     def text(self, prompt: str) -> str:
         """The chat text for one user message, ready for the assistant's turn. Raises UserError if the template
         fails."""
-        from jinja2 import TemplateError
+        return rendered(self.render, [{"role": "user", "content": prompt}], "the model's chat template")
 
-        messages = [{"role": "user", "content": prompt}]
-        try:
-            return str(self.template.render(messages=messages, add_generation_prompt=True, **self.special))
-        except (TemplateError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise UserError(
-                f"the chat template cannot be rendered: {error}", fix="use the model's own chat_template.jinja"
-            ) from None
+    def render(self, messages: Messages, generation: bool) -> str:
+        """Any conversation as the template writes it, with the opening of the assistant's turn or without."""
+        return str(self.template.render(messages=messages, add_generation_prompt=generation, **self.special))
+
+    def check_template(self, prompt: "Prompt") -> None:
+        """Raises UserError when the template cannot say such a prompt (chat_template.py)."""
+        check_chat_template(self.render, prompt, self.special.get("bos_token"), "the model's chat template")
 
     def ids(self, prompt: str, *, double_bos: bool = False) -> list[int]:
         """Token ids of the chat text, with one BOS (where the tokenizer has one).

@@ -1,8 +1,8 @@
 """Benchmarks as data: what is asked, how the question is put, where the right answer stands, how it is read.
 
 Definitions are YAML (benchmarks.yaml, or a user's own file of the same form). Rows come from a folder (NAME.jsonl or
-NAME.parquet), from the hub at a pinned revision, or from a generator function. Imports neither torch nor lighteval,
-except for a benchmark whose prompt is one of lighteval's own functions (gpqa_diamond).
+another data file of that name), from the hub at a pinned revision, or from a generator function. Imports neither torch
+nor lighteval, except for a benchmark whose prompt is one of lighteval's own functions (gpqa_diamond).
 """
 
 import functools
@@ -10,14 +10,17 @@ import importlib
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from openrs.config.faults import setting_faults
+from openrs.config.names import COMPRESSED, DATA_FILES
 from openrs.config.yaml_lines import read_yaml, text_of
-from openrs.data.rows import Row, hub_rows, jsonl_rows, parquet_rows
+from openrs.data.rows import MISSING, Row, cell, file_rows, hub_rows
+from openrs.data.shapes import question_text
 from openrs.errors import UserError
 from openrs.outside import is_file
 
@@ -162,7 +165,8 @@ def _read_prompt(name: str, folder: Path, where: str) -> str:
 def load_problems(benchmark: Benchmark, data_dir: Path | None = None, *, any_count: bool = False) -> list[EvalProblem]:
     """All problems of a benchmark, in the data's order.
 
-    data_dir: folder with NAME.jsonl or NAME.parquet; None takes the generator, or the hub at the pinned revision.
+    data_dir: folder with NAME.jsonl, or NAME as another kind of data file; None takes the generator, or the hub at the
+    pinned revision.
     any_count: do not insist on benchmark.rows (the input check names the rows that are missing instead).
     Raises UserError for a missing or broken file, missing columns (naming those there are), empty or ill-typed
     questions and answers, ids that come twice, and a wrong number of rows.
@@ -192,9 +196,10 @@ def load_problems(benchmark: Benchmark, data_dir: Path | None = None, *, any_cou
 
 def problem_of(benchmark: Benchmark, row: Row, where: str) -> EvalProblem:
     """One row as a problem. `where` goes into the messages."""
-    question = _column(row, (benchmark.question,), where)
-    if not isinstance(question, str) or not question.strip():
-        raise UserError(f"{where}: {benchmark.question} is {_shown(question)}, not a question")
+    asked = _column(row, (benchmark.question,), where)
+    question, _ = question_text(asked)
+    if not question.strip():
+        raise UserError(f"{where}: {benchmark.question} is {_shown(asked)}, not a question")
     name = str(row[benchmark.id]) if benchmark.id and benchmark.id in row else None
     if benchmark.prompt_function:
         prompt, choices, index = ask_lighteval(benchmark, row, where)
@@ -242,13 +247,16 @@ def _gold_text(benchmark: Benchmark, row: Row, where: str) -> str:
         raise UserError(f"{where}: the answer is {str(value) or 'empty'}")
     if benchmark.gold_kind == "index" and str(value) not in tuple(LETTERS):
         raise UserError(f"{where}: the answer is {_shown(value)}, not one of {', '.join(LETTERS)}")
+    if isinstance(value, float) and "e" in str(value):  # lighteval reads 1e-07 as a product with e
+        return format(Decimal(repr(value)), "f")
     return str(value)
 
 
 def _column(row: Row, names: Sequence[str], where: str) -> Any:
     for name in names:
-        if name in row:
-            return row[name]
+        value = cell(row, name)
+        if value is not MISSING:
+            return value
     raise UserError(
         f"{where}: there is no column {' or '.join(names)}",
         f"the columns are {', '.join(map(str, row))}",
@@ -270,10 +278,10 @@ def read_rows(benchmark: Benchmark, data_dir: Path | None) -> tuple[Iterator[Row
         ), benchmark.generator
     if data_dir is None:
         return _hub_rows(benchmark), f"{benchmark.hub}@{(benchmark.revision or 'unpinned')[:7]}"
-    for suffix, read in ((".jsonl", jsonl_rows), (".parquet", parquet_rows)):
+    for suffix in (*DATA_FILES, *(kind + packed for packed in COMPRESSED for kind in DATA_FILES)):
         file = data_dir / f"{benchmark.name}{suffix}"
         if file.is_file():
-            return read(file), str(file)
+            return (row for _, row in file_rows(file)), str(file)
     there = ", ".join(sorted(f.name for f in data_dir.iterdir())) if data_dir.is_dir() else "no such folder"
     raise UserError(
         f"{data_dir} has no {benchmark.name}.jsonl or {benchmark.name}.parquet",

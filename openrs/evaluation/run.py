@@ -70,13 +70,14 @@ def evaluate(
 def _evaluate(
     plan: EvalPlan, folder: Path, progress: Progress, judge: Judge, *, shard: Shard | None, pool: EnginePool | None
 ) -> dict[str, Any] | None:
-    progress.say(described(plan.settings, plan.layout.engine, plan.record["protocol"]["bos"]))
+    for line in (described(plan.settings, plan.layout.engine, plan.record["protocol"]["bos"]), *plan.notes):
+        progress.say(line)
     if plan.inputs.checks:
         progress.say(proof(plan))
     if shard is not None:
         folder, plan = shard.folder(folder), requests_of_shard(plan, shard)
     with Lock(Run(folder)), Samples(folder / "samples.jsonl") as samples:
-        keep_record(folder, plan.record)
+        keep_record(folder, plan.record, kept=bool(samples.rows) or (folder / "scores.json").exists())
         meanwhile = import_ahead if shard is None else None
         judge_anew(plan, samples, judge, progress)
         seconds, drawn = sample(plan, samples, folder, progress, judge, pool=pool, meanwhile=meanwhile)
@@ -196,8 +197,8 @@ def sample(
             engine = load(plan.engine())
         loaded = time.monotonic()
         waiting = deque(missing)
-        with closing(engine), Scoring(plan, samples, judge, progress) as scoring:
-            for batch in engine.generate(lambda: waiting.popleft() if waiting else None):
+        with closing(engine), Scoring(plan, samples, judge, progress, len(missing)) as scoring:
+            for batch in engine.generate(lambda: waiting.popleft() if waiting else None, scoring.on_tokens):
                 scoring.give(batch)
             generated = time.monotonic()
     except BaseException:

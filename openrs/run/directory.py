@@ -115,10 +115,11 @@ LONGEST_NAME, LONGEST_PATH = 200, 3000  # bytes; Linux has 255 and 4095, and a r
 class Lock:
     """Only one process writes into a run directory; the kernel frees the lock however that process ends.
 
-    Raises UserError when another process has it, when it cannot be had, and when the run leads out of its folder.
+    option: the command line's name for the folder. Raises UserError when another process has it, when it cannot be had,
+    and when the run leads out of its folder.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, option: str = "--run") -> None:
         try:
             run.path.mkdir(parents=True, exist_ok=True)
             self._file = os.fdopen(open_appending(run.path / ".lock"), "a+")
@@ -128,7 +129,7 @@ class Lock:
                 raise failure from None
             raise UserError(
                 f"{run.path} cannot be written: {error.strerror}",
-                fix="choose another --run, or change the folder's owner",
+                fix=f"choose another {option}, or change the folder's owner",
             ) from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -146,7 +147,7 @@ class Lock:
             raise UserError(
                 f"{run.path} is in use by {holder}",
                 "two processes would write over each other's checkpoints",
-                "wait for it to end, stop it, or give another --run",
+                f"wait for it to end, stop it, or give another {option}",
             ) from None
         try:
             refuse_links_out(run.path)

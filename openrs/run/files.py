@@ -6,8 +6,9 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import IO, Any, NamedTuple, Self
 
 from openrs.errors import UserError
 from openrs.outside import open_regular
@@ -100,18 +101,23 @@ class JsonLine(NamedTuple):
 def json_lines(path: Path) -> Iterator[JsonLine]:
     """Every line of a JSONL file, whatever is in it. Raises OSError when the file cannot be read."""
     with open_regular(path) as file:
-        number = 0
-        while line := file.readline(LONGEST_LINE + 1):
-            number += 1
-            if len(line) > LONGEST_LINE:
-                while not line.endswith(b"\n") and (line := file.readline(LONGEST_LINE)):
-                    pass
-                yield JsonLine(number, None, f"a line of more than {LONGEST_LINE // MIB} MiB", line.endswith(b"\n"))
-                continue
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
-            if line.strip():
-                yield JsonLine(number, *_json_object(line), line.endswith(b"\n"))
+        yield from json_lines_in(file)
+
+
+def json_lines_in(file: IO[bytes] | BufferedIOBase) -> Iterator[JsonLine]:
+    """The same of a file that is open."""
+    number = 0
+    while line := file.readline(LONGEST_LINE + 1):
+        number += 1
+        if len(line) > LONGEST_LINE:
+            while not line.endswith(b"\n") and (line := file.readline(LONGEST_LINE)):
+                pass
+            yield JsonLine(number, None, f"a line of more than {LONGEST_LINE // MIB} MiB", line.endswith(b"\n"))
+            continue
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        if line.strip():
+            yield JsonLine(number, *_json_object(line), line.endswith(b"\n"))
 
 
 def _json_object(line: bytes) -> tuple[dict[str, Any] | None, str]:

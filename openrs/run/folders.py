@@ -3,6 +3,7 @@
 A recipe.yaml is no declaration: exports and strangers' models have one, too.
 """
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,16 @@ def kind_of(folder: Path) -> Kind | None:
     """What `folder` declares itself to be; None when it declares nothing, or is not there.
 
     Checkpoints and exports hold a model, so they may have a config.json beside their own declaration. Raises UserError
-    for any other two declarations: which of them holds would depend on who reads the folder.
+    for any other two declarations: which of them holds would depend on who reads the folder; and for one that is a
+    pipe, a folder, or a link to either or to nothing.
     """
-    declared = [kind for kind, name in DECLARATION.items() if (folder / name).is_file()]
+    declared = [kind for kind, name in DECLARATION.items() if os.path.lexists(folder / name)]
+    for kind in declared:
+        if not (folder / DECLARATION[kind]).is_file():
+            raise UserError(
+                f"{folder / DECLARATION[kind]} is not a file, but it is what says whether the folder is a {kind.value}",
+                fix="remove it, or give another folder",
+            )
     if Kind.RUN in declared and not _has_attempts(folder / DECLARATION[Kind.RUN]):
         declared.remove(Kind.RUN)
     if not declared:

@@ -60,7 +60,7 @@ def test_nested_columns_suffix_template_and_limit(tmp_path: Path) -> None:
 def test_a_missing_column_lists_those_there_are(tmp_path: Path) -> None:
     source = jsonl(tmp_path / "a.jsonl", [{"question": "x", "meta": {"gold": "1"}, "chat": [{"text": "y"}]}])
     message = refused(source=source)
-    assert "has no column problem" in message
+    assert "has no column answer" in message
     assert "question, meta.gold, chat.0.text" in message
 
 
@@ -82,9 +82,9 @@ def test_floats_that_are_whole_read_as_whole_numbers(tmp_path: Path) -> None:
 
 def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     assert "there is no file" in refused(source=str(tmp_path / "none.jsonl"))
-    assert "no .jsonl or .parquet file in it" in refused(source=str(tmp_path))
-    (tmp_path / "a.csv").write_text("x", encoding="utf-8")
-    assert "neither .jsonl nor .parquet" in refused(source=str(tmp_path / "a.csv"))
+    assert "has no data file in it" in refused(source=str(tmp_path))
+    (tmp_path / "a.xlsx").write_text("x", encoding="utf-8")
+    assert "a.xlsx is not a data file by its name" in refused(source=str(tmp_path / "a.xlsx"))
     assert "has no problems in it" in refused(source=jsonl(tmp_path / "empty.jsonl", []))
     (tmp_path / "torn.jsonl").write_text('{"problem": "x", "answer": "1"}\n{"prob', encoding="utf-8")
     assert "torn.jsonl:2: not JSON" in refused(source=str(tmp_path / "torn.jsonl"))

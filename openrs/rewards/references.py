@@ -1,0 +1,92 @@
+"""Reference answers before training: can the judge read them, do they equal themselves, does a wrong answer pass?
+
+One that cannot be read pays everybody with the paper's rewards and nobody with the corrected ones.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from openrs.data.shapes import is_worked
+from openrs.rewards.extraction import boxed
+from openrs.rewards.grading import Item, Judge, Rule, Verdict
+
+WRONG = "987654321"  # no reference answer is that; a whole number is compared fastest
+_DIGITS = re.compile(r"\d[\d,]*(?:\.\d+)?")
+
+
+class ReferenceFault(StrEnum):
+    UNREADABLE = "cannot be read"
+    PAYS_WRONG = "a wrong answer passes for it"
+    NOT_ITSELF = "an answer that repeats it is wrong"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedReferences:
+    """What the judge made of reference answers, by their index. read: what it takes for the answer.
+
+    without_box, other_number: worked solutions without a box, and those whose last number is not the one that was read.
+    """
+
+    faults: dict[int, ReferenceFault] = field(default_factory=dict)
+    read: dict[int, str] = field(default_factory=dict)
+    without_box: list[int] = field(default_factory=list)
+    other_number: list[int] = field(default_factory=list)
+
+
+def check_references(references: Sequence[str], rules: Sequence[Rule], judge: Judge) -> CheckedReferences:
+    """Ask the judge about each reference answer by each rule: twice, with a wrong answer and with its own.
+
+    Never raises for what is in a reference answer. Milliseconds for each different one and rule.
+    """
+    different = list(dict.fromkeys(references))
+    faults: dict[str, ReferenceFault] = {}
+    read: dict[str, str] = {}
+    for rule in rules:
+        grades = judge.grade([Item(text, rf"\boxed{{{WRONG}}}", rule) for text in different])
+        own: list[Item] = []
+        for text, grade in zip(different, grades, strict=True):
+            if grade.verdict in (Verdict.UNPARSEABLE_GOLD, Verdict.TIMEOUT, Verdict.CRASH):
+                faults.setdefault(text, ReferenceFault.UNREADABLE)
+            elif grade.verdict is Verdict.CORRECT:
+                faults.setdefault(text, ReferenceFault.PAYS_WRONG)
+            else:
+                read.setdefault(text, grade.gold)
+                extracted = boxed(text) or grade.gold.partition(" -> ")[0].partition(" (not read")[0]
+                own.append(
+                    Item(text, rf"\boxed{{{extracted if is_worked(text) or boxed(text) else _bare(text)}}}", rule)
+                )
+        for item, grade in zip(own, judge.grade(own), strict=True):
+            if grade.verdict is not Verdict.CORRECT:
+                faults.setdefault(item.gold, ReferenceFault.NOT_ITSELF)
+    checked = CheckedReferences()
+    for index, text in enumerate(references):
+        if text in faults:
+            checked.faults[index] = faults[text]
+        if text in read:
+            checked.read[index] = read[text]
+            if is_worked(text):
+                _look_at_solution(text, index, checked)
+    return checked
+
+
+def _bare(text: str) -> str:
+    r"""An answer without the dollars around it, for a box."""
+    bare = text.strip()
+    for start, end in (("$$", "$$"), ("$", "$"), (r"\[", r"\]"), (r"\(", r"\)")):
+        if len(bare) > len(start + end) and bare.startswith(start) and bare.endswith(end):
+            return bare[len(start) : -len(end)]
+    return bare
+
+
+def _look_at_solution(text: str, index: int, checked: CheckedReferences) -> None:
+    if r"\boxed" not in text and r"\fbox" not in text:
+        checked.without_box.append(index)
+    numbers = _numbers(text)
+    if numbers and numbers[-1] not in _numbers(checked.read[index]):
+        checked.other_number.append(index)
+
+
+def _numbers(text: str) -> list[str]:
+    return [number.replace(",", "").rstrip(".") for number in _DIGITS.findall(text.replace("{,}", ","))]
