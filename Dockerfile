@@ -134,14 +134,15 @@ COPY --from=project /staged /
 # OMP_NUM_THREADS: with more, OpenMP's spinning makes training on a CPU ten times slower; GPUs do not mind.
 # GIT_PYTHON_REFRESH: lighteval imports GitPython, which demands a git that nothing here calls.
 # FlashInfer's sampler needs nvcc, which is not in the image: set explicitly, so that vLLM does not select it.
+# OPENRS_COMPILE_CACHE: /tmp is empty at each start; what vLLM and Triton compile is kept in the cache volume (openrs/run/vllm_env.py).
 ENV PATH=/opt/openrs/bin:$PATH HOME=/tmp USER=openrs LOGNAME=openrs \
     HF_HOME=/data/cache/huggingface HF_HUB_DISABLE_TELEMETRY=1 DO_NOT_TRACK=1 VLLM_NO_USAGE_STATS=1 \
     OMP_NUM_THREADS=1 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 VLLM_USE_FLASHINFER_SAMPLER=0 \
-    GIT_PYTHON_REFRESH=quiet \
+    GIT_PYTHON_REFRESH=quiet OPENRS_COMPILE_CACHE=/data/cache/compiled \
     OPENRS_LOCK=/opt/openrs/lock.txt
 WORKDIR /data
 USER 10001:10001
-HEALTHCHECK --interval=2m --timeout=30s --start-period=1m CMD ["openrs", "doctor", "--quick"]
+HEALTHCHECK --interval=2m --timeout=30s --start-period=1m CMD ["as-owner", "openrs", "doctor", "--quick"]
 ENTRYPOINT ["tini", "--", "openrs"]
 CMD ["--help"]
 ARG REVISION=unknown

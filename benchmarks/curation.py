@@ -44,7 +44,7 @@ def plain(data: Path, rows: int | None, processes: int, out: Path) -> int:
     from datasketch import MinHash, MinHashLSH
 
     from openrs.curation import decontaminate, stages
-    from openrs.curation.references import Golds
+    from openrs.curation.references import ReferenceJudge
     from openrs.curation.rows import Row
     from openrs.curation.settings import Decontaminate, Form, Language, Length, Verify
     from openrs.curation.text import shingles, tokens
@@ -64,8 +64,8 @@ def plain(data: Path, rows: int | None, processes: int, out: Path) -> int:
     def as_row(r: dict, n: int = 0) -> Row:
         return Row(n, str(n), "raw", "", r["problem"], None, r["answer"].strip())
 
-    with Golds(Verify(), processes) as golds:
-        judged = golds.check([as_row(r, n) for n, r in enumerate(table)])
+    with ReferenceJudge(Verify(), processes) as judge:
+        judged = judge.check([as_row(r, n) for n, r in enumerate(table)])
     good = [n for n, one in enumerate(judged) if isinstance(one, Row)]
     table = table.select(good)
     form = stages.check_of(Form())

@@ -2,7 +2,7 @@
 
     python benchmarks/grading.py [--rows 2000] [--json FILE]
 
-Golds: real answers of DeepScaleR (../shared/data/training, or OPENRS_SHARED_DATA). Completions: 12,000 characters of
+Reference answers: real answers of DeepScaleR (../shared/data/training, or OPENRS_SHARED_DATA). Completions: 12,000 characters of
 real problem texts, then the right answer in a box (half), another problem's (a quarter) or none (a quarter). The
 published reward is math-verify 0.5.2 with the paper's settings, row after row, as the authors' trainer had it.
 Clean: the rows in chunks, here and there in turn; every verdict must be the same. Pathological: one row in a hundred
@@ -63,7 +63,7 @@ def serial(pipe: Connection) -> None:
 
 
 def make_items(rows: int, data: Path) -> list[tuple[str, str]]:
-    """Golds and completions, the same ones every time."""
+    """Reference answers and completions, the same ones every time."""
     import pyarrow.parquet as pq
 
     table = pq.read_table(data / "training" / "deepscaler_part1.parquet").to_pylist()

@@ -38,7 +38,7 @@ def test_hadolint_has_nothing_to_say() -> None:
 def test_shellcheck_has_nothing_to_say_about_the_images_scripts() -> None:
     scripts = [path for path in (ROOT / "docker").iterdir() if path.suffix != ".py"]
     scripts += [ROOT / "scripts" / "image", ROOT / "scripts" / "reproduce", ROOT / "scripts" / "lib" / "container.sh"]
-    assert len(scripts) == 8
+    assert len(scripts) == 9
     subprocess.run([tool("shellcheck"), "-x", *scripts], check=True, cwd=ROOT)
 
 
@@ -66,7 +66,18 @@ def test_nothing_starts_unasked_and_only_fetch_has_network_and_token() -> None:
     found = services()
     assert found.keys() >= {"fetch", "train", "evaluate", "report", "reproduce", "demo", "tensorboard", "shell"}
     for name, service in found.items():
-        assert service["profiles"] == [name]
+        needs_fetch = name in {"train", "evaluate", "reproduce"}
+        assert service["profiles"] == ["fetch", "train", "evaluate", "reproduce"] if name == "fetch" else [name]
+        assert service.get("depends_on") == (
+            {"fetch": {"condition": "service_completed_successfully"}} if needs_fetch else None
+        )
+        assert service["entrypoint"][:3] == [
+            "as-owner",
+            "tini",
+            "--",
+        ]  # not the other way: root without its rights signals no one
+        assert service["user"] == "${OPENRS_UID:-0}:${OPENRS_GID:-0}"
+        assert service["cap_add"] == ["SETUID", "SETGID", "SETPCAP"]
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
@@ -85,7 +96,7 @@ def test_env_example_tells_every_variable_with_its_default() -> None:
     told = dict(re.findall(r"^#?([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
     assert told.keys() == asked.keys() | {"RECIPE", "OPENRS_LOCK"}
     for name, default in asked.items():
-        if default and "${" not in default and name != "OPENRS_IMAGE":
+        if default and "${" not in default and name not in {"OPENRS_IMAGE", "OPENRS_LOCK"}:
             assert told[name] == default, name
 
 
@@ -130,7 +141,7 @@ def test_reproduce_prints_every_command(words: list[str], tmp_path: Path) -> Non
     recipe, run = (words or ["exp3"])[0], "mine" if "mine" in words else (words or ["exp3"])[0]
     assert done.stdout.splitlines() == [
         "+ look: docker with compose and buildx, 4 GPUs, driver 580 or newer, nvidia-container-toolkit",
-        "+ write .env with your user id and make the folder of the runs, where they are not there",
+        "+ write .env and make the folder of the runs, where they are not there",
         "+ ./scripts/image cuda",
         "+ export OPENRS_IMAGE_DIGEST=(the id of openrs:cuda)",
         f"+ docker compose run --rm -T -e HF_HUB_OFFLINE=0 doctor {recipe} --quick",
@@ -196,4 +207,4 @@ def test_the_build_context_has_no_run_no_data_and_no_secret() -> None:
     assert allowed == {"Dockerfile", "LICENSE", "README.md", "pyproject.toml", "docker", "k8s", "locks", "openrs",
                        "scripts/lib/after_install.py"}  # fmt: skip
     packaged = json.dumps(sorted(path.name for path in (ROOT / "docker").iterdir()))
-    assert packaged == '["compile", "install-lock", "project", "provenance.py", "same-times", "until-done"]'
+    assert packaged == '["as-owner", "compile", "install-lock", "project", "provenance.py", "same-times", "until-done"]'

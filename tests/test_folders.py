@@ -118,7 +118,7 @@ def test_the_files_that_a_loader_reads(tmp_path: Path) -> None:
 def test_a_damaged_index_is_refused(tmp_path: Path, index: str) -> None:
     (tmp_path / "model-1.safetensors").write_text("")
     (tmp_path / "model.safetensors.index.json").write_text(index)
-    with pytest.raises(UserError, match=r"model.safetensors.index.json cannot be read"):
+    with pytest.raises(UserError, match=r"index.json(:1:|:)? (not JSON|holds a list|weight_map|nested)"):
         weight_files(tmp_path)
 
 

@@ -110,7 +110,9 @@ def _add_evaluate(verbs: Verbs) -> None:
     )
     model = sub.add_argument_group("the model")
     model.add_argument("--revision", metavar="COMMIT", help="hub commit (default: as pinned, else the newest)")
-    model.add_argument("--dtype", choices=["bfloat16", "float32", "float16"], help="default: bfloat16")
+    model.add_argument(
+        "--dtype", choices=["bfloat16", "float32", "float16"], help="default: bfloat16; float32 on a CPU"
+    )
     model.add_argument("--trust-remote-code", action="store_true", help="run Python code that comes with the model")
 
 

@@ -1,8 +1,13 @@
 """The command line: which verbs there are, and how a command ends."""
 
 import argparse
+import atexit
+import contextlib
+import errno
 import gc
+import os
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -11,7 +16,7 @@ from typing import NoReturn
 from openrs import __version__
 from openrs.cli import cluster, curate, evaluate, plan, recipe, train
 from openrs.cli.options import Verb
-from openrs.errors import EXIT_INTERRUPTED, ExplainedError, Interrupted, not_installed
+from openrs.errors import EXIT_INTERRUPTED, ExplainedError, Interrupted, UserError, not_installed
 from openrs.run.confined import limit_permissions
 from openrs.run.disk_faults import explained
 from openrs.run.terminal import say, show_traceback
@@ -48,7 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"openrs {args.verb}: {missing}", error=True)
         return missing.exit_code
     except OSError as error:
-        failure = explained(error, Path(error.filename or ".").parent, "starts over or resumes")
+        failure: ExplainedError | None = None
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):  # whoever asks whether a name of a recipe is a file
+            failure = UserError(f"{str(error.filename)[:200]}: {error.strerror}", fix="give another name")
+        else:
+            failure = explained(error, Path(error.filename or ".").parent, "starts over or resumes")
         if failure is None:
             raise
         say(f"openrs {args.verb}: {failure}", error=True)
@@ -62,11 +71,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def program() -> NoReturn:
-    """Entry point of `openrs`. Skips the final garbage collection, which takes two seconds when torch is loaded."""
+    """Entry point of `openrs`. Does what is registered for the end of the program, and then ends the process instead of
+    taking Python down piece by piece: that takes two seconds when torch is loaded, and nanobind (in vLLM's libraries)
+    would print a page of objects that nobody freed."""
     sys.excepthook = _uncaught
     code = main()
-    gc.freeze()
-    sys.exit(code)
+    threading._shutdown()  # type: ignore[attr-defined]  # as Python does first: threads that are no daemons end
+    atexit._run_exitfuncs()
+    with contextlib.suppress(OSError, ValueError):  # a closed terminal
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

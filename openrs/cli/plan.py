@@ -4,12 +4,17 @@ Modules that a verb needs are imported when it is called: `openrs --help` stays 
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from openrs.cli.options import Verbs, add_overrides, add_recipe, add_verb
 from openrs.config.names import Layout
 from openrs.errors import EXIT_DONE, UserError
 from openrs.run.terminal import say
+
+if TYPE_CHECKING:
+    from openrs.hub.pins import Reference
 
 
 def add(verbs: Verbs) -> None:
@@ -37,8 +42,12 @@ def add(verbs: Verbs) -> None:
     sub.add_argument("--json", action="store_true")
 
     sub = add_verb(verbs, "fetch", fetch, "download all models and data of a recipe into the cache, pinned and checked")
-    add_recipe(sub)
+    sub.add_argument(
+        "recipes", nargs="+", metavar="RECIPE", help="a recipe, a run, or one of the paper's models: paper:open-rs3 ..."
+    )
+    add_overrides(sub)
     sub.add_argument("--list", action="store_true", help="list files and sizes, without network")
+    sub.add_argument("--quick", action="store_true", help="compare only the sizes of what was checked before")
     sub.add_argument("--workers", type=int, default=4, metavar="N", help="parallel downloads (default 4)")
 
 
@@ -55,16 +64,32 @@ def plan(args: argparse.Namespace) -> int:
 
 
 def fetch(args: argparse.Namespace) -> int:
-    from openrs.config.load import load
     from openrs.hub import fetch as fetching
-    from openrs.hub.pins import references, target
 
-    refs = target(args.recipe) or references(load(args.recipe, args.overrides))
+    every = [ref for name in args.recipes for ref in needed(name, args.overrides)]
+    refs = list({(ref.name, ref.revision): ref for ref in every}.values())
     if args.list:
         say(fetching.render(fetching.listed(refs)), end="")
         return EXIT_DONE
-    fetching.fetch_all(refs, say, workers=args.workers)
+    fetching.fetch_all(refs, say, workers=args.workers, quick=args.quick)
     return EXIT_DONE
+
+
+def needed(name: str, overrides: Sequence[str]) -> "list[Reference]":
+    """What a recipe, a run or a model needs from the hub; nothing for a folder with a model. Raises UserError."""
+    from openrs.config.load import load, packaged
+    from openrs.hub.pins import references, target
+    from openrs.run import manifest
+    from openrs.run.directory import existing_run, run_at
+    from openrs.run.folders import Kind, kind_of
+
+    if (refs := target(name)) is not None:
+        return refs
+    folder = next((path for path in (run_at(name).path, Path(name)) if path.is_dir()), None)
+    if folder is None or name in packaged():
+        return references(load(name, overrides))
+    recipe = manifest.recipe_of(existing_run(f"{folder}/")) if kind_of(folder) is Kind.RUN else None
+    return references(recipe) if recipe is not None else []
 
 
 def doctor(args: argparse.Namespace) -> int:

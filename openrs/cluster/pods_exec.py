@@ -10,7 +10,7 @@ from websocket import ABNF, WebSocketException
 
 from openrs.cluster.api import ApiException, Cluster, ServerUnavailable, forbidden
 from openrs.errors import RunFailure
-from openrs.run.files import redact
+from openrs.secrets import redact
 
 STDIN, STDOUT, STDERR, ERROR = 0, 1, 2, 3
 FRAME = 16_000  # bytes of stdin at once

@@ -9,12 +9,25 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from openrs.config.yaml_lines import Key, Lines, place_of
+from openrs.errors import UserError
+from openrs.secrets import secrets_in
 
 
 def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
     """'did you mean NAME?', or nothing when no known name is near."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"did you mean {prefix}{near[0]}?" if near else ""
+
+
+def refuse_secrets(tree: dict[str, Any], lines: Lines) -> None:
+    """Raises UserError naming every setting with a token or a password in it, and not the secret."""
+    faults = [
+        f"{place_of(key, lines)}: {'.'.join(map(str, key))} holds a token or a password" for key in secrets_in(tree)
+    ]
+    if faults:
+        why = "settings are written into the run, its manifest, reports, cards and uploads"
+        fix = "take it out, and give it in the environment (HF_TOKEN); a token that was in a file should be revoked"
+        raise UserError("\n".join(faults[:10]), why, fix)
 
 
 def setting_faults(error: ValidationError, model: type[BaseModel], lines: Lines, prefix: Key = ()) -> list[str]:

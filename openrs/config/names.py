@@ -3,6 +3,8 @@
 from enum import StrEnum
 from pathlib import Path
 
+from openrs.outside import exists
+
 DATA_FILES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 COMPRESSED = (".gz", ".zst")  # after the suffix of a text file
 
@@ -27,4 +29,4 @@ def is_hub_name(name: str) -> bool:
     """Whether `name` names a hub repository (owner/name) rather than something on this disk."""
     path = Path(name)
     named = name.count("/") == 1 and not name.startswith((".", "/", "~"))
-    return named and not path.exists() and path.suffix.lower() not in (*DATA_FILES, *COMPRESSED)
+    return named and not exists(path) and path.suffix.lower() not in (*DATA_FILES, *COMPRESSED)

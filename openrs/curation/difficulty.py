@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from openrs.config.schema import Evaluation
+from openrs.config.schema import Evaluation, Prompt
 from openrs.curation.references import reference_answer
 from openrs.curation.rows import Out, Row
 from openrs.curation.settings import Difficulty, Form, Sampling
@@ -23,7 +23,7 @@ from openrs.data.tokenizer import ChatEncoder
 from openrs.evaluation.benchmarks import Benchmark, EvalProblem
 from openrs.evaluation.engines import layout_of
 from openrs.evaluation.inputs import InputsReport
-from openrs.evaluation.plan import EvalPlan, Target, keep_record, record_of, refuse_long, requests_for
+from openrs.evaluation.plan import EvalPlan, Target, fit_to_window, keep_record, record_of, refuse_long, requests_for
 from openrs.evaluation.run import sample
 from openrs.evaluation.sampling import Sample, Samples, key_of
 from openrs.evaluation.shards import Shard
@@ -172,7 +172,7 @@ def _verdicts(
     own = folder / (f"samples-{shard.number}-of-{shard.of}" if shard is not None else "samples")
     judge = Judge() if rule is not None else Opinions(1)
     with Lock(Run(own)), judge, Tally(own / "samples.jsonl") as tally:
-        keep_record(own, {**plan.record, "benchmarks": {}})
+        keep_record(own, {**plan.record, "benchmarks": {}}, kept=bool(tally.rows))
         for path in sorted(folder.glob("samples-*/samples.jsonl")) if shard is None else ():
             _take(tally, path)
         sample(plan, tally, own, progress, judge)
@@ -197,19 +197,22 @@ def plan_of(problems: Sequence[EvalProblem], settings: Sampling, rule: str | Non
     folder = local_model(settings.model, settings.revision)
     target = Target(settings.model, str(folder), settings.revision, dtype=settings.dtype)
     encoder = ChatEncoder.from_folder(folder)
+    encoder.check_template(Prompt())
     ids = [tuple(encoder.ids(one.prompt)) for one in problems]
     benchmark = RowBenchmark(
         name=ASKED, rows=len(problems), question="problem", gold=("answer",), gold_kind="latex", tokens=1,
         prompt=None, as_in_training=str(Rule(rule or "corrected")),
     )  # fmt: skip
     samples = {ASKED: settings.samples}
+    evaluation, departures = fit_to_window(evaluation, max(map(len, ids)), context_of(folder))
     requests = requests_for({ASKED: problems}, {ASKED: ids}, samples, evaluation)
-    refuse_long(requests, evaluation, context_of(folder))
+    refuse_long(requests, evaluation)
     bos = encoder.leading_bos(list(ids[0]))
     thinking = opens_thought(encoder.tokenizer.decode(list(ids[0]), skip_special_tokens=False))
     record = record_of(
-        target, evaluation, folder, engine=layout.engine, bos=bos, benchmarks={}, inputs={}, thinking=thinking
-    )
+        target, evaluation, folder, engine=layout.engine, bos=bos, benchmarks={}, inputs={}, departures=departures,
+        thinking=thinking,
+    )  # fmt: skip
     inputs = InputsReport((), (), (), None)
     return EvalPlan(
         target, evaluation, folder, [benchmark], {ASKED: problems}, samples, requests, inputs, layout, record

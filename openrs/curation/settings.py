@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from openrs.config.faults import did_you_mean, setting_faults
+from openrs.config.faults import did_you_mean, refuse_secrets, setting_faults
 from openrs.config.names import COMPRESSED, DATA_FILES, is_hub_name
 from openrs.config.schema import Settings
 from openrs.config.yaml_lines import Lines, dump_yaml, override, read_yaml, text_of
@@ -267,6 +267,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> Curation:
         tree["sources"] = {(path.stem or "own").replace(".", "-"): {"path": name}}
     for change in overrides:
         override(change, tree, lines, example="stages.length.max_tokens=256", false_is_empty=True)
+    refuse_secrets(tree, lines)
     faults: list[str] = []
     stages = tree.pop("stages", None) or {}
     try:
@@ -297,7 +298,7 @@ def _stages(given: Any, lines: Lines, faults: list[str], folder: Path) -> dict[s
             faults.append(f"{where}: there is no stage {kind}; {hint}")
             continue
         if isinstance(system := settings.get("system"), str) and system.startswith("@"):
-            settings["system"] = text_of(folder / system[1:], where)
+            settings["system"] = text_of(system[1:], folder, where)
         try:
             stages[name] = KINDS[kind].model_validate(settings)
         except ValidationError as error:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from openrs.curation.rows import Gone, Out, Row, read_gone, read_rows, write_gone, write_rows
+from openrs.errors import UserError
+from openrs.outside import read_object, read_shape
 from openrs.run.files import write_json
 
 
@@ -40,8 +42,7 @@ class Step:
         path = self.path / "done.json"
         if not path.is_file():
             return None
-        done: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return done
+        return read_shape(path, {"rows": int, "kept": int, "facts": {}}, "remove the folder to do this stage again")
 
     def finish(self, rows: int, kept: int, facts: Mapping[str, Any]) -> None:
         write_json(self.path / "done.json", {"rows": rows, "kept": kept, "facts": dict(facts)})
@@ -51,8 +52,8 @@ class Step:
         marker = self.path / "step.json"
         if self.path.is_dir():
             try:
-                known = json.loads(marker.read_text(encoding="utf-8")).get("made_from")
-            except (OSError, ValueError):
+                known = read_object(marker).get("made_from")
+            except UserError:
                 known = None
             if known != self.made_from:
                 shutil.rmtree(self.path)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from openrs.data.chat_template import Render, check_chat_template, messages_of, rendered
 from openrs.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,18 +29,28 @@ class TokenizedProblems:
 
 def render(tokenizer: Any, prompt: "Prompt", problem: str) -> str:
     """The prompt as text, special tokens included: BOS, system message, user turn, and the opening of the answer."""
+    return rendered(_template_of(tokenizer, prompt), messages_of(prompt, problem), _name_of(prompt))
+
+
+def check_prompt(tokenizer: Any, prompt: "Prompt") -> str:
+    """One rendered prompt, shown to hold what it must (chat_template.py). Raises UserError with the prompt in it."""
+    return check_chat_template(_template_of(tokenizer, prompt), prompt, tokenizer.bos_token, _name_of(prompt))
+
+
+def _name_of(prompt: "Prompt") -> str:
+    return "the model's chat template" if prompt.chat_template is None else "prompt.chat_template"
+
+
+def _template_of(tokenizer: Any, prompt: "Prompt") -> Render:
     if prompt.chat_template is None and not getattr(tokenizer, "chat_template", None):
         raise UserError(
             "the model's tokenizer has no chat template",
             "without one it is unknown how this model expects a question",
             "set prompt.chat_template in the recipe, or add chat_template.jinja to the model folder",
         )
-    messages = [{"role": "system", "content": prompt.system}] if prompt.system is not None else []
-    messages.append({"role": "user", "content": prompt.user.replace("{problem}", problem)})
-    text: str = tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=True, chat_template=prompt.chat_template
+    return lambda messages, generation: tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=generation, chat_template=prompt.chat_template
     )
-    return text
 
 
 def tokenize(tokenizer: Any, prompt: "Prompt", texts: Sequence[str]) -> list[list[int]]:

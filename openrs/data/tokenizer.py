@@ -5,17 +5,25 @@ Qwen2Tokenizer; with a tokenizer of another kind, digits, spaces and `<think>` t
 loaded is compared with what tokenizer.json itself says. The base model's tokenizer passes under transformers 5.17.
 """
 
-import json
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from openrs.data import template_worker
+from openrs.data.chat_template import Messages, check_chat_template, rendered
 from openrs.errors import UserError
+from openrs.outside import MIB, read_object, read_text
+
+if TYPE_CHECKING:
+    from openrs.config.schema import Prompt
 
 PAPER_CHAT = "<｜begin▁of▁sentence｜><｜User｜>{prompt}<｜Assistant｜><think>\n"
 """The paper's evaluation prompt in chat format, no system message (paper.md section 1, proven by hash_full_prompts)."""
 
+TEMPLATE = "chat_template.jinja"
+TEMPLATE_LIMIT = MIB  # bytes; the longest known have 20,000
 PROBES = (
     "Find the remainder when $2^{2025}$ is divided by $1000$.",
     r"Let $f(x)=\frac{x^2-1}{\sqrt{x+1}}$ and $\sum_{k=1}^{\infty}\frac{1}{k^2}=\boxed{\frac{\pi^2}{6}}$.",
@@ -28,6 +36,9 @@ PROBES = (
     "\\begin{align*}\n a &= b \\\\\n c &= d\n\\end{align*} [asy]draw((0,0)--(1,1));[/asy]",
 )
 """Texts in Unicode normal form C: tokenizers that normalise to it must round-trip them too."""
+
+
+EXAMPLE = [{"role": "user", "content": PROBES[0]}]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +66,9 @@ def load_tokenizer(folder_or_repo: str | Path, revision: str | None = None, trus
     folder = Path(folder_or_repo)
     if folder.is_dir():
         _tokenizer_file(folder)
+        config = _read_config(folder)
+        if config.get("chat_template") or (folder / TEMPLATE).is_file():  # a base model may have none
+            try_template(folder, _template_text(folder, config), str(folder))
     elif folder.is_absolute() or str(folder_or_repo).startswith(".") or str(folder_or_repo).count("/") > 1:
         raise UserError(
             f"there is no folder {folder_or_repo}", fix="give a model folder, or a hub name like owner/model"
@@ -71,6 +85,11 @@ def load_tokenizer(folder_or_repo: str | Path, revision: str | None = None, trus
             f"the tokenizer of {folder_or_repo}{f' at {revision}' if revision else ''} cannot be loaded: {reason}",
             fix="check the name, the revision and the network, or give a folder with tokenizer.json",
         ) from None
+
+
+def try_template(folder: Path, template: str, where: str, messages: Sequence[Mapping[str, str]] = EXAMPLE) -> None:
+    """Render a chat template once under limits, with the special tokens of the model in `folder`. Raises UserError."""
+    template_worker.render(template, messages, _special(_read_config(folder)), where)
 
 
 def check_tokenizer(tokenizer: Any, folder: Path) -> TokenizerFacts:
@@ -133,21 +152,23 @@ class ChatEncoder:
         folder = path.parent if path.is_file() else path
         tokenizer = _read_tokenizer(folder)
         config = _read_config(folder)
-        special = {name: _token_text(value) for name, value in config.items() if name.endswith("_token")}
-        return cls(tokenizer, _compiled(_template_text(folder, config), folder), special)
+        special = _special(config)
+        template = _template_text(folder, config)
+        try_template(folder, template, str(folder))
+        return cls(tokenizer, template_worker.compiled(template), special)
 
     def text(self, prompt: str) -> str:
         """The chat text for one user message, ready for the assistant's turn. Raises UserError if the template
         fails."""
-        from jinja2 import TemplateError
+        return rendered(self.render, [{"role": "user", "content": prompt}], "the model's chat template")
 
-        messages = [{"role": "user", "content": prompt}]
-        try:
-            return str(self.template.render(messages=messages, add_generation_prompt=True, **self.special))
-        except (TemplateError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(
-                f"the chat template cannot be rendered: {error}", fix="use the model's own chat_template.jinja"
-            ) from None
+    def render(self, messages: Messages, generation: bool) -> str:
+        """Any conversation as the template writes it, with the opening of the assistant's turn or without."""
+        return str(self.template.render(messages=messages, add_generation_prompt=generation, **self.special))
+
+    def check_template(self, prompt: "Prompt") -> None:
+        """Raises UserError when the template cannot say such a prompt (chat_template.py)."""
+        check_chat_template(self.render, prompt, self.special.get("bos_token"), "the model's chat template")
 
     def ids(self, prompt: str, *, double_bos: bool = False) -> list[int]:
         """Token ids of the chat text, with one BOS (where the tokenizer has one).
@@ -225,13 +246,12 @@ def _read_tokenizer(folder: Path) -> Any:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     file = folder / "tokenizer_config.json"
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read: {error}") from None
-    return config if isinstance(config, dict) else {}
+    return read_object(file, "fetch or copy the model anew") if os.path.lexists(file) else {}
+
+
+def _special(config: dict[str, Any]) -> dict[str, str]:
+    """The texts of bos_token, eos_token ... as a template gets them."""
+    return {name: _token_text(value) for name, value in config.items() if name.endswith("_token")}
 
 
 def _token_text(value: Any) -> str:
@@ -239,14 +259,13 @@ def _token_text(value: Any) -> str:
 
 
 def _template_text(folder: Path, config: dict[str, Any]) -> str:
-    file = folder / "chat_template.jinja"
+    file = folder / TEMPLATE
     if file.is_file():
-        return file.read_text(encoding="utf-8")
+        return read_text(file, TEMPLATE_LIMIT)
     template = config.get("chat_template")
     if isinstance(template, list):  # named templates
-        template = {item.get("name"): item.get("template") for item in template if isinstance(item, dict)}.get(
-            "default"
-        )
+        named = (item for item in template if isinstance(item, dict) and item.get("name") == "default")
+        template = next((item.get("template") for item in named), None)
     if not isinstance(template, str) or not template:
         raise UserError(
             f"{folder} has no chat template",
@@ -254,33 +273,3 @@ def _template_text(folder: Path, config: dict[str, Any]) -> str:
             "put its chat_template.jinja beside tokenizer.json",
         )
     return template
-
-
-def _compiled(text: str, folder: Path) -> Any:
-    """Compile as transformers does (utils/chat_template_utils.py): a sandbox, because templates come from anywhere."""
-    from jinja2 import TemplateError
-    from jinja2.ext import Extension
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    class Generation(Extension):
-        """{% generation %} marks what the assistant wrote, for training; what is in it is rendered as it stands."""
-
-        tags = {"generation"}  # noqa: RUF012 - jinja's own interface
-
-        def parse(self, parser: Any) -> Any:
-            next(parser.stream)
-            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-    def refuse(message: str) -> None:
-        raise UserError(f"{folder}: its chat template refuses a single user message: {message}")
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"]
-    )
-    environment.globals["raise_exception"] = refuse
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    environment.filters["tojson"] = lambda value, **_: json.dumps(value, ensure_ascii=False)
-    try:
-        return environment.from_string(text)
-    except TemplateError as error:
-        raise UserError(f"{folder}: its chat template is broken: {error}") from None

@@ -16,20 +16,25 @@ from typing import Any, Literal
 from openrs.doctor.probe import end_group
 
 SPEND = 4.0  # seconds of all-reduces in one try
-STALL = 20.0  # seconds without a word from any rank, once one is in an all-reduce, that are called a hang
+START = 180.0  # seconds for imports, CUDA contexts and the rendezvous: a cold disk or node is slow, and no hang
+LIMIT = 30.0  # seconds for the all-reduces of one try, from the moment in which all ranks are in the first
+STALL = 20.0  # seconds of these without a word from any rank that are called a hang
+BEGUN = b'"all-reduce"'
 PROGRAM = (sys.executable, "-m", "openrs.doctor.nccl_rank")
 
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """One try. name: defaults or safe. outcome: ok, hang, wrong (sums) or error; detail says it in words.
+    """One try. name: defaults or safe. outcome: ok, slow (to start), hang, wrong (sums) or error; detail: in words.
 
+    begun: all ranks came to an all-reduce, so that the outcome says something of NCCL.
     bandwidth: of the largest size in GB/s on the bus, as nccl-tests gives it: 2 (n - 1) / n x bytes / seconds.
     """
 
     name: str
     env: Mapping[str, str]
-    outcome: Literal["ok", "hang", "wrong", "error"]
+    outcome: Literal["ok", "slow", "hang", "wrong", "error"]
+    begun: bool
     seconds: float
     bandwidth: float | None
     sizes: tuple[dict[str, Any], ...]
@@ -46,15 +51,17 @@ def attempt(
     *,
     ranks: int,
     sizes: Sequence[int],
-    limit: float,
     backend: str,
     program: Sequence[str] = PROGRAM,
     spend: float = SPEND,
+    start: float = START,
+    limit: float = LIMIT,
     stall: float = STALL,
 ) -> Try:
     """All-reduce over `ranks` processes, each a session of its own.
 
-    They are killed when `limit` seconds are over, or when nothing has moved for `stall` seconds.
+    They are killed when they have not all come to the first all-reduce after `start` seconds; from then on after
+    `limit` seconds, or when nothing has moved for `stall` seconds.
     """
     begin = time.monotonic()
     with ExitStack() as stack:
@@ -73,31 +80,48 @@ def attempt(
                 start_new_session=True,
             )  # fmt: skip
             processes.append(process)
-        hung = _wait(processes, [folder / f"{rank}.out" for rank in range(ranks)], begin + limit, stall)
+        paths = [folder / f"{rank}.out" for rank in range(ranks)]
+        late = _wait(processes, paths, start=start, limit=limit, stall=stall)
         seconds = time.monotonic() - begin
         codes = [process.poll() for process in processes]  # before those that still wait are ended
         _end(processes)
-        outputs = [(folder / f"{rank}.out").read_text(encoding="utf-8", errors="replace") for rank in range(ranks)]
-    return _verdict(name, env, outputs, codes, hung=hung, seconds=seconds)
+        outputs = [path.read_text(encoding="utf-8", errors="replace") for path in paths]
+        begun = _begun(paths)
+    return _verdict(name, env, outputs, codes, late=late, begun=begun, seconds=seconds)
 
 
 def _wait(
-    processes: Sequence["subprocess.Popen[bytes]"], outputs: Sequence[Path], deadline: float, stall: float
-) -> bool:
-    """Until all have ended, or one has failed (the others then wait for ever). True: it hangs, or the time is over."""
-    moved, printed = time.monotonic(), 0
+    processes: Sequence["subprocess.Popen[bytes]"],
+    outputs: Sequence[Path],
+    *,
+    start: float,
+    limit: float,
+    stall: float,
+) -> Literal["slow", "hang"] | None:
+    """Until all have ended, or one has failed (the others then wait for ever): None. Else what took too long."""
+    began = moved = time.monotonic()
+    reducing: float | None = None
+    printed = 0
     while any(process.poll() is None for process in processes):
         clock = time.monotonic()
         now = sum(output.stat().st_size for output in outputs)
         if now != printed:
             moved, printed = clock, now
-        begun = any(b'"all-reduce"' in output.read_bytes() for output in outputs)
-        if clock > deadline or (begun and clock - moved > stall):
-            return True
+        if reducing is None and _begun(outputs):
+            reducing = clock
+        if reducing is None and clock - began > start:
+            return "slow"
+        if reducing is not None and (clock - reducing > limit or clock - moved > stall):
+            return "hang"
         if any(process.poll() not in (None, 0) for process in processes):
-            return False
+            return None
         time.sleep(0.1)
-    return False
+    return None
+
+
+def _begun(outputs: Sequence[Path]) -> bool:
+    """Whether all ranks have come to an all-reduce: one that waits for a rank that still starts has not begun."""
+    return all(BEGUN in output.read_bytes() for output in outputs)
 
 
 def _end(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
@@ -117,7 +141,8 @@ def _verdict(
     outputs: Sequence[str],
     codes: Sequence[int | None],
     *,
-    hung: bool,
+    late: Literal["slow", "hang"] | None,
+    begun: bool,
     seconds: float,
 ) -> Try:
     events = [_events(text) for text in outputs]
@@ -130,16 +155,20 @@ def _verdict(
     largest = max(sizes, key=lambda size: int(size["bytes"]), default=None)
     speed = 2 * (ranks - 1) / ranks * largest["bytes"] / largest["seconds"] / 1e9 if largest else None
     if any(event.get("at") == "wrong" for rank in events for event in rank) or not all(size["right"] for size in sizes):
-        return Try(name, env, "wrong", seconds, speed, sizes, "an all-reduce gave wrong sums")
-    if hung:
+        return Try(name, env, "wrong", begun, seconds, speed, sizes, "an all-reduce gave wrong sums")
+    if late is not None:
         where = [f"rank {rank} {_where(rank_events)}" for rank, rank_events in enumerate(events)]
-        return Try(name, env, "hang", seconds, None, sizes, f"stuck after {seconds:.0f} s: {', '.join(where)}")
+        stopped = f"{'stuck' if late == 'hang' else 'still starting'} after {seconds:.0f} s: {', '.join(where)}"
+        return Try(name, env, late, begun, seconds, None, sizes, stopped)
     if any(codes):
         failed, code = next((rank, code) for rank, code in enumerate(codes) if code)
         last = [line for line in outputs[failed].splitlines() if line.strip() and not line.startswith("{")]
         ended = f"ended by signal {-code}" if code < 0 else f"ended with {code}"
-        return Try(name, env, "error", seconds, None, sizes, f"rank {failed}: {last[-1][:300] if last else ended}")
-    return Try(name, env, "ok", seconds, speed, sizes, f"{speed:.1f} GB/s between {ranks} ranks" if speed else "")
+        text = f"rank {failed}: {last[-1][:300] if last else ended}"
+        return Try(name, env, "error", begun, seconds, None, sizes, text)
+    return Try(
+        name, env, "ok", begun, seconds, speed, sizes, f"{speed:.1f} GB/s between {ranks} ranks" if speed else ""
+    )
 
 
 def _events(text: str) -> list[dict[str, Any]]:

@@ -6,18 +6,17 @@ was measured to be better, or asked for (OPENRS_NCCL=safe).
 """
 
 import contextlib
-import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from openrs.config.schema import Recipe
-from openrs.doctor.allreduce import PROGRAM, SPEND, STALL, Try, attempt
-from openrs.errors import UserError
+from openrs.doctor.allreduce import LIMIT, PROGRAM, SPEND, STALL, START, Try, attempt
+from openrs.errors import RunFailure, UserError
+from openrs.outside import read_shape
 from openrs.planner.gpus import find
 from openrs.planner.workload import workload_of
 from openrs.run.confined import refuse_links_out
@@ -31,7 +30,6 @@ RESULT = "nccl.json"
 # is exactly the writing; where GPUs hang behind different root ports NCCL does the same by itself, so it costs nothing.
 SAFE: Mapping[str, str] = {"NCCL_P2P_DISABLE": "1"}
 
-LIMIT = 60.0  # seconds for everything, start of the processes included
 BETTER = 1.05  # the safe settings must be this much faster to be taken when both work
 
 
@@ -83,18 +81,17 @@ def read(run_dir: Path) -> dict[str, Any] | None:
     path = run_dir / RESULT
     fix = "measure again: openrs doctor nccl RECIPE --run RUN; or set OPENRS_NCCL=safe"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        env = found["env"]
-        whole = isinstance(env, dict) and all(SAFE.get(name) == value for name, value in env.items())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError):
+        found = read_shape(path, {"env": {"*": str}})
+        whole = all(SAFE.get(name) == value for name, value in found["env"].items())
+    except UserError:
+        if not os.path.lexists(path):
+            return None
         whole = False
     if not whole:
         raise UserError(f"{path} is damaged, or sets what openrs never sets", fix=fix)
     if found.get("winner") is None:
         raise UserError(f"{path}: the GPUs could not talk to each other when it was measured", fix=fix)
-    return cast(dict[str, Any], found)
+    return found
 
 
 def gradient_sizes(parameters: int, element: int) -> tuple[int, ...]:
@@ -108,37 +105,47 @@ def measure(
     ranks: int,
     sizes: Sequence[int],
     backend: str = "nccl",
-    limit: float = LIMIT,
     program: Sequence[str] = PROGRAM,
     say: Callable[[str], None] = lambda _: None,
     spend: float = SPEND,
+    start: float = START,
+    limit: float = LIMIT,
     stall: float = STALL,
 ) -> dict[str, Any]:
     """Try the defaults and the safe settings, and write the winner with its evidence to the run's nccl.json.
 
-    torch is loaded once beforehand, perhaps from a cold disk; the rest of `limit` seconds is halved. What works wins;
-    of two that work the defaults, unless the safe settings are 5 % faster.
-    Raises UserError (after writing the evidence) when neither works.
+    torch is loaded once beforehand, perhaps from a cold disk. What works wins; of two that work the defaults, unless
+    the safe settings are 5 % faster. start, limit, stall: see `attempt`.
+    Raises UserError (after writing the evidence) when all-reduces began and neither works; RunFailure, and nothing is
+    written, when the ranks did not come so far: that says nothing of NCCL, and the next start may be quicker.
     """
-    deadline = time.monotonic() + limit
-    load(limit / 3)
+    load(start)
     tries: list[Try] = []
     for name, env in (("defaults", {}), ("safe", dict(SAFE))):
-        left = max(1.0, deadline - time.monotonic()) / (2 - len(tries))
         one = attempt(
             name,
             env,
             ranks=ranks,
             sizes=sizes,
-            limit=left,
             backend=backend,
             program=program,
             spend=spend,
+            start=start,
+            limit=limit,
             stall=stall,
         )
         say(f"{name}: {one.outcome}, {one.detail} ({one.seconds:.0f} s)")
         tries.append(one)
+        if one.outcome == "slow":
+            break  # settings of NCCL make no start quicker
     winner = choose(tries)
+    outcomes = "; ".join(f"{one.name}: {one.outcome}, {one.detail}" for one in tries)
+    if winner is None and not all(one.begun for one in tries):
+        raise RunFailure(
+            f"the links between the GPUs could not be measured: {outcomes}",
+            "not every process came to its first all-reduce; nothing is written",
+            "the same command tries again; see why with: openrs doctor; OPENRS_NCCL=safe trains without a measurement",
+        )
     found = {
         "mode": "auto",
         "winner": winner.name if winner else None,
@@ -151,11 +158,18 @@ def measure(
     write_json(run_dir / RESULT, found)
     if winner is None:
         raise UserError(
-            "GPUs cannot talk to each other: " + "; ".join(f"{one.name}: {one.outcome}, {one.detail}" for one in tries),
+            f"GPUs cannot talk to each other: {outcomes}",
             "training would hang in its first step",
             "see /dev/shm, driver and topology in: openrs doctor; or take another node",
         )
     return found
+
+
+def measure_once(recipe: Recipe, run_dir: Path, say: Callable[[str], None]) -> None:
+    """Before training: measure, where several GPUs have to talk, OPENRS_NCCL is auto and nothing is measured yet."""
+    if recipe.hardware.gpus > 1 and mode_of(os.environ) == "auto" and read(run_dir) is None:
+        say("measuring the links between the GPUs")
+        run(recipe, run_dir, recipe.hardware.gpus, say)
 
 
 def load(limit: float) -> None:

@@ -18,10 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from openrs.config.faults import setting_faults
 from openrs.config.names import COMPRESSED, DATA_FILES
-from openrs.config.yaml_lines import read_yaml
+from openrs.config.yaml_lines import read_yaml, text_of
 from openrs.data.rows import MISSING, Row, cell, file_rows, hub_rows
 from openrs.data.shapes import question_text
 from openrs.errors import UserError
+from openrs.outside import is_file
 
 DEFINITIONS = Path(__file__).with_name("benchmarks.yaml")
 PROMPTS = Path(__file__).parents[1] / "recipes" / "prompts"
@@ -152,9 +153,9 @@ def read_definitions(path: Path) -> dict[str, Benchmark]:
 
 
 def _read_prompt(name: str, folder: Path, where: str) -> str:
-    for file in (folder / name, PROMPTS / name):
-        if file.is_file():
-            return file.read_bytes().decode("utf-8")  # byte for byte: the hashes cover it
+    for home in (folder, PROMPTS):
+        if is_file(home / name):
+            return text_of(name, home, where)
     there = ", ".join(sorted(file.name for file in PROMPTS.glob("*.txt")))
     raise UserError(
         f"{where}: there is no prompt file {name}", fix=f"put it beside the YAML file, or take one of: {there}"

@@ -20,7 +20,7 @@ from typing import Any
 from openrs.errors import RunFailure, UserError
 from openrs.evaluation.engine_process import batch_line
 from openrs.evaluation.engines import EngineLayout
-from openrs.evaluation.sampling import EngineSettings, NextBatch, Sample
+from openrs.evaluation.sampling import EngineSettings, NextBatch, OnTokens, Sample
 from openrs.run.confined import make_folder, open_appending
 from openrs.run.processes import tail
 
@@ -107,7 +107,7 @@ class EnginePool:
         for engine in self._engines:
             engine.hear()
 
-    def generate(self, next_batch: NextBatch) -> Iterator[list[Sample]]:
+    def generate(self, next_batch: NextBatch, on_tokens: OnTokens) -> Iterator[list[Sample]]:
         """Raises RunFailure when an engine dies; what was finished before has been handed over."""
         lock = threading.Lock()
         arrived: queue.SimpleQueue[list[Sample] | Exception | None] = queue.SimpleQueue()
@@ -117,7 +117,8 @@ class EnginePool:
                 return next_batch()
 
         for engine in self._engines:
-            threading.Thread(target=self._serve, args=(engine, one_at_a_time, arrived), daemon=True).start()
+            work = (engine, one_at_a_time, on_tokens, arrived)
+            threading.Thread(target=self._serve, args=work, daemon=True).start()
         at_work = len(self._engines)
         while at_work:
             samples = arrived.get()
@@ -128,7 +129,9 @@ class EnginePool:
             else:
                 yield samples
 
-    def _serve(self, engine: EngineProcess, next_batch: NextBatch, arrived: "queue.SimpleQueue[Any]") -> None:
+    def _serve(
+        self, engine: EngineProcess, next_batch: NextBatch, on_tokens: OnTokens, arrived: "queue.SimpleQueue[Any]"
+    ) -> None:
         batches: list[set[tuple[str, str, int]]] = []  # given, and not yet wholly answered
         try:
             while True:
@@ -137,7 +140,11 @@ class EnginePool:
                     engine.give(batch_line(batch))
                 if not batches:
                     return arrived.put(None)
-                samples = [Sample(**row) for row in engine.hear()["samples"]]
+                message = engine.hear()
+                if "tokens" in message:
+                    on_tokens(message["tokens"])
+                    continue
+                samples = [Sample(**row) for row in message["samples"]]
                 for sample in samples:
                     for keys in batches:
                         keys.discard(sample.key)

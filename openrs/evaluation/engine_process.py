@@ -1,7 +1,8 @@
 """An engine in a process of its own: `python -m openrs.evaluation.engine_process`, started by engine_pool.py.
 
 It imports what its engine needs. Then lines of JSON come in: its log and settings, then batches; lines of JSON go
-out: {"ready": true} or {"refused": [what, why, fix]}, then {"samples": [...]}. It ends when its input ends.
+out: {"ready": true} or {"refused": [what, why, fix]}, then {"tokens": n} and {"samples": [...]}. It ends when its
+input ends.
 """
 
 import json
@@ -9,13 +10,15 @@ import os
 import queue
 import sys
 import threading
+import time
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from openrs.errors import EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, UserError, not_installed
-from openrs.evaluation.sampling import Batch, EngineSettings, Request
+from openrs.evaluation.sampling import Batch, EngineSettings, OnTokens, Request
 from openrs.run.confined import open_appending
 from openrs.run.processes import die_with_parent
 
@@ -66,6 +69,7 @@ def serve(name: str) -> int:
         os._exit(EXIT_DONE)  # whoever asked is gone or has all answers: nothing here is worth finishing
 
     threading.Thread(target=read, daemon=True).start()
+    on_tokens = counting(send)
     while True:
         ahead = [batches.get()]
 
@@ -75,8 +79,22 @@ def serve(name: str) -> int:
             except queue.Empty:
                 return None
 
-        for samples in engine.generate(next_batch):
+        for samples in engine.generate(next_batch, on_tokens):
             send({"samples": [asdict(sample) for sample in samples]})
+
+
+def counting(send: Callable[[dict[str, Any]], None]) -> OnTokens:
+    """Adds up tokens and sends them, twice a second at most."""
+    counted, sent = 0, 0.0
+
+    def on_tokens(more: int) -> None:
+        nonlocal counted, sent
+        counted += more
+        if time.monotonic() - sent > 0.5:
+            send({"tokens": counted})
+            counted, sent = 0, time.monotonic()
+
+    return on_tokens
 
 
 def log_to(path: str) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib.util
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from openrs.data.tokenizer import ChatEncoder
 from openrs.errors import UserError
 from openrs.evaluation.sampling import Engine, EngineSettings
 from openrs.hub.loading import check_weights
+from openrs.outside import read_object
 from openrs.run.gpus import visible_gpus
 
 
@@ -87,8 +87,7 @@ def stop_token_ids(encoder: ChatEncoder, folder: Path) -> frozenset[int]:
 
 def _configured_stop_ids(file: Path) -> list[int]:
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        named = read_object(file).get("eos_token_id")
+    except UserError:
         return []
-    named = config.get("eos_token_id") if isinstance(config, dict) else None
     return [token for token in (named if isinstance(named, list) else [named]) if isinstance(token, int)]

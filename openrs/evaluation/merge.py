@@ -17,10 +17,14 @@ from openrs.evaluation.plan import RECORD, differences, problems_digest, read_re
 from openrs.evaluation.run import write_scores
 from openrs.evaluation.sampling import Key, key_of
 from openrs.evaluation.scores import build_scores
-from openrs.evaluation.shards import DONE, Shard, assigned, pairs_of
+from openrs.evaluation.shards import DONE, MOST_SHARDS, Shard, assigned, pairs_of
+from openrs.outside import check_shape, read_shape
 from openrs.run.confined import refuse_links_out, replacing
 from openrs.run.directory import run_at
 from openrs.run.files import read_jsonl, write_json
+
+SHARD_SHAPE = {"called": str, "shard": {"number": int, "of": int, "tokens": {"*": int}}}
+DONE_SHAPE = {"drawn": int, "seconds": {"*": int | float}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +80,17 @@ def part_at(path: Path) -> Part:
     cut = record.get("shard") if record is not None else None
     if record is None or not isinstance(cut, dict):
         raise UserError(f"{path} is not a shard of an evaluation", fix="take it away, or give the shards' folders")
+    anew = "evaluate the shard anew in an empty folder"
+    check_shape(record, SHARD_SHAPE, str(path / RECORD), anew)
     shard = Shard(cut["number"], cut["of"])
-    try:
-        done = json.loads((path / DONE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    if not 1 <= shard.number <= shard.of <= MOST_SHARDS:
+        raise UserError(f"{path / RECORD}: there is no shard {shard.number} of {shard.of}", fix=anew)
+    if not (path / DONE).is_file():
         raise UserError(
             f"shard {shard.number} of {shard.of} is not finished: {path}",
             fix=f"give its command again (--shard {shard.number}/{shard.of}); it draws what is missing",
-        ) from None
-    return Part(path, shard, record, done)
+        )
+    return Part(path, shard, record, read_shape(path / DONE, DONE_SHAPE, anew))
 
 
 def merged(parts: Sequence[Part], into: Path, data: str | None) -> dict[str, Any]:

@@ -5,11 +5,14 @@ Most of what can be wrong with an evaluation is found here, in seconds, and refu
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from openrs.config.schema import Evaluation
+from pydantic import ValidationError
+
+from openrs.config.load import with_changes
+from openrs.config.schema import Evaluation, Prompt
 from openrs.data.tokenizer import ChatEncoder, Encoded
 from openrs.errors import UserError
 from openrs.evaluation import benchmarks as bench
@@ -19,10 +22,18 @@ from openrs.evaluation.inputs import InputsReport, check_encoded, combined, enco
 from openrs.evaluation.protocols import name_of, samples_of
 from openrs.evaluation.sampling import EngineSettings, Request, make_batches, seed_of
 from openrs.hub.models import commit_of, context_of, local_model, weights
+from openrs.outside import read_shape
 from openrs.rewards.extraction import opens_thought
 from openrs.run.files import write_json
 
 RECORD = "settings.json"
+RECORD_SHAPE: dict[str, Any] = {  # what is read of it again
+    "model": {"name": str},
+    "protocol": {},
+    "benchmarks": {"*": {"n": int, "k": int, "problems": str}},
+    "inputs": {},
+    "evaluation": {},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +41,7 @@ class Target:
     """The model to evaluate: a folder or hub name. `step` is the training step it comes from, 0 for a run's base.
 
     name: what it is called in results. called: what its folder in eval/ is called, where that is something else.
+    dtype: of the weights on a GPU. cpu_dtype: without one, where bfloat16 takes four to five times as long.
     """
 
     name: str
@@ -39,6 +51,7 @@ class Target:
     dtype: str = "bfloat16"
     trust_remote_code: bool = False
     called: str | None = None
+    cpu_dtype: str = "float32"
 
     @property
     def label(self) -> str:
@@ -48,7 +61,9 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class EvalPlan:
-    """One evaluation. samples: benchmark -> k. record: what settings.json holds, see `record_of`."""
+    """One evaluation. samples: benchmark -> k. record: what settings.json holds, see `record_of`.
+
+    notes: what fits the model and the machine in place of what was asked, a line each."""
 
     target: Target
     settings: Evaluation
@@ -60,6 +75,7 @@ class EvalPlan:
     inputs: InputsReport
     layout: EngineLayout
     record: dict[str, Any]
+    notes: Sequence[str] = ()
 
     def batches(self) -> list[list[Request]]:
         """The work, long completions first."""
@@ -83,14 +99,19 @@ def prepare(target: Target, settings: Evaluation, layout: EngineLayout | None = 
     """`layout`: what `layout_of` said of these settings, for a caller who has asked: it starts nvidia-smi.
 
     Raises UserError for unusable models, benchmarks and settings: a folder without chat template, changed questions,
-    completions that do not fit into the model's window, an engine that is not there."""
+    prompts that do not fit into the model's window, an engine that is not there."""
     chosen = bench.resolve(settings.benchmarks)
     if not chosen:
         raise UserError("no benchmark to evaluate on", fix=f"--benchmarks with some of: {', '.join(bench.known())}")
     data = Path(settings.data).expanduser() if settings.data is not None else None
     layout = layout or layout_of(settings)
+    notes = []
+    if None in layout.devices and target.dtype != target.cpu_dtype:
+        notes.append(f"{target.cpu_dtype} weights: without a GPU, {target.dtype} would take several times as long")
+        target = replace(target, dtype=target.cpu_dtype)
     folder = local_model(target.path, target.revision)
     encoder = ChatEncoder.from_folder(folder)
+    encoder.check_template(Prompt())
     questions = {one.name: encode_benchmark(one, data, encoder) for one in chosen}
     inputs = check_encoded(chosen, questions, encoder)
     refuse_changed_questions(inputs)
@@ -103,8 +124,10 @@ def prepare(target: Target, settings: Evaluation, layout: EngineLayout | None = 
             fix="--samples 1, or a temperature above 0",
         )
     ids = {name: [e.double if settings.double_bos else e.ids for e in some] for name, some in encoded.items()}
+    longest = max((len(row) for rows in ids.values() for row in rows), default=0)
+    settings, departures = fit_to_window(settings, longest, context_of(folder))
     requests = requests_for(problems, ids, samples, settings)
-    refuse_long(requests, settings, context_of(folder))
+    refuse_long(requests, settings)
     record = record_of(
         target,
         settings,
@@ -116,9 +139,11 @@ def prepare(target: Target, settings: Evaluation, layout: EngineLayout | None = 
             for name, rows in problems.items()
         },
         inputs=inputs.as_json(),
+        departures=departures,
         thinking=any(opens_thought(one.text) for some in encoded.values() for one in some[:1]),
     )
-    return EvalPlan(target, settings, folder, chosen, problems, samples, requests, inputs, layout, record)
+    notes += departures
+    return EvalPlan(target, settings, folder, chosen, problems, samples, requests, inputs, layout, record, notes)
 
 
 def record_of(
@@ -130,10 +155,12 @@ def record_of(
     bos: int,
     benchmarks: Mapping[str, Any],
     inputs: Mapping[str, Any],
+    departures: Sequence[str],
     thinking: bool,
 ) -> dict[str, Any]:
     """What settings.json holds. folder: the model's. bos: BOS tokens in front. benchmarks: name -> n, k, hashes.
-    thinking: whether the prompt opens a thought that the completion has to end."""
+    departures: from the protocol that was asked, in words. thinking: whether the prompt opens a thought that the
+    completion has to end."""
     return {
         "schema": 1,
         "called": target.label,
@@ -143,7 +170,8 @@ def record_of(
             "step": target.step,
             "sha256": weights(folder),
         },
-        "protocol": protocol_of(settings, engine, bos, target.dtype),
+        "protocol": protocol_of(settings, engine, bos, target.dtype)
+        | ({"departures": list(departures)} if departures else {}),
         "benchmarks": benchmarks,
         "inputs": inputs,
         "thinking": thinking,
@@ -215,33 +243,45 @@ def refuse_changed_questions(inputs: InputsReport) -> None:
         )
 
 
-def refuse_long(requests: Sequence[Request], settings: Evaluation, context: int | None) -> None:
+def fit_to_window(settings: Evaluation, prompt: int, window: int | None) -> tuple[Evaluation, list[str]]:
+    """The settings cut to the model's window, and a line for the record where that changes them.
+
+    prompt: tokens of the longest one. Raises UserError when it leaves no room for a completion."""
+    allowed = min(prompt + settings.max_tokens, settings.max_model_len or prompt + settings.max_tokens)
+    if window is None or allowed <= window:
+        return settings, []
+    if prompt >= window:
+        raise UserError(
+            f"a prompt of {prompt} tokens does not fit into the model's window of {window}",
+            "the model was never trained beyond its window",
+            "take a model with a larger window",
+        )
+    asked = name_of(settings)
+    line = (
+        f"prompt and completion have at most {window:,} tokens, the model's window, where"
+        f" {'these settings' if asked == 'custom' else f'protocol {asked}'} would allow {allowed:,}"
+    )
+    return with_changes(settings, {"max_model_len": window, "max_tokens": min(settings.max_tokens, window)}), [line]
+
+
+def refuse_long(requests: Sequence[Request], settings: Evaluation) -> None:
     short = min(requests, key=lambda request: request.max_new_tokens)
     if short.max_new_tokens < 1:
         raise UserError(
             f"the prompt of {short.problem} has {len(short.ids)} tokens, max_model_len is {settings.max_model_len}",
             fix="set a larger evaluation.max_model_len",
         )
-    longest = max(len(request.ids) + request.max_new_tokens for request in requests)
-    if context is not None and longest > context:
-        prompt = max(len(request.ids) for request in requests)
-        fits = context - prompt
-        raise UserError(
-            f"a prompt of {prompt} tokens and max_tokens = {settings.max_tokens} do not fit into the model's window"
-            f" of {context}",
-            "the model was never trained beyond its window",
-            f"set --max-tokens to at most {fits}" if fits > 0 else "take a model with a larger window",
-        )
 
 
-def keep_record(folder: Path, record: Mapping[str, Any]) -> None:
+def keep_record(folder: Path, record: Mapping[str, Any], *, kept: bool) -> None:
     """Write settings.json. A folder holds one model under one sampling; benchmarks and samples may be added to it, but
-    not to a shard, which is a part of a whole that was cut once.
+    not to a shard, which is a part of a whole that was cut once. kept: whether it holds any sample or score yet; an
+    empty one may be asked for anything.
 
     Raises UserError when it holds another: samples of two would be counted together.
     """
     path = folder / RECORD
-    before = read_record(folder)
+    before = read_record(folder) if kept else None
     if before is not None:
         changed = differences(before, record)
         if not changed and "shard" in record and before["benchmarks"] != record["benchmarks"]:
@@ -260,17 +300,18 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     path = folder / RECORD
     if not path.is_file():
         return None
+    record = read_shape(path, RECORD_SHAPE, "remove the folder to evaluate anew")
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        record = None
-    parts = ("model", "protocol", "benchmarks", "inputs", "evaluation")
-    if not isinstance(record, dict) or not all(isinstance(record.get(part), dict) for part in parts):
-        raise UserError(f"{path} is damaged", fix="remove the folder to evaluate anew")
+        Evaluation.model_validate(record["evaluation"])
+    except ValidationError as error:
+        fault = error.errors()[0]
+        what = f"{path}: evaluation.{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+        raise UserError(what, fix="remove the folder to evaluate anew") from None
     return record
 
 
-MUTABLE_KEYS = ("name", "samples", "samples_small", "batch_size")  # they may differ between two visits to one folder
+# They may differ between two visits to one folder.
+MUTABLE_KEYS = ("name", "samples", "samples_small", "batch_size", "departures")
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -286,5 +327,5 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return found + [
         f"other {name} problems or prompts"
         for name, facts in now["benchmarks"].items()
-        if (old := before["benchmarks"].get(name)) and any(old[key] != facts[key] for key in facts if key != "k")
+        if (old := before["benchmarks"].get(name)) and any(old.get(key) != facts[key] for key in facts if key != "k")
     ]

@@ -76,6 +76,7 @@ def described(settings: Evaluation, engine: str, bos: int) -> str:
     front = {0: "no BOS in front", 1: "one BOS in front", 2: "two BOS in front, as the authors' harness fed them"}
     return (
         f"protocol {name_of(settings)}: {settings.samples} sample{'s' if settings.samples > 1 else ''} a problem{few},"
-        f" temperature {settings.temperature:g}, top-p {settings.top_p:g}, at most {settings.max_tokens:,} tokens,"
+        f" temperature {settings.temperature:g}, top-p {settings.top_p:g}, at most"
+        f" {min(settings.max_tokens, settings.max_model_len or settings.max_tokens):,} tokens,"
         f" seed {settings.seed}, {engine}, {front.get(bos, f'{bos} BOS in front')}"
     )

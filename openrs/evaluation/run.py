@@ -6,7 +6,6 @@ and the engines' logs.
 
 import contextlib
 import importlib
-import json
 import threading
 import time
 from collections import deque
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from openrs.config.schema import Evaluation
+from openrs.errors import UserError
 from openrs.evaluation.benchmarks import Benchmark
 from openrs.evaluation.engine_pool import EnginePool
 from openrs.evaluation.engines import layout_of, load
@@ -26,6 +26,7 @@ from openrs.evaluation.scores import Rows, build_scores, merge_scores
 from openrs.evaluation.scoring import Scoring
 from openrs.evaluation.shards import Shard, finish_shard, requests_of_shard
 from openrs.evaluation.verdicts import Referee, text_of, thinks
+from openrs.outside import read_shape
 from openrs.rewards.grading import Judge
 from openrs.run.directory import Lock, Run
 from openrs.run.files import write_json
@@ -69,13 +70,14 @@ def evaluate(
 def _evaluate(
     plan: EvalPlan, folder: Path, progress: Progress, judge: Judge, *, shard: Shard | None, pool: EnginePool | None
 ) -> dict[str, Any] | None:
-    progress.say(described(plan.settings, plan.layout.engine, plan.record["protocol"]["bos"]))
+    for line in (described(plan.settings, plan.layout.engine, plan.record["protocol"]["bos"]), *plan.notes):
+        progress.say(line)
     if plan.inputs.checks:
         progress.say(proof(plan))
     if shard is not None:
         folder, plan = shard.folder(folder), requests_of_shard(plan, shard)
     with Lock(Run(folder)), Samples(folder / "samples.jsonl") as samples:
-        keep_record(folder, plan.record)
+        keep_record(folder, plan.record, kept=bool(samples.rows) or (folder / "scores.json").exists())
         meanwhile = import_ahead if shard is None else None
         judge_anew(plan, samples, judge, progress)
         seconds, drawn = sample(plan, samples, folder, progress, judge, pool=pool, meanwhile=meanwhile)
@@ -115,13 +117,24 @@ def write_scores(
     return whole
 
 
+SCORES_SHAPE: dict[str, Any] = {  # what merge_scores and format_score read of it
+    "model": {"name": str},
+    "inputs": {"checks": [{"benchmark": str, "state": str}], "changes": [{"benchmark": str}], "unproven": [str]},
+    "benchmarks": {
+        "*": {
+            "n": int, "k": int, "accuracy": int | float, "interval": [int | float], "truncated": int,
+            "verdicts": {"*": int}, "strict?": {"accuracy": int | float, "disagree": int}, "references?": {"*": int},
+        }
+    },
+}  # fmt: skip
+
+
 def read_scores(folder: Path) -> dict[str, Any] | None:
     path = folder / "scores.json"
     try:
-        scores: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_shape(path, SCORES_SHAPE)
+    except UserError:
         return None
-    return scores
 
 
 def answers(scores: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
@@ -184,8 +197,8 @@ def sample(
             engine = load(plan.engine())
         loaded = time.monotonic()
         waiting = deque(missing)
-        with closing(engine), Scoring(plan, samples, judge, progress) as scoring:
-            for batch in engine.generate(lambda: waiting.popleft() if waiting else None):
+        with closing(engine), Scoring(plan, samples, judge, progress, len(missing)) as scoring:
+            for batch in engine.generate(lambda: waiting.popleft() if waiting else None, scoring.on_tokens):
                 scoring.give(batch)
             generated = time.monotonic()
     except BaseException:

@@ -59,12 +59,14 @@ Batch = Sequence[Request]
 """Requests that an engine generates together: a padded batch for transformers, a single one for vLLM."""
 NextBatch = Callable[[], Batch | None]
 """Gives the next batch of work, or None when there is none just now."""
+OnTokens = Callable[[int], None]
+"""Is told how many tokens more were generated, whenever an engine knows; it may be called from any thread."""
 
 
 class Engine(Protocol):
     """A loaded model."""
 
-    def generate(self, next_batch: NextBatch) -> Iterator[list[Sample]]:
+    def generate(self, next_batch: NextBatch, on_tokens: OnTokens) -> Iterator[list[Sample]]:
         """Generate batch after batch, and hand over samples as soon as they are finished; ends when `next_batch` gives
         None and nothing is under way."""
         ...

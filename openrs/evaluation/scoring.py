@@ -24,15 +24,19 @@ class Scoring:
     What goes wrong in the thread (a full disk) is raised by the next `give`, or at the end.
     """
 
-    def __init__(self, plan: EvalPlan, samples: Samples, judge: Judge, progress: Progress) -> None:
+    def __init__(self, plan: EvalPlan, samples: Samples, judge: Judge, progress: Progress, batches: int) -> None:
         self._label, self._samples, self._progress = plan.target.label, samples, progress
+        # vLLM's batches are single requests: their number says nothing.
+        self._batches = batches if plan.layout.engine == "transformers" else 0
+        self._arrivals, self._tokens, self._began = 0, 0, time.monotonic()
+        self._lock = threading.Lock()  # engines count tokens in threads of their own
         self._referee = Referee(judge, plan.benchmarks, plan.problems, thinks(plan.record, samples.rows.values()))
         wanted = {request.key for request in plan.requests}
         there = [row for key, row in samples.rows.items() if key in wanted]
         self._total, self._done = len(wanted), len(there)
         self._right = sum(row["verdict"] == "correct" for row in there)
         self._cut = sum(row["finish"] == "length" for row in there)
-        self._told = 0.0
+        self._shown_at = 0.0
         self._arrived: queue.SimpleQueue[Sequence[Sample] | None] = queue.SimpleQueue()
         self._error: BaseException | None = None
         self._stopped = False
@@ -41,6 +45,7 @@ class Scoring:
     def __enter__(self) -> Self:
         self._progress.start(self._done)
         self._thread.start()
+        self.on_tokens(0)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
@@ -53,7 +58,23 @@ class Scoring:
     def give(self, batch: Sequence[Sample]) -> None:
         if self._error is not None:
             raise self._error
+        self._arrivals += 1
         self._arrived.put(batch)
+
+    def on_tokens(self, more: int) -> None:
+        """The engines have generated so many tokens more. Shows them, seldom enough for a log file."""
+        with self._lock:
+            self._tokens += more
+            now = time.monotonic()
+            first = 0 < more == self._tokens
+            if first or now - self._shown_at > (0.5 if sys.stdout.isatty() else 20):
+                self._shown_at = now
+                batch = f"batch {min(self._arrivals + 1, self._batches)} of {self._batches}, " if self._batches else ""
+                pace = self._tokens / max(1e-3, now - self._began)
+                self._progress.live(
+                    f"evaluate {self._label} {self._done}/{self._total}  {batch}{self._tokens:,} tokens so far,"
+                    f" {pace:.0f} a second"
+                )
 
     def _run(self) -> None:
         try:
@@ -72,8 +93,9 @@ class Scoring:
             self._samples.add(one, **verdicts)
             self._done, self._right = self._done + 1, self._right + (verdicts["verdict"] == "correct")
             self._cut += one.finish == "length"
-        now = time.monotonic()
-        if now - self._told > (0.5 if sys.stdout.isatty() else 5) or self._done == self._total:
-            self._told = now
-            facts = {"correct": self._right / max(1, self._done), "cut off": self._cut / max(1, self._done)}
-            self._progress.step(f"evaluate {self._label}", self._done, self._total, facts)
+        with self._lock:
+            now = time.monotonic()
+            if now - self._shown_at > (0.5 if sys.stdout.isatty() else 5) or self._done == self._total:
+                self._shown_at = now
+                facts = {"correct": self._right / max(1, self._done), "cut off": self._cut / max(1, self._done)}
+                self._progress.step(f"evaluate {self._label}", self._done, self._total, facts)

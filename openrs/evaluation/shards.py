@@ -15,6 +15,7 @@ from openrs.evaluation.plan import EvalPlan
 from openrs.run.files import write_json
 
 DONE = "done.json"
+MOST_SHARDS = 9999
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,10 @@ def resolved(
         if revision is not None:
             raise UserError(f"{model} has its own revision", fix="leave --revision away, or name the repository")
         (ref,) = references
-        target = Target(ref.repo, ref.repo, ref.revision, None, dtype or "bfloat16", called=model.replace(":", "-"))
+        target = Target(
+            ref.repo, ref.repo, ref.revision, None, dtype or "bfloat16",
+            called=model.replace(":", "-"), cpu_dtype=dtype or "float32",
+        )  # fmt: skip
         return run_at("evaluations"), None, [target]
     folder = next((path for path in (run_at(model).path, Path(model)) if kind_of(path) is not None), Path(model))
     kind, owner = kind_of(folder), run_of(folder)
@@ -117,7 +120,9 @@ def resolved(
     name, path = model, model if kind is None else str(folder)
     if not is_hub_name(path):
         name = name_of_folder(local_model(path))
-    target = Target(name, path, revision, None, dtype or dtype_of(folder, kind), trust_remote_code)
+    target = Target(
+        name, path, revision, None, dtype or dtype_of(folder, kind), trust_remote_code, cpu_dtype=dtype or "float32"
+    )
     return run_at("evaluations"), None, [target]
 
 

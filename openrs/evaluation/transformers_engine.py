@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from openrs.data.tokenizer import ChatEncoder
-from openrs.evaluation.sampling import Batch, EngineSettings, NextBatch, Request, Sample, batch_seed, finished
+from openrs.evaluation.sampling import Batch, EngineSettings, NextBatch, OnTokens, Request, Sample, batch_seed, finished
 from openrs.hub.loading import load_model
 from openrs.run.libraries import importing
 
@@ -53,17 +53,28 @@ class TransformersEngine:
         if not torch.cuda.is_available():
             keep_memory()
 
-    def generate(self, next_batch: NextBatch) -> Iterator[list[Sample]]:
+    def generate(self, next_batch: NextBatch, on_tokens: OnTokens) -> Iterator[list[Sample]]:
         while (batch := next_batch()) is not None:
-            yield self._generate_batch(batch)
+            yield self._generate_batch(batch, on_tokens)
 
     def close(self) -> None:
         del self._model
         if self._torch.cuda.is_available():
             self._torch.cuda.empty_cache()
 
-    def _generate_batch(self, batch: Batch) -> list[Sample]:
+    def _generate_batch(self, batch: Batch, on_tokens: OnTokens) -> list[Sample]:
         torch, device = self._torch, self._model.device
+        stops = torch.tensor(sorted(self._stop_token_ids), device=device)
+        going = torch.ones(len(batch), dtype=torch.bool, device=device)
+        limits = torch.tensor([request.max_new_tokens for request in batch], device=device)
+
+        def count(ids: Any, logits: Any) -> Any:
+            """Sees every step of `generate` and changes nothing: rows that have not ended get one token more."""
+            if ids.shape[1] > width:
+                going.logical_and_(~torch.isin(ids[:, -1], stops))
+            on_tokens(int((going & (limits > ids.shape[1] - width)).sum()))
+            return logits
+
         width = max(len(request.ids) for request in batch)
         ids = torch.tensor([[self._pad] * (width - len(r.ids)) + list(r.ids) for r in batch], device=device)
         mask = torch.tensor([[0] * (width - len(r.ids)) + [1] * len(r.ids) for r in batch], device=device)
@@ -73,7 +84,7 @@ class TransformersEngine:
                 input_ids=ids,
                 attention_mask=mask,
                 max_new_tokens=max(request.max_new_tokens for request in batch),
-                logits_processor=self._draw,
+                logits_processor=[count, *self._draw],
             )
         return [self._sample(r, row) for r, row in zip(batch, output[:, width:].tolist(), strict=True)]
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from openrs.data.tokenizer import ChatEncoder
 from openrs.errors import UserError
-from openrs.evaluation.sampling import EngineSettings, NextBatch, Request, Sample, finished
+from openrs.evaluation.sampling import EngineSettings, NextBatch, OnTokens, Request, Sample, finished
+from openrs.run.vllm_env import vllm_environment
 
 AT_ONCE = 256  # requests that vLLM computes together; as many as fit into its cache
 PREFETCH = 32  # requests that wait inside, so that a finished one is replaced at once
@@ -61,7 +62,7 @@ class VllmEngine:
                 fix="see the engine's log; less memory: --gpu-memory; without vLLM: --engine transformers",
             ) from None
 
-    def generate(self, next_batch: NextBatch) -> Iterator[list[Sample]]:
+    def generate(self, next_batch: NextBatch, on_tokens: OnTokens) -> Iterator[list[Sample]]:
         while True:
             while len(self._under_way) < AT_ONCE + PREFETCH and (batch := next_batch()) is not None:
                 for request in batch:
@@ -69,6 +70,7 @@ class VllmEngine:
             if not self._under_way:
                 return
             done = [self._sample(output) for output in self._engine.step() if output.finished]
+            on_tokens(sum(sample.tokens for sample in done))  # 0: vLLM is asked for finished completions only
             if done:
                 yield done
 
@@ -104,7 +106,6 @@ def libraries() -> None:
     """Import vLLM, set up as it is used here: it reads these when it is imported."""
     # One process a GPU: nothing is left over when it is killed.
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    for name in ("VLLM_NO_USAGE_STATS", "VLLM_DO_NOT_TRACK"):  # it would tell its makers about every start
-        os.environ.setdefault(name, "1")
+    os.environ.update(vllm_environment(os.environ))
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")
     import vllm.v1.engine.llm_engine  # noqa: F401

@@ -5,7 +5,6 @@ good when every file of its entry is there with these bytes.
 """
 
 import fcntl
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import Any
 
 from openrs.errors import UserError
 from openrs.hub.pins import Kind, Reference, reference
+from openrs.outside import read_shape
 from openrs.run.files import now, sha256, write_json
 
 LOCK = "openrs-lock.json"
@@ -67,18 +67,12 @@ def read_lock(cache: Path | None = None) -> dict[str, Any]:
     """{"first": {"datasets/owner/name@main": commit}, "files": {"models/owner/name@commit": {"files": {...}}}}."""
     path = hub_cache(cache) / LOCK
     try:
-        lock = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {"first": {}, "files": {}}
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be read: {error}",
-            "it holds the hashes that what was fetched is checked against",
-            "delete it and fetch again: sizes and hashes are then recorded anew",
-        ) from None
-    if not isinstance(lock, dict) or not all(isinstance(lock.get(key), dict) for key in ("first", "files")):
-        raise UserError(f"{path} is not a lock of openrs", fix="delete it and fetch again")
-    return lock
+        return read_shape(path, {"first": {"*": str}, "files": {"*": {"files": {"*": {"bytes": int, "sha256": str}}}}})
+    except UserError as error:
+        if not os.path.lexists(path):
+            return {"first": {}, "files": {}}
+        why = "it holds the hashes that what was fetched is checked against"
+        raise UserError(error.what, why, "delete it and fetch again: sizes and hashes are then recorded anew") from None
 
 
 def locked_files(ref: Reference, cache: Path | None = None) -> dict[str, File] | None:

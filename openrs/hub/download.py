@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 from openrs.errors import ExplainedError, Interrupted, UserError
 from openrs.hub.cache import File, repository
 from openrs.hub.pins import Reference
-from openrs.run.files import redact, sha256
+from openrs.run.files import sha256
+from openrs.secrets import redact
 
 T = TypeVar("T")
 WAITS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # seconds between tries; the hub's Retry-After counts where it is longer

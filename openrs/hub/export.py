@@ -1,6 +1,5 @@
 """A checkpoint as a plain Hugging Face model folder that any tool loads, with a card that says where it comes from."""
 
-import json
 import shutil
 from fnmatch import fnmatch
 from pathlib import Path
@@ -11,6 +10,7 @@ from openrs.errors import UserError
 from openrs.hub.loading import check_weights
 from openrs.hub.model_card import card
 from openrs.hub.models import local_model
+from openrs.outside import read_object
 from openrs.run import checkpoints, manifest
 from openrs.run.confined import sync_folder
 from openrs.run.directory import Run
@@ -115,5 +115,5 @@ def _make_usable(folder: Path) -> None:
     have it so, which makes generation about 200 times slower."""
     for name in ("config.json", "generation_config.json"):
         path = folder / name
-        settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        settings = read_object(path) if path.is_file() else {}
         write_json(path, settings | {"use_cache": True})

@@ -1,16 +1,20 @@
 """The card of an exported model: data, recipe, results with their intervals, and what it must not be taken for."""
 
-import json
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from openrs.config.names import is_hub_name
 from openrs.config.schema import Recipe
+from openrs.errors import UserError
+from openrs.outside import read_shape
 from openrs.run import manifest
 from openrs.run.checkpoints import step_name
 from openrs.run.directory import Run
+from openrs.secrets import redact
 
+SCORES = {"benchmarks": {"*": {"accuracy": int | float, "interval": [int | float], "n": int, "k": int}}}
 LIMITS = """\
 - It was trained on mathematics with a final answer that a program can compare, and measured on nothing else. Nobody
   looked at safety, other languages, or other subjects.
@@ -30,7 +34,7 @@ def card(run: Run, recipe: Recipe, step: int) -> str:
         head["base_model"] = recipe.model.name
     if is_hub_name(recipe.data.source):
         head["datasets"] = [recipe.data.source]
-    return "\n".join(
+    text = "\n".join(
         [
             "---",
             yaml.safe_dump(head, sort_keys=False).strip(),
@@ -62,17 +66,22 @@ def card(run: Run, recipe: Recipe, step: int) -> str:
             "",
         ]
     )
+    return redact(text)
 
 
 def _base(recipe: Recipe) -> str:
     if recipe.model.toy is not None:
         return "A tiny model made on the spot (openrs's demo)"
+    if not is_hub_name(recipe.model.name):
+        return f"The model in the local folder {Path(recipe.model.name).resolve().name}"
     return f"{recipe.model.name} at {recipe.model.revision or 'an unpinned revision'}"
 
 
 def _source(recipe: Recipe) -> str:
     if recipe.data.source == "toy-sums":
         return "sums made by openrs"
+    if not is_hub_name(recipe.data.source):
+        return f"the local file or folder {Path(recipe.data.source).resolve().name}"
     return f"{recipe.data.source} at {recipe.data.revision}" if recipe.data.revision else recipe.data.source
 
 
@@ -117,7 +126,6 @@ def _told(score: dict[str, Any]) -> str:
 
 def _scores(run: Run, step: int) -> dict[str, Any]:
     try:
-        document = json.loads((run.evaluation(step_name(step)) / "scores.json").read_text(encoding="utf-8"))
-        return dict(document["benchmarks"])
-    except (OSError, ValueError, KeyError):
+        return dict(read_shape(run.evaluation(step_name(step)) / "scores.json", SCORES)["benchmarks"])
+    except UserError:
         return {}

@@ -1,11 +1,11 @@
 """A model as a folder on this disk, whatever its recipe calls it."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from openrs.config.names import is_hub_name
 from openrs.errors import UserError
+from openrs.outside import read_shape
 from openrs.run.files import sha256
 from openrs.run.folders import Kind, declaration, kind_of
 from openrs.run.terminal import say
@@ -80,10 +80,8 @@ def weight_files(folder: Path) -> list[Path]:
                 "engines differ in which of them they load",
                 "take the one away that does not belong there",
             )
-        try:
-            named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise UserError(f"{index} cannot be read: {error}", fix="fetch or copy the model anew") from None
+        listed = read_shape(index, {"weight_map": {"*": str}}, "fetch or copy the model anew")
+        named = set(listed["weight_map"].values())
     elif there != named:
         odd = ", ".join(sorted(there - named))
         raise UserError(
@@ -118,17 +116,11 @@ def weights(folder: Path) -> dict[str, str]:
 
 def config_of(folder: Path) -> dict[str, Any]:
     """config.json. Raises UserError when it is damaged."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder / 'config.json'} cannot be read: {error}") from None
-    if not isinstance(config, dict):
-        raise UserError(f"{folder / 'config.json'} is not a JSON object")
-    return config
+    return read_shape(folder / "config.json", {"text_config?": {}}, "fetch or copy the model anew")
 
 
 def context_of(folder: Path) -> int | None:
     """Tokens that fit into the model's window, prompt and completion together; None when it does not say."""
     config = config_of(folder)
-    window = config.get("max_position_embeddings") or config.get("text_config", {}).get("max_position_embeddings")
+    window = config.get("max_position_embeddings") or (config.get("text_config") or {}).get("max_position_embeddings")
     return int(window) if isinstance(window, int) and window > 0 else None

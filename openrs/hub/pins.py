@@ -76,10 +76,10 @@ def checkpoint(experiment: str, step: int) -> tuple[str, str]:
     """Repository and commit of an authors' checkpoint. Raises UserError listing the steps that there are."""
     table = _pins()["checkpoints"]
     steps = table.get(experiment) if experiment != "repository" else None
-    if steps is None or step not in steps:
+    if steps is None or str(step) not in steps:
         known = "; ".join(f"{name} at {', '.join(map(str, table[name]))}" for name in table if name != "repository")
         raise UserError(f"the authors published no checkpoint {experiment}@{step}", fix=f"there are {known}")
-    return table["repository"], steps[step]
+    return table["repository"], steps[str(step)]
 
 
 def reference(kind: Kind, repo: str, purpose: str, revision: str | None = None, *, allow_unpinned: bool = False,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from openrs.errors import RunFailure, UserError
 from openrs.hub.cache import offline
-from openrs.run.files import redact
 from openrs.run.libraries import quiet
+from openrs.secrets import redact
 
 WAITS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)  # seconds between tries; the last one again and again
 TIMEOUT = 60.0  # seconds without an answer

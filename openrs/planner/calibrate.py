@@ -1,6 +1,5 @@
 """`openrs plan --from RUN`: the assumptions replaced by what a run measured."""
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,12 +8,13 @@ from typing import Any
 
 from openrs.config.load import load_resolved
 from openrs.errors import UserError
+from openrs.outside import read_shape
 from openrs.planner import gpus
 from openrs.planner.gpus import Gpu
 from openrs.planner.times import ASSUMED, Assumptions, step_seconds
 from openrs.planner.workload import workload_of
 from openrs.run.directory import existing_run
-from openrs.run.files import read_jsonl
+from openrs.run.files import step_rows
 
 WARM_UP = 2  # first steps that load kernels and fill caches
 
@@ -45,7 +45,7 @@ def calibrate(name: str) -> Calibration:
     completions/mean_length (tokens). Medians, without the first steps. Raises UserError when no step has a time in it.
     """
     run = existing_run(name)
-    rows = list(read_jsonl(run.metrics))
+    rows = list(step_rows(run.metrics))
     if not rows:
         raise UserError(f"{run.metrics} has no steps yet", fix="plan from a run that has done at least one step")
     recipe = load_resolved(run.recipe)
@@ -93,9 +93,9 @@ def calibrate(name: str) -> Calibration:
 def _gpu_of(manifest: Path, otherwise: str) -> Gpu:
     """The GPU that the run's manifest names (`NVIDIA A40, 46068 MiB, 580.65`), else the recipe's."""
     try:
-        names = json.loads(manifest.read_text(encoding="utf-8"))["machine"]["gpus"]
-        return gpus.find(str(names[0]).partition(",")[0])
-    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        names = read_shape(manifest, {"machine": {"gpus": [str]}})["machine"]["gpus"]
+        return gpus.find(names[0].partition(",")[0])
+    except (UserError, IndexError):
         return gpus.find(otherwise)
 
 

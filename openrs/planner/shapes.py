@@ -5,7 +5,6 @@ paper's figures (paper section 2, docs/planning.md): 1,777,088,000 parameters an
 """
 
 import functools
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from openrs.config.schema import Model, ToyModel
 from openrs.config.yaml_lines import read_yaml
 from openrs.errors import UserError
 from openrs.hub.cache import hub_cache
+from openrs.outside import read_json
 
 TABLE = Path(__file__).with_name("shapes.yaml")
 BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
@@ -173,13 +173,7 @@ def toy_shape(toy: ToyModel) -> Shape:
 
 
 def read_config(path: Path) -> Shape:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be read: {error}", fix="give a model folder that holds its config.json"
-        ) from None
-    return from_config(config, str(path))
+    return from_config(read_json(path, "give a model folder that holds its config.json"), str(path))
 
 
 def from_config(config: Any, where: str) -> Shape:

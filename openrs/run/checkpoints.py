@@ -5,17 +5,17 @@ place, and its parent fsynced. A folder whose manifest is missing or does not ma
 renamed.
 """
 
-import json
 import os
 import shutil
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from openrs.config.schema import Recipe
-from openrs.errors import RunFailure
+from openrs.errors import RunFailure, UserError
+from openrs.outside import read_shape
 from openrs.run import retention
 from openrs.run.confined import empty_folder, make_folder, sync_folder
 from openrs.run.files import sha256, write_json
@@ -23,6 +23,7 @@ from openrs.run.folders import DECLARATION, Kind
 from openrs.run.weights import nonfinite
 
 MANIFEST = DECLARATION[Kind.CHECKPOINT]
+SHAPE = {"step": int, "files": {"*": {"bytes": int, "sha256": str}}}
 PLACE = "step-" + "[0-9]" * 6
 STAGING = ".staging"  # what is being written, or on its way out
 # A model as anybody loads it; the rest of a checkpoint (optimizer, RNG, position in the data) only serves to resume.
@@ -46,15 +47,17 @@ def step_of(folder: Path) -> int:
     return int(folder.name.removeprefix("step-"))
 
 
-def finish(staging: Path, checkpoints: Path, step: int) -> Path:
+def finish(staging: Path, checkpoints: Path, step: int, alive: Callable[[], None] = lambda: None) -> Path:
     """Turn a folder that has been written into the complete checkpoint of `step`; returns its place.
+
+    alive: called after each file that has been read, on a slow disk minutes apart.
 
     Raises OSError (a full disk) and RunFailure (weights that are NaN or Inf: `staging` is deleted), and then leaves
     every earlier checkpoint as it was.
     """
-    refuse_nonfinite(staging, checkpoints, step)
+    refuse_nonfinite(staging, checkpoints, step, alive)
     paths = sorted(path for path in staging.rglob("*") if path.name != MANIFEST)
-    listed = _facts(staging, [path for path in paths if path.is_file()])
+    listed = _facts(staging, [path for path in paths if path.is_file()], alive)
     for folder in [path for path in paths if path.is_dir()]:
         sync_folder(folder)
     write_json(staging / MANIFEST, {"step": step, "finite": True, "files": listed})  # fsyncs `staging` as well
@@ -66,11 +69,11 @@ def finish(staging: Path, checkpoints: Path, step: int) -> Path:
     return place
 
 
-def refuse_nonfinite(staging: Path, checkpoints: Path, step: int) -> None:
+def refuse_nonfinite(staging: Path, checkpoints: Path, step: int, alive: Callable[[], None] = lambda: None) -> None:
     """Raises RunFailure when a weight in the folder is NaN or Inf, and deletes the folder: such a model is of no
     use."""
     try:
-        bad = _nonfinite_in(staging)
+        bad = _nonfinite_in(staging, alive)
     except ValueError as error:
         what = f"step {step}: the weights that were just written cannot be read: {error}"
         raise RunFailure(what, fix="look at the disk, and give the same command again") from None
@@ -79,11 +82,14 @@ def refuse_nonfinite(staging: Path, checkpoints: Path, step: int) -> None:
         raise nonfinite_weights(step, f"{sum(bad.values()):,} weights are", next(iter(bad)), list_complete(checkpoints))
 
 
-def _nonfinite_in(folder: Path) -> dict[str, int]:
+def _nonfinite_in(folder: Path, alive: Callable[[], None] = lambda: None) -> dict[str, int]:
     """Tensors of a checkpoint with NaN or Inf in them, and in how many places. Raises ValueError for broken files."""
+    bad: dict[str, int] = {}
     with ThreadPoolExecutor(4) as pool:
-        results = pool.map(nonfinite, sorted(folder.glob("*.safetensors")))
-        return {name: count for bad in results for name, count in bad.items()}
+        for found in pool.map(nonfinite, sorted(folder.glob("*.safetensors"))):
+            bad |= found
+            alive()
+    return bad
 
 
 def nonfinite_weights(step: int, what: str, tensor: str, there: list[Path]) -> RunFailure:
@@ -96,7 +102,7 @@ def nonfinite_weights(step: int, what: str, tensor: str, there: list[Path]) -> R
     )
 
 
-def _facts(folder: Path, files: Iterable[Path]) -> dict[str, dict[str, Any]]:
+def _facts(folder: Path, files: Iterable[Path], alive: Callable[[], None]) -> dict[str, dict[str, Any]]:
     """Name -> size and SHA-256 of each file, after an fsync of it. Hashing releases the GIL: threads share it out."""
 
     def facts(path: Path) -> tuple[str, dict[str, Any]]:
@@ -104,22 +110,24 @@ def _facts(folder: Path, files: Iterable[Path]) -> dict[str, dict[str, Any]]:
             os.fsync(file.fileno())
         return str(path.relative_to(folder)), {"bytes": path.stat().st_size, "sha256": sha256(path)}
 
+    listed = {}
     with ThreadPoolExecutor(4) as pool:
-        return dict(pool.map(facts, files))
+        for name, known in pool.map(facts, files):
+            listed[name] = known
+            alive()
+    return listed
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a checkpoint: step, whether its weights were seen to be finite, and files with their sizes and
     SHA-256. Raises ValueError in words."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        step, files = int(manifest["step"]), manifest["files"]
-        listed = {str(name): {"bytes": int(f["bytes"]), "sha256": str(f["sha256"])} for name, f in files.items()}
-        finite = bool(manifest.get("finite", False))  # older ones do not say
-    except FileNotFoundError:
-        raise ValueError("it has no manifest: it was never finished") from None
-    except (ValueError, KeyError, TypeError, AttributeError, OSError):
-        raise ValueError("its manifest is damaged") from None
+        manifest = read_shape(folder / MANIFEST, SHAPE)
+    except UserError:
+        there = os.path.lexists(folder / MANIFEST)
+        raise ValueError("its manifest is damaged" if there else "it has no manifest: it was never finished") from None
+    step, finite = manifest["step"], bool(manifest.get("finite", False))  # older ones do not say
+    listed = {name: {"bytes": f["bytes"], "sha256": f["sha256"]} for name, f in manifest["files"].items()}
     if not listed or (fnmatch(folder.name, PLACE) and step != step_of(folder)):
         raise ValueError("its manifest is of another checkpoint")
     return {"step": step, "finite": finite, "files": listed}

@@ -1,36 +1,19 @@
-"""Files that are there whole or not at all: atomic writes, journals, hashes; and what must not be written: secrets."""
+"""Files that are there whole or not at all: atomic writes, journals, hashes."""
 
 import errno
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import IO, Any, NamedTuple, Self
 
 from openrs.errors import UserError
+from openrs.outside import open_regular
 from openrs.run.confined import open_appending, replacing
 from openrs.run.units import MIB
-
-_SECRET = re.compile(
-    r"\b(hf_[A-Za-z0-9]{8,}|sk-[A-Za-z0-9_-]{8,}|gh[pousr]_[A-Za-z0-9]{8,})|(?<=://)[^/@\s:]+:[^/@\s]+(?=@)"
-)
-
-
-_SECRET_NAME = re.compile(
-    r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|(API|ACCESS|PRIVATE|SECRET)_?KEY)($|_)", re.IGNORECASE
-)
-
-
-def redact(text: str) -> str:
-    """Hide what looks like a token or a password in a URL, and the values of variables that are named like secrets."""
-    for name, value in os.environ.items():
-        if len(value) >= 8 and value in text and _SECRET_NAME.search(name):
-            text = text.replace(value, "[hidden]")
-    return _SECRET.sub("[hidden]", text)
 
 
 def now() -> str:
@@ -117,11 +100,11 @@ class JsonLine(NamedTuple):
 
 def json_lines(path: Path) -> Iterator[JsonLine]:
     """Every line of a JSONL file, whatever is in it. Raises OSError when the file cannot be read."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         yield from json_lines_in(file)
 
 
-def json_lines_in(file: BufferedIOBase) -> Iterator[JsonLine]:
+def json_lines_in(file: IO[bytes] | BufferedIOBase) -> Iterator[JsonLine]:
     """The same of a file that is open."""
     number = 0
     while line := file.readline(LONGEST_LINE + 1):
@@ -150,6 +133,14 @@ def _json_object(line: bytes) -> tuple[dict[str, Any] | None, str]:
     except (ValueError, RecursionError) as error:
         return None, f"not JSON: {error}"[:200]
     return (row, "") if isinstance(row, dict) else (None, f"a {type(row).__name__}, not an object")
+
+
+def step_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of metrics.jsonl. Raises UserError as read_jsonl, and for a line without a step."""
+    for row in read_jsonl(path):
+        if not isinstance(row.get("step"), int) or isinstance(row["step"], bool):
+            raise UserError(f"{path} has a line without a step: {str(row)[:80]}", fix="the file was changed by hand")
+        yield row
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:

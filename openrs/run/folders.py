@@ -3,12 +3,13 @@
 A recipe.yaml is no declaration: exports and strangers' models have one, too.
 """
 
-import json
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from openrs.errors import UserError
+from openrs.outside import read_json, read_object
 
 
 class Kind(StrEnum):
@@ -31,9 +32,16 @@ def kind_of(folder: Path) -> Kind | None:
     """What `folder` declares itself to be; None when it declares nothing, or is not there.
 
     Checkpoints and exports hold a model, so they may have a config.json beside their own declaration. Raises UserError
-    for any other two declarations: which of them holds would depend on who reads the folder.
+    for any other two declarations: which of them holds would depend on who reads the folder; and for one that is a
+    pipe, a folder, or a link to either or to nothing.
     """
-    declared = [kind for kind, name in DECLARATION.items() if (folder / name).is_file()]
+    declared = [kind for kind, name in DECLARATION.items() if os.path.lexists(folder / name)]
+    for kind in declared:
+        if not (folder / DECLARATION[kind]).is_file():
+            raise UserError(
+                f"{folder / DECLARATION[kind]} is not a file, but it is what says whether the folder is a {kind.value}",
+                fix="remove it, or give another folder",
+            )
     if Kind.RUN in declared and not _has_attempts(folder / DECLARATION[Kind.RUN]):
         declared.remove(Kind.RUN)
     if not declared:
@@ -49,21 +57,14 @@ def kind_of(folder: Path) -> Kind | None:
 
 def declaration(folder: Path, kind: Kind) -> dict[str, Any]:
     """The file by which `folder` declares to be a `kind`. Raises UserError when it is not a JSON object."""
-    path = folder / DECLARATION[kind]
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is not a JSON object")
-    return content
+    return read_object(folder / DECLARATION[kind])
 
 
 def _has_attempts(manifest: Path) -> bool:
     """Whether it is the manifest of a run. A damaged one counts: the folder is a broken run and nothing else."""
     try:
-        content = json.loads(manifest.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = read_json(manifest)
+    except UserError:
         return True
     return isinstance(content, dict) and isinstance(content.get("attempts"), list)
 

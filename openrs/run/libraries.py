@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from openrs.run.gpus import has_nvidia_gpu
+from openrs.config.machine import has_nvidia_gpu
+from openrs.run.signals import block_signals
 from openrs.run.terminal import clean
 
 # Read by the libraries when they are imported; what a user has set stays.
@@ -47,10 +48,12 @@ def quiet(log: Path | None = None) -> None:
 @contextmanager
 def importing() -> Iterator[None]:
     """Around the first import of transformers and what stands on it. Without the garbage collector, which finds nothing
-    then and takes an eighth of the time; and their progress bars are off afterwards."""
+    then and takes an eighth of the time; and their progress bars are off afterwards. A signal waits until the import is
+    over: TRL and torch turn an exception in the middle of it into a RuntimeError of their own."""
     gc.disable()
     try:
-        yield
+        with block_signals():
+            yield
     finally:
         gc.enable()
     from transformers.utils import logging as transformers_logging

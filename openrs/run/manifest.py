@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution, distributions
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,19 @@ from openrs import __version__
 from openrs.config.load import load_resolved, to_yaml
 from openrs.config.schema import Recipe
 from openrs.errors import UserError
+from openrs.outside import read_shape
 from openrs.run.directory import Run
-from openrs.run.files import now, redact, write_json, write_text
+from openrs.run.files import now, write_json, write_text
+from openrs.secrets import redact_tree
 
+# What is read again later; the rest is only shown.
+SHAPE: dict[str, Any] = {
+    "attempts": [{"started": str, "accepted?": [{"setting": str}]}],
+    "openrs?": {},
+    "model?": {},
+    "data?": {"files?": {"*": str}},
+    "machine?": {"gpus?": [str]},
+}
 UNKNOWN_END = "no end was recorded: killed, out of memory, or the machine went down"
 
 # Variables that change what a run does. Only these are recorded: the rest of an environment may hold secrets.
@@ -64,8 +75,8 @@ def begin(
     known.setdefault("attempts", []).append(
         {
             "number": int(folder.name),
-            "command": [redact(word) for word in command],
-            "environment": {name: redact(os.environ[name]) for name in ENVIRONMENT if name in os.environ},
+            "command": list(command),
+            "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
             "recipe": recipe.hash,
             "code": known["openrs"]["commit"] or known["openrs"]["version"],
             "process": os.getpid(),
@@ -74,20 +85,20 @@ def begin(
         | ({} if accepted is None else {"accepted": list(accepted)})
         | ({"adjusted": list(adjusted)} if adjusted else {})
     )
-    write_json(run.manifest, known)
+    _write(run, known)
     return int(folder.name)
 
 
 def record(run: Run, **facts: Any) -> None:
     """Add facts that became known on the way (hashes of the data, say)."""
-    write_json(run.manifest, read(run) | facts)
+    _write(run, read(run) | facts)
 
 
 def record_attempt(run: Run, **facts: Any) -> None:
     """Add facts about the newest attempt."""
     known = read(run)
     known["attempts"][-1] |= facts
-    write_json(run.manifest, known)
+    _write(run, known)
 
 
 def establish(run: Run, *, resumed: bool, **facts: dict[str, Any]) -> None:
@@ -111,7 +122,7 @@ def establish(run: Run, *, resumed: bool, **facts: dict[str, Any]) -> None:
                 " --accept-changes resumes all the same, and records them",
             )
         known["attempts"][-1]["accepted"] += changes
-    write_json(run.manifest, known | facts)
+    _write(run, known | facts)
 
 
 def _differences(key: str, was: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
@@ -124,7 +135,7 @@ def _differences(key: str, was: Any, now: Any) -> Iterator[tuple[str, Any, Any]]
 
 def end(run: Run, code: int, reason: str) -> None:
     """Close the newest attempt with its exit code and why it ended."""
-    record_attempt(run, ended=now(), exit_code=code, reason=redact(reason))
+    record_attempt(run, ended=now(), exit_code=code, reason=reason)
 
 
 def started(run: Run, *, first: bool = False) -> float:
@@ -139,11 +150,15 @@ def has_results(run: Run) -> bool:
     return any(path.stat().st_size > 0 if path.is_file() else path.is_dir() for path in made)
 
 
+def _write(run: Run, known: dict[str, Any]) -> None:
+    write_json(run.manifest, redact_tree(known))
+
+
 def read(run: Run) -> dict[str, Any]:
+    """What the manifest says; nothing of a new run. Raises UserError when it is damaged."""
     if not run.manifest.is_file():
         return {}
-    known: dict[str, Any] = json.loads(run.manifest.read_text(encoding="utf-8"))
-    return known
+    return read_shape(run.manifest, SHAPE, "copy it from a backup; without it nobody knows what this run is")
 
 
 def recipe_of(run: Run) -> Recipe | None:
@@ -176,8 +191,11 @@ def _installed_commit() -> str | None:
     return None if commit is None else str(commit)
 
 
+@cache
 def packages() -> dict[str, str]:
-    return dict(sorted((d.metadata["Name"], d.version) for d in distributions() if d.metadata["Name"]))
+    """Name and version of all that is installed. A file is parsed for each, 0.4 s together, so once a process."""
+    metadata = [package.metadata for package in distributions()]
+    return dict(sorted((data["Name"], data["Version"]) for data in metadata if data["Name"]))
 
 
 def libraries() -> dict[str, Any]:

@@ -27,7 +27,8 @@ from openrs.errors import (
     UserError,
 )
 from openrs.run.confined import open_appending
-from openrs.run.files import redact, write_json
+from openrs.run.files import write_json
+from openrs.secrets import redact
 
 _SET_PDEATHSIG = 1  # linux/prctl.h
 PARENT = "OPENRS_PARENT"
@@ -110,14 +111,18 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def worker_pids(attempt: Path) -> list[int]:
+    """Process numbers of the training processes on this machine that torchrun has started for an attempt."""
+    return [int(path.read_text()) for path in attempt.glob("worker-*.pid")]
+
+
 def signal_workers(attempt: Path, number: int, signalled: Collection[int] = ()) -> set[int]:
     """Send a signal to the training processes of an attempt, but those `signalled` already; returns those it reached.
 
     Not to torchrun: it would kill them after 30 s, in the middle of a step.
     """
     reached = set()
-    for path in attempt.glob("worker-*.pid"):
-        pid = int(path.read_text())
+    for pid in worker_pids(attempt):
         if pid not in signalled:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)

@@ -60,12 +60,19 @@ class Progress:
         pace = (now - since) / max(1, done - before)
         values = "  ".join(f"{name} {_number(value)}" for name, value in facts.items() if value is not None)
         left = format_duration(pace * (total - done))
-        line = clean(f"{label} {done:>{len(str(total))}}/{total}  {values}  {_pace(pace)} s each, {left} left")
+        self.live(
+            f"{label} {done:>{len(str(total))}}/{total}  {values}  {_pace(pace)} s each, {left} left",
+            last=done == total,
+        )
+
+    def live(self, text: str, *, last: bool = False) -> None:
+        """A line that the next one replaces in a terminal, unless it is the `last`."""
+        line = clean(text)
         self.note(line)
         if self._live:
             shown = line[:200]
-            self._show("\r" + shown.ljust(self._width) + ("\n" if done == total else ""))
-            self._width = len(shown) if done < total else 0
+            self._show("\r" + shown.ljust(self._width) + ("\n" if last else ""))
+            self._width = 0 if last else len(shown)
         else:
             self._show(line + "\n")
 

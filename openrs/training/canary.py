@@ -152,7 +152,8 @@ class _Local:
         from vllm import SamplingParams
 
         requests = [{"prompt_token_ids": ids} for ids in prompts]
-        return self._llm.generate(requests, SamplingParams(temperature=0.0, **settings), use_tqdm=False)
+        # A seed of its own: vLLM would draw one from numpy, and a resumed attempt would sample other completions.
+        return self._llm.generate(requests, SamplingParams(temperature=0.0, seed=0, **settings), use_tqdm=False)
 
 
 class _Server:
@@ -173,5 +174,5 @@ class _Server:
         ]
 
     def _ask(self, prompts: Sequence[list[int]], **settings: Any) -> Any:
-        body = {"model": self._client.model, "prompt": list(prompts), "temperature": 0.0, **settings}
+        body = {"model": self._client.model, "prompt": list(prompts), "temperature": 0.0, "seed": 0, **settings}
         return self._client._post(f"{self._client.base_url}/v1/completions", json=body)["choices"]

@@ -12,6 +12,13 @@ from openrs.run.directory import Run
 from openrs.run.disk_faults import explained, fault_behind
 from openrs.run.units import format_bytes
 
+SLOWEST = 20e6  # bytes a second: less than half of the slowest volume that we know of (a network file system)
+
+
+def slowest(size: float) -> float:
+    """Seconds in which a working disk has written, or read, so many bytes."""
+    return size / SLOWEST
+
 
 def refuse_small_disk(recipe: Recipe, run: Run) -> None:
     """Raise UserError when the disk cannot hold the run at its fullest, with what is there of it counted in.

@@ -14,19 +14,21 @@ from pathlib import Path
 
 import yaml
 
-from openrs.config.checks import grpo_value, prompts_per_step
+from openrs.config.checks import grpo_value, prompts_per_step, warm_up_note
 from openrs.config.load import load, to_yaml
+from openrs.config.machine import cuda_visible_devices
 from openrs.config.names import Layout, is_hub_name
 from openrs.config.schema import Recipe
 from openrs.doctor import nccl
 from openrs.errors import EXIT_DONE, EXIT_INTERRUPTED, Interrupted, UserError
 from openrs.run import checkpoints, processes, signals
 from openrs.run.directory import Run, run_at
-from openrs.run.gpus import cuda_visible_devices
 from openrs.run.progress import Progress
 from openrs.run.units import format_duration
+from openrs.run.vllm_env import vllm_environment
 from openrs.training import train as grpo
 from openrs.training import vllm_server
+from openrs.training.preview import first_prompts
 from openrs.training.train import Prepared
 from openrs.training.vllm_server import Address, Server
 
@@ -141,12 +143,12 @@ def _environment(recipe: Recipe, run: Run, devices: Sequence[str]) -> dict[str, 
         "TOKENIZERS_PARALLELISM": "false",
         "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",  # one machine: no name needs to be resolved
         "VLLM_HOST_IP": vllm_server.HOST,
-        "VLLM_NO_USAGE_STATS": "1",
     }
     fixed = {"DS_ACCELERATOR": "cuda" if on_gpus else "cpu"}
     if on_gpus:
         fixed["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
-    return {name: os.environ.get(name, value) for name, value in usual.items()} | fixed | _nccl(recipe, run)
+    own = {name: os.environ.get(name, value) for name, value in usual.items()} | vllm_environment(os.environ)
+    return own | fixed | _nccl(recipe, run)
 
 
 def _nccl(recipe: Recipe, run: Run) -> dict[str, str]:
@@ -169,6 +171,8 @@ def describe(recipe: Recipe, run: Run) -> str:
     problems, group = prompts_per_step(recipe), grpo_value(recipe, "num_generations")
     head = f"{recipe.title}\nrun: {run.path}, attempt {number}; recipe sha256 {recipe.hash[:12]}\n"
     parts = [head + f"a step: {problems} problems x {group} completions; {recipe.last_step} steps\n"]
+    if note := warm_up_note(recipe):
+        parts.append(f"{note}\n")
     if in_one_process(recipe):
         parts.append("training: in this process\n")
     else:
@@ -181,6 +185,7 @@ def describe(recipe: Recipe, run: Run) -> str:
         zero = f", ZeRO-{hardware.zero_stage}" if hardware.zero_stage else ""
         title = f"training: {hardware.world_size} processes (layout {hardware.layout}){where}{zero}"
         parts.append(_command(title, started.trainers, started.environment))
+    parts.append(first_prompts(recipe))
     weights = [reward.weight for reward in recipe.rewards.functions]
     settings = grpo.grpo_settings(recipe, run.checkpoints / ".staging", weights)
     parts.append("what TRL's GRPOConfig gets:\n" + _indented(yaml.safe_dump(settings, sort_keys=False, width=1000)))
@@ -212,6 +217,7 @@ def train(recipe: Recipe, run: Run, progress: Progress, prepared: Prepared | Non
         return prepared.start
     if in_one_process(recipe):
         return grpo.train_from(recipe, run, progress, prepared)
+    nccl.measure_once(recipe, run.path, progress.say)
     attempt = run.attempts()[-1]
     address = Address(processes.free_port(), processes.free_port())
     ports = [address.port, address.group_port]

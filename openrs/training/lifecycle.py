@@ -23,18 +23,46 @@ from openrs.training.trainer import Trainer
 from openrs.training.watchdog import Watchdog
 
 DEADLINE = 1_000  # no signal has this number
+CONSTRUCTION = 900.0  # seconds to load models and start vLLM, and again to start DeepSpeed; NCCL itself waits for 1,800
 
 
 @contextmanager
-def run_with_lifecycle(trainer: Trainer, recipe: Recipe, run: Run, progress: Progress) -> Iterator[None]:
-    """Around `trainer.train()`, on every process. Raises Interrupted when the run was asked to stop and has."""
-    lifecycle = Lifecycle(trainer, recipe, run, progress)
-    trainer.add_callback(lifecycle)
+def watched(recipe: Recipe, run: Run, progress: Progress) -> Iterator[Watchdog]:
+    """Around all that may hang in a training process, from the trainer's construction to the last step: the first
+    collective of all is in the construction, where vLLM is started."""
+    attempt = run.attempts()[-1]
+
+    def record_hang(text: str) -> None:
+        progress.say(text)
+        if recipe.hardware.world_size > 1:
+            processes.write_outcome(attempt, Outcome(processes.rank(), EXIT_FAILED, text))
+        else:
+            manifest.end(run, EXIT_FAILED, text)
+
+    watchdog = Watchdog(
+        attempt,
+        rank=processes.rank(),
+        siblings=processes.worker_pids(attempt),
+        factor=recipe.training.watchdog_factor,
+        least=recipe.training.watchdog_least,
+        say=record_hang,
+    )
+    watchdog.expect(CONSTRUCTION)
     try:
-        with signals.defer():
-            yield
+        yield watchdog
     finally:
-        lifecycle.close()
+        watchdog.stop()  # however training ended, no watchdog stays behind
+
+
+@contextmanager
+def run_with_lifecycle(
+    trainer: Trainer, recipe: Recipe, run: Run, progress: Progress, watchdog: Watchdog
+) -> Iterator[None]:
+    """Around `trainer.train()`, on every process. Raises Interrupted when the run was asked to stop and has."""
+    lifecycle = Lifecycle(trainer, recipe, run, progress, watchdog)
+    trainer.add_callback(lifecycle)
+    with signals.defer():
+        yield
     if lifecycle.why is not None:
         raise Interrupted(f"{lifecycle.why}; the same command resumes from there")
 
@@ -45,35 +73,26 @@ class Lifecycle(TrainerCallback):  # type: ignore[misc]
     why: the reason to stop before the last step; None while there is none.
     """
 
-    def __init__(self, trainer: Trainer, recipe: Recipe, run: Run, progress: Progress) -> None:
+    def __init__(self, trainer: Trainer, recipe: Recipe, run: Run, progress: Progress, watchdog: Watchdog) -> None:
         self._trainer, self._recipe, self._run, self._progress = trainer, recipe, run, progress
         self._last = recipe.last_step
         self._deadline = Deadline(recipe.training.max_hours, recipe.training.must_save_by, manifest.started(run))
         self._step_began = time.monotonic()
-        self._watchdog: Watchdog | None = None
+        self._watchdog = watchdog
         self.why: str | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        settings, rank = self._recipe.training, args.process_index
         if state.is_world_process_zero:
             manifest.record_attempt(self._run, from_step=state.global_step)
             if state.global_step:
                 self._progress.say(f"resuming from the checkpoint of step {state.global_step}")
         here = os.uname().nodename
-        siblings = [pid for node, pid in gather_object([(here, os.getpid())]) if node == here]
-        self._watchdog = Watchdog(
-            self._run.attempts()[-1],
-            rank=rank,
-            siblings=siblings,
-            factor=settings.watchdog_factor,
-            least=settings.watchdog_least,
-            say=self._record_hang,
-        )
+        self._watchdog.siblings = [pid for node, pid in gather_object([(here, os.getpid())]) if node == here]
+        self._watchdog.alive()
         self._step_began = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self._watchdog is not None:
-            self._watchdog.beat()
+        self._watchdog.beat()
         now = time.monotonic()
         self._deadline.stepped(now - self._step_began)
         self._step_began = now
@@ -92,8 +111,7 @@ class Lifecycle(TrainerCallback):  # type: ignore[misc]
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._deadline.saved(self._trainer.checkpoint_seconds)
-        if self._watchdog is not None:
-            self._watchdog.alive()
+        self._watchdog.alive()
         self._step_began = time.monotonic()
         took = f"{self._trainer.checkpoint_seconds:.2f} s"
         if self.why is not None:
@@ -111,16 +129,3 @@ class Lifecycle(TrainerCallback):  # type: ignore[misc]
 
     def _evaluation(self, step: int) -> Path:
         return self._run.evaluation(checkpoints.step_name(step))
-
-    def _record_hang(self, text: str) -> None:
-        self._progress.say(text)
-        if self._trainer.args.world_size > 1:
-            processes.write_outcome(self._run.attempts()[-1], Outcome(processes.rank(), EXIT_FAILED, text))
-        else:
-            manifest.end(self._run, EXIT_FAILED, text)
-
-    def close(self) -> None:
-        """However training ended, no watchdog stays behind."""
-        if self._watchdog is not None:
-            self._watchdog.stop()
-            self._watchdog = None

@@ -20,7 +20,7 @@ from transformers import TrainerCallback
 from openrs.config.schema import MonitorsConfig, Recipe, Watch
 from openrs.errors import UserError
 from openrs.run.directory import Run
-from openrs.run.files import read_jsonl
+from openrs.run.files import step_rows
 from openrs.run.progress import Progress
 
 # Monitor -> the metric that it reads, and what that is. All of them are in metrics.jsonl.
@@ -119,7 +119,7 @@ class Alarms(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.is_world_process_zero:
-            self._monitors.replay(row for row in read_jsonl(self._run.metrics) if row["step"] <= state.global_step)
+            self._monitors.replay(row for row in step_rows(self._run.metrics) if row["step"] <= state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         if logs is None or "loss" not in logs:  # the last call sums up the whole run

@@ -28,6 +28,7 @@ from openrs.run.directory import Run, run_at
 from openrs.run.libraries import quiet
 from openrs.run.progress import Progress
 from openrs.run.terminal import say
+from openrs.run.vllm_env import vllm_environment
 from openrs.training import train as grpo
 
 WAIT = timedelta(minutes=30)  # for rank 0 to read checkpoints and hash weights; the other nodes may be pulling images
@@ -78,12 +79,13 @@ def refuse_mismatch(recipe: Recipe) -> None:
 
 def set_env_defaults(recipe: Recipe, run: Run) -> None:
     """The environment that launch.py gives its processes, as far as it is not about one machine."""
-    usual = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "VLLM_NO_USAGE_STATS": "1"}
+    usual = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     if recipe.hardware.gpus:
         usual |= nccl.environment(run.path, nccl.mode_of(os.environ))
     os.environ["DS_ACCELERATOR"] = "cuda" if recipe.hardware.gpus else "cpu"
     for name, value in usual.items():
         os.environ.setdefault(name, value)
+    os.environ.update(vllm_environment(os.environ))
 
 
 def _first(recipe: Recipe, run: Run) -> int:

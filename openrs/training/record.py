@@ -94,6 +94,7 @@ def rewind(run: Run, step: int) -> None:
 
 def _step(line: bytes) -> int | None:
     try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
+    return step if isinstance(step, int) else None

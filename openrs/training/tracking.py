@@ -16,7 +16,8 @@ from typing import Any, Protocol
 from openrs.errors import ExplainedError, RunFailure, UserError
 from openrs.run import manifest
 from openrs.run.directory import Lock, Run
-from openrs.run.files import now, read_jsonl, redact
+from openrs.run.files import now, step_rows
+from openrs.secrets import redact
 
 Row = Mapping[str, Any]
 KINDS = ("tensorboard", "wandb", "trackio")
@@ -137,7 +138,7 @@ class Mirrors:
         self._open: dict[str, Tracker] = {}
         for kind in kinds:
             self._guarded(kind, partial(self._start, kind, run))
-        for row in read_jsonl(run.metrics):
+        for row in step_rows(run.metrics):
             self.write(row)
 
     def write(self, row: Row) -> None:
@@ -183,7 +184,7 @@ def rebuild(run: Run, kind: str) -> int:
     Raises UserError when the tracker is not installed or there are no metrics, RunFailure when the tracker breaks.
     """
     require([kind])
-    rows, clock = list(read_jsonl(run.metrics)), Clock(run)
+    rows, clock = list(step_rows(run.metrics)), Clock(run)
     if not rows:
         raise UserError(f"{run.path} has no metrics yet", fix="train first")
     try:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from openrs.config.checks import grpo_value, prompts_per_step
+from openrs.config.checks import grpo_value, prompts_per_step, warm_up_note
 from openrs.config.names import Layout
 from openrs.config.schema import Recipe
 from openrs.data import prompts
 from openrs.data.problems import Problems, load_problems
-from openrs.data.tokenizer import check_tokenizer, load_tokenizer
+from openrs.data.tokenizer import check_tokenizer, load_tokenizer, try_template
 from openrs.errors import UserError
 from openrs.hub import adapters
 from openrs.hub.loading import check_weights
@@ -65,6 +65,7 @@ def prepare(recipe: Recipe, run: Run, progress: Progress) -> Prepared:
     if not done:
         trust = recipe.model.trust_remote_code
         check_weights(model, trust_remote_code=trust, pickle_weights=recipe.model.allow_pickle_weights)
+        prompts.check_prompt(load_tokenizer(model, trust_remote_code=trust), recipe.prompt)
         if start is not None and not adapters.is_adapter(start):
             check_weights(start, trust_remote_code=trust)
     return Prepared(model, problems, start, done)
@@ -89,11 +90,15 @@ def train_from(recipe: Recipe, run: Run, progress: Progress, prepared: Prepared,
 
         from openrs.rewards.functions import build_rewards
         from openrs.rewards.grading import Judge
-        from openrs.training.lifecycle import run_with_lifecycle
+        from openrs.training.lifecycle import CONSTRUCTION, run_with_lifecycle, watched
         from openrs.training.monitors import Alarms
         from openrs.training.record import Recorder
         from openrs.training.trainer import Trainer
     model, problems, start = prepared.model, prepared.problems, prepared.start
+    if recipe.prompt.chat_template is not None:
+        roles = ("system", "user") if recipe.prompt.system is not None else ("user",)
+        example = [{"role": role, "content": recipe.prompt.user} for role in roles]
+        try_template(model, recipe.prompt.chat_template, "prompt.chat_template", example)
     tokenizer = load_tokenizer(model, trust_remote_code=recipe.model.trust_remote_code)
     check_tokenizer(tokenizer, model)
     prompted = prompts.tokenize_problems(tokenizer, recipe.prompt, problems.rows)
@@ -102,7 +107,11 @@ def train_from(recipe: Recipe, run: Run, progress: Progress, prepared: Prepared,
     if recipe.hardware.gpus == 0:
         cpu.apply_cpu_workarounds(recipe)
 
-    with Judge(recipe.rewards.workers, recipe.rewards.timeout_seconds, int(recipe.rewards.memory_gib * 2**30)) as judge:
+    memory = int(recipe.rewards.memory_gib * 2**30)
+    with (
+        Judge(recipe.rewards.workers, recipe.rewards.timeout_seconds, memory) as judge,
+        watched(recipe, run, progress) as watchdog,
+    ):
         rewards = build_rewards(recipe.rewards.functions, recipe.rewards.mode, judge)
         trainer = Trainer(
             model=str(model),
@@ -120,12 +129,14 @@ def train_from(recipe: Recipe, run: Run, progress: Progress, prepared: Prepared,
             folder=run.checkpoints,
             rewards=rewards,
             canary=Canary(prompted.ids, recipe.monitors.canary) if recipe.grpo.get("use_vllm") else None,
+            expect=watchdog.expect,
         )
         alarms, recorder = Alarms(recipe, run, progress), Recorder(trainer, recipe, run, progress)
         trainer.add_callback(alarms)  # first: what it finds is recorded with the step
         trainer.add_callback(recorder)
         progress.start()
-        with closing(recorder), run_with_lifecycle(trainer, recipe, run, progress):
+        watchdog.expect(CONSTRUCTION + (disk.slowest(checkpoints.bytes_of(start)) if start is not None else 0))
+        with closing(recorder), run_with_lifecycle(trainer, recipe, run, progress, watchdog):
             trainer.train(resume_from_checkpoint=str(start) if start is not None else None)
     alarms.refuse_if_stopped(trainer.state.global_step)
     return checkpoints.folder_of(run.checkpoints, recipe.last_step)
@@ -198,6 +209,8 @@ def log_dataset_summary(
     progress.say(
         f"{counts['rows']} rows from {recipe.data.source}: {dropped}{long}{counts['problems']} problems to train on"
     )
+    if note := warm_up_note(recipe):
+        progress.say(note)
     needed = prompts_per_step(recipe)
     if counts["problems"] < needed:
         raise UserError(

@@ -12,9 +12,9 @@
             advantages   = (r - mean(group)) / std(group)    TRL
         for each micro-batch (one group of completions)
             logps        = policy log-probabilities          _get_per_token_logps_and_entropies
-            loss         = clipped ratio, beta * KL          TRL; _compute_loss measures KL, compute_loss refuses NaN
+            loss         = clipped ratio, beta * KL          TRL; _compute_loss measures KL, compute_loss keeps it
             backward                                         TRL
-        clip the gradient                                    TRL; _get_grad_norm refuses NaN and Inf
+        clip the gradient                                    TRL; _get_grad_norm refuses losses and a norm of NaN or Inf
         optimizer and learning rate step                     TRL
         record metrics                                       log
         checkpoint, every grpo.save_steps                    _save_checkpoint; resume: _load_optimizer_and_scheduler
@@ -26,16 +26,16 @@ With per_device_train_batch_size = num_generations a micro-batch is one group, a
 (bnpo) divides by the tokens of a micro-batch: that is why completions must not be shuffled between micro-batches.
 """
 
-import json
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, is_peft_model, set_seed
 from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedModel, PrinterCallback
@@ -43,14 +43,17 @@ from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler, split_tensor_dict
 
 from openrs.errors import RunFailure
+from openrs.outside import read_shape
 from openrs.rewards.functions import RewardSet
 from openrs.run import checkpoints
 from openrs.run.directory import Run
 from openrs.run.files import write_json
-from openrs.training import disk
+from openrs.training import disk, lora
 from openrs.training.canary import Canary
 from openrs.training.logprobs import allow_packing, log_probabilities
 from openrs.training.measures import Measures
+
+CHECKPOINT = 600.0  # seconds for a checkpoint besides what its bytes take
 
 Row = dict[str, Any]  # of the data set: prompt, gold (the reference answer) and id
 Batch = dict[str, torch.Tensor | Any]  # a generation batch or micro-batch as TRL hands it on: B rows a tensor
@@ -64,6 +67,7 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         folder: the run's checkpoints folder.
         rewards: the reward functions, and the judge that they need.
         canary: compares vLLM with the trainer after each weight sync; None without vLLM.
+        expect: told the seconds that a checkpoint may take, and again after each of its files (the watchdog's).
         kwargs: GRPOTrainer's own; the data set has columns `prompt`, `gold` and `id`.
     """
 
@@ -74,6 +78,7 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         folder: Path,
         rewards: RewardSet,
         canary: Canary | None = None,
+        expect: Callable[[float], None] = lambda _: None,
         **kwargs: Any,
     ) -> None:
         self._prompt_ids = prompt_ids
@@ -81,8 +86,10 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         self._rewards = rewards
         self._measures = Measures(rewards.stats)
         self._canary = canary
+        self._expect = expect
         self._canary_metrics: dict[str, float] = {}
         self._latest_logps: torch.Tensor
+        self._losses: list[tuple[torch.Tensor, Batch]] = []  # of the step's micro-batches
         self._last_loaded_step: int  # the step whose weights vLLM has
         self._seconds: dict[str, float] = defaultdict(float)
         self._problems: list[str] = []
@@ -95,6 +102,20 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         models = [self.accelerator.unwrap_model(model) for model in (self.model, self.ref_model) if model is not None]
         self._packing = sum(map(allow_packing, models)) == len(models)
         self.remove_callback(PrinterCallback)  # prints every metric of every step
+        if self.use_vllm:
+            self._take_over_vllm()
+
+    def _take_over_vllm(self) -> None:
+        """What TRL's vLLM does otherwise than a run needs it.
+
+        Colocated vLLM has just seeded python, numpy and torch of this process with the process's index, and draws the
+        seeds of its requests from numpy: without a new seed every run would sample the same noise, whatever grpo.seed.
+        """
+        if self.vllm_mode == "colocate":
+            set_seed(self.args.seed, device_specific=True)
+        generation = self.vllm_generation
+        if is_peft_model(generation.model):
+            generation._iter_named_params = partial(lora.merged_weights, generation.model)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         self._last_log = time.perf_counter()
@@ -224,7 +245,8 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: int | None = None
     ) -> torch.Tensor:
         loss: torch.Tensor = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        self._stop_unless_finite("loss", loss.detach(), inputs)
+        if model.training:
+            self._losses.append((loss.detach(), inputs))
         return loss
 
     def _compute_loss(self, model: nn.Module, inputs: Batch) -> torch.Tensor:
@@ -237,16 +259,24 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: torch.Tensor | float | None = None) -> torch.Tensor | float:
         norm: torch.Tensor | float = super()._get_grad_norm(model, grad_norm)
+        values: list[tuple[str, torch.Tensor | float, Batch]] = [("loss", *pair) for pair in self._losses]
+        self._losses.clear()
         if norm is not None and self.accelerator.scaler is None:  # fp16 overflows; its scaler leaves such a step out
-            self._stop_unless_finite("norm of the gradient", norm, {"batch": self._buffered_inputs})
+            values.append(("norm of the gradient", norm, {"batch": self._buffered_inputs}))
+        self._stop_unless_finite(values)
         return norm
 
-    def _stop_unless_finite(self, what: str, value: torch.Tensor | float, batch: Batch) -> None:
-        """Raises RunFailure on every process when the value of one is NaN or Inf; each leaves its batch in the run."""
-        value = torch.as_tensor(value, dtype=torch.float64, device=self.accelerator.device)
-        bad = self.accelerator.reduce((~torch.isfinite(value)).double(), reduction="sum")
-        if not bad.item():
+    def _stop_unless_finite(self, values: list[tuple[str, torch.Tensor | float, Batch]]) -> None:
+        """Raises RunFailure on every process when a value of one is NaN or Inf; each leaves its batch in the run.
+
+        Once a step: a look at each micro-batch would let all GPUs wait for each other between forward and backward.
+        """
+        device = self.accelerator.device
+        each = torch.stack([torch.as_tensor(value, dtype=torch.float64, device=device) for _, value, _ in values])
+        bad = self.accelerator.reduce((~torch.isfinite(each)).double(), reduction="sum").nonzero().flatten().tolist()
+        if not bad:
             return
+        (what, _, batch), value = values[bad[0]], each[bad[0]]
         step = self.state.global_step + 1
         folder = checkpoints.folder_of(Run(self._folder.parent).failures, step)
         folder.mkdir(parents=True, exist_ok=True)
@@ -308,15 +338,21 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         before = time.perf_counter()
         step = self.state.global_step
         staging = Path(self.args.output_dir) / f"checkpoint-{step}"
+        alive = partial(self._expect, CHECKPOINT + disk.slowest(self._checkpoint_bytes()))
+        alive()
         with self._timed("checkpoint"), disk.cleanup_on_disk_fault(staging, step):
             super()._save_checkpoint(model, trial)
             self._save_position(staging)
             self.accelerator.wait_for_everyone()
             if self.is_world_process_zero():
                 self.processing_class.save_pretrained(staging)
-                checkpoints.finish(staging, self._folder, step)
+                checkpoints.finish(staging, self._folder, step, alive)
             self.accelerator.wait_for_everyone()
         self.checkpoint_seconds = time.perf_counter() - before
+
+    def _checkpoint_bytes(self) -> int:
+        """At most: float32 weights and both moments, DeepSpeed's copy of the weights, and the weights themselves."""
+        return sum(16 * value.numel() for value in self.model.parameters() if value.requires_grad)
 
     def _save_position(self, staging: Path) -> None:
         """Where in the generation batch the run is, and each process's part of that batch while it is in use."""
@@ -331,7 +367,7 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         if checkpoint is None:
             return
         self.state.compute_steps(self.args, self.state.max_steps)  # save_steps of the recipe, not the checkpoint's
-        self._step = json.loads((Path(checkpoint) / "position.json").read_text())["micro_steps"]
+        self._step = read_shape(Path(checkpoint) / "position.json", {"micro_steps": int})["micro_steps"]
         batch = Path(checkpoint) / f"batch-{self.accelerator.process_index}.pt"
         if batch.is_file():
             self._buffered_inputs = torch.load(batch, map_location=self.accelerator.device, weights_only=True)

@@ -56,13 +56,14 @@ OVERRIDDEN = (
     Member(
         "compute_loss",
         "(self, model, inputs, return_outputs=False, num_items_in_batch=None)",
-        "a loss that is NaN or Inf ends the run before backward",
+        "its value is kept until the end of the step",
     ),
     Member("_compute_loss", "(self, model, inputs)", "measures the largest KL of one token"),
     Member(
         "_get_grad_norm",
         "(self, model, grad_norm=None)",
-        "called between clipping and the optimizer: a norm that is NaN or Inf ends the run before the weights change",
+        "called between clipping and the optimizer (DeepSpeed has left out a step of NaN by then): a loss or norm that"
+        " is NaN or Inf ends the run before the weights change",
     ),
     Member("log", "(self, logs, start_time=None)", "seconds and counts become metrics of the step"),
     Member("_save_checkpoint", "(self, model, trial)", "a checkpoint is complete or absent"),
@@ -92,6 +93,11 @@ CALLED = (
         "TRL has called it on both models: logprobs.py asks them with fused_lm_head=True",
     ),
     Member("trl.generation.vllm_generation.VLLMGeneration.sync_weights", "(self)", "called before TRL would: timed"),
+    Member(
+        "trl.generation.vllm_generation.VLLMGeneration._iter_named_params",
+        "(self)",
+        "with LoRA replaced by lora.merged_weights: TRL's merges into the base and does not get it back",
+    ),
     Member(
         "transformers.integrations.sdpa_attention.sdpa_attention_forward",
         "(module, query, key, value, attention_mask, dropout=0.0, scaling=None, is_causal=None, position_bias=None,"

@@ -4,6 +4,7 @@ TRL 1.16 sends it prompts over HTTP and weights over NCCL (trl/generation/vllm_c
 """
 
 import json
+import os
 import sys
 import time
 import urllib.error
@@ -17,6 +18,7 @@ from openrs.config.schema import Recipe
 from openrs.errors import RunFailure
 from openrs.planner.workload import ALONE
 from openrs.run import processes
+from openrs.run.vllm_env import vllm_environment
 
 HOST = "127.0.0.1"  # the server takes weights and commands from whoever reaches it
 
@@ -64,10 +66,8 @@ def environment(device: str | None) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "VLLM_SERVER_DEV_MODE": "1",  # opens the routes that take weights
         "VLLM_HOST_IP": HOST,
-        "VLLM_NO_USAGE_STATS": "1",
-        "DO_NOT_TRACK": "1",
         "HF_HUB_OFFLINE": "1",  # the model is a folder
-    }
+    } | vllm_environment(os.environ)
     return settings if device is None else {"CUDA_VISIBLE_DEVICES": device, **settings}
 
 
@@ -84,10 +84,11 @@ class Server:
         Raises RunFailure when it ends instead, or does not answer in `seconds`.
         """
         began = time.monotonic()
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # HTTP_PROXY is not for this machine
         while time.monotonic() - began < seconds:
             self.check()
             try:
-                with urllib.request.urlopen(f"{self.address.url}/health", timeout=5) as answer:  # noqa: S310 - http
+                with direct.open(f"{self.address.url}/health", timeout=5) as answer:
                     if answer.status == 200:
                         return time.monotonic() - began
             except (urllib.error.URLError, OSError):
@@ -97,7 +98,7 @@ class Server:
         raise RunFailure(
             f"the vLLM server did not answer within {seconds:g} s",
             self._last_output(),
-            f"read {self.log}; --set grpo.vllm_server_timeout=600 waits longer",
+            f"read {self.log}; --set grpo.vllm_server_timeout={2 * seconds:g} waits longer",
         )
 
     def check(self) -> None:

@@ -27,7 +27,8 @@ STACKS = 1.0  # seconds that siblings get to write theirs
 
 
 class Watchdog:
-    """Watches this process until `stop`. `beat` after every step, `alive` after other work that takes long.
+    """Watches this process until `stop`. `beat` after every step, `alive` after other work that takes long; `expect`
+    before work that is known to take another time than a step.
 
     Args:
         folder: gets stacks-rank<R>.txt, which is taken away again when it was not needed.
@@ -46,7 +47,8 @@ class Watchdog:
         say: Callable[[str], None],
     ) -> None:
         self._rank, self._factor, self._least, self._say = rank, factor, least, say
-        self._siblings = [pid for pid in siblings if pid != os.getpid()]
+        self.siblings = siblings
+        self._expected: float | None = None
         self._seconds: deque[float] = deque(maxlen=50)
         self._last = time.monotonic()
         self._stopped = threading.Event()
@@ -59,6 +61,8 @@ class Watchdog:
     @property
     def limit(self) -> float:
         """Seconds without a step that are too many."""
+        if self._expected is not None:
+            return self._expected
         if not self._seconds:
             return FIRST * self._least
         return max(self._least, self._factor * median(self._seconds))
@@ -70,7 +74,11 @@ class Watchdog:
 
     def alive(self) -> None:
         """Something other than a step is done."""
-        self._last = time.monotonic()
+        self.expect(None)
+
+    def expect(self, seconds: float | None) -> None:
+        """What begins now may take so many seconds; None: as long as a step may. Holds until the next sign of life."""
+        self._last, self._expected = time.monotonic(), seconds
         self._arm()
 
     def stop(self) -> None:
@@ -93,7 +101,7 @@ class Watchdog:
                 self._end(still)
 
     def _end(self, still: float) -> None:
-        for pid in self._siblings:
+        for pid in [pid for pid in self.siblings if pid != os.getpid()]:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGUSR1)
         faulthandler.dump_traceback(file=self._file, all_threads=True)

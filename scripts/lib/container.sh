@@ -25,15 +25,14 @@ setting() {
   echo "${value:-$2}"
 }
 
-# prepare_compose LOCK: .env with the caller's ids, once, and a folder for the runs that is the caller's own.
+# prepare_compose LOCK: .env with the lock, once, and a folder for the runs that is the caller's own.
 prepare_compose() {
   local user=${SUDO_UID:-$(id -u)} group=${SUDO_GID:-$(id -g)} runs
   if ! [ -e "$ROOT/.env" ]; then
-    sed -e "s/^OPENRS_UID=.*/OPENRS_UID=$user/" -e "s/^OPENRS_GID=.*/OPENRS_GID=$group/" \
-      -e "s/^OPENRS_LOCK=.*/OPENRS_LOCK=$1/" "$ROOT/.env.example" >"$ROOT/.env"
+    sed -e "s/^OPENRS_LOCK=.*/OPENRS_LOCK=$1/" "$ROOT/.env.example" >"$ROOT/.env"
     chmod 600 "$ROOT/.env" # a token may come into it
     [ -z "${SUDO_UID:-}" ] || chown "$user:$group" "$ROOT/.env"
-    echo "wrote .env: user $user:$group, lock $1 (.env.example lists all variables)"
+    echo "wrote .env: lock $1 (.env.example lists all variables)"
   fi
   runs=$(setting OPENRS_RUNS ./runs)
   case $runs in /*) ;; *) runs=$ROOT/$runs ;; esac

@@ -209,7 +209,7 @@ def test_files_that_are_no_recipes(tmp_path: Path) -> None:
     path.write_text("extends: nothing\n", encoding="utf-8")
     assert "bad.yaml:1: there is no recipe nothing to extend" in refused(path)
     path.write_bytes(b"\xff\xfe")
-    assert "cannot be read" in refused(path)
+    assert "bad.yaml:1: not UTF-8" in refused(path)
 
 
 def test_numbers_without_a_dot_are_numbers() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 sys.path += [str(ROOT / "tests" / folder) for folder in ("hub", "training")]
@@ -74,14 +75,14 @@ def engine() -> None:
 
 @pytest.fixture(scope="session")
 def hub() -> Iterator[Any]:
-    """The hub's stand-in with everything that exp3 wants, small: at the pinned commits, under the real names."""
+    """The hub's stand-in with all that exp3 and exp1 want, small: at the pinned commits, under the real names."""
     from fake_hub import FakeHub, Repo
 
     from openrs.config.load import load
     from openrs.hub.pins import references
 
     repos = {}
-    for ref in references(load("exp3")):
+    for ref in (ref for recipe in ("exp3", "exp1") for ref in references(load(recipe))):
         commit = "a" * 40 if ref.revision == "main" else ref.revision.ljust(40, "0")
         files = (
             {"config.json": b"{}", "model.safetensors": b"w" * 5000} if ref.kind == "model" else {"a.jsonl": b"{}\n"}
@@ -89,6 +90,16 @@ def hub() -> Iterator[Any]:
         repos[ref.name] = Repo(files, [commit], large=("model.safetensors",))
     with FakeHub(repos) as server:
         yield server
+
+
+def standin(compose_file: Path, base: str) -> str:
+    """For compose's own builds: the stand-in in place of NVIDIA's base, and a folder with PyTorch's CPU wheel."""
+    contexts = {base: f"docker-image://{STANDIN}"}
+    for folder in os.environ.get("PIP_FIND_LINKS", "").split():
+        if list(Path(folder).glob("torch-*+cpu*.whl")):
+            contexts["wheels"] = folder
+    names = yaml.safe_load(compose_file.read_text())["services"]
+    return json.dumps({"services": {name: {"build": {"additional_contexts": contexts}} for name in names}})
 
 
 @pytest.fixture(scope="session")
@@ -118,15 +129,22 @@ def clone(engine: None, hub: Any, tmp_path_factory: pytest.TempPathFactory) -> I
         "HF_TOKEN": TOKEN,
     }
     user = os.getuid()
-    if user == 0:  # an ordinary user's files can be told from root's: as under sudo
+    if (
+        user == 0
+    ):  # an ordinary user's files can be told from root's: as under sudo, and what containers write to is that user's
         user = 12345
         environment |= {"SUDO_UID": str(user), "SUDO_GID": str(user)}
+        for folder in ("runs", "data"):
+            for name in (folder, f"{folder}/.gitignore"):
+                os.chown(path / name, user, user)
     if docker("image", "ls", "--quiet", STANDIN):
         base = next(
             line.removeprefix("ARG BASE=") for line in (path / "Dockerfile").read_text().splitlines()
             if line.startswith("ARG BASE=")
         )  # fmt: skip
         # That engine has no bridge to the network.
+        (path.parent / "standin.yml").write_text(standin(path / "docker-compose.yml", base))
+        environment["COMPOSE_FILE"] += f":{path.parent / 'standin.yml'}"
         environment |= {
             "OPENRS_BUILD_OPTIONS": f"--build-context {base}=docker-image://{STANDIN}",
             "OPENRS_BUILD_NETWORK": "host",

@@ -34,7 +34,7 @@ def test_it_runs_as_nobody_behind_tini_with_labels_and_health(image: dict[str, A
     assert config["User"] == "10001:10001"
     assert config["Entrypoint"] == ["tini", "--", "openrs"]
     assert config["WorkingDir"] == "/data"
-    assert config["Healthcheck"]["Test"] == ["CMD", "openrs", "doctor", "--quick"]
+    assert config["Healthcheck"]["Test"] == ["CMD", "as-owner", "openrs", "doctor", "--quick"]
     head = subprocess.run(["git", "-C", clone.path, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
     labels = {key.removeprefix("org.opencontainers.image."): value for key, value in config["Labels"].items()}
     assert labels["version"] == "0.1.0"

@@ -16,7 +16,7 @@ from openrs.config.load import load
 from openrs.doctor import allreduce, nccl
 from openrs.doctor.allreduce import Try, attempt
 from openrs.doctor.nccl import choose, environment, gradient_sizes, measure, mode_of, read
-from openrs.errors import UserError
+from openrs.errors import RunFailure, UserError
 
 SKETCH = str(Path(__file__).parents[1] / "exp3_sketch.yaml")
 SIZES = (1024, 400_000)
@@ -112,17 +112,78 @@ def test_the_time_limit_is_hard(tmp_path: Path) -> None:
     """Ranks that never come so far as an all-reduce."""
     mark = f"open({str(tmp_path)!r} + f'/pid-x-{{os.getpid()}}', 'w').close()"
     program = [sys.executable, "-c", f"import os, time; {mark}; time.sleep(600)"]
-    one = attempt("defaults", {}, ranks=3, sizes=(1024,), limit=1, backend="gloo", program=program)
-    assert (one.outcome, one.bandwidth) == ("hang", None)
+    one = attempt("defaults", {}, ranks=3, sizes=(1024,), start=1, backend="gloo", program=program)
+    assert (one.outcome, one.begun, one.bandwidth) == ("slow", False, None)
+    assert "still starting" in one.detail
     assert "rank 2 has not started" in one.detail
     until(lambda: left_behind(tmp_path) == [])
 
 
+class Played:
+    """Ranks that print what a script says at its times, on a clock that only `sleep` moves."""
+
+    def __init__(self, folder: Path, lines: list[list[tuple[float, str]]], ends: float) -> None:
+        self.clock, self._lines, self._ends = 0.0, lines, ends
+        self.outputs = [folder / str(rank) for rank in range(len(lines))]
+        self.sleep(0)
+
+    def monotonic(self) -> float:
+        return self.clock
+
+    def sleep(self, _: float) -> None:
+        self.clock += 5.0
+        for path, lines in zip(self.outputs, self._lines, strict=True):
+            path.write_text("".join(f'{{"at": "{word}"}}\n' for at, word in lines if at <= self.clock))
+
+    def poll(self) -> int | None:
+        return 0 if self.clock >= self._ends else None
+
+
+@pytest.mark.parametrize(
+    ("lines", "ends", "says"),
+    [
+        ([[(120, "joining"), (160, "all-reduce")], [(170, "all-reduce")]], 190, None),  # a cold node
+        ([[(10, "all-reduce")], [(100, "joining"), (150, "all-reduce")]], 165, None),  # NCCL: joins without the others
+        ([[(10, "all-reduce")], [(100, "joining")]], 900, "slow"),
+        ([[(100, "all-reduce")], [(100, "all-reduce")]], 900, "hang"),
+        ([[(100, "all-reduce"), *((100 + 10 * n, "measured") for n in range(90))], [(100, "all-reduce")]], 900, "hang"),
+    ],
+)
+def test_the_clock_starts_at_the_first_all_reduce(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[list[tuple[float, str]]], ends: float, says: str | None
+) -> None:
+    played = Played(tmp_path, lines, ends)
+    monkeypatch.setattr(allreduce, "time", played)
+    late = allreduce._wait(
+        [played, played],  # type: ignore[list-item]
+        played.outputs, start=allreduce.START, limit=allreduce.LIMIT, stall=allreduce.STALL,
+    )  # fmt: skip
+    assert late == says
+
+
+@pytest.mark.parametrize(
+    ("program", "says"),
+    [
+        ("import sys; sys.exit('no device')", "could not be measured: defaults: error, rank 0: no device; safe: error"),
+        ("import time; time.sleep(600)", "could not be measured: defaults: slow, still starting"),
+    ],
+)
+def test_ranks_that_never_all_reduce_say_nothing_of_nccl(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, says: str
+) -> None:
+    monkeypatch.setattr(nccl, "load", lambda _: None)
+    words = [sys.executable, "-c", program]
+    with pytest.raises(RunFailure, match=says):
+        measure(tmp_path, ranks=2, sizes=(1024,), backend="gloo", start=1.0, program=words)
+    assert list(tmp_path.iterdir()) == []
+    assert "NCCL_P2P_DISABLE" not in environment(tmp_path, "auto", {})  # a later train is not refused
+
+
 def test_when_nothing_works_it_is_refused_with_the_evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nccl, "load", lambda _: None)
-    program = [sys.executable, "-c", "import sys; sys.exit('no device')"]
-    with pytest.raises(UserError, match="GPUs cannot talk to each other: defaults: error"):
-        measure(tmp_path, ranks=2, sizes=(1024,), backend="gloo", limit=100_000, program=program)
+    stays = [sys.executable, "-c", """print('{"at": "all-reduce"}', flush=True); import time; time.sleep(600)"""]
+    with pytest.raises(UserError, match="GPUs cannot talk to each other: defaults: hang"):
+        measure(tmp_path, ranks=2, sizes=(1024,), backend="gloo", stall=0.3, program=stays)
     assert json.loads((tmp_path / "nccl.json").read_text())["winner"] is None
     with pytest.raises(UserError, match="could not talk to each other when it was measured"):
         environment(tmp_path, "auto", {})
@@ -145,7 +206,7 @@ def test_ctrl_c_takes_the_ranks_along(tmp_path: Path) -> None:
 
 def tried(name: str, outcome: str, bandwidth: float | None) -> Try:
     env = nccl.SAFE if name == "safe" else {}
-    return Try(name, env, outcome, 1.0, bandwidth, (), "")  # type: ignore[arg-type]
+    return Try(name, env, outcome, True, 1.0, bandwidth, (), "")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

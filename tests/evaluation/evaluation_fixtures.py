@@ -13,7 +13,7 @@ import pytest
 
 from openrs.config.schema import Evaluation
 from openrs.evaluation.plan import Target
-from openrs.evaluation.sampling import EngineSettings, NextBatch, Sample, finished
+from openrs.evaluation.sampling import EngineSettings, NextBatch, OnTokens, Sample, finished
 
 SUMS = """\
 sums:
@@ -77,7 +77,7 @@ class StandIn:
     def __init__(self, settings: EngineSettings) -> None:
         self.settings = settings
 
-    def generate(self, take: NextBatch) -> Iterator[list[Sample]]:
+    def generate(self, take: NextBatch, on_tokens: OnTokens) -> Iterator[list[Sample]]:
         while (unit := take()) is not None:
             answers = []
             for request in unit:
@@ -87,6 +87,7 @@ class StandIn:
                 tokens = [draw.randrange(100) for _ in range(draw.randrange(1, request.max_new_tokens + 1))]
                 finish = "length" if len(tokens) == request.max_new_tokens else "stop"
                 answers.append(finished(request, tokens, finish, rf"so it is $\boxed{{{said}}}$"))
+            on_tokens(sum(answer.tokens for answer in answers))
             yield answers
 
     def close(self) -> None: ...

@@ -157,7 +157,9 @@ def test_vllm_follows_the_models_own_probabilities(papers_model, tmp_path):
     try:
         pool.load(settings, 8, tmp_path)
         samples = {
-            one.problem: one for batch in pool.generate(lambda: waiting.pop() if waiting else None) for one in batch
+            one.problem: one
+            for batch in pool.generate(lambda: waiting.pop() if waiting else None, lambda _: None)
+            for one in batch
         }
     finally:
         pool.close()

@@ -145,8 +145,8 @@ def engines_of(parent):
 
 
 def test_what_is_refused_leaves_no_engine_and_no_folder(target, settings, tmp_path):
-    with pytest.raises(UserError, match="do not fit into the model's window"):
-        run(target, settings(max_tokens=100_000), tmp_path / "refused", apart=True)
+    with pytest.raises(UserError, match="max_model_len is 5"):
+        run(target, settings(max_model_len=5), tmp_path / "refused", apart=True)
     assert not (tmp_path / "refused").exists()
     assert not engines_of(os.getpid())
 
@@ -253,8 +253,8 @@ def test_a_hostile_completion_costs_its_own_time_only(target, stand_in, settings
     from evaluation_fixtures import StandIn
 
     class Hostile(StandIn):
-        def generate(self, take):
-            for samples in super().generate(take):
+        def generate(self, take, on_tokens):
+            for samples in super().generate(take, on_tokens):
                 yield [
                     type(one)(**{n: getattr(one, n) for n in one.__slots__} | {"text": r"\boxed{9^{9^{9^{9}}}}"})
                     if one.key == ("sums", "sums/3", 0)
@@ -352,7 +352,6 @@ def rewrite_template(model):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--max-tokens", "100000"), "do not fit into the model's window"),
         (("--max-model-len", "5"), "max_model_len is 5"),
         (("--temperature", "0", "--samples", "4"), "4 samples at temperature 0 are 4 copies of one"),
         (("--samples", "0"), "--samples"),

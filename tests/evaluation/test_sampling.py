@@ -139,8 +139,12 @@ def engine_of(folder, **changes):
 
 
 def draw(engine, *units):
-    waiting = list(units)
-    return [one for batch in engine.generate(lambda: waiting.pop(0) if waiting else None) for one in batch]
+    """Also: every token is counted once, while it is generated."""
+    waiting, counted = list(units), []
+    batches = engine.generate(lambda: waiting.pop(0) if waiting else None, counted.append)
+    samples = [one for batch in batches for one in batch]
+    assert sum(counted) == sum(one.tokens for one in samples)
+    return samples
 
 
 def test_samples_follow_the_models_own_probabilities(made_model, encoded):

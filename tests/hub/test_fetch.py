@@ -18,7 +18,7 @@ from openrs.hub import cache as caches
 from openrs.hub import download as hubs
 from openrs.hub.cache import problems, snapshot
 from openrs.hub.download import Hub
-from openrs.hub.fetch import fetch, listed, render
+from openrs.hub.fetch import fetch, fetch_all, listed, render
 from openrs.hub.pins import Reference, reference, references
 
 MODEL, DATA = "a" * 40, "b" * 40
@@ -81,6 +81,25 @@ def test_again_asks_nothing_of_the_network(hub: FakeHub, tmp_path: Path) -> None
     fetch(refs(), client(hub, tmp_path, said))
     assert hub.asked == []
     assert sum("every file equal to its SHA-256" in line for line in said) == 2
+
+
+def test_quick_trusts_what_was_checked_when_it_came(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    fetch(refs(), client(hub, tmp_path))
+    hub.asked.clear()
+    said: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(caches, "sha256", None)  # hashing would fail
+        fetch_all(refs(), said.append, quick=True)
+    assert (hub.asked, len(said), "checked when it was fetched" in said[0]) == ([], 1, True)
+    folder = snapshot(refs()[0], tmp_path)
+    assert folder is not None
+    (folder / "config.json").unlink()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError, match=r"config\.json is missing"):
+        fetch_all(refs(), said.append, quick=True)
 
 
 def test_transformers_and_datasets_find_it_offline(hub: FakeHub, tmp_path: Path) -> None:
@@ -268,6 +287,25 @@ def test_offline_only_checks(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.M
     fetch(refs(), client(hub, tmp_path, said))
     assert said == ["offline: everything is there, every file equal to its SHA-256"]
     assert hub.asked == []
+
+
+def test_a_run_and_a_folder_are_needed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from openrs.cli.plan import needed
+    from openrs.config.load import load, to_yaml
+
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "runs" / "mine"
+    run.mkdir(parents=True)
+    (run / "manifest.json").write_text('{"attempts": []}')
+    (run / "recipe.yaml").write_text(to_yaml(load("exp1")))
+    assert needed("mine", []) == needed("runs/mine", []) == needed("exp1", []) == references(load("exp1"))
+    (tmp_path / "models" / "own").mkdir(parents=True)
+    assert needed("models/own", []) == []
+    assert [ref.repo for ref in needed("paper:open-rs3", [])] == ["knoveleng/Open-RS3"]
+    (tmp_path / "runs" / "exp3").mkdir()  # what stands in runs/ does not take a recipe's name away
+    assert needed("exp3", []) == references(load("exp3"))
+    with pytest.raises(UserError, match="exp9"):
+        needed("exp9", [])
 
 
 def test_list_needs_no_network(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ import pytest
 from openrs.errors import UserError
 from openrs.run import directory as rundir
 from openrs.run.directory import Lock, Run
-from openrs.run.files import Journal, read_jsonl, redact, write_json, write_text
+from openrs.run.files import Journal, read_jsonl, write_json, write_text
+from openrs.secrets import redact
 
 # --- journals ---------------------------------------------------------------------------------------------------------
 

@@ -75,7 +75,7 @@ def test_two_processes_equal_one(zero: int, one: Run, tmp_path: Path, made_model
             assert b[name] == pytest.approx(a[name], rel=0.05), f"{name} of step {a['step']}"
     log = (run.attempts()[-1] / "log").read_text()
     assert log.count(f"step {STEPS}/{STEPS}") == 1
-    assert log.count("60 rows from made") == 1
+    assert log.count("60 rows from toy-sums") == 1
     assert (run.checkpoints / f"step-{STEPS:06d}" / "checkpoint.json").is_file()
     assert len(list((run.checkpoints / f"step-{STEPS:06d}").glob("rng_state_*.pth"))) == 2
 

@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from fixed import GROUP, FixedTrainer, Recorded, fixed_trainer, losses_and_gradient, parity_recipe, relative
 from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
+
+from openrs.errors import RunFailure
 
 Step = tuple[list[list[int]], list[list[int]], list[float]]
 
@@ -63,6 +66,30 @@ def gradient_of(
     trainer.reward_funcs = [given]
     trainer.give([completions[row] for row in rows])
     return losses_and_gradient(trainer, [f"p{i // GROUP}" for i in range(len(rows))])[1]
+
+
+def test_a_step_has_one_finite_check_and_no_micro_batch_its_own(tmp_path: Path) -> None:
+    recorded = Recorded()
+    names = [f"p{i // 6}" for i in range(12)]
+    trainer = fixed_trainer(parity_recipe(), tmp_path, recorded.prompt_ids[:12], recorded.rewards.flatten().tolist())
+    trainer.give(recorded.completion_ids[:12])
+    reduced: list[int] = []
+    reduce = trainer.accelerator.reduce
+
+    def counted(value: torch.Tensor, **settings: Any) -> Any:
+        if value.dtype == torch.float64:  # TRL's own metrics are float32
+            reduced.append(value.numel())
+        return reduce(value, **settings)
+
+    trainer.accelerator.reduce = counted
+    losses_and_gradient(trainer, names)
+    assert reduced == []
+    trainer._get_grad_norm(trainer.model, torch.tensor(1.0))
+    assert reduced == [3]  # two micro-batches' losses and the norm
+    trainer._losses.append((torch.tensor(float("inf")), {"ids": torch.ones(1)}))
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(RunFailure, match="step 1: the loss is inf"):
+        trainer._get_grad_norm(trainer.model, torch.tensor(1.0))
 
 
 def test_one_call_equals_a_call_a_micro_batch(tmp_path: Path, step: Step) -> None:

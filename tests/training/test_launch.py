@@ -1,6 +1,7 @@
 """Launching: exact commands, refusals, outcomes that become ours, and nothing that outlives us. Workers here are fakes:
 small scripts that end as a training process would; real ones are in test_distributed.py and test_vllm.py."""
 
+import io
 import json
 import os
 import signal
@@ -15,12 +16,15 @@ from waiting import gone, until
 
 from openrs.cli import main as cli
 from openrs.config.load import load
+from openrs.doctor import nccl
 from openrs.errors import Interrupted, RunFailure, UserError
 from openrs.run import processes, signals
 from openrs.run.directory import Run
+from openrs.run.progress import Progress
 from openrs.training import launch
 from openrs.training import vllm_server as generator
 from openrs.training.launch import LaunchPlan
+from openrs.training.train import Prepared
 from openrs.training.vllm_server import Address, Server
 
 SPLIT = ["hardware.layout=split", "grpo.gradient_accumulation_steps=4"]
@@ -328,6 +332,37 @@ def test_nothing_outlives_a_killed_parent(attempt: Path, tmp_path: Path) -> None
     until(lambda: not any(alive(pid) for pid in pids))
 
 
+def test_nccl_is_measured_once_before_the_first_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a measurement that is played; training processes too. Compose starts `train` without `doctor nccl`."""
+    monkeypatch.delenv("OPENRS_NCCL", raising=False)
+    calls: list[str] = []
+
+    def measure(run_dir: Path, *, ranks: int, **_: object) -> dict[str, object]:
+        calls.append(f"measured between {ranks}")
+        found = {"winner": "safe", "env": {"NCCL_P2P_DISABLE": "1"}}
+        (run_dir / nccl.RESULT).write_text(json.dumps(found))
+        return found
+
+    def follow(started: LaunchPlan, *_: object) -> None:
+        calls.append(f"P2P off: {started.environment.get('NCCL_P2P_DISABLE')}")
+
+    monkeypatch.setattr(nccl, "measure", measure)
+    monkeypatch.setattr(launch, "follow", follow)
+    run, said = Run(tmp_path / "run"), io.StringIO()
+    (run.path / "attempts" / "01").mkdir(parents=True)
+    prepared = Prepared(Path("model"), None, None, done=False)  # type: ignore[arg-type]
+    for mode in ("auto", "auto", "safe"):
+        monkeypatch.setenv("OPENRS_NCCL", mode)
+        launch.train(load("exp3"), run, Progress(None, said), prepared)
+    assert calls == ["measured between 4", "P2P off: 1", "P2P off: 1", "P2P off: 1"]
+    assert "train will use NCCL_P2P_DISABLE=1" in said.getvalue()
+    (run.path / nccl.RESULT).unlink()
+    for mode, recipe in (("off", "exp3"), ("auto", "demo")):
+        monkeypatch.setenv("OPENRS_NCCL", mode)
+        launch.train(load(recipe, ["hardware.zero_stage=2"]), run, Progress(None, said), prepared)
+    assert calls[4:] == ["P2P off: None", "P2P off: None"]
+
+
 # --- the generation server, played by a small one ---------------------------------------------------------------------
 
 HEALTHY = """
@@ -356,6 +391,16 @@ def test_a_server_is_waited_for_and_ends_with_its_engine(tmp_path: Path) -> None
     assert all(alive(pid) for pid in pids)
     server.stop()
     assert not any(alive(pid) for pid in pids)
+
+
+def test_a_proxy_is_not_asked_for_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")  # nobody listens there
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    server = serve(HEALTHY, tmp_path)
+    server.wait_healthy(600)
+    server.stop()
 
 
 def test_a_server_that_ends_while_we_wait_says_why(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, taught_model: Path) -> Run:
     assert recipe.model.lora.rank == 32
     run = Run(tmp_path_factory.mktemp("lora") / "run")
     with attempt(recipe, run, ["test"]) as progress:
-        from openrs.training.train import train
+        from openrs.training.launch import train
 
         train(recipe, run, progress)
     return run

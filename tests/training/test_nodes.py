@@ -32,7 +32,7 @@ SETTINGS = ["hardware.processes=2", "grpo.warmup_steps=1", "grpo.save_steps=2", 
         (
             ["hardware.gpus=8", "grpo.gradient_accumulation_steps=1"],
             "12",
-            "torchrun started 12 processes, the recipe wants 8",
+            "torchrun started 12 processes, the recipe needs 8",
         ),
         (["hardware.layout=split", "grpo.gradient_accumulation_steps=4"], "3", "the split layout is for one node"),
     ],

@@ -104,7 +104,7 @@ def group_of(server: Server) -> list[int]:
     def pgrep(*words: str) -> list[int]:
         return [int(pid) for pid in subprocess.run(["pgrep", *words], capture_output=True, check=False).stdout.split()]
 
-    front = pgrep("-P", str(server._process._guardian.pid))
+    front = pgrep("-P", str(server._process._supervisor.pid))
     return pgrep("-g", str(front[0])) if front else []
 
 
@@ -185,12 +185,13 @@ def test_the_split_layout_but_for_nccl(tmp_path: Path, made_model: Path, monkeyp
 def test_the_server_goes_with_a_killed_parent(tmp_path: Path, made_model: Path) -> None:
     """SIGKILL while vLLM is starting, with its engine half up."""
     code = (
-        "import sys, time; sys.path.insert(0, sys.argv[1]); from pathlib import Path; import test_vllm\n"
-        "server = test_vllm.start(Path(sys.argv[2]), Path(sys.argv[3]))\n"
+        "import sys, time; sys.path[:0] = sys.argv[3:]; from pathlib import Path; import test_vllm\n"
+        "server = test_vllm.start(Path(sys.argv[1]), Path(sys.argv[2]))\n"
         "while len(pids := test_vllm.group_of(server)) < 2: time.sleep(0.2)\n"
         "print(*pids, flush=True); time.sleep(600)"
     )
-    words = [sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path), str(made_model)]
+    here = Path(__file__).parent
+    words = [sys.executable, "-c", code, str(tmp_path), str(made_model), str(here), str(here.parent)]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     pids = [int(pid) for pid in process.stdout.readline().split()]

@@ -12,9 +12,12 @@ from types import SimpleNamespace
 
 import pytest
 import runs
+from fixed import Recorded, fixed_trainer, parity_recipe
 from waiting import until
 
-from openrs.training import watchdog
+from openrs.run import checkpoints
+from openrs.training import disk, watchdog
+from openrs.training.lifecycle import CONSTRUCTION
 from openrs.training.watchdog import FIRST, Watchdog
 
 
@@ -77,6 +80,62 @@ def test_a_rank_that_waits_alone_in_a_collective(tmp_path: Path) -> None:
     assert "in all_gather" in waiting
     assert "in spread_and_stick" in stuck
     assert "something hangs" in runs.attempts(run)[-1]["reason"]
+
+
+def stuck_in_construction_for_ten_hours() -> None:
+    """As the first collective would be, between GPUs that cannot write to each other."""
+    from trl import GRPOTrainer
+
+    ten_hours_pass_when_it_sticks()
+
+    def waits_for_everyone(*_: object, **__: object) -> None:
+        Path(os.environ["STUCK"]).touch()
+        while True:
+            time.sleep(0.05)
+
+    GRPOTrainer.__init__ = waits_for_everyone
+
+
+def test_a_hang_in_the_trainers_construction(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = ["train", runs.recipe_in(tmp_path), "--run", run]
+    code, said = runs.openrs(command, stuck_in_construction_for_ten_hours, STUCK=str(tmp_path / "stuck"))
+    assert code == 1, said
+    assert "in waits_for_everyone" in (run / "attempts/01/stacks-rank0.txt").read_text()
+    assert "something hangs" in runs.attempts(run)[-1]["reason"]
+
+
+def test_a_checkpoint_gets_time_by_its_bytes_and_a_sign_of_life_for_every_file(tmp_path: Path) -> None:
+    recorded = Recorded()
+    trainer = fixed_trainer(parity_recipe(), tmp_path, recorded.prompt_ids[:6], [0.0] * 6)
+    (tmp_path / "checkpoints").mkdir()
+    allowed: list[float] = []
+    trainer._expect = allowed.append
+    trainer.args.save_only_model = True  # there is no optimizer yet
+    trainer._save_checkpoint(trainer.model, None)
+    (place,) = checkpoints.list_complete(tmp_path / "checkpoints")
+    files = checkpoints.read_manifest(place)["files"]
+    weights = sum(value.numel() for value in trainer.model.parameters())
+    assert len(allowed) == 1 + len(files) + 1  # before the writing, after each file's hash, and model.safetensors' NaN
+    assert set(allowed) == {600 + 16 * weights / 20e6}
+    assert 16 * weights > checkpoints.bytes_of(place)
+
+
+def test_26_gib_at_50_mb_a_second_are_no_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now, sleep=time.sleep)
+    monkeypatch.setattr(watchdog, "time", clock)
+    dog = Watchdog(tmp_path, rank=0, siblings=[], factor=10, least=600, say=print)
+    try:
+        dog.beat()
+        size = 16 * 1.777e9
+        dog.expect(600 + disk.slowest(size))
+        assert dog.limit > 600 + 2 * size / 50e6  # written, and read again for its hash
+        dog.alive()
+        assert dog.limit == 600
+        dog.expect(CONSTRUCTION)
+        assert dog.limit == CONSTRUCTION < 1800  # before NCCL's own
+    finally:
+        dog.stop()
 
 
 @pytest.mark.parametrize("lost", ["file", "folder", "replaced by a folder"])

@@ -1,12 +1,12 @@
 """Reading files that may be half-written, damaged or hostile: what cannot be read is noted, never raised."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from openrs.config.yaml_lines import read_yaml
+from openrs.errors import UserError
+from openrs.outside import read_json
 from openrs.report.evidence.values import text
 from openrs.run.files import json_lines
 
@@ -14,18 +14,18 @@ from openrs.run.files import json_lines
 def json_file(path: Path, notes: list[str]) -> Any:
     """The JSON value in a file, or None with a note."""
     try:
-        return json.loads(path.read_text(encoding="utf-8", errors="replace"))
-    except (OSError, ValueError, RecursionError) as error:
-        notes.append(f"{path.parent.name}/{path.name} cannot be read and is left out: {text(str(error), 120)}")
+        return read_json(path)
+    except UserError as error:
+        notes.append(f"{path.parent.name}/{path.name} is left out: {text(error.what, 160)}")
         return None
 
 
 def yaml_file(path: Path, notes: list[str]) -> Any:
     """The YAML value in a file, or None with a note."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8", errors="replace"))
-    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
-        notes.append(f"{path.parent.name}/{path.name} cannot be read and is left out: {text(str(error), 120)}")
+        return read_yaml(path)[0]
+    except UserError as error:
+        notes.append(f"{path.parent.name}/{path.name} is left out: {text(error.what, 160)}")
         return None
 
 

@@ -5,8 +5,6 @@ and how is said. Files come from strangers: a broken one is named and skipped, a
 unescaped.
 """
 
-import json
-import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,10 +12,16 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from openrs.errors import UserError
 from openrs.evaluation.benchmarks import Benchmark, known
 from openrs.evaluation.inputs import recorded_digests
 from openrs.evaluation.scores import e_notation
+from openrs.outside import read_json
+from openrs.report.evidence.evaluations import MOST
+from openrs.report.evidence.values import number, share, whole
+from openrs.report.evidence.values import text as shown
 
+MOST_SCORES = 2000  # read from one file; lighteval's largest suites have some hundred
 NOTHING = "ef46db3751d8e999"
 """xxh64 of the empty text: what lighteval 0.13 writes for hash_full_prompts, which it no longer computes."""
 
@@ -144,12 +148,12 @@ def _cells(result: Result, above: Path) -> tuple[str, ...]:
 
 
 def _safe(text: str) -> str:
-    """A stranger's text without control characters, which could rewrite the terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    """A stranger's text without control characters, which could rewrite the terminal, and of sane length."""
+    return "".join(letter if letter.isprintable() else "?" for letter in shown(text))
 
 
 def _files(paths: Sequence[Path]) -> Iterator[tuple[Path, str]]:
-    seen: set[Path] = set()
+    seen: set[str] = set()
     for path in paths:
         if path.is_dir():
             found = sorted(path.rglob("results_*.json"))
@@ -160,19 +164,18 @@ def _files(paths: Sequence[Path]) -> Iterator[tuple[Path, str]]:
             if not found:
                 yield path, "no such file or folder"
         for file in found:
-            if file.resolve() not in seen:
-                seen.add(file.resolve())
+            place = os.path.realpath(file)  # which, unlike resolve(), stands a loop of links
+            if place not in seen:
+                seen.add(place)
                 yield file, ""
 
 
 def _read_file(file: Path) -> tuple[list[Result], list[str]]:
     try:
-        text = file.read_text(encoding="utf-8")
-        tree = json.loads(text) if text.strip() else None
-    except OSError as error:
-        raise _NoResults(f"cannot be read: {error}") from None
-    except (ValueError, RecursionError) as error:
-        raise _NoResults(f"not JSON, perhaps cut off: {error}") from None
+        tree = read_json(file)
+    except UserError as error:
+        reason = re.sub(r"^:(\d+):", r"line \1:", error.what.removeprefix(str(file)))
+        raise _NoResults(reason.lstrip(": ")) from None
     if tree is None:
         raise _NoResults("the file is empty")
     scores = _below(tree, "results")
@@ -181,19 +184,23 @@ def _read_file(file: Path) -> tuple[list[Result], list[str]]:
     found: list[Result] = []
     faults: list[str] = []
     for task, metrics in scores.items():
+        if len(found) + len(faults) >= MOST_SCORES:
+            faults.append(f"it has more than {MOST_SCORES:,} scores ({len(scores):,} tasks); the others are left out")
+            break
         if task == "all" or ":_average" in task:
             continue
         if not isinstance(metrics, dict):
             faults.append(f"{task}: no metrics in it")
             continue
-        for metric, value in metrics.items():
+        for metric, value in list(metrics.items())[: 2 * MOST_SCORES]:
             if metric.endswith("_stderr"):
                 continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-                faults.append(f"{task} {metric}: {repr(value)[:40]} is no proportion between 0 and 1")
+            score = share(value)
+            if score is None:
+                faults.append(f"{task} {metric}: {shown(repr(value), 40)} is no proportion between 0 and 1")
                 continue
             stderr = metrics.get(f"{metric}_stderr")
-            found.append(_result(tree, task, metric, float(value), stderr=stderr, file=file))
+            found.append(_result(tree, task, metric, score, stderr=stderr, file=file))
     if not found and not faults:
         raise _NoResults("no scores in it")
     return found, faults
@@ -206,7 +213,8 @@ def _result(tree: Tree, task: str, metric: str, score: float, *, stderr: Any, fi
     benchmark = _benchmark(name, hashes)
     inputs, detail = _verify(benchmark, hashes)
     asked = benchmark if benchmark and _asks(benchmark, hashes) else None
-    error = float(stderr) if isinstance(stderr, int | float) and math.isfinite(stderr) and stderr >= 0 else None
+    error = number(stderr)
+    error = error if error is not None and error >= 0 else None
     k = samples_of(metric, _below(tree, "config_tasks", task))
     n, n_from = _problems(tree, task, asked, k)
     if n is None and (n := _detailed(file, task)):
@@ -240,11 +248,7 @@ def _sampling(tree: Tree) -> dict[str, float]:
     found = config.get("generation_parameters", _below(tree, "config_general").get("generation_parameters"))
     names = {"temperature": "temperature", "top_p": "top_p", "max_new_tokens": "max_tokens"}
     given = found if isinstance(found, dict) else {}
-    return {
-        ours: float(value)
-        for theirs, ours in names.items()
-        if isinstance(value := given.get(theirs), int | float) and not isinstance(value, bool)
-    }
+    return {ours: value for theirs, ours in names.items() if (value := number(given.get(theirs))) is not None}
 
 
 def _below(tree: Any, *keys: str) -> dict[str, Any]:
@@ -305,10 +309,10 @@ def samples_of(metric: str, config: Tree) -> int | None:
     for pattern in (r"[:&]n=(\d+)", r":(\d+)_samples$", r":k=(\d+)$", r"(?:avg|maj)@(\d+)$"):
         match = re.search(pattern, metric)
         if match:
-            return int(match.group(1)) or None
+            return (int(match[1]) or None) if len(match[1]) < 8 else None
     asked = config.get("num_samples")
-    if isinstance(asked, list) and len(asked) == 1 and isinstance(asked[0], int):
-        return asked[0]
+    if isinstance(asked, list) and len(asked) == 1 and (count := _count(asked[0])):
+        return count
     return None if "@" in metric else 1
 
 
@@ -345,11 +349,13 @@ def _detailed(file: Path, task: str) -> int | None:
 
 
 def _count(value: Any) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+    return count if (count := whole(value)) and count > 0 else 0
 
 
 def _implied(score: float, stderr: float) -> int | None:
     """n from score and stderr: lighteval's stderr of a mean of 0/1 scores is sqrt(p (1 - p) / (n - 1))."""
+    if not score * (1 - score) < MOST * stderr**2:  # more problems than there are
+        return None
     exact = score * (1 - score) / stderr**2 + 1
     n = round(exact)
     fits = n > 1 and abs(exact - n) < 1e-3 and abs(score * n - round(score * n)) < 1e-6 * n
@@ -363,8 +369,8 @@ def _date(file: Path) -> str:
 
 def _merged(results: Sequence[Result]) -> list[Result]:
     kept: dict[Any, Result] = {}
-    for number, result in enumerate(results):
+    for place, result in enumerate(results):
         run = result.hash_cont_tokens
-        key = (result.model, result.benchmark, result.metric, run, result.score, result.n) if run else number
+        key = (result.model, result.benchmark, result.metric, run, result.score, result.n) if run else place
         kept[key] = replace(kept[key], files=kept[key].files + result.files) if key in kept else result
     return list(kept.values())

@@ -140,7 +140,7 @@ def state(run: RunData) -> str:
 
 
 def evaluation(one: Evaluated) -> dict[str, Any]:
-    proven = below(one.inputs, "proven")
+    proven, departures = below(one.inputs, "proven"), one.protocol.get("departures")
     return {
         "name": one.name,
         "label": one.label,
@@ -148,6 +148,7 @@ def evaluation(one: Evaluated) -> dict[str, Any]:
         "revision": one.revision,
         "step": one.step,
         "protocol": dict(one.protocol),
+        "departures": [line for line in departures if isinstance(line, str)] if isinstance(departures, list) else [],
         "inputs_proven": proven if isinstance(proven, bool) else None,
         "samples": one.samples,
         "seconds": dict(one.seconds),

@@ -169,6 +169,9 @@ def _evaluations(evaluations: list[dict[str, Any]]) -> Iterator[str]:
             tail = (cut, short(score["mean_tokens"]), score["inputs"], escaped(sampling(one["protocol"])))
             rows.append((escaped(one["label"]), escaped(reference.name(name)), *values, *tail))
     yield from table(head, rows, right=2)
+    departures = [f"- {escaped(one['label'])}: {escaped(line)}" for one in evaluations for line in one["departures"]]
+    if departures:
+        yield from ("Departures from the protocol:", "", *departures, "")
     yield from _second_opinions(evaluations)
 
 

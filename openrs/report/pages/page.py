@@ -22,6 +22,7 @@ from openrs.report.pages.figures import Plot
 from openrs.report.pages.markdown import markdown
 from openrs.run.directory import Run
 from openrs.run.files import write_json, write_text
+from openrs.secrets import redact, redact_tree
 
 PARTS = Path(__file__).parent
 MATRIX = ("score", "average")  # kinds of claims that stand in one table, model by model
@@ -72,9 +73,9 @@ def write(sources: Sources, folder: Path, price: float | None = None) -> Path:
     path = folder / "report.html"
     page = html(tree, sources)
     try:
-        write_json(folder / "report.json", tree)
-        write_text(folder / "report.md", markdown(tree))
-        write_text(path, page)
+        write_json(folder / "report.json", redact_tree(tree))
+        write_text(folder / "report.md", redact(markdown(tree)))
+        write_text(path, redact(page))
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror}", fix="give another folder with --out") from None
     return path

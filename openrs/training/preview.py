@@ -1,0 +1,89 @@
+"""What a dry run shows of the data: the first prompts as the model reads them, and what the judge reads as reference.
+
+Needs the model's tokenizer and the data on this disk; downloads nothing and imports no torch.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from openrs.config.names import is_hub_name
+from openrs.config.schema import Recipe
+from openrs.data import prompts
+from openrs.data.problems import load_problems
+from openrs.data.tokenizer import load_tokenizer
+from openrs.hub import cache
+from openrs.rewards.grading import Judge
+from openrs.rewards.references import check_references
+from openrs.run.libraries import quiet
+from openrs.training.references import rules_of
+
+SHOWN = 2
+
+
+def first_prompts(recipe: Recipe) -> str:
+    """The first prompts with the number of their token ids and their reference answers, checked as training checks
+    them; a line instead where model or data are not on this disk. Raises UserError for data and templates that
+    training would refuse."""
+    absent = _absent(recipe)
+    if absent:
+        return f"first prompts: not shown, because {absent}\n"
+    quiet()
+    data = recipe.data.model_copy(update={"limit": min(recipe.data.limit or SHOWN, SHOWN)})
+    problems = load_problems(data, judged=bool(rules_of(recipe)))
+    tokenizer = _tokenizer(recipe)
+    prompts.check_prompt(tokenizer, recipe.prompt)
+    prompted = prompts.tokenize_problems(tokenizer, recipe.prompt, problems.rows)
+    read = read_references(recipe, [problem.answer for problem in prompted.problems])
+    parts = [f"{note}\n" for note in problems.notes]
+    for text, ids, problem, (_, value) in zip(prompted.prompts, prompted.ids, prompted.problems, read, strict=True):
+        body = "".join(f"  | {line}\n" for line in text.split("\n"))
+        parts.append(
+            f"prompt of row {problem.id}: {len(ids)} tokens\n{body}  reference answer: {problem.answer}; {value}\n"
+        )
+    return "\n".join(parts)
+
+
+def read_references(recipe: Recipe, answers: Sequence[str]) -> list[tuple[bool, str]]:
+    """Whether the recipe's rewards can use each reference answer, and what the judge reads in it, in words."""
+    rules = rules_of(recipe)
+    if not rules:
+        return [(True, "no reward of this recipe asks the judge about it")] * len(answers)
+    with Judge(1, recipe.rewards.timeout_seconds, int(recipe.rewards.memory_gib * 2**30)) as judge:
+        checked = check_references(answers, rules, judge)
+    return [
+        (False, f"not usable: {checked.faults[n]}") if n in checked.faults else (True, f"read as {checked.read[n]}")
+        for n in range(len(answers))
+    ]
+
+
+def _absent(recipe: Recipe) -> str:
+    """What is not on this disk, in words."""
+    fetch = "is not in the cache (openrs fetch RECIPE)"
+    model, data = recipe.model, recipe.data
+    if data.source != "toy-sums":
+        if is_hub_name(data.source):
+            if cache.fetched("dataset", data.source, data.revision) is None:
+                return f"{data.source} {fetch}"
+        elif not Path(data.source).exists():
+            return f"there is no file {data.source}"
+    if model.toy is None:
+        if is_hub_name(model.name):
+            if cache.fetched("model", model.name, model.revision) is None:
+                return f"{model.name} {fetch}"
+        elif not Path(model.name).expanduser().is_dir():
+            return f"there is no model folder {model.name}"
+    return ""
+
+
+def _tokenizer(recipe: Recipe) -> Any:
+    if recipe.model.toy is not None:
+        from openrs.training.demo_model import make_tokenizer
+
+        return make_tokenizer()
+    folder = Path(recipe.model.name).expanduser()
+    if is_hub_name(recipe.model.name):
+        fetched = cache.fetched("model", recipe.model.name, recipe.model.revision)
+        assert fetched is not None  # _absent looked
+        folder = fetched
+    return load_tokenizer(folder, trust_remote_code=recipe.model.trust_remote_code)

@@ -1,0 +1,93 @@
+"""Chat templates: each kind that spoils prompts is refused with the rendered prompt, each kind that works is not."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from openrs.config.load import load
+from openrs.config.schema import Prompt
+from openrs.data.prompts import check_prompt, render
+from openrs.data.tokenizer import ChatEncoder, load_tokenizer
+from openrs.errors import UserError
+from openrs.training.demo_model import BOS, make_tokenizer
+
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+LLAMA2 = (
+    "{% for m in messages %}{% if m.role == 'user' %}{{ bos_token + '[INST] ' + m.content | trim + ' [/INST]' }}"
+    "{% elif m.role == 'assistant' %}{{ ' ' + m.content + eos_token }}{% endif %}{% endfor %}"
+)
+NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+GENERATION = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+BAD = {
+    "a syntax error": ("{% for m in messages %}{{ m.content }", "cannot be rendered", {}),
+    "forbids a system role": (
+        NO_SYSTEM + CHATML,
+        "takes no system message: System role not supported",
+        {"system": "s"},
+    ),
+    "leaves the system out": (LLAMA2, "leaves the system message", {"system": "Think."}),
+    "ignores its messages": ("{{ bos_token }}Hello" + GENERATION, "leaves the problem out", {}),
+    "only the system": ("{{ messages[0].content }}" + GENERATION, "leaves the problem out", {"system": "s"}),
+    "two BOS": ("{{ bos_token }}{{ bos_token }}" + CHATML, "twice in front", {}),
+    "two BOS, apart": ("{{ bos_token }}\n{{ bos_token }}" + CHATML, "twice in front", {}),
+    "no generation prompt": (CHATML.removesuffix(GENERATION), "adds no generation prompt", {}),
+    "divides by zero": ("{{ 1 / 0 }}" + CHATML, "cannot be rendered: division by zero", {}),
+    "asks for what is not there": ("{{ tools[0].name }}" + CHATML, "cannot be rendered", {}),
+    "calls a text": ("{{ messages[0].content() }}" + CHATML, "cannot be rendered", {}),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_template_that_spoils_prompts_is_refused_with_its_prompt(kind: str) -> None:
+    template, said, settings = BAD[kind]
+    tokenizer = make_tokenizer()
+    for prompt in (Prompt(**settings, chat_template=template), Prompt(**settings)):
+        tokenizer.chat_template = template
+        with pytest.raises(UserError, match=re.escape(said)) as refused:
+            check_prompt(tokenizer, prompt)
+        name = "prompt.chat_template" if prompt.chat_template else "the model's chat template"
+        assert refused.value.what.startswith(name)
+        if "The first prompt:" in refused.value.what:
+            shown = refused.value.what.partition("The first prompt:")[2].replace("\n    | ", "\n").strip()
+            assert (
+                shown
+                == render(tokenizer, prompt, "What is 27+58? (a question that openrs asks of every template)").strip()
+            )
+        else:
+            assert "cannot be rendered" in said or "takes no system" in said
+
+
+@pytest.mark.parametrize("template", [CHATML, "{{ bos_token }}" + CHATML, LLAMA2, NO_SYSTEM + LLAMA2])
+def test_formats_that_work_pass(template: str) -> None:
+    text = check_prompt(make_tokenizer(), Prompt(chat_template=template))
+    assert text.count(BOS) == (1 if "bos_token" in template else 0)
+
+
+def test_the_papers_and_the_demos_templates_pass(shared_data: Path) -> None:
+    check_prompt(make_tokenizer(), load("demo").prompt)
+    tokenizer = load_tokenizer(shared_data / "tokenizer")
+    for name in ("exp1", "exp2", "exp3"):
+        assert check_prompt(tokenizer, load(name).prompt).endswith("<think>\n")
+
+
+def test_a_second_bos_needs_a_bos() -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.bos_token = None
+    with pytest.raises(UserError, match="no BOS token"):
+        check_prompt(tokenizer, Prompt(chat_template=CHATML, double_bos=True))
+
+
+@pytest.mark.parametrize("kind", [kind for kind, (_, _, settings) in BAD.items() if not settings])
+def test_an_evaluation_makes_the_same_check(kind: str, tmp_path: Path) -> None:
+    make_tokenizer().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    config.pop("chat_template", None)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    (tmp_path / "chat_template.jinja").write_text(BAD[kind][0])
+    with pytest.raises(UserError, match="chat template"):
+        ChatEncoder.from_folder(tmp_path).check_template(Prompt())

@@ -1,0 +1,106 @@
+"""What openrs changes of TRL's colocated vLLM. vLLM is played by stand_in_vllm.py; with the real one: test_vllm.py."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import runs
+import stand_in_vllm
+import torch
+from datasets import Dataset
+from fixed import ON_CPU, PARITY, words
+
+from openrs.config.load import load
+from openrs.hub import adapters
+from openrs.rewards.functions import RewardSet, RewardStats
+from openrs.training import lora
+from openrs.training.train import grpo_config
+from openrs.training.trainer import Trainer
+
+
+@pytest.fixture
+def _played(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)  # taken away again afterwards
+    stand_in_vllm.install(lambda place, name, value: monkeypatch.setattr(place, name, value, raising=False))
+
+
+def trainer_of(folder: Path, *overrides: str) -> Trainer:
+    recipe = load("exp2-lora", [*ON_CPU, "grpo.use_vllm=true", *overrides])
+    assert recipe.model.lora is not None
+    return Trainer(
+        prompt_ids={"p": [5, 6]},
+        folder=folder / "checkpoints",
+        rewards=RewardSet([lambda prompts, **_: [0.0] * len(prompts)], [1.0], RewardStats()),
+        model=str(PARITY / "policy"),
+        args=grpo_config(recipe, folder / "staging", [1.0]),
+        processing_class=words(),
+        train_dataset=Dataset.from_dict({"prompt": ["p"] * 12, "gold": ["1"] * 12, "id": ["p"] * 12}),
+        peft_config=lora.peft_config(recipe.model.lora),
+    )
+
+
+@pytest.mark.usefixtures("_played")
+def test_the_base_of_adapters_stays_bit_equal_in_bf16_and_vllm_gets_what_is_evaluated(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path, "model.dtype=bfloat16")
+    model: Any = trainer.model
+    named = {name: value for name, value in model.named_parameters() if "lora_" not in name}
+    assert {value.dtype for value in named.values()} == {torch.bfloat16}
+    before = {name: value.detach().clone() for name, value in named.items()}
+    b_sides = [value for name, value in model.named_parameters() if "lora_B" in name]
+    torch.manual_seed(0)
+    for _ in range(20):
+        with torch.no_grad():
+            for value in b_sides:
+                value.add_(1e-4 * torch.randn_like(value))
+        trainer.vllm_generation.sync_weights()
+    assert [name for name in before if not torch.equal(before[name], named[name])] == []
+
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    trainer.model.save_pretrained(adapter)
+    words().save_pretrained(adapter)
+    plain = type(model.get_base_model()).from_pretrained(PARITY / "policy", dtype=torch.bfloat16)
+    plain.save_pretrained(base)
+    folder = adapters.merge(base, adapter, tmp_path / "merged", trust_remote_code=False)
+    evaluated = type(plain).from_pretrained(folder, dtype=torch.bfloat16).state_dict()
+    loaded = trainer.vllm_generation.llm.loaded
+    assert sorted(loaded) == sorted(dict(plain.named_parameters()))
+    assert [name for name in loaded if not torch.equal(loaded[name], evaluated[name])] == []
+    moved = [name for name in loaded if not torch.equal(loaded[name], plain.state_dict()[name])]
+    assert len(moved) == len(b_sides)
+
+
+@pytest.mark.usefixtures("_played")
+def test_the_seed_reaches_the_generator_that_vllm_draws_from(tmp_path: Path) -> None:
+    def drawn(seed: int) -> int:
+        trainer_of(tmp_path, f"grpo.seed={seed}")
+        return int(np.random.randint(2**31))
+
+    assert drawn(42) == drawn(42) != drawn(43)
+
+
+@pytest.mark.slow
+def test_two_seeds_sample_differently_one_repeats_and_a_resume_continues(tmp_path: Path) -> None:
+    """The canary writes its texts anew in the resumed attempt, and must not draw for that."""
+
+    def run(name: str, *words: object) -> Path:
+        command = ["train", runs.recipe_in(tmp_path), "--run", tmp_path / name]
+        settings = ["grpo.use_vllm=true", "grpo.max_steps=4", "grpo.save_steps=2", "monitors.canary.max_gap=1e9"]
+        sets = [word for setting in settings for word in ("--set", setting)]
+        code, said = runs.openrs([*command, *sets, *words], stand_in_vllm.in_a_fork)
+        assert code == 0, said
+        return tmp_path / name
+
+    whole = run("whole")
+    run("parts", "--until", 2)
+    parts = run("parts")
+    assert runs.attempts(parts)[-1]["from_step"] == 2
+    assert runs.samples(parts) == runs.samples(whole)
+    assert runs.final_state(parts) == runs.final_state(whole)
+    other = run("other", "--set", "grpo.seed=43")
+
+    def completions(folder: Path) -> list[str]:
+        return [text for rows in runs.samples(folder).values() for text in rows["completion"]]
+
+    assert not set(completions(other)) & set(completions(whole))
