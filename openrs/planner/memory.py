@@ -62,8 +62,13 @@ def engine_of(workload: Workload) -> Engine | None:
     """The workload's vLLM on its own GPU, or None where transformers generates or the GPU's memory is unknown."""
     if not workload.vllm or workload.gpu.memory is None:
         return None
-    tokens = SERVER_TOKENS[workload.gpu.memory >= 70] if workload.layout is Layout.SPLIT else COLOCATED_TOKENS
+    tokens = batched_tokens(workload.layout, workload.gpu.memory)
     return engine(workload.shape, workload.gpu.memory, workload.utilisation, tokens, workload.element)
+
+
+def batched_tokens(layout: Layout, memory_gib: float) -> int:
+    """Tokens that vLLM profiles, and reads at once, on a GPU of so much memory."""
+    return SERVER_TOKENS[memory_gib >= 70] if layout is Layout.SPLIT else COLOCATED_TOKENS
 
 
 def trainer_parts(workload: Workload) -> list[Part]:
