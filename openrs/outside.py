@@ -5,11 +5,12 @@ end, numbers of a thousand digits, a text where a list belongs) ends as a UserEr
 YAML is read by openrs/config/yaml_lines.py and lines of JSONL by openrs/run/files.py, with the same limits.
 """
 
+import errno
 import json
 import os
 import stat
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 from openrs.errors import UserError
 
@@ -30,13 +31,19 @@ def exists(path: Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110
 
 
+def open_regular(path: Path) -> IO[bytes]:
+    """A regular file to read. Raises OSError for anything else as well: a pipe or a device is never waited for."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "not a file", str(path))
+    return os.fdopen(handle, "rb")
+
+
 def read_bytes(path: Path, limit: int, fix: str = "") -> bytes:
-    """What is in a regular file of at most `limit` bytes; a pipe or a device is never waited for. Raises UserError."""
+    """What is in a regular file of at most `limit` bytes. Raises UserError."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise UserError(f"{path} is not a file", fix=fix)
+        with open_regular(path) as file:
             content = file.read(limit + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}", fix=fix) from None

@@ -71,7 +71,11 @@ def test_nothing_starts_unasked_and_only_fetch_has_network_and_token() -> None:
         assert service.get("depends_on") == (
             {"fetch": {"condition": "service_completed_successfully"}} if needs_fetch else None
         )
-        assert service["entrypoint"][:3] == ["tini", "--", "as-owner"]  # from root, whose three rights end there
+        assert service["entrypoint"][:3] == [
+            "as-owner",
+            "tini",
+            "--",
+        ]  # not the other way: root without its rights signals no one
         assert service["user"] == "${OPENRS_UID:-0}:${OPENRS_GID:-0}"
         assert service["cap_add"] == ["SETUID", "SETGID", "SETPCAP"]
         assert service["read_only"] is True

@@ -75,6 +75,8 @@ def test_every_component_goes_with_every_kind_of_job(name: str, base: str, tmp_p
         case "kueue":
             assert changed["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "openrs"
             assert "kueue.x-k8s.io/queue-name" not in changed["spec"]["template"]["metadata"]["labels"]
+        case "pull-secret":
+            assert pod["imagePullSecrets"] == [{"name": "openrs-registry"}]
         case "runtime-class":
             assert pod["runtimeClassName"] == "nvidia"
         case _:

@@ -85,6 +85,10 @@ def test_pod_failure_policies_as_the_api_demands() -> None:
         assert spec["podReplacementPolicy"] == "Failed"
         names = {one["name"] for one in all_containers(pod_of(job(name)))}
         rules = spec["podFailurePolicy"]["rules"]
+        for one in pod_of(job(name))[
+            "containers"
+        ]:  # 75 is resumed in the Pod: the controller would wait longer each time
+            assert name == "evaluate" or one["command"] == ["tini", "--", "until-done", "openrs"]
         assert [rule["action"] for rule in rules] == ["FailJob", "Ignore", "Ignore"]
         assert rules[0]["onExitCodes"] == {"operator": "In", "values": [2]}
         assert rules[1]["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
@@ -202,7 +206,7 @@ def test_commands_are_commands_of_openrs() -> None:
 
     for name in JOBS:
         for container in all_containers(pod_of(job(name))):
-            if "command" not in container:
+            if container.get("command", ["openrs"])[-1] == "openrs":
                 words = [word.replace("$(JOB_COMPLETION_INDEX)", "1") for word in container["args"]]
                 parser().parse_args(words)
 
@@ -281,11 +285,26 @@ def test_the_role_stays_in_its_namespace_and_wildcards_nothing() -> None:
 
 
 def test_the_network_policy_leaves_out_private_addresses_and_metadata_services() -> None:
-    policy = read(K8S / "namespace" / "network-policy.yaml")[0]["spec"]
-    assert policy["ingress"] == []
-    blocks = [to["ipBlock"] for rule in policy["egress"] for to in rule["to"] if "ipBlock" in to]
-    assert "169.254.0.0/16" in blocks[0]["except"]
-    assert all(port["port"] in {53, 443} for rule in policy["egress"] for port in rule["ports"])
+    every, fetch = (policy["spec"] for policy in read(K8S / "namespace" / "network-policy.yaml")[:2])
+    assert every["ingress"] == []
+    targets = [to for rule in every["egress"] for to in rule["to"]]
+    names = "kubernetes.io/metadata.name"
+    assert targets == [
+        {"namespaceSelector": {"matchLabels": {names: "kube-system"}}},
+        {"ipBlock": {"cidr": "169.254.20.10/32"}},  # NodeLocal DNSCache
+        {"namespaceSelector": {"matchLabels": {names: "openshift-dns"}}},
+    ]
+    assert {port["port"] for rule in every["egress"] for port in rule["ports"]} == {53, 5353}
+    assert [port["port"] for rule in fetch["egress"] for port in rule["ports"]] == [443]
+    assert "169.254.0.0/16" in fetch["egress"][0]["to"][0]["ipBlock"]["except"]
+
+
+def test_only_pods_that_fetch_reach_the_hub() -> None:
+    selector = read(K8S / "namespace" / "network-policy.yaml")[1]["spec"]["podSelector"]["matchLabels"]
+    assert selector == {"app.kubernetes.io/name": "openrs", "openrs-fetches": "true"}
+    for where, template in pod_templates().items():
+        fetches = any(one["name"].startswith("fetch") for one in all_containers(template["spec"]))
+        assert (template["metadata"]["labels"].get("openrs-fetches") == "true") == fetches, where
 
 
 def test_the_wheel_carries_the_manifests(tmp_path: Path) -> None:

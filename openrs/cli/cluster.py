@@ -47,6 +47,9 @@ def add(verbs: Verbs) -> None:
         "--claim", metavar="NAME", help="an existing volume claim (default: openrs-RUN, created when missing)"
     )
     sub.add_argument("--storage-class", metavar="NAME", help="of a new claim (default: the cluster's default)")
+    sub.add_argument(
+        "--pull-secret", metavar="NAME", help="secret of a private registry (kubectl create secret docker-registry)"
+    )
     sub.add_argument("--queue", metavar="NAME", help="Kueue's LocalQueue")
     sub.add_argument(
         "--gpu-product", dest="products", action="append", default=[], metavar="LABEL",
@@ -104,6 +107,7 @@ def submit(args: argparse.Namespace) -> int:
         claim=args.claim,
         storage_class=args.storage_class,
         queue=args.queue,
+        pull_secret=args.pull_secret,
         products=args.products,
     )
     manifests = build_manifests(request)

@@ -1,6 +1,7 @@
 """`openrs recipe`: list, show and compare recipes."""
 
 import argparse
+from pathlib import Path
 
 from openrs.cli.options import Verbs, add_recipe
 from openrs.errors import EXIT_DONE
@@ -9,9 +10,15 @@ from openrs.run.terminal import say
 
 def add(verbs: Verbs) -> None:
     recipes = verbs.add_parser("recipe", help="list, show and compare recipes").add_subparsers(
-        required=True, metavar="list|show|diff"
+        required=True, metavar="list|new|show|diff"
     )
     recipes.add_parser("list", help="the recipes that come with openrs").set_defaults(function=recipe_list)
+    new = recipes.add_parser("new", help="write a commented recipe for a model and data of your own")
+    new.add_argument("file", type=Path, help="the YAML file to write")
+    new.add_argument("--model", required=True, metavar="DIR", help="a model folder, or a fetched hub model")
+    new.add_argument("--data", required=True, metavar="FILE", help="problems with reference answers")
+    new.add_argument("--from", dest="base", default="own", metavar="RECIPE", help="what it extends (default: own)")
+    new.set_defaults(function=recipe_new)
     show = recipes.add_parser("show", help="print all settings of a recipe, resolved")
     add_recipe(show)
     show.add_argument("--json", action="store_true")
@@ -23,10 +30,18 @@ def add(verbs: Verbs) -> None:
 
 
 def recipe_list(_: argparse.Namespace) -> int:
-    from openrs.config.load import packaged
+    from openrs.config.load import titles
 
-    for name, title in packaged().items():
+    for name, title in titles().items():
         say(f"{name:12s} {title}")
+    return EXIT_DONE
+
+
+def recipe_new(args: argparse.Namespace) -> int:
+    from openrs.new_recipe import write
+
+    say(write(args.file, args.model, args.data, args.base), end="")
+    say(f"\nwritten: {args.file}; next: openrs train {args.file} --dry-run, then openrs train {args.file}")
     return EXIT_DONE
 
 

@@ -26,6 +26,7 @@ Object = dict[str, Any]
 __all__ = [
     "ApiException",
     "Cluster",
+    "Denied",
     "Expired",
     "Object",
     "ServerUnavailable",
@@ -42,11 +43,18 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 CONNECT, READ = 5.0, 30.0  # seconds: to connect, to wait for a response
 STARTUP_RETRY_S = 10.0  # seconds of retries before a command that has just started gives up
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 15.0  # seconds between two retries: doubled each time, up to the longest
+DENIED_RETRY_S = (
+    300.0  # ... of what was allowed before: a server that comes back says 403 until it has loaded its roles
+)
 FOLLOW_RETRY_S = 900.0  # ... and while a Job is being followed: API servers are upgraded, laptops change networks
 
 
 class Expired(Exception):  # noqa: N818 - a state of the server, not a fault
     """410 Gone: our resource version is too old; list again."""
+
+
+class Denied(UserError):  # noqa: N818 - a state of the server, too
+    """401 or 403: the server does not know us, or we may not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +250,7 @@ def _explain(error: Any, what: str) -> Exception:
         case 410:
             explained = Expired(server_message(error))
         case 401:
-            explained = UserError(
+            explained = Denied(
                 "the API server rejects the credentials (401): the token has expired, or belongs to another cluster",
                 fix="log in again with your cloud's tool (aws, gcloud, az, oc); `kubectl get jobs` should then work",
             )
@@ -266,12 +274,16 @@ def forbidden(message: str, what: str) -> UserError:
         )
     if "violates PodSecurity" in message:
         return UserError(f"the namespace's PodSecurity level does not allow to {what}: {message}")
-    if "cannot" in message:
-        return UserError(
-            f"not allowed to {what}: {message}",
-            fix="have an administrator bind the Role in k8s/namespace/role.yaml to you, or use another --namespace",
-        )
-    return UserError(f"not allowed to {what}: {message}")
+    if "cannot" not in message:
+        return UserError(f"not allowed to {what}: {message}")
+    role = "Role in k8s/namespace/role.yaml"
+    if "at the cluster scope" in message:  # nodes and storage classes: no Role of a namespace can allow them
+        role = "ClusterRole in k8s/namespace/nodes-reader.yaml"
+        return Denied(f"not allowed to {what}: {message}", fix=f"have an administrator bind the {role} to you")
+    return Denied(
+        f"not allowed to {what}: {message}",
+        fix=f"have an administrator bind the {role} to you, or use another --namespace, if there is none of this name",
+    )
 
 
 def server_message(error: Any) -> str:

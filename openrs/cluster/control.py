@@ -1,16 +1,20 @@
 """Stop a Job with a checkpoint, resume it, delete it."""
 
+import queue
+import threading
 import time
 from collections.abc import Callable
 
 from openrs.cluster import words
 from openrs.cluster.api import ApiException, Cluster, Object, call_api
 from openrs.cluster.jobs import job_name
-from openrs.cluster.reading import claim_of, need_job, no_job, pods, read_job
-from openrs.errors import RunFailure, UserError
+from openrs.cluster.reading import claim_of, need_job, no_job, read_job
+from openrs.cluster.watch import OutageNotifier, feed_thread, watched
+from openrs.errors import EXIT_DONE, EXIT_INTERRUPTED, RunFailure, UserError
 
 Say = Callable[[str], None]
 KUEUE = ("kueue.x-k8s.io", "v1beta2")
+CLAIM_S = 60.0  # seconds to wait for a claim to go
 POLL = 2.0  # seconds between two polls while Pods end
 
 
@@ -24,36 +28,85 @@ def stop(cluster: Cluster, run: str, say: Say) -> None:
     if state == "stopped":
         say(f"Job {name} is stopped already")
         return
-    suspend(cluster, job, suspended=True)
     grace = int(job["spec"]["template"]["spec"].get("terminationGracePeriodSeconds", 30))
-    say(f"Job {name} is stopping; a step and a checkpoint may take a while (at most {grace // 60 or 1} min)")
-    code = wait_gone(cluster, name, grace + 120, say)
-    if code is None:
-        say(f"Job {name} is stopped. Its Pods were gone before their exit codes could be read")
-    else:
-        say(f"Job {name} is stopped: {words.exit_code({'exitCode': code}).partition(';')[0]}")
+    ending = PodsEnding(cluster, name, say)  # from before the patch: a Pod that has ended is gone at once
+    try:
+        suspend(cluster, job, suspended=True)
+        say(f"Job {name} is stopping; a step and a checkpoint may take a while (at most {grace // 60 or 1} min)")
+        codes = ending.wait(grace + 120)
+    finally:
+        ending.stop.set()
+    say(f"Job {name} is stopped: {how_ended(codes)}")
     say(f"to resume: the same openrs cluster submit ... --run {run}")
 
 
-def wait_gone(cluster: Cluster, name: str, limit: float, say: Say) -> int | None:
-    """Wait until the Job's Pods have ended. Returns the last exit code seen."""
-    code, end, before = None, time.monotonic() + limit, ""
-    while True:
-        active = []
-        for pod in pods(cluster, name):
-            failed = words.failure(pod)
-            code = failed[1] if failed else code
-            if (pod.get("status") or {}).get("phase") not in {"Succeeded", "Failed"}:
-                active.append(pod)
-        if not active:
-            return code
-        now = "; ".join(f"{pod['metadata']['name']} {words.pod(pod)}" for pod in active)
-        if now != before:
-            say(now)
-            before = now
-        if time.monotonic() > end:
-            raise RunFailure(f"the Pods of Job {name} do not end: {now}", fix="see kubectl describe pod")
-        time.sleep(POLL)
+def how_ended(codes: list[int | None]) -> str:
+    """Whether a checkpoint was written, by its Pods' exit codes; None for one that never ran or was gone unseen."""
+    if not codes:
+        return "no Pod of it was there, so nothing is lost"
+    lost = [code for code in codes if code not in {EXIT_DONE, EXIT_INTERRUPTED}]
+    code = lost[0] if lost else codes[0]
+    if code is None:
+        return "a Pod went without an exit code; it resumes from the last checkpoint that was complete before"
+    text = words.exit_code({"exitCode": code}).partition(";")[0]
+    return f"{text}; it resumes from the last checkpoint that was complete before" if lost else text
+
+
+class PodsEnding:
+    """Watches the Pods of a Job in a thread, and waits until all of them have ended."""
+
+    def __init__(self, cluster: Cluster, name: str, say: Say) -> None:
+        self.stop = threading.Event()
+        self._name, self._say = name, say
+        self._queue: queue.SimpleQueue[tuple[str, Object] | Exception] = queue.SimpleQueue()
+        self._pods: dict[str, Object] = {}  # as they were seen last
+        self._gone: set[str] = set()
+        listing, selector = cluster.core.list_namespaced_pod, f"batch.kubernetes.io/job-name={name}"
+        feed = watched(listing, cluster.namespace, self.stop, OutageNotifier(say), what="Pods", label_selector=selector)
+
+        feed_thread("pods", feed, self._queue.put)
+        while self._next(None) != "LISTED":
+            pass
+        self._before = {pod for pod in self._pods if self._ended(pod)}  # attempts that ended on their own
+
+    def wait(self, limit: float) -> list[int | None]:
+        """The exit codes, one a Pod; None where there was none. Raises RunFailure after `limit` seconds."""
+        end, before = time.monotonic() + limit, ""
+        while active := [pod for name, pod in self._pods.items() if not self._ended(name)]:
+            now = "; ".join(f"{pod['metadata']['name']} {words.pod(pod)}" for pod in active)
+            if now != before:
+                self._say(now)
+                before = now
+            if self._next(max(0.0, end - time.monotonic())) is None:
+                raise RunFailure(f"the Pods of Job {self._name} do not end: {now}", fix="see kubectl describe pod")
+        return [_code(pod) for name, pod in self._pods.items() if name not in self._before]
+
+    def _ended(self, name: str) -> bool:
+        return name in self._gone or (self._pods[name].get("status") or {}).get("phase") in {"Succeeded", "Failed"}
+
+    def _next(self, timeout: float | None) -> str | None:
+        """Take one change in; returns its kind, None for none in `timeout` seconds."""
+        try:
+            change = self._queue.get(timeout=timeout)
+        except queue.Empty:
+            return None
+        if isinstance(change, Exception):
+            raise change
+        kind, pod = change
+        if kind != "LISTED":
+            name = pod["metadata"]["name"]
+            if kind == "DELETED":
+                self._gone.add(name)
+            if _code(pod) is not None or name not in self._pods or _code(self._pods[name]) is None:
+                self._pods[name] = pod
+        return kind
+
+
+def _code(pod: Object) -> int | None:
+    failed = words.failure(pod)
+    if failed is not None:
+        return failed[1]
+    return EXIT_DONE if (pod.get("status") or {}).get("phase") == "Succeeded" else None
 
 
 def suspend(cluster: Cluster, job: Object, *, suspended: bool) -> None:
@@ -118,8 +171,22 @@ def delete(cluster: Cluster, run: str, say: Say, *, with_claim: bool) -> None:
             cluster.namespace,
             what=f"delete claim {volume}",
         )
-        say(f"claim {volume} and all data in it are deleted")
     except ApiException as error:
         if error.status != 404:
             raise
         say(f"claim {volume} does not exist")
+        return
+    end, what = time.monotonic() + CLAIM_S, f"get claim {volume}"
+    try:
+        while time.monotonic() < end:
+            call_api(cluster.core.read_namespaced_persistent_volume_claim, volume, cluster.namespace, what=what)
+            time.sleep(POLL)
+    except ApiException as error:
+        if error.status != 404:
+            raise
+        say(
+            f"claim {volume} is deleted, and its data with it, unless the volume's reclaim policy is Retain"
+            " (kubectl get pv)"
+        )
+        return
+    say(f"claim {volume} is being deleted, as soon as no Pod uses it: kubectl describe pvc {volume}")

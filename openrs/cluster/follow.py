@@ -4,19 +4,21 @@ import contextlib
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from openrs.cluster import words
 from openrs.cluster.api import FOLLOW_RETRY_S, Cluster, Object
-from openrs.cluster.reading import pods, run_of
+from openrs.cluster.reading import claim_of, pods, run_of
 from openrs.cluster.screen import Screen
-from openrs.cluster.watch import OutageNotifier, log_of, watched
+from openrs.cluster.watch import OutageNotifier, feed_thread, log_of, watched
 from openrs.errors import EXIT_REFUSED, Interrupted, RunFailure, UserError
 from openrs.run.units import format_duration
 
 DRAIN = 20.0  # seconds for the last lines of the logs after the Job has ended
+IMAGE_RETRY_S = 600.0  # seconds that an image may not be there before following ends
 TAIL_LINES = 20  # lines of existing log to start with, when the Job ran before we followed it
 
 
@@ -73,6 +75,8 @@ class _Follower:
         self._queue: queue.SimpleQueue[tuple[str, str, Any]] = queue.SimpleQueue()
         self._pods: dict[str, Object] = {}
         self._announced: dict[str, str] = {}
+        self._events: Counter[str] = Counter()  # how often each kind of event was seen
+        self._no_image: float | None = None  # since when the image cannot be pulled
         self._logs: dict[str, threading.Thread] = {}
         self._there = False  # whether the Job has been seen
         self._last: tuple[str, int, str] | None = None  # the container that failed last
@@ -95,16 +99,10 @@ class _Follower:
                 return self._with_code(end)
 
     def _start(self, kind: str, feed: Iterable[Any]) -> threading.Thread:
-        def work() -> None:
-            try:
-                for change, thing in feed:
-                    self._queue.put((kind, change, thing))
-            except Exception as error:  # noqa: BLE001 - fault boundary: the main thread reports a thread's error
-                self._queue.put(("error", kind, error))
+        def put(change: Any) -> None:
+            self._queue.put(("error", kind, change) if isinstance(change, Exception) else (kind, *change))
 
-        thread = threading.Thread(target=work, daemon=True, name=f"openrs-{kind}")
-        thread.start()
-        return thread
+        return feed_thread(kind, feed, put)
 
     def _see(self, kind: str, change: str, thing: Any) -> End | None:
         if change == "LISTED":
@@ -141,11 +139,36 @@ class _Follower:
             return
         self._pods[name] = pod
         self._last = words.failure(pod) or self._last
-        self._announce(name, f"Pod {name} {words.pod(pod)}")
+        self._image(pod)
+        if words.image_trouble(pod) is None:
+            self._announce(name, f"Pod {name} {words.pod(pod)}")
+        after = words.next_try(self._job, self._pods.values())
+        if after is not None:
+            self._announce("next", after)
         if name not in self._logs and any(
             "waiting" not in (status.get("state") or {}) for status in words.containers(pod)
         ):
             self._logs[name] = self._start("line", self._lines(pod))
+
+    def _image(self, pod: Object) -> None:
+        """Say once that the image cannot be pulled. Raises UserError when it stays so: a registry has bad minutes, a
+        wrong name or a missing secret never a good one."""
+        trouble = words.image_trouble(pod)
+        if trouble is None:
+            self._no_image = None if words.containers(pod) else self._no_image
+            return
+        text, passes = trouble
+        now = time.monotonic()
+        if self._no_image is None:
+            self._no_image = now
+            self._screen.say(f"Pod {pod['metadata']['name']}: {text}")
+        if not passes or now - self._no_image >= IMAGE_RETRY_S:
+            run = run_of(self._job)
+            raise UserError(
+                f"Job {self._name} cannot start: {text}",
+                fix=f"openrs cluster delete {run} (the claim is kept), then submit with the right --image, and with"
+                " --pull-secret NAME for a private registry (docs/kubernetes.md)",
+            )
 
     def _lines(self, pod: Object) -> Iterable[tuple[str, str]]:
         """(prefix, line) of all containers of a Pod, one after the other."""
@@ -174,14 +197,18 @@ class _Follower:
 
     def _event(self, event: Object) -> None:
         about = event.get("involvedObject") or {}
-        name = str(about.get("name") or "")
-        ours = name == self._name or name.startswith(f"{self._name}-") or name in self._pods
-        old = (about.get("kind") == "Pod" and name not in self._pods) or (
+        ours = words.about(event, self._name, self._pods, claim_of(self._job))
+        old = (about.get("kind") == "Pod" and about.get("name") not in self._pods) or (
             about.get("kind") == "Job" and about.get("uid") not in {None, self._job["metadata"].get("uid")}
         )
         text = words.event(event)
-        if ours and not old and text is not None:
-            self._announce(f"event {name} {event.get('reason')}", text)
+        if not ours or old or text is None:
+            return
+        kind = words.kind_of_event(event)
+        self._events[kind] += 1
+        times = self._events[kind]
+        if times in {1, 10, 100, 1000}:
+            self._screen.say(text if times == 1 else f"{text} ({times} times so far)")
 
     # --- the Job
 

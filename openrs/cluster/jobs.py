@@ -26,6 +26,7 @@ Object = dict[str, Any]
 
 MANIFESTS = Path(__file__).parent / "k8s"
 PLACEHOLDER = "ghcr.io/OWNER/openrs@sha256:" + 64 * "0"
+FETCHES = "openrs-fetches"  # label of Pods that the network policy lets reach the hub
 HASH, RECIPE = "openrs/recipe-sha256", "openrs/recipe"  # annotations of the Job
 IN_POD = "/recipe/recipe.yaml"
 DATA = "/data"  # where the claim is mounted
@@ -54,6 +55,7 @@ class JobRequest:
     claim: str | None = None
     storage_class: str | None = None
     queue: str | None = None
+    pull_secret: str | None = None
     products: Sequence[str] = ()
 
     @property
@@ -107,6 +109,10 @@ def build_manifests(request: JobRequest) -> JobManifests:
     _rename(claim, job, request)
     pod = job["spec"]["template"]["spec"]
     _containers(pod, request)
+    labels = job["spec"]["template"]["metadata"]["labels"]
+    labels.pop(FETCHES, None)
+    if any(container["name"] == "fetch" for container in pod.get("initContainers", [])):
+        labels[FETCHES] = "true"
     _recipe(job, request)
     _image(pod, request.image)
     notes += _resize(claim, job, sizes_of(request.recipe))
@@ -115,6 +121,8 @@ def build_manifests(request: JobRequest) -> JobManifests:
         _expression(pod)["values"] = products
     if request.queue is not None:
         job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = request.queue
+    if request.pull_secret is not None:
+        pod["imagePullSecrets"] = [{"name": request.pull_secret}]
     if request.storage_class is not None:
         claim["spec"]["storageClassName"] = request.storage_class
     if "@sha256:" not in request.image:

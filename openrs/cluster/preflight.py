@@ -225,19 +225,23 @@ def _quota(cluster: Cluster, manifests: JobManifests) -> list[Finding | None]:
         listed = call_api(cluster.core.list_namespaced_resource_quota, cluster.namespace, what="list quotas").get(
             "items"
         )
-        short = [text for quota in listed or [] for text in shortages(quota, needs, pods)]
         if not listed:
             return None
+        short = [entry for quota in listed for entry in shortages(quota, needs, pods)]
+        never = [text for text, ever in short if not ever]
         return judged(
-            "quota", not short, "; ".join(short) or "leaves enough for the Job", "enough for its Pods",
-            "wait for other Jobs to end, or have it raised: kubectl describe resourcequota", bad="warn",
+            "quota", not short, "; ".join(never or [text for text, _ in short]) or "leaves enough for the Job",
+            "more than the whole quota" if never else "enough for its Pods",
+            f"{'' if never else 'wait for other Jobs to end, or '}have it raised: kubectl describe resourcequota",
+            bad="fail" if never else "warn",
         )  # fmt: skip
 
     return [_looked("quota", look)]
 
 
-def shortages(quota: Object, needs: Mapping[str, Decimal], pods: int) -> list[str]:
-    """What a quota does not leave for the Job's Pods: `requests.nvidia.com/gpu: 4 needed, 2 of 8 free`."""
+def shortages(quota: Object, needs: Mapping[str, Decimal], pods: int) -> list[tuple[str, bool]]:
+    """What a quota does not leave for the Job's Pods: `requests.nvidia.com/gpu: 4 needed, 2 of 8 free`, and whether it
+    ever can: its Pods also run one after another, so one must fit into the whole quota."""
     status = quota.get("status") or {}
     missing = []
     for key, amount in (status.get("hard") or {}).items():
@@ -246,7 +250,8 @@ def shortages(quota: Object, needs: Mapping[str, Decimal], pods: int) -> list[st
             continue
         hard, used = parse_quantity(amount), parse_quantity((status.get("used") or {}).get(key, "0"))
         if hard - used < needs[name] * pods:
-            missing.append(f"{key}: {plain(needs[name] * pods)} needed, {plain(hard - used)} of {plain(hard)} free")
+            text = f"{key}: {plain(needs[name] * pods)} needed, {plain(hard - used)} of {plain(hard)} free"
+            missing.append((text, hard >= needs[name]))
     return missing
 
 

@@ -1,7 +1,9 @@
 """State of the namespace's Jobs: one line each, or one Job with its Pods, and why they wait."""
 
+from datetime import UTC, datetime
+
 from openrs.cluster import words
-from openrs.cluster.api import Cluster, Object, call_api
+from openrs.cluster.api import ApiException, Cluster, Denied, Object, call_api, no_namespace
 from openrs.cluster.reading import claim_of, jobs, need_job, pods, run_of
 from openrs.errors import UserError
 from openrs.run.units import format_duration
@@ -11,29 +13,32 @@ def overview(cluster: Cluster) -> str:
     """All Jobs of openrs in the namespace."""
     listed = jobs(cluster)
     if not listed:
+        need_namespace(cluster)
         return f"namespace {cluster.namespace} has no Job of openrs; create one with openrs cluster submit RECIPE\n"
     width = max(len(run_of(job)) for job in listed)
-    return "".join(f"{run_of(job):{width}s}  {_state(job)}\n" for job in listed)
+    return "".join(f"{run_of(job):{width}s}  {_state(job, pods(cluster, job['metadata']['name']))}\n" for job in listed)
 
 
 def of_run(cluster: Cluster, run: str) -> str:
     """One Job: state, Pods, their events, its volume, and what to do next."""
     job = need_job(cluster, run)
-    name = job["metadata"]["name"]
-    text = [f"{name} in namespace {cluster.namespace}: {_state(job)}"]
-    for pod in pods(cluster, name):
+    name, there = job["metadata"]["name"], pods(cluster, job["metadata"]["name"])
+    text = [f"{name} in namespace {cluster.namespace}: {_state(job, there)}"]
+    for pod in there:
         text.append(f"  Pod {pod['metadata']['name']} {words.pod(pod)}")
         failed = words.failure(pod)
         if failed is not None and failed[2]:
             text += [f"    | {line}" for line in failed[2].splitlines()[-4:]]
-    text += [f"  {line}" for line in dict.fromkeys(_events(cluster, name))]
+    after = words.next_try(job, there)
+    text += [f"  {after}"] if after is not None else []
+    text += [f"  {line}" for line in _events(cluster, job, there)]
     text.append(f"  all data are in the claim {claim_of(job)}")
-    text.append(f"  next: {_next(job, run)}")
+    text.append(f"  next: {_next(words.job_state(job), run)}")
     return "\n".join(text) + "\n"
 
 
-def _state(job: Object) -> str:
-    state, took = words.job_state(job), words.seconds_of(job)
+def _state(job: Object, pods: list[Object]) -> str:
+    state, took = words.job_state(job, pods), words.seconds_of(job)
     parts = [state]
     if took is not None and state != "stopped":
         preposition = "for" if state in {"running", "waiting"} else "after"
@@ -51,22 +56,45 @@ def _state(job: Object) -> str:
     return " ".join(parts)
 
 
-def _events(cluster: Cluster, name: str) -> list[str]:
+def need_namespace(cluster: Cluster) -> None:
+    """Raises UserError for a namespace that does not exist, where the server tells us."""
+    try:
+        call_api(cluster.core.read_namespace, cluster.namespace, what="get the namespace")
+    except ApiException as error:
+        raise no_namespace(error, cluster.namespace) or error from None
+    except Denied:  # most may not ask
+        pass
+
+
+def _events(cluster: Cluster, job: Object, pods: list[Object]) -> list[str]:
+    """The newest events of a run, one line a kind, each with how long ago it was last seen."""
     try:
         listed = call_api(cluster.core.list_namespaced_event, cluster.namespace, what="list events").get("items") or []
     except UserError as error:
         return [error.what]
-    ours = [
-        event
-        for event in listed
-        if (event.get("involvedObject") or {}).get("name") == name
-        or str((event.get("involvedObject") or {}).get("name")).startswith(f"{name}-")
-    ]
-    newest = sorted(ours, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""))[-10:]
-    return [text for event in newest if (text := words.event(event)) is not None]
+    names = {pod["metadata"]["name"] for pod in pods}
+    kinds: dict[str, Object] = {}
+    for event in sorted(listed, key=_moment):
+        if words.about(event, job["metadata"]["name"], names, claim_of(job)) and words.event(event) is not None:
+            kind = words.kind_of_event(event)
+            kinds.pop(kind, None)
+            kinds[kind] = event
+    return [f"{_ago(event)}: {words.event(event)}" for event in list(kinds.values())[-10:]]
 
 
-def _next(job: Object, run: str) -> str:
+def _moment(event: Object) -> str:
+    series = (event.get("series") or {}).get("lastObservedTime")
+    return str(series or event.get("lastTimestamp") or event.get("eventTime") or "")
+
+
+def _ago(event: Object) -> str:
+    at = words.moment(_moment(event) or None)
+    if at is None:
+        return "at an unknown time"
+    return f"{format_duration(max(0.0, (datetime.now(UTC) - at).total_seconds()))} ago"
+
+
+def _next(state: str, run: str) -> str:
     return {
         "complete": f"openrs cluster collect {run}",
         "failed": f"openrs cluster logs {run}; once that is fixed, the same openrs cluster submit resumes",
@@ -75,4 +103,4 @@ def _next(job: Object, run: str) -> str:
         "queued": f"openrs cluster logs -f {run}",
         "running": f"openrs cluster logs -f {run}",
         "waiting": f"openrs cluster logs -f {run}",
-    }[words.job_state(job)]
+    }[state]

@@ -120,6 +120,9 @@ def _again(cluster: Cluster, manifests: JobManifests, existing: Object, say: Say
     if state == "stopping":
         raise UserError(f"Job {name} is being stopped", fix=f"wait for its checkpoint: openrs cluster status {run}")
     if state in {"running", "waiting", "queued"}:
+        images = [_main(job)["image"] for job in (existing, manifests.job)]
+        if images[0] != images[1]:
+            changes = [*changes, ("image", *images)]
         if changes:
             raise UserError(
                 f"Job {name} is running with {', '.join(f'{key} = {was}' for key, was, _ in changes)}",

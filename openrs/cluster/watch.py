@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from openrs.cluster import api
@@ -11,6 +11,7 @@ from openrs.cluster.api import (
     FOLLOW_RETRY_S,
     ApiException,
     Cluster,
+    Denied,
     Expired,
     Object,
     ServerUnavailable,
@@ -34,12 +35,18 @@ class OutageNotifier:
 
     def __init__(self, say: Say) -> None:
         self._say, self._is_down, self._lock = say, False, threading.Lock()
+        self.allowed: set[str] = set()  # what the server has let us do: a refusal of it is an outage
 
-    def down(self, why: str) -> None:
+    def down(self, error: ServerUnavailable | Denied) -> None:
         with self._lock:
             was_down, self._is_down = self._is_down, True
-        if not was_down:
-            self._say(f"the API server does not respond ({why}); retrying. The Job is not affected")
+        if was_down:
+            return
+        if isinstance(error, Denied):
+            text = f"the API server refuses what it allowed before, as one that restarts does ({error.what})"
+        else:
+            text = f"the API server does not respond ({error.why})"
+        self._say(f"{text}; retrying. The Job is not affected")
 
     def up(self) -> None:
         with self._lock:
@@ -49,29 +56,51 @@ class OutageNotifier:
 
 
 class RetryBackoff:
-    """How long the server has not responded, for one connection; any response resets it."""
+    """How long the server has not responded, for one connection; any response resets it. kind: what is asked for."""
 
-    def __init__(self, what: str, notifier: OutageNotifier, limit: float = FOLLOW_RETRY_S) -> None:
-        self._what, self._notifier, self._limit = what, notifier, limit
+    def __init__(self, kind: str, what: str, notifier: OutageNotifier, limit: float = FOLLOW_RETRY_S) -> None:
+        self._kind, self._what, self._notifier, self._limit = kind, what, notifier, limit
         self._since: float | None = None
+        self._denied: float | None = None  # since when it is refused: the time without a server does not count
         self._pause = api.FIRST_PAUSE_S
 
-    def wait(self, unavailable: ServerUnavailable) -> None:
-        """Sleep before the next attempt. Raises RunFailure when it has been too long."""
+    def wait(self, error: ServerUnavailable | Denied) -> None:
+        """Sleep before the next attempt. Raises RunFailure when it has been too long, and Denied for what never was
+        allowed, or is not any more."""
         now = time.monotonic()
         self._since = self._since or now
         waited = now - self._since
-        if waited > self._limit:
-            raise server_unreachable(self._what, unavailable.why, waited)
+        if isinstance(error, Denied):
+            self._denied = self._denied or now
+            if self._kind not in self._notifier.allowed or now - self._denied > api.DENIED_RETRY_S:
+                raise error
+        elif waited > self._limit:
+            raise server_unreachable(self._what, error.why, waited)
         if waited > WORRY:
-            self._notifier.down(unavailable.why)
-        time.sleep(unavailable.after or self._pause)
+            self._notifier.down(error)
+        time.sleep(getattr(error, "after", None) or self._pause)
         self._pause = min(2 * self._pause, api.LONGEST_PAUSE_S)
 
     def answered(self) -> None:
+        self._notifier.allowed.add(self._kind)
         if self._since is not None:
             self._notifier.up()
-        self._since, self._pause = None, api.FIRST_PAUSE_S
+        self._since, self._denied, self._pause = None, None, api.FIRST_PAUSE_S
+
+
+def feed_thread(name: str, feed: Iterable[Any], put: Callable[[Any], None]) -> threading.Thread:
+    """What `feed` yields, put by a thread of its own; last the exception that ended it, if one did."""
+
+    def work() -> None:
+        try:
+            for change in feed:
+                put(change)
+        except Exception as error:  # noqa: BLE001 - fault boundary: the main thread reports a thread's error
+            put(error)
+
+    thread = threading.Thread(target=work, daemon=True, name=f"openrs-{name}")
+    thread.start()
+    return thread
 
 
 def watched(
@@ -92,7 +121,7 @@ def watched(
     """
     version: str | None = None
     known: dict[str, Object] = {}
-    backoff = RetryBackoff(what, notifier, retry_s)
+    backoff = RetryBackoff(what, what, notifier, retry_s)
     while not stop.is_set():
         try:
             if version is None:
@@ -111,8 +140,8 @@ def watched(
             time.sleep(0.2)  # do not flood a server that ends each watch at once
         except Expired:
             version = None
-        except ServerUnavailable as unavailable:
-            backoff.wait(unavailable)
+        except (ServerUnavailable, Denied) as error:
+            backoff.wait(error)
 
 
 def _changes(
@@ -191,7 +220,7 @@ def log_of(
     look: the Pod as it is now; None when it is gone. tail: start with at most so many existing lines.
     """
     seen = LogDeduplicator()
-    backoff = RetryBackoff(f"the log of {pod}", notifier, retry_s)
+    backoff = RetryBackoff("logs", f"the log of {pod}", notifier, retry_s)
     while not stop.is_set():
         thing = look()
         if thing is None:
@@ -212,9 +241,9 @@ def log_of(
             stop.wait(0.3)  # the container or the connection ended; the next state shows which
         except PodDeleted:
             return
-        except ServerUnavailable as unavailable:
-            if unavailable.why != "no response in time":  # a quiet log is not an outage
-                backoff.wait(unavailable)
+        except (ServerUnavailable, Denied) as error:
+            if isinstance(error, Denied) or error.why != "no response in time":  # a quiet log is not an outage
+                backoff.wait(error)
 
 
 def _read(

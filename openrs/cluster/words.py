@@ -1,7 +1,7 @@
 """Kubernetes states and events in plain words: why a Pod waits, what it does, how it ended. Pure functions."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -60,7 +60,36 @@ TELLING = _EVENTS.keys() | {
     "QuotaReserved", "Admitted", "Pending", "Preempted", "Preempting", "Evicted", "Suspended", "Resumed", "Stopped",
 }  # fmt: skip
 # The Pod's own state says it better, or they repeat.
-SILENT = {"BackOff", "Pulling", "Pulled", "Created", "Started", "Killing", "Scheduled", "SuccessfulCreate", "Unhealthy"}
+SILENT = {
+    "BackOff",
+    "Failed",
+    "Pulling",
+    "Pulled",
+    "Created",
+    "Started",
+    "Killing",
+    "Scheduled",
+    "SuccessfulCreate",
+    "Unhealthy",
+}
+
+
+def kind_of_event(thing: Object) -> str:
+    """What events that say the same have in common: the Job controller makes up a new name for each Pod it tries."""
+    about = thing.get("involvedObject") or {}
+    message = re.sub(r'(pods? "?[a-z0-9.-]+-)[a-z0-9]{5}\b', r"\1...", str(thing.get("message") or ""))
+    return f"{about.get('kind')} {thing.get('reason')} {message}"
+
+
+def about(thing: Object, job: str, pods: Collection[str], claim: str | None) -> bool:
+    """Whether an event is about a Job, one of its Pods (also of those that are gone) or its claim. Pods of a Job called
+    openrs-a are openrs-a-xxxxx, with letters that make no words: openrs-a-seeds is another Job's."""
+    about = thing.get("involvedObject") or {}
+    kind, name = about.get("kind"), str(about.get("name") or "")
+    if kind == "Pod":
+        tried = re.fullmatch(re.escape(job) + r"-(\d+-)?[bcdfghjklmnpqrstvwxz2456789]{5}", name)
+        return name in pods or tried is not None
+    return name == (claim if kind == "PersistentVolumeClaim" else job)
 
 
 def event(thing: Object) -> str | None:
@@ -111,7 +140,7 @@ def _reason(part: str) -> str:
 
 _WAITING = {
     "ErrImagePull": "the image cannot be pulled",
-    "ImagePullBackOff": "the image cannot be pulled; retrying",
+    "ImagePullBackOff": "the image cannot be pulled",
     "InvalidImageName": "this is not a valid image name",
     "ErrImageNeverPull": "the image is not on the node, and the pull policy forbids pulling it",
     "CreateContainerConfigError": "the container cannot be set up",
@@ -133,6 +162,9 @@ def pod(thing: Object) -> str:
         text = _container(state, str(node))
         if text is not None:
             return text
+    past = [state["name"] for state in containers(thing) if "terminated" in (state.get("state") or {})]
+    if past:  # a moment between two containers
+        return f"has {past[-1]} behind it"
     if node:
         return f"is scheduled on {node}; image and volume are being prepared"
     gates = (thing.get("spec") or {}).get("schedulingGates")
@@ -148,6 +180,16 @@ def _container(state: Object, node: str) -> str | None:
     if gone.get("exitCode"):
         return f"{name} ended with {exit_code(gone)}"
     return f"{name} runs on {node}" if "running" in now else None
+
+
+def image_trouble(thing: Object) -> tuple[str, bool] | None:
+    """Why a Pod's image is not there, and whether that can pass; None while nothing is wrong with it."""
+    for state in containers(thing):
+        waiting = (state.get("state") or {}).get("waiting") or {}
+        reason = waiting.get("reason")
+        if reason in {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}:
+            return _container(state, "") or "", reason in {"ErrImagePull", "ImagePullBackOff"}
+    return None
 
 
 def containers(thing: Object) -> list[Object]:
@@ -219,8 +261,10 @@ def condition(job: Object, kind: str) -> Object | None:
     return next((c for c in conditions if c.get("type") == kind and c.get("status") == "True"), None)
 
 
-def job_state(job: Object) -> str:
-    """complete, failed, stopped (suspended), stopping, queued (suspended by Kueue), running, waiting."""
+def job_state(job: Object, pods: Collection[Object] = ()) -> str:
+    """complete, failed, stopped (suspended), stopping, queued (suspended by Kueue), running, waiting.
+
+    A Pod that fetches or measures NCCL is not ready: only with `pods` such a Job counts as running."""
     status, spec = job.get("status") or {}, job["spec"]
     if condition(job, "Complete"):
         return "complete"
@@ -230,7 +274,22 @@ def job_state(job: Object) -> str:
         if status.get("active") or status.get("terminating"):
             return "stopping"
         return "queued" if queue(job) else "stopped"
-    return "running" if status.get("ready") else "waiting"
+    busy = any("running" in (state.get("state") or {}) for thing in pods for state in containers(thing))
+    return "running" if status.get("ready") or busy else "waiting"
+
+
+def next_try(job: Object, pods: Collection[Object]) -> str | None:
+    """When the Job controller makes the next Pod; None where it is not waiting to.
+
+    After Pods that failed, whatever the exit code, 10 s, 20 s, 40 s ... up to 10 min from the end of the last
+    (kubernetes pkg/controller/job/backoff_utils.go)."""
+    active = [pod for pod in pods if (pod.get("status") or {}).get("phase") not in {"Succeeded", "Failed"}]
+    failed = [pod for pod in pods if (pod.get("status") or {}).get("phase") == "Failed" and not disturbed(pod)]
+    if job_state(job) != "waiting" or active or not failed:
+        return None
+    pause = min(10 * 2 ** (len(failed) - 1), 600)
+    last = "1 Pod" if len(failed) == 1 else f"{len(failed)} Pods"
+    return f"the next Pod comes {pause} s after the last one's end, because {last} ended early (docs/kubernetes.md)"
 
 
 def queue(job: Object) -> str | None:

@@ -108,6 +108,18 @@ def prompts_per_step(recipe: Recipe) -> int:
     return int(per_step * recipe.hardware.world_size // grpo_value(recipe, "num_generations"))
 
 
+def warm_up_note(recipe: Recipe) -> str:
+    """A line for a schedule that ends in its warm-up, as short trials do; nothing for any other."""
+    warm_up, steps = grpo_value(recipe, "warmup_steps"), grpo_value(recipe, "max_steps")
+    if not warm_up or warm_up <= steps:
+        return ""
+    rate = grpo_value(recipe, "learning_rate")
+    return (
+        f"the warm-up (grpo.warmup_steps = {warm_up}) is longer than the training (grpo.max_steps = {steps}):"
+        f" the learning rate never reaches {rate:g}"
+    )
+
+
 def check(recipe: Recipe, lines: Lines) -> None:
     """Raises UserError naming file and line for every setting that cannot work; all of them in one message."""
     problems = [*_options(recipe, lines), *_numbers(recipe, lines)]

@@ -3,6 +3,7 @@
 Never imports torch: `openrs recipe show`, the planner and the cluster verbs answer on a laptop in well under a second.
 """
 
+import copy
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from openrs.config.faults import did_you_mean, refuse_secrets, setting_faults
+from openrs.config.machine import cuda_visible_devices, has_nvidia_gpu
 from openrs.config.schema import Evaluation, Recipe
 from openrs.config.yaml_lines import Lines, dump_yaml, override, read_yaml, text_of
 from openrs.errors import UserError
@@ -19,13 +21,23 @@ from openrs.outside import is_file
 RECIPES = Path(__file__).parents[1] / "recipes"
 
 
-def packaged() -> dict[str, str]:
+OWN = "own"  # the packaged recipe that lacks a model and data
+# What belongs to a model or a data set and says nothing of another one that a later file or --set puts in its place.
+BELONGS = {("model", "name"): ("revision", "context", "toy"), ("data", "source"): ("revision", "subset")}
+
+
+def titles() -> dict[str, str]:
     """Name and title of every recipe that comes with openrs (base.yaml is only there to be extended)."""
     return {
         path.stem: str(read_yaml(path)[0].get("title", ""))
         for path in sorted(RECIPES.glob("*.yaml"))
         if path.stem != "base"
     }
+
+
+def packaged() -> dict[str, str]:
+    """Those of them that are complete."""
+    return {name: title for name, title in titles().items() if name != OWN}
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -36,9 +48,18 @@ def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
     from openrs.config.checks import check
 
     path = _find(name)
-    tree, lines = _extended(path)
+    changed = {change.partition("=")[0] for change in overrides}
+    gpus = next((change.partition("=")[2] for change in overrides if change.startswith("hardware.gpus=")), None)
+    cpu = gpus == "0" if gpus is not None else not has_nvidia_gpu() or cuda_visible_devices() == []
+    tree, lines = _extended(path, cpu=cpu)
+    before = copy.deepcopy(tree)
     for change in overrides:
         override(change, tree, lines, example="grpo.learning_rate=2e-6")
+    for (section, key), rest in BELONGS.items():
+        if section not in changed and _value(tree, section, key) != _value(before, section, key):
+            for fact in rest:
+                if f"{section}.{fact}" not in changed:
+                    tree[section].pop(fact, None)
     refuse_secrets(tree, lines)
     try:
         recipe = Recipe.model_validate(tree)
@@ -94,30 +115,47 @@ def _find(name: str) -> Path:
         )
     if is_file(RECIPES / f"{name}.yaml"):
         return RECIPES / f"{name}.yaml"
-    hint = did_you_mean(name, packaged())
+    hint = did_you_mean(name, titles())
     raise UserError(
         f"there is no recipe called {name}",
         fix=f"{hint} see: openrs recipe list" if hint else "see: openrs recipe list, or give the path of a YAML file",
     )
 
 
-def _extended(path: Path, below: tuple[Path, ...] = ()) -> tuple[dict[str, Any], Lines]:
+def _extended(path: Path, below: tuple[Path, ...] = (), *, cpu: bool) -> tuple[dict[str, Any], Lines]:
     """The tree of a file laid over that of the recipe it extends, as deep as the chain goes.
 
-    below: the files that extend this one. Raises UserError for a chain that comes back to one of them.
+    below: the files that extend this one. cpu: whether the `on_cpu` section of a file, settings for a machine without a
+    GPU, is laid over the rest of it; a file below that sets hardware.gpus decides it. Raises UserError for a chain that
+    comes back to one of the files.
     """
     tree, lines = read_yaml(path)
     _inline_files(tree, path.parent, lines)
     parent = tree.pop("extends", None)
+    on_cpu = tree.pop("on_cpu", None)
+    if cpu and isinstance(on_cpu, dict):
+        tree = _merge(tree, on_cpu)
+        lines |= {key[1:]: where for key, where in lines.items() if len(key) > 1 and key[0] == "on_cpu"}
     if parent is None:
         return tree, lines
+    if (gpus := _value(tree, "hardware", "gpus")) is not None:
+        cpu = gpus == 0
     where = lines[("extends",)]
     base, chain = _parent(parent, path, where), (*below, path)
     if any(base.samefile(other) for other in chain):
         names = " -> ".join(other.name for other in (*chain, base))
         raise UserError(f"{where}: the recipes extend each other in a circle: {names}", fix="remove one of the extends")
-    base_tree, base_lines = _extended(base, chain)
+    base_tree, base_lines = _extended(base, chain, cpu=cpu)
+    for (section, key), rest in BELONGS.items():
+        own = _value(tree, section, key)
+        if own is not None and own != _value(base_tree, section, key) and isinstance(base_tree.get(section), dict):
+            base_tree[section] = {name: value for name, value in base_tree[section].items() if name not in rest}
     return _merge(base_tree, tree), {**base_lines, **lines}
+
+
+def _value(tree: dict[str, Any], section: str, key: str) -> Any:
+    inside = tree.get(section)
+    return inside.get(key) if isinstance(inside, dict) else None
 
 
 def _parent(name: Any, path: Path, where: str) -> Path:
@@ -152,6 +190,10 @@ def _inline_files(tree: dict[str, Any], folder: Path, lines: Lines) -> None:
 
 
 def _invalid(error: ValidationError, model: type[BaseModel], lines: Lines) -> UserError:
+    missing = {item["loc"] for item in error.errors() if item["type"] == "missing"}
     return UserError(
-        "\n".join(setting_faults(error, model, lines)), fix="openrs recipe show demo prints every key there is"
+        "\n".join(setting_faults(error, model, lines)),
+        fix="--set model.name=FOLDER --set data.source=FILE, or openrs recipe new mine.yaml --model FOLDER --data FILE"
+        if missing & {("model", "name"), ("data",), ("data", "source")}
+        else "openrs recipe show demo prints every key there is",
     )

@@ -9,6 +9,7 @@ import yaml
 from openrs.errors import UserError
 from openrs.outside import DEPTH, MIB, read_text
 
+OCTAL = re.compile(r"[-+]?0[0-7_]+$")
 PACKAGE = Path(__file__).resolve().parents[1]
 Key = tuple[str | int, ...]
 Lines = dict[Key, str]
@@ -123,6 +124,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         kind = "" if isinstance(error, _TooMuch) else "not YAML: "
         raise UserError(f"{where}: {kind}{problem}", fix="indent with spaces, one `key: value` a line") from None
+    lines[()] = path.name
     if tree is None:
         tree = {}
     if not isinstance(tree, dict):
@@ -163,11 +165,23 @@ def _walk(node: yaml.Node, key: Key, file: str, lines: Lines) -> None:
         for index, value in enumerate(node.value):
             lines[*key, index] = f"{file}:{value.start_mark.line + 1}"
             _walk(value, (*key, index), file, lines)
+    elif isinstance(node, yaml.ScalarNode) and node.style is None:
+        _refuse_octal(node.value, lines.get(key, file))
+
+
+def _refuse_octal(text: str, where: str) -> None:
+    """010 is 8 in YAML 1.1, and whoever writes it means 10."""
+    if OCTAL.match(text):
+        raise UserError(
+            f"{where}: {text} would be octal, {int(text.replace('_', ''), 8)}",
+            "a zero in front makes a whole number octal in YAML",
+            f"write {text.lstrip('+-0_') or '0'}, or quote it where it is a text",
+        )
 
 
 def place_of(loc: Key, lines: Lines) -> str:
     """Where a key was written, or the nearest one above it."""
-    return next((lines[loc[:n]] for n in range(len(loc), 0, -1) if loc[:n] in lines), "the recipe")
+    return next((lines[loc[:n]] for n in range(len(loc), -1, -1) if loc[:n] in lines), "the recipe")
 
 
 def override(change: str, tree: dict[str, Any], lines: Lines, *, example: str, false_is_empty: bool = False) -> None:

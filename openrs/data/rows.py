@@ -18,6 +18,7 @@ from openrs.config.names import COMPRESSED, DATA_FILES
 from openrs.errors import UserError
 from openrs.hub import cache
 from openrs.run.files import json_lines_in
+from openrs.run.libraries import hand_over
 from openrs.run.units import MIB
 
 Row = Mapping[str, Any]
@@ -144,7 +145,8 @@ def latin_1(path: Path) -> UserError:
 
 
 def _encoding(path: Path, name: str, command: str) -> UserError:
-    return UserError(f"{path} is {name}", "data files are read as UTF-8", f"convert it: {command}")
+    why = "data files are read as UTF-8, with LF or CR LF at the end of a line"
+    return UserError(f"{path} is {name}", why, f"convert it: {command}")
 
 
 def _iconv(path: Path, name: str) -> str:
@@ -261,12 +263,16 @@ def hub_rows(repo: str, revision: str | None, subset: str | None, split: str, fi
     with `fix` for what else can be done, when it cannot be loaded.
     """
     import datasets
+    from huggingface_hub import HfApi
 
+    hand_over("huggingface_hub", "datasets")
     folder = cache.fetched("dataset", repo, revision)
     try:
         if folder is not None:
             rows = datasets.load_dataset(str(folder), name=subset, split=split)
         else:
+            if not cache.offline():  # one request, without the retries of load_dataset, which take half a minute
+                HfApi().dataset_info(repo, revision=revision, timeout=10)
             rows = datasets.load_dataset(repo, name=subset, split=split, revision=revision)
     except Exception as error:  # noqa: BLE001 - the hub is a named fault boundary: it fails in dozens of ways
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

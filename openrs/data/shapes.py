@@ -63,8 +63,6 @@ def shape_of(row: Row, problem: str, answer: str) -> str:
 
 def question_text(value: Any) -> tuple[str, str]:
     """The problem in a cell, and what is wrong with it or nothing: a text as it stands, or a chat's last user turn."""
-    if isinstance(value, str) and value.lstrip().startswith("[{'"):
-        return "", "wrong type: the problem is a chat in Python's notation, not in JSON"
     chat = turns(value)
     if chat is None:
         return _plain(value, "problem")
@@ -120,10 +118,7 @@ def answer_text(value: Any) -> tuple[str, str]:
     A list of one is that one, numbers have full digits (1e-7 is 10^{-7}), and GSM8K's `#### 2` is 2. Nothing for None,
     an empty text and an empty list.
     """
-    if isinstance(value, str) and value.lstrip().startswith('["'):
-        parsed = _parsed(value)
-        value = parsed if isinstance(parsed, list) else value
-    while isinstance(value, list) and len(value) <= 1:
+    while isinstance(value := _as_list(value), list) and len(value) <= 1:
         value = value[0] if value else None
     if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
         if not math.isfinite(value):
@@ -134,6 +129,14 @@ def answer_text(value: Any) -> tuple[str, str]:
     if final := _FINAL.search(text):
         text = final[1]
     return text, fault
+
+
+def _as_list(value: Any) -> Any:
+    """A text that is a JSON list of texts, as some data sets have it, as that list."""
+    if isinstance(value, str) and value.lstrip().startswith('["'):
+        parsed = _parsed(value)
+        return parsed if isinstance(parsed, list) else value
+    return value
 
 
 def number_text(value: float | Decimal) -> str:
@@ -180,6 +183,8 @@ def _plain(value: Any, part: str) -> tuple[str, str]:
         return "", ""
     if not isinstance(value, str):
         return "", f"wrong type: the {part} is a {type(value).__name__}, not a text"
+    if value.lstrip().startswith("[{'"):
+        return "", f"wrong type: the {part} is a list in Python's notation, not in JSON"
     return value, odd_character(value, part)
 
 

@@ -264,9 +264,8 @@ def _template_text(folder: Path, config: dict[str, Any]) -> str:
         return read_text(file, TEMPLATE_LIMIT)
     template = config.get("chat_template")
     if isinstance(template, list):  # named templates
-        template = {item.get("name"): item.get("template") for item in template if isinstance(item, dict)}.get(
-            "default"
-        )
+        named = (item for item in template if isinstance(item, dict) and item.get("name") == "default")
+        template = next((item.get("template") for item in named), None)
     if not isinstance(template, str) or not template:
         raise UserError(
             f"{folder} has no chat template",

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 
+from openrs.config.machine import cuda_visible_devices
 from openrs.doctor import topology
 from openrs.doctor.finding import Finding, State, judged
 from openrs.doctor.nvidia import GpuInfo, Nvidia, driver_version
@@ -10,7 +11,6 @@ from openrs.doctor.probe import Probe
 from openrs.planner import gpus as known_gpus
 from openrs.planner.memory import peak
 from openrs.planner.plan import ResourcePlan
-from openrs.run.gpus import cuda_visible_devices
 from openrs.run.units import GIB
 
 DRIVER = (580,)  # torch 2.13.0 from PyPI is built for CUDA 13.0 (docs/stack.md)

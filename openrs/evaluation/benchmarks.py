@@ -10,6 +10,7 @@ import importlib
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from openrs.config.faults import setting_faults
 from openrs.config.names import COMPRESSED, DATA_FILES
 from openrs.config.yaml_lines import read_yaml, text_of
 from openrs.data.rows import MISSING, Row, cell, file_rows, hub_rows
-from openrs.data.shapes import number_text, question_text
+from openrs.data.shapes import question_text
 from openrs.errors import UserError
 from openrs.outside import is_file
 
@@ -246,7 +247,9 @@ def _gold_text(benchmark: Benchmark, row: Row, where: str) -> str:
         raise UserError(f"{where}: the answer is {str(value) or 'empty'}")
     if benchmark.gold_kind == "index" and str(value) not in tuple(LETTERS):
         raise UserError(f"{where}: the answer is {_shown(value)}, not one of {', '.join(LETTERS)}")
-    return number_text(value) if not isinstance(value, str) and "e" in str(value) else str(value)
+    if isinstance(value, float) and "e" in str(value):  # lighteval reads 1e-07 as a product with e
+        return format(Decimal(repr(value)), "f")
+    return str(value)
 
 
 def _column(row: Row, names: Sequence[str], where: str) -> Any:

@@ -1,5 +1,6 @@
 """The card of an exported model: data, recipe, results with their intervals, and what it must not be taken for."""
 
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -71,12 +72,16 @@ def card(run: Run, recipe: Recipe, step: int) -> str:
 def _base(recipe: Recipe) -> str:
     if recipe.model.toy is not None:
         return "A tiny model made on the spot (openrs's demo)"
+    if not is_hub_name(recipe.model.name):
+        return f"The model in the local folder {Path(recipe.model.name).resolve().name}"
     return f"{recipe.model.name} at {recipe.model.revision or 'an unpinned revision'}"
 
 
 def _source(recipe: Recipe) -> str:
     if recipe.data.source == "toy-sums":
         return "sums made by openrs"
+    if not is_hub_name(recipe.data.source):
+        return f"the local file or folder {Path(recipe.data.source).resolve().name}"
     return f"{recipe.data.source} at {recipe.data.revision}" if recipe.data.revision else recipe.data.source
 
 

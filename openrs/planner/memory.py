@@ -58,17 +58,17 @@ def engine(shape: Shape, memory_gib: float, utilisation: float, batched_tokens: 
     return Engine(weights, activations, kv, blocks * BLOCK)
 
 
+def profiled_tokens(workload: Workload, memory_gib: float) -> int:
+    """Tokens that vLLM's profiling run computes at once on a GPU of so many GiB."""
+    return SERVER_TOKENS[memory_gib >= 70] if workload.layout is Layout.SPLIT else COLOCATED_TOKENS
+
+
 def engine_of(workload: Workload) -> Engine | None:
     """The workload's vLLM on its own GPU, or None where transformers generates or the GPU's memory is unknown."""
     if not workload.vllm or workload.gpu.memory is None:
         return None
-    tokens = batched_tokens(workload.layout, workload.gpu.memory)
+    tokens = profiled_tokens(workload, workload.gpu.memory)
     return engine(workload.shape, workload.gpu.memory, workload.utilisation, tokens, workload.element)
-
-
-def batched_tokens(layout: Layout, memory_gib: float) -> int:
-    """Tokens that vLLM profiles, and reads at once, on a GPU of so much memory."""
-    return SERVER_TOKENS[memory_gib >= 70] if layout is Layout.SPLIT else COLOCATED_TOKENS
 
 
 def trainer_parts(workload: Workload) -> list[Part]:

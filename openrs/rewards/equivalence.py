@@ -44,9 +44,11 @@ def equivalent(gold: str, answer: str) -> bool:
 
 
 def _bare(text: str) -> str:
-    r"""Without blanks, and without what `\text` puts around words."""
+    r"""Without what `\text` puts around words, and without blanks but those that part numbers: `18, 560`."""
     dress = {r"\text", "{", "}"} if r"\text" in text else set()
-    return "".join(part for part in tokens(text) if not part.isspace() and part not in dress)
+    parts = ["", *(part for part in tokens(text) if part not in dress), ""]
+    beside = zip(parts, parts[1:], parts[2:], strict=False)
+    return "".join(part for left, part, right in beside if not part.isspace() or (left == "," and right.isdigit()))
 
 
 def same_choice(gold: str, answer: str) -> bool | None:

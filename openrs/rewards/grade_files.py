@@ -1,6 +1,5 @@
 """`openrs grade`: the judge asked about a file of answers."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from openrs.errors import UserError
 from openrs.rewards.grading import Grade, Item, Judge, Rule, Verdict, printable
+from openrs.run.files import json_lines
 
 
 def read_items(path: Path, rule: str) -> Iterator[tuple[int, Item]]:
@@ -17,37 +17,26 @@ def read_items(path: Path, rule: str) -> Iterator[tuple[int, Item]]:
     Raises:
         UserError: no such file, or a line that is no such object; it names the line.
     """
-    number = 0
+    fix = 'a JSONL file: a line is like {"gold": "$4$", "completion": "..."}'
     try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, _item({"rule": rule, **_fields(line)})
+        for line in json_lines(path):
+            fault = line.fault or _fault({"rule": rule, **(line.row or {})})
+            if line.row is None or fault:
+                raise UserError(f"{path}, line {line.number}: {fault}", fix=fix)
+            fields = {"rule": rule, **line.row}
+            yield line.number, Item(fields["gold"], fields["completion"], Rule(fields["rule"]))
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}", fix="give a JSONL file: a JSON object a line") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}, after line {number}: not UTF-8 ({error.reason})") from None
-    except (ValueError, RecursionError) as error:
-        fix = 'a line is like {"gold": "$4$", "completion": "..."}'
-        raise UserError(f"{path}, line {number}: {error}", fix=fix) from None
+        raise UserError(f"{path}: {error.strerror}", fix=fix) from None
 
 
-def _fields(line: str) -> dict[str, Any]:
-    fields = json.loads(line)
-    if not isinstance(fields, dict):
-        raise ValueError("not a JSON object")  # noqa: TRY004 - the caller adds the line
-    return fields
-
-
-def _item(fields: dict[str, Any]) -> Item:
+def _fault(fields: dict[str, Any]) -> str:
+    """What is wrong with a line, or nothing."""
     for name in ("gold", "completion", "rule"):
         if name not in fields:
-            raise ValueError(f"the field {name} is missing")
+            return f"the field {name} is missing"
         if not isinstance(fields[name], str):
-            raise ValueError(f"the field {name} must be a string")  # noqa: TRY004 - as above
-    if fields["rule"] not in list(Rule):
-        raise ValueError(f"unknown rule {fields['rule']!r}; there are {', '.join(Rule)}")
-    return Item(fields["gold"], fields["completion"], Rule(fields["rule"]))
+            return f"the field {name} must be a string"
+    return "" if fields["rule"] in list(Rule) else f"unknown rule {fields['rule']!r}; there are {', '.join(Rule)}"
 
 
 def grade_file(path: Path, judge: Judge, rule: str, write: Callable[[str], None]) -> Counter[Verdict]:

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import IO, Any, NamedTuple, Self
 
 from openrs.errors import UserError
+from openrs.outside import open_regular
 from openrs.run.confined import open_appending, replacing
 from openrs.run.units import MIB
 
@@ -99,11 +100,11 @@ class JsonLine(NamedTuple):
 
 def json_lines(path: Path) -> Iterator[JsonLine]:
     """Every line of a JSONL file, whatever is in it. Raises OSError when the file cannot be read."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         yield from json_lines_in(file)
 
 
-def json_lines_in(file: BufferedIOBase) -> Iterator[JsonLine]:
+def json_lines_in(file: IO[bytes] | BufferedIOBase) -> Iterator[JsonLine]:
     """The same of a file that is open."""
     number = 0
     while line := file.readline(LONGEST_LINE + 1):

@@ -1,17 +1,9 @@
 """The NVIDIA GPUs that this process may use. No library is asked: only engines and trainers touch a GPU."""
 
-import os
 import shutil
 import subprocess
-from pathlib import Path
 
-
-def cuda_visible_devices() -> list[str] | None:
-    """The entries of CUDA_VISIBLE_DEVICES, numbers or UUIDs; empty where it hides every GPU, None where it is unset."""
-    value = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if value is None:
-        return None
-    return [name.strip() for name in value.split(",") if name.strip() not in ("", "-1", "NoDevFiles")]
+from openrs.config.machine import cuda_visible_devices
 
 
 def visible_gpus() -> list[str]:
@@ -27,8 +19,3 @@ def visible_gpus() -> list[str]:
         return []
     lines = [line for line in listed.stdout.splitlines() if line.startswith("GPU ")] if listed.returncode == 0 else []
     return [str(number) for number in range(len(lines))]
-
-
-def has_nvidia_gpu() -> bool:
-    """Whether this machine shows an NVIDIA device at all; starts no process, so it answers at once."""
-    return Path("/dev/nvidia0").exists() or Path("/dev/dxg").exists() or shutil.which("nvidia-smi") is not None

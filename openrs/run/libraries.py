@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from openrs.run.gpus import has_nvidia_gpu
+from openrs.config.machine import has_nvidia_gpu
+from openrs.run.signals import block_signals
 from openrs.run.terminal import clean
 
 # Read by the libraries when they are imported; what a user has set stays.
@@ -41,22 +42,24 @@ def quiet(log: Path | None = None) -> None:
     root.addHandler(handler)
     logging.captureWarnings(capture=True)
     warnings.simplefilter("once")
-    _hand_over("transformers", "huggingface_hub", "datasets", "trl", "accelerate", "lighteval", "DeepSpeed")
+    hand_over("transformers", "huggingface_hub", "datasets", "trl", "accelerate", "lighteval", "DeepSpeed")
 
 
 @contextmanager
 def importing() -> Iterator[None]:
     """Around the first import of transformers and what stands on it. Without the garbage collector, which finds nothing
-    then and takes an eighth of the time; and their progress bars are off afterwards."""
+    then and takes an eighth of the time; and their progress bars are off afterwards. A signal waits until the import is
+    over: TRL and torch turn an exception in the middle of it into a RuntimeError of their own."""
     gc.disable()
     try:
-        yield
+        with block_signals():
+            yield
     finally:
         gc.enable()
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()  # no variable does it
-    _hand_over("transformers", "huggingface_hub", "datasets", "trl", "accelerate", "lighteval", "DeepSpeed")
+    hand_over("transformers", "huggingface_hub", "datasets", "trl", "accelerate", "lighteval", "DeepSpeed")
 
 
 class _Clean(logging.Formatter):
@@ -64,7 +67,7 @@ class _Clean(logging.Formatter):
         return clean(super().format(record))
 
 
-def _hand_over(*names: str) -> None:
+def hand_over(*names: str) -> None:
     """Let the libraries' own loggers write through the root logger only, not to the terminal as well."""
     for name in names:
         logger = logging.getLogger(name)

@@ -10,6 +10,7 @@ import sys
 import traceback
 from types import TracebackType
 
+from openrs.errors import RunFailure
 from openrs.secrets import redact
 
 # ECMA-48: CSI and OSC sequences, and two-character ones; they go, colours above all. So does the return to the start of
@@ -28,8 +29,19 @@ def clean(text: str) -> str:
 
 
 def say(text: str, *, end: str = "\n", error: bool = False) -> None:
-    """Print text, cleaned, to stdout or stderr."""
-    print(clean(text), end=end, file=sys.stderr if error else sys.stdout, flush=True)
+    """Print text, cleaned, to stdout or stderr. Raises RunFailure when what stdout goes to takes no more."""
+    try:
+        print(clean(text), end=end, file=sys.stderr if error else sys.stdout, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as fault:
+        if error:
+            return
+        raise RunFailure(
+            f"the output cannot be written: {fault.strerror}",
+            "what stdout is redirected to takes no more",
+            "redirect it to a file on a disk with room",
+        ) from None
 
 
 def show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import yaml
 
-from openrs.config.checks import grpo_value, prompts_per_step
+from openrs.config.checks import grpo_value, prompts_per_step, warm_up_note
 from openrs.config.load import load, to_yaml
+from openrs.config.machine import cuda_visible_devices
 from openrs.config.names import Layout, is_hub_name
 from openrs.config.schema import Recipe
 from openrs.doctor import nccl
 from openrs.errors import EXIT_DONE, EXIT_INTERRUPTED, Interrupted, UserError
 from openrs.run import checkpoints, processes, signals
 from openrs.run.directory import Run, run_at
-from openrs.run.gpus import cuda_visible_devices
 from openrs.run.progress import Progress
 from openrs.run.units import format_duration
 from openrs.run.vllm_env import vllm_environment
@@ -171,6 +171,8 @@ def describe(recipe: Recipe, run: Run) -> str:
     problems, group = prompts_per_step(recipe), grpo_value(recipe, "num_generations")
     head = f"{recipe.title}\nrun: {run.path}, attempt {number}; recipe sha256 {recipe.hash[:12]}\n"
     parts = [head + f"a step: {problems} problems x {group} completions; {recipe.last_step} steps\n"]
+    if note := warm_up_note(recipe):
+        parts.append(f"{note}\n")
     if in_one_process(recipe):
         parts.append("training: in this process\n")
     else:

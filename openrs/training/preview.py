@@ -3,6 +3,7 @@
 Needs the model's tokenizer and the data on this disk; downloads nothing and imports no torch.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,12 @@ from openrs.data import prompts
 from openrs.data.problems import load_problems
 from openrs.data.tokenizer import load_tokenizer
 from openrs.hub import cache
-from openrs.rewards.functions import RULES
-from openrs.rewards.grading import Item, Judge
+from openrs.rewards.grading import Judge
+from openrs.rewards.references import check_references
 from openrs.run.libraries import quiet
+from openrs.training.references import rules_of
 
 SHOWN = 2
-WRONG = r"\boxed{987654.321}"  # a completion that no reference answer equals
 
 
 def first_prompts(recipe: Recipe) -> str:
@@ -28,15 +29,14 @@ def first_prompts(recipe: Recipe) -> str:
     if absent:
         return f"first prompts: not shown, because {absent}\n"
     quiet()
-    problems = load_problems(recipe.data.model_copy(update={"limit": min(recipe.data.limit or SHOWN, SHOWN)})).rows
+    data = recipe.data.model_copy(update={"limit": min(recipe.data.limit or SHOWN, SHOWN)})
+    problems = load_problems(data, judged=bool(rules_of(recipe)))
     tokenizer = _tokenizer(recipe)
     prompts.check_prompt(tokenizer, recipe.prompt)
-    texts = [prompts.render(tokenizer, recipe.prompt, problem.problem) for problem in problems]
-    read = read_references(recipe, [problem.answer for problem in problems])
-    parts = []
-    for text, ids, problem, value in zip(
-        texts, prompts.tokenize(tokenizer, recipe.prompt, texts), problems, read, strict=True
-    ):
+    prompted = prompts.tokenize_problems(tokenizer, recipe.prompt, problems.rows)
+    read = read_references(recipe, [problem.answer for problem in prompted.problems])
+    parts = [f"{note}\n" for note in problems.notes]
+    for text, ids, problem, (_, value) in zip(prompted.prompts, prompted.ids, prompted.problems, read, strict=True):
         body = "".join(f"  | {line}\n" for line in text.split("\n"))
         parts.append(
             f"prompt of row {problem.id}: {len(ids)} tokens\n{body}  reference answer: {problem.answer}; {value}\n"
@@ -44,17 +44,16 @@ def first_prompts(recipe: Recipe) -> str:
     return "\n".join(parts)
 
 
-def read_references(recipe: Recipe, answers: list[str]) -> list[str]:
-    """What the judge reads in each reference answer under the recipe's rewards, in words."""
-    asked = [(recipe.rewards.mode, reward.name) for reward in recipe.rewards.functions]
-    rule = next((RULES[name] for name in asked if name in RULES), None)
-    if rule is None:
-        return ["no reward of this recipe asks the judge about it"] * len(answers)
+def read_references(recipe: Recipe, answers: Sequence[str]) -> list[tuple[bool, str]]:
+    """Whether the recipe's rewards can use each reference answer, and what the judge reads in it, in words."""
+    rules = rules_of(recipe)
+    if not rules:
+        return [(True, "no reward of this recipe asks the judge about it")] * len(answers)
     with Judge(1, recipe.rewards.timeout_seconds, int(recipe.rewards.memory_gib * 2**30)) as judge:
-        grades = judge.grade([Item(answer, WRONG, rule) for answer in answers])
+        checked = check_references(answers, rules, judge)
     return [
-        f"read as {grade.gold}" if grade.verdict in ("incorrect", "no_answer") else f"not usable: {grade.verdict}"
-        for grade in grades
+        (False, f"not usable: {checked.faults[n]}") if n in checked.faults else (True, f"read as {checked.read[n]}")
+        for n in range(len(answers))
     ]
 
 

@@ -9,12 +9,13 @@ from openrs.config.schema import Recipe
 from openrs.data.problems import TOY_SUMS, Problems, is_published, shown
 from openrs.errors import UserError
 from openrs.rewards.functions import RULES
-from openrs.rewards.grading import Judge, Rule, printable
+from openrs.rewards.grading import Judge, Rule, printable, processors
 from openrs.rewards.references import CheckedReferences, ReferenceFault, check_references
 from openrs.run.progress import Progress
 
 LIMIT = 0.02  # share of reference answers that may be unusable; data.unreadable_limit sets another
 EXAMPLES = 3
+MOST_WORKERS = 16  # nothing else runs yet
 
 
 def rules_of(recipe: Recipe) -> list[Rule]:
@@ -37,7 +38,8 @@ def check_data(recipe: Recipe, problems: Problems, progress: Progress) -> dict[s
         return {}
     rewards = recipe.rewards
     answers = [problem.answer for problem in problems.rows]
-    with Judge(rewards.workers, rewards.timeout_seconds, int(rewards.memory_gib * 2**30)) as judge:
+    workers = rewards.workers or min(processors(), MOST_WORKERS)
+    with Judge(workers, rewards.timeout_seconds, int(rewards.memory_gib * 2**30)) as judge:
         checked = check_references(answers, rules, judge)
         rows = [problem.id for problem in problems.rows]
         for line in _lines(checked, rows, answers):

@@ -67,6 +67,7 @@ class Api(kmock.KubernetesEmulator):  # type: ignore[misc]
         self.exec_root: Path | None = None
         self.exec_cuts: list[int] = []  # bytes after which an exec's connection breaks
         self.headers: list[str] = []
+        self.tokens: list[str] = []
         self.programs: list[str] = []  # what exec got on stdin
 
     # --- changes
@@ -83,6 +84,7 @@ class Api(kmock.KubernetesEmulator):  # type: ignore[misc]
         raw, params = request._raw_request, dict(request.params)
         self.served.append((request.method.value, raw.path, params))
         self.headers.append(raw.headers.get("Accept", ""))
+        self.tokens.append(raw.headers.get("Authorization", ""))
         with self.lock:
             fault = next((found for found in self.faults if found(request)), None)
             if fault is not None:
@@ -97,6 +99,10 @@ class Api(kmock.KubernetesEmulator):  # type: ignore[misc]
         if parts[-1] == "exec":
             return await self.serve_exec(raw, parts[-2])
         plural, namespace, name = self.parse(parts)
+        if plural == "namespaces":
+            known = {"kind": "Namespace", "metadata": {"name": name}}
+            missing = status(404, "NotFound", f'namespaces "{name}" not found')
+            return aiohttp.web.json_response(known) if name in self.namespaces else missing
         if plural not in KINDS:
             return status(404, "NotFound", "the server could not find the requested resource")
         if request.method.value == "GET" and name is None and params.get("watch") in {"true", "True"}:

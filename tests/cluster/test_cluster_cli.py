@@ -1,5 +1,6 @@
 """`openrs cluster` as a person gives it: what it prints, and how it ends."""
 
+import re
 import subprocess
 import sys
 import threading
@@ -105,6 +106,7 @@ def test_what_is_missing_stops_a_submit_before_anything_is_made(
         (["submit", "exp3", "--context", "production"], "has no context production"),
         (["status", "exp3"], "namespace openrs has no Job openrs-exp3"),
         (["logs", "exp3"], "namespace openrs has no Job openrs-exp3"),
+        (["status", "-n", "nosuch"], "namespace nosuch does not exist"),
         (["stop", "exp3", "-n", "elsewhere"], "namespace elsewhere has no Job openrs-exp3"),
         (["delete", "exp3"], "needs confirmation, and there is no terminal"),
         (["delete", "exp3", "--claim"], "its volume claim with all data in it"),
@@ -130,6 +132,7 @@ def test_status_tells_all_runs_and_one(server: Emulated, capfd: pytest.CaptureFi
     server.job_status("openrs-demo", "Complete")
     server.pod("openrs-exp3-x", "openrs-exp3")
     server.event("openrs-exp3-x", "Pod", "FailedScheduling", "0/3 nodes are available: 3 Insufficient nvidia.com/gpu.")
+    server.event("openrs-exp3-seeds", "Job", "FailedCreate", "of another run")
     capfd.readouterr()
     assert main(["cluster", "status"]) == 0
     output = capfd.readouterr().out
@@ -139,7 +142,15 @@ def test_status_tells_all_runs_and_one(server: Emulated, capfd: pytest.CaptureFi
     output = capfd.readouterr().out
     assert "Pod openrs-exp3-x waits for a node" in output
     assert "0 of 3 nodes can take the Pod: 3 with too few free GPUs" in output
+    assert re.search(r"\d+ h \d\d min ago: 0 of 3 nodes", output)
+    assert "of another run" not in output
     assert "all data are in the claim openrs-exp3" in output
+    server.pod("openrs-exp3-x", "openrs-exp3", "Failed", {"train": {"terminated": {"exitCode": 75}}})
+    main(["cluster", "status", "exp3"])
+    assert "the next Pod comes 10 s after the last one's end" in capfd.readouterr().out
+    server.pod("openrs-exp3-x", "openrs-exp3", "Pending", {"fetch": {"running": {}}})
+    main(["cluster", "status"])
+    assert "exp3  running" in capfd.readouterr().out
 
 
 def test_logs_of_what_is_there(server: Emulated, capfd: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ import pytest
 from emulator import IMAGE, Emulated
 from waiting import until
 
+from openrs.cluster import api, watch
 from openrs.cluster import follow as module
 from openrs.cluster.api import Cluster
 from openrs.cluster.follow import End, conclude, follow
@@ -192,6 +193,48 @@ def test_a_replaced_pod_goes_on_in_the_same_log(job: Emulated, cluster: Cluster)
         assert followed.finish().state == "complete"
 
 
+def test_the_same_event_is_one_line_with_a_count(job: Emulated, cluster: Cluster) -> None:
+    followed = Followed(cluster)
+    for number in range(12):
+        name = f"openrs-exp3-{'bcdfghjklmnp'[number]}cdfg"
+        message = f'Error creating: pods "{name}" is forbidden: exceeded quota: openrs'
+        job.event(NAME, "Job", "FailedCreate", message)
+    followed.until("(10 times so far)")
+    complete(job)
+    followed.finish()
+    assert followed.text.count("exceeded quota") == 2
+
+
+def test_an_image_that_cannot_be_pulled_is_one_line_and_an_end(
+    job: Emulated, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    followed = Followed(cluster)
+    job.log(POD, "fetch")
+
+    def waits(reason: str) -> None:
+        job.pod(POD, NAME, "Pending", {"fetch": {"waiting": {"reason": reason, "message": "not found"}}}, node="gpu-1")
+        job.event(POD, "Pod", "Failed", f"Error: {reason}")
+
+    for _ in range(3):
+        waits("ErrImagePull")
+        waits("ImagePullBackOff")
+    followed.until("the image cannot be pulled: not found")
+    monkeypatch.setattr(module, "IMAGE_RETRY_S", 0.0)
+    waits("ErrImagePull")
+    until(lambda: followed.error)
+    assert isinstance(followed.error, UserError)
+    assert "--pull-secret" in followed.error.fix
+    assert followed.text.count("cannot be pulled") == 1
+    assert "ImagePullBackOff" not in followed.text
+
+
+def test_a_name_that_is_no_image_ends_at_once(job: Emulated, cluster: Cluster) -> None:
+    followed = Followed(cluster)
+    job.pod(POD, NAME, "Pending", {"fetch": {"waiting": {"reason": "InvalidImageName"}}}, node="gpu-1")
+    until(lambda: followed.error)
+    assert "this is not a valid image name" in str(followed.error)
+
+
 # --- what breaks in between -------------------------------------------------------------------------------------------
 
 
@@ -252,8 +295,6 @@ def test_a_watch_goes_on_at_the_last_version(job: Emulated, cluster: Cluster) ->
 def test_a_server_that_vanishes_is_waited_for_and_said_once(
     job: Emulated, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from openrs.cluster import watch
-
     monkeypatch.setattr(watch, "WORRY", 0.2)
     with running(job, cluster) as followed:
         away = job.fault(None, math.inf)
@@ -279,9 +320,40 @@ def test_patience_has_an_end_and_the_job_is_left_alone(job: Emulated, cluster: C
     assert "a running Job is not affected" in str(followed.error)
 
 
-def test_a_token_that_expires_in_the_middle_ends_with_one_line(job: Emulated, cluster: Cluster) -> None:
+FORBIDDEN = 'pods is forbidden: User "someone" cannot watch resource "pods" in API group "" in the namespace "openrs"'
+
+
+@pytest.mark.parametrize("path", ["/jobs", "/pods", "/events", "/log", ""])
+@pytest.mark.parametrize("code", [401, 403])
+def test_what_was_allowed_before_is_waited_for_when_a_server_comes_back(
+    job: Emulated, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, code: int, path: str
+) -> None:
+    """Its first answers are refusals: its roles are not loaded yet."""
+    monkeypatch.setattr(watch, "WORRY", 0.1)
     with running(job, cluster) as followed:
-        job.fault(401, 99)
+        job.log(POD, "train", "before")
+        followed.until("before")
+        away = job.fault(None, 2, path=path)
+        starting = job.fault(code, math.inf, path=path, message=FORBIDDEN)
+        job.cut()
+        followed.until("; retrying. The Job is not affected")
+        until(lambda: starting.hits > 4 or followed.error)
+        assert away.hits == 2
+        job.log(POD, "train", "meanwhile")
+        starting.end()
+        followed.until("responds again")
+        followed.until("meanwhile")
+        complete(job)
+        assert followed.finish().state == "complete"
+    assert "-- not allowed to" not in followed.text
+
+
+def test_a_token_that_expires_in_the_middle_ends_with_one_line(
+    job: Emulated, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "DENIED_RETRY_S", 0.3)
+    with running(job, cluster) as followed:
+        job.fault(401, math.inf)
         job.cut()
         until(lambda: followed.error)
     assert isinstance(followed.error, UserError)

@@ -210,7 +210,7 @@ def drawn(seed: int, folder: Path) -> JobRequest:
         return JobRequest(
             recipe, named, changes, run=run, image=IMAGE, verb=dice.choice(["reproduce", "train"]),
             claim=dice.choice([None, "mine"]), storage_class=dice.choice([None, "fast"]),
-            queue=dice.choice([None, "q"]),
+            queue=dice.choice([None, "q"]), pull_secret=dice.choice([None, "registry"]),
         )  # fmt: skip
 
 
@@ -228,6 +228,8 @@ def test_any_valid_recipe_gives_a_valid_job(seed: int, tmp_path: Path) -> None:
     assert len(made.job["metadata"]["name"]) <= 63 - len("-0-abcde")
     assert spec["activeDeadlineSeconds"] > 0
     assert pod["terminationGracePeriodSeconds"] >= 60
+    assert pod.get("imagePullSecrets") == ([{"name": "registry"}] if asked.pull_secret else None)
+    assert (spec["template"]["metadata"]["labels"].get("openrs-fetches") == "true") == ("fetch" in containers(made))
     mounted = {volume["name"] for volume in pod["volumes"]}
     for container in containers(made).values():
         resources = container["resources"]

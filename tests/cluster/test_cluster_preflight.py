@@ -175,16 +175,26 @@ def test_a_quota_that_is_too_small_names_what_is_left() -> None:
         }
     }
     assert shortages(quota, needed(EXP3), 1) == [
-        "requests.nvidia.com/gpu: 4 needed, 2 of 8 free",
-        "cpu: 16 needed, 12 of 12 free",
+        ("requests.nvidia.com/gpu: 4 needed, 2 of 8 free", True),
+        ("cpu: 16 needed, 12 of 12 free", False),  # never
     ]
-    assert shortages(quota, needed(EXP3), 2)[1] == "limits.memory: 192Gi needed, 140Gi of 240Gi free"
+    assert shortages(quota, needed(EXP3), 2)[1] == ("limits.memory: 192Gi needed, 140Gi of 240Gi free", True)
 
 
-def test_a_quota_is_a_warning_since_others_may_end(ready: Emulated, cluster: Cluster) -> None:
-    status = {"hard": {"requests.nvidia.com/gpu": "2"}, "used": {}}
+@pytest.mark.parametrize(("hard", "used", "state"), [(4, 0, "ok"), (8, 6, "warn"), (4, 4, "warn"), (3, 0, "fail")])
+def test_a_quota_refuses_what_can_never_fit_and_warns_where_others_may_end(
+    ready: Emulated, cluster: Cluster, hard: int, used: int, state: str
+) -> None:
+    status = {"hard": {"requests.nvidia.com/gpu": str(hard)}, "used": {"requests.nvidia.com/gpu": str(used)}}
     ready.put({"kind": "ResourceQuota", "metadata": {"name": "openrs"}, "status": status})
-    assert lines(cluster, made())["quota"].state == "warn"
+    assert lines(cluster, made())["quota"].state == state
+
+
+def test_who_may_not_list_nodes_is_told_of_the_role_that_can(ready: Emulated, cluster: Cluster) -> None:
+    message = 'nodes is forbidden: User "x" cannot list resource "nodes" in API group "" at the cluster scope'
+    ready.fault(403, 99, path="/nodes", message=message)
+    line = lines(cluster, made())["nodes"]
+    assert (line.state, "nodes-reader.yaml" in line.fix, "role.yaml" in line.fix) == ("unknown", True, False)
 
 
 def test_kueue_queues(ready: Emulated, cluster: Cluster) -> None:

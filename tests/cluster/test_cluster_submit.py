@@ -1,16 +1,20 @@
 """Making, finding again, stopping, going on, deleting: one Job a run, whatever the server does in between."""
 
+import json
 import logging
 import math
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from emulator import IMAGE, Emulated
 from waiting import until
 
 from openrs.cluster.api import Cluster, call_api, connect
 from openrs.cluster.control import delete, stop
-from openrs.cluster.jobs import JobManifests, JobRequest, build_manifests, manifest
+from openrs.cluster.jobs import PLACEHOLDER, JobManifests, JobRequest, build_manifests, manifest
 from openrs.cluster.reading import need_job
 from openrs.cluster.submit import submit
 from openrs.config.load import load
@@ -50,10 +54,21 @@ def test_another_recipe_under_the_same_name_is_refused_with_the_difference(serve
 
 def test_a_job_that_kubectl_made_is_recognised(server: Emulated, cluster: Cluster) -> None:
     for thing in manifest("exp3"):
-        server.put(thing)
+        server.put(json.loads(json.dumps(thing).replace(PLACEHOLDER, IMAGE)))
     assert submit(cluster, made(), print) == "exists"
     with pytest.raises(UserError, match="command: reproduce exp3 --run exp3 -> train exp3"):
         submit(cluster, made(verb="train"), print)
+
+
+def test_another_image_for_a_job_that_is_there_is_refused_until_it_is_stopped(
+    server: Emulated, cluster: Cluster
+) -> None:
+    submit(cluster, made(), print)
+    other = build_manifests(JobRequest(load("exp3"), "exp3", image="registry.example.com/openrs:2"))
+    with pytest.raises(UserError, match=f"is running with image = {IMAGE}"):
+        submit(cluster, other, print)
+    stop(cluster, "exp3", print)
+    assert submit(cluster, other, print) == "replaced"
 
 
 def test_a_finished_run_is_refused_and_a_failed_one_made_anew_on_the_same_claim(
@@ -84,24 +99,39 @@ def test_settings_that_may_differ_between_attempts_wait_for_a_stop(server: Emula
     assert submit(cluster, made("training.max_hours=20"), print) == "replaced"
 
 
-def test_stop_suspends_waits_for_the_checkpoint_and_submit_goes_on(server: Emulated, cluster: Cluster) -> None:
-    import threading
-
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        (75, "is stopped: exit code 75: interrupted with a checkpoint"),
+        (
+            137,
+            "is stopped: exit code 137: killed (SIGKILL), by the node or after the grace period; it resumes from",
+        ),
+        (None, "is stopped: a Pod went without an exit code; it resumes from the last checkpoint"),
+    ],
+)
+def test_stop_suspends_waits_for_the_checkpoint_and_submit_goes_on(
+    server: Emulated, cluster: Cluster, code: int | None, text: str
+) -> None:
+    """A kubelet and a Job controller take an ended Pod away at once, and leave no time to ask for it."""
     submit(cluster, made(), print)
-    server.pod("openrs-exp3-abc", "openrs-exp3", "Running", {"train": {"running": {}}}, node="gpu-1")
+    earlier, pod = "openrs-exp3-old", "openrs-exp3-abc"
+    server.pod(earlier, "openrs-exp3", "Failed", {"train": {"terminated": {"exitCode": 1}}}, node="gpu-1")
+    server.pod(pod, "openrs-exp3", "Running", {"train": {"running": {}}}, node="gpu-1")
 
     def kubelet() -> None:
         until(lambda: (server.get("Job", "openrs-exp3") or {})["spec"].get("suspend"))
-        server.pod(
-            "openrs-exp3-abc", "openrs-exp3", "Failed", {"train": {"terminated": {"exitCode": 75}}}, node="gpu-1"
-        )
+        if code is not None:
+            server.pod(pod, "openrs-exp3", "Failed", {"train": {"terminated": {"exitCode": code}}}, node="gpu-1")
+        server.gone("Pod", pod)
+        server.gone("Pod", earlier)
 
     player = threading.Thread(target=kubelet)
     player.start()
     output: list[str] = []
     stop(cluster, "exp3", output.append)
     player.join()
-    assert "is stopped: exit code 75: interrupted with a checkpoint" in "\n".join(output)
+    assert text in "\n".join(output)
     assert submit(cluster, made(), output.append) == "resumed"
     assert need_job(cluster, "exp3")["spec"]["suspend"] is False
     assert server.names("Job") == ["openrs-exp3"]
@@ -124,8 +154,27 @@ def test_delete_keeps_the_claim_unless_told(server: Emulated, cluster: Cluster) 
     assert (server.names("Job"), server.names("PersistentVolumeClaim")) == ([], ["openrs-exp3"])
     with pytest.raises(UserError, match="has no Job openrs-exp3"):
         delete(cluster, "exp3", print, with_claim=False)
-    delete(cluster, "exp3", print, with_claim=True)
+    output: list[str] = []
+    delete(cluster, "exp3", output.append, with_claim=True)
     assert server.names("PersistentVolumeClaim") == []
+    assert "unless the volume's reclaim policy is Retain" in output[-1]
+
+
+def test_a_plugin_renews_its_token(server: Emulated, tmp_path: Path) -> None:
+    plugin = tmp_path / "plugin"
+    status = '{"token": "token-%s", "expirationTimestamp": "2020-01-01T00:00:00Z"}'
+    answer = f'{{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {status}}}'
+    plugin.write_text(f"#!/bin/sh\necho x >>{tmp_path}/count\nprintf '{answer}' $(wc -l <{tmp_path}/count)\n")
+    plugin.chmod(0o755)
+    config = yaml.safe_load(server.kubeconfig.read_text())
+    how = {"apiVersion": "client.authentication.k8s.io/v1", "command": str(plugin), "interactiveMode": "Never"}
+    config["users"][0]["user"] = {"exec": how}
+    server.kubeconfig.write_text(yaml.safe_dump(config))
+    cluster = connect(None, None)
+    for _ in range(2):
+        call_api(cluster.batch.list_namespaced_job, "openrs", what="list Jobs")
+    assert len(set(server.api.tokens[-2:])) == 2
+    assert all(token.startswith("Bearer token-") for token in server.api.tokens[-2:])
 
 
 # --- what the server does to us ---------------------------------------------------------------------------------------

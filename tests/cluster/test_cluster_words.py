@@ -163,6 +163,48 @@ def test_the_states_of_a_job(thing: dict[str, Any], state: str) -> None:
     assert words.job_state(thing) == state
 
 
+def test_a_job_whose_pod_fetches_runs() -> None:
+    busy = pod("Pending", first=[{"name": "fetch", "state": {"running": {}}}])
+    assert words.job_state(job(active=1), [busy]) == "running"
+    assert words.job_state(job(active=1), [pod("Pending")]) == "waiting"
+
+
+def test_between_two_containers_nothing_is_prepared_again() -> None:
+    first = [{"name": "fetch", "state": gone(0)}, {"name": "nccl", "state": {"waiting": {}}}]
+    assert words.pod(pod("Pending", first=first)) == "has fetch behind it"
+    assert words.pod(pod("Running", first=first[:1], main=gone(0))) == "has train behind it"
+
+
+@pytest.mark.parametrize(("failed", "seconds"), [(1, 10), (2, 20), (3, 40), (7, 600), (20, 600)])
+def test_when_the_next_pod_comes(failed: int, seconds: int) -> None:
+    ended = [pod("Failed", main=gone(75)) for _ in range(failed)]
+    assert f"the next Pod comes {seconds} s after" in str(words.next_try(job(), ended))
+    assert words.next_try(job(), [*ended, pod("Pending")]) is None  # it is there
+    assert words.next_try(job(suspend=True), ended) is None
+    drained = [pod("Failed", main=gone(75), conditions=[{"type": "DisruptionTarget", "status": "True"}])]
+    assert words.next_try(job(), drained) is None  # at once
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "ours"),
+    [
+        ("Job", "openrs-exp3", True),
+        ("Job", "openrs-exp3-seeds", False),
+        ("Pod", "openrs-exp3-bcdfg", True),
+        ("Pod", "openrs-exp3-0-bcdfg", True),
+        ("Pod", "openrs-exp3-seeds-bcdfg", False),
+        ("Pod", "openrs-exp3-seeds-0-bcdfg", False),
+        ("Pod", "openrs-exp3-seeds", False),
+        ("Pod", "seen", True),
+        ("PersistentVolumeClaim", "data", True),
+        ("PersistentVolumeClaim", "openrs-exp3-seeds", False),
+    ],
+)
+def test_whose_event_it_is(kind: str, name: str, ours: bool) -> None:
+    event = {"involvedObject": {"kind": kind, "name": name}}
+    assert words.about(event, "openrs-exp3", {"seen"}, "data") is ours
+
+
 def test_why_a_job_failed() -> None:
     assert (
         words.why_failed(job(condition=("Failed", "DeadlineExceeded")))

@@ -10,6 +10,7 @@ from curation_helpers import SUFFIX, jsonl, kept, openrs, recipe, removed
 from openrs.curation.settings import Curation, Source
 from openrs.curation.sources import Reader
 from openrs.errors import UserError
+from openrs.run.directory import Lock, Run
 from openrs.run.files import LONGEST_LINE
 
 
@@ -139,3 +140,51 @@ def test_all_raw_rows_are_read(shared_data):
     assert sum(one.reason == "no answer" for one in everything) == 6
     assert sum(one.reason == "a control character" for one in everything) == 38
     assert sum(not one.reason for one in everything) == 40_271
+
+
+def test_a_chain_that_leaves_no_row_is_refused_with_the_reason(tmp_path):
+    path = jsonl(tmp_path / "raw.jsonl", [{"problem": "What is 1+1? Give a number.", "answer": "2"}])
+    stages = ("stages.decontaminate=false", "stages.verify=false", "stages.length.min_characters=500")
+    words = [word for stage in stages for word in ("--set", stage)]
+    ran = openrs("curate", path, "--out", tmp_path / "out", "--workers", "1", *words)
+    said, _ = ran.communicate()
+    assert ran.returncode == 2
+    assert "no row is left" in said
+    assert "length took the last 1: too short (1)" in said
+    assert [r["reason"] for r in removed(tmp_path / "out")] == ["too short"]
+
+
+def test_a_folder_in_use_is_named_by_its_own_option(tmp_path):
+    with Lock(Run(tmp_path), "--out"), pytest.raises(UserError, match="give another --out"):
+        Lock(Run(tmp_path), "--out")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="choose another --out"):
+        Lock(Run(tmp_path / "file" / "out"), "--out")
+
+
+def test_chats_end_with_a_solution_and_gsm8k_with_its_answer(tmp_path):
+    chat = [{"role": "user", "content": "Q?"}, {"role": "assistant", "content": "So \\boxed{4}."}]
+    rows, reader = read(jsonl(tmp_path / "chats.jsonl", [{"messages": chat, "answer": "4"}]))
+    assert (rows[0].row.problem, rows[0].row.solution, rows[0].row.answer) == ("Q?", "So \\boxed{4}.", "4")
+    assert list(reader.read_as()) == ["raw: read as: chat rows, answer from answer"]
+    rows, reader = read(jsonl(tmp_path / "gsm8k.jsonl", [{"question": "Q?", "answer": "2 + 2 = 4\n#### 4"}]))
+    assert rows[0].row.answer == "4"
+    assert list(reader.read_as()) == ["raw: read as: GSM8K rows, answer from answer"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"problem": "é", "answer": "1"}\n'.encode("utf-16"), "is UTF-16"),
+        ('{"problem": "é", "answer": "1"}\n'.encode("latin-1"), "Latin-1"),
+        (b'{"problem": "1", "answer": "1"}\r{"problem": "2", "answer": "2"}\r', "CR as its only line end"),
+        (b"no json\n", "no row of .*can be read: not JSON"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_not_blamed_on_a_column(tmp_path, content, said):
+    path = tmp_path / "raw.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=said):
+        read(path)
+    path.write_bytes(b'[{"problem": "1", "answer": "1"}]')
+    assert [one.row.answer for one in read(path)[0]] == ["1"]

@@ -75,7 +75,7 @@ def engine() -> None:
 
 @pytest.fixture(scope="session")
 def hub() -> Iterator[Any]:
-    """The hub's stand-in with everything that exp3 and exp1 want, small: at the pinned commits, under the real names."""
+    """The hub's stand-in with all that exp3 and exp1 want, small: at the pinned commits, under the real names."""
     from fake_hub import FakeHub, Repo
 
     from openrs.config.load import load
@@ -95,9 +95,9 @@ def hub() -> Iterator[Any]:
 def standin(compose_file: Path, base: str) -> str:
     """For compose's own builds: the stand-in in place of NVIDIA's base, and a folder with PyTorch's CPU wheel."""
     contexts = {base: f"docker-image://{STANDIN}"}
-    contexts |= {
-        "wheels": f for f in os.environ.get("PIP_FIND_LINKS", "").split() if list(Path(f).glob("torch-*+cpu*.whl"))
-    }
+    for folder in os.environ.get("PIP_FIND_LINKS", "").split():
+        if list(Path(folder).glob("torch-*+cpu*.whl")):
+            contexts["wheels"] = folder
     names = yaml.safe_load(compose_file.read_text())["services"]
     return json.dumps({"services": {name: {"build": {"additional_contexts": contexts}} for name in names}})
 

@@ -1,9 +1,8 @@
-"""Two commands in a clone where nothing was written first, as a user whose id is neither 0 nor 1000: the image is built, what is
+"""In a clone where nothing was written first, as a user whose id is neither 0 nor 1000: the image is built, what is
 missing is fetched, once, and what stands in runs/ is the user's."""
 
 import json
 import shutil
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,6 +40,7 @@ def test_up_demo_builds_and_runs_and_leaves_its_users_files(bare: Clone) -> None
     assert owners(bare, "demo") == {bare.user}
     assert not (bare.path / ".env").exists()
     assert bare.sh("git status --porcelain").output == ""  # what stands in runs/ and data/ is ignored
+    shutil.rmtree(bare.runs / "demo")
 
 
 def test_a_container_has_no_rights_when_the_command_starts(bare: Clone) -> None:
@@ -89,7 +89,7 @@ def test_own_recipes_and_own_data_train_without_a_network(bare: Clone) -> None:
         assert steps(bare.runs / run) == list(range(1, 11))
         assert complete_checkpoints(bare.runs / run) == ["step-000010"]
         assert owners(bare, run) == {bare.user}
-    shutil.rmtree(bare.runs / "short")
+        shutil.rmtree(bare.runs / run)
 
 
 def test_a_fetch_that_cannot_be_done_is_said(bare: Clone) -> None:

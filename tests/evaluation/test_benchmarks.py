@@ -198,13 +198,16 @@ def test_without_hub_data_set_and_folder_there_is_nothing(tmp_path):
 
 
 def test_an_unreachable_hub_is_one_refusal(monkeypatch):
-    """The hub cannot be had here: `load_dataset` is replaced by one that fails as it does offline."""
+    """One request is made; the half minute of retries of `load_dataset` never begins."""
     import datasets
+    import huggingface_hub
 
-    def offline(*args, revision, **kwargs):
-        raise ConnectionError(f"no network for {args[0]} at {revision}")
+    def unreachable(_, repo, *, revision, timeout):
+        raise ConnectionError(f"no network for {repo} at {revision}")
 
-    monkeypatch.setattr(datasets, "load_dataset", offline)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", unreachable)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: pytest.fail("it was asked all the same"))
     with pytest.raises(
         UserError, match="no network for HuggingFaceH4/aime_2024 at 2fe88a2f1091d5048c0f36abc874fb997b3dd99a"
     ):
@@ -215,3 +218,16 @@ def test_a_folder_may_hold_more_than_the_benchmarks(shared_data, tmp_path):
     shutil.copy(shared_data / "benchmarks" / "amc23.jsonl", tmp_path)
     (tmp_path / "notes.txt").write_text("x")
     assert len(load_problems(known()["amc23"], tmp_path)) == 40
+
+
+def test_own_rows_are_read_as_training_reads_them(tmp_path):
+    """Other kinds of files, chat rows, nested columns, and numbers that Python would write with an e."""
+    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2?"}]
+    rows = [{"ask": "1?", "answer": 1e-7}, {"ask": chat, "answer": ["2"]}]
+    (tmp_path / "mine.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(rows).encode())
+    found = load_problems(mine(tmp_path), tmp_path)
+    assert [(one.question, one.gold) for one in found] == [("1?", "0.0000001"), ("2?", "2")]
+    nested = [{"ask": f"{n}?", "reward_model": {"ground_truth": n}} for n in (1, 2)]
+    write(tmp_path, *nested)
+    definition = mine(tmp_path, MINE.replace("[answer]", "[reward_model.ground_truth]"))
+    assert [one.gold for one in load_problems(definition, tmp_path)] == ["1", "2"]

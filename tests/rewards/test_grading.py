@@ -314,7 +314,7 @@ def test_grade_prints_a_line_each_and_a_summary(tmp_path: Path, capsys: pytest.C
         {"gold": "$5$", "completion": "\\boxed{2+3=5}", "rule": "corrected"},
         {"gold": "$5$", "completion": "\\boxed{\\text{\x1b[2J\n\ud800}}"},
     )
-    file.write_text(file.read_text() + "\n")  # an empty line is no item
+    file.write_text("\ufeff" + file.read_text() + "\n")  # a byte order mark is nothing, an empty line is no item
     assert cli.main(["grade", str(file), "--timeout", "60"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines[:4]] == [

@@ -105,11 +105,25 @@ def collect(run: Run) -> RunData:
         return data
     data.notes += [f"{path.name} is missing" for path in files if not path.is_file()]
     data.manifest = mapping(json_file(run.manifest, data.notes)) if run.manifest.is_file() else {}
+    data.notes += _references(mapping(data.manifest, "references"))
     data.recipe = mapping(yaml_file(run.recipe, data.notes)) if run.recipe.is_file() else {}
     data.metrics = _metrics(run.metrics, data.notes) if run.metrics.is_file() else data.metrics
     data.texts = _training_texts(run.completions, data.notes)
     data.checkpoints = sorted(step_of(path) for path in run.checkpoints.glob(PLACE))
     return data
+
+
+def _references(counts: Mapping[str, Any]) -> list[str]:
+    """What the check before the first step found among the reference answers (openrs/training/references.py)."""
+    words = {
+        "unreadable": "cannot be read",
+        "pays_wrong": "are met by a wrong answer",
+        "not_itself": "are not met by themselves",
+        "without_box": "are solutions without a box",
+        "other_number": "are solutions whose last number is not the one that was read",
+    }
+    found = [f"{number:,} {text}" for name, text in words.items() if (number := whole(counts.get(name)))]
+    return [f"of {whole(counts.get('checked')) or 0:,} reference answers " + ", ".join(found)] if found else []
 
 
 def _metrics(path: Path, notes: list[str]) -> Metrics:

@@ -153,7 +153,7 @@ def _safe(text: str) -> str:
 
 
 def _files(paths: Sequence[Path]) -> Iterator[tuple[Path, str]]:
-    seen: set[Path] = set()
+    seen: set[str] = set()
     for path in paths:
         if path.is_dir():
             found = sorted(path.rglob("results_*.json"))
@@ -164,8 +164,9 @@ def _files(paths: Sequence[Path]) -> Iterator[tuple[Path, str]]:
             if not found:
                 yield path, "no such file or folder"
         for file in found:
-            if file.resolve() not in seen:
-                seen.add(file.resolve())
+            place = os.path.realpath(file)  # which, unlike resolve(), stands a loop of links
+            if place not in seen:
+                seen.add(place)
                 yield file, ""
 
 

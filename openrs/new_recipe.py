@@ -1,0 +1,186 @@
+"""`openrs recipe new`: a commented recipe for a model and data of one's own, written after a look at both."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from openrs.config.checks import grpo_value
+from openrs.config.load import load
+from openrs.config.names import is_hub_name
+from openrs.config.schema import Recipe
+from openrs.data import prompts
+from openrs.data.problems import load_problems
+from openrs.data.tokenizer import check_tokenizer, load_tokenizer
+from openrs.errors import UserError
+from openrs.hub import cache
+from openrs.hub.models import commit_of, config_of, context_of, local_model
+from openrs.planner.render import answer
+from openrs.rewards.grading import printable
+from openrs.run.files import write_text
+from openrs.run.libraries import quiet
+from openrs.training.preview import first_prompts, read_references
+from openrs.training.references import rules_of
+
+LOOKED_AT = 200  # problems whose prompts are tokenized and whose reference answers are judged
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What was found. commit: the hub's, of the model. lengths: tokens of the prompts, sorted. readable: how many of
+    the reference answers the judge can use. reference: one of them, and what it reads."""
+
+    dtype: str
+    commit: str | None
+    window: int | None
+    bos: str
+    system: str | None
+    problems: int
+    notes: list[str]
+    lengths: list[int]
+    readable: int
+    looked_at: int
+    reference: str
+
+
+def write(file: Path, model: str, data: str, base: str) -> str:
+    """Write the recipe and return what there is to say of it: the first prompts, and the plan.
+
+    Raises UserError for a file that is there, and for a model or data that training would refuse.
+    """
+    if file.suffix not in (".yaml", ".yml"):
+        raise UserError(f"{file} is no name for a recipe", fix="end it in .yaml")
+    if file.exists():
+        raise UserError(f"{file} is there already", "it would be overwritten", "give another name, or remove it")
+    quiet()
+    folder = _model_folder(model)
+    name = model if is_hub_name(model) else str(Path(model).expanduser())
+    source = data if is_hub_name(data) else str(Path(data).expanduser())
+    named = [f"model.name={json.dumps(name)}", f"data.source={json.dumps(source)}"]
+    start = load(base, [*named, *_unpinned(name, source)])
+    write_text(file, "\n".join(_lines(base, start, _look(start, folder))) + "\n")
+    recipe = load(str(file))
+    try:
+        plan = answer(recipe, run=None, layout=None, gpu=None, gpus=None, price=None, node_memory=None, assume=[],
+                      fit=False, json=False)  # fmt: skip
+    except UserError as error:
+        plan = f"no plan: {error}\n"
+    return f"{first_prompts(recipe)}\nopenrs plan {file}:\n\n{plan.partition(chr(10) + 'assumed')[0]}"
+
+
+def _unpinned(name: str, source: str) -> Iterator[str]:
+    """For the first look only: the file names what was looked at."""
+    for section, one in (("model", name), ("data", source)):
+        if is_hub_name(one):
+            yield f"{section}.allow_unpinned=true"
+
+
+def _model_folder(model: str) -> Path:
+    if not is_hub_name(model):
+        return local_model(model)
+    folder = cache.fetched("model", model)
+    if folder is None:
+        raise UserError(f"{model} is not in the cache", fix="openrs fetch a recipe that names it, or give a folder")
+    return folder
+
+
+def _look(start: Recipe, folder: Path) -> Look:
+    tokenizer = load_tokenizer(folder, trust_remote_code=start.model.trust_remote_code)
+    facts = check_tokenizer(tokenizer, folder)
+    config = config_of(folder)
+    system = start.prompt.system
+    try:
+        prompts.check_prompt(tokenizer, start.prompt)
+    except UserError:
+        if system is None:
+            raise
+        prompts.check_prompt(tokenizer, start.prompt.model_copy(update={"system": None}))
+        system = None
+    problems = load_problems(start.data, judged=bool(rules_of(start)))
+    read = read_references(start, [problem.answer for problem in problems.rows[:LOOKED_AT]])
+    prompt = start.prompt.model_copy(update={"system": system})
+    texts = [prompts.render(tokenizer, prompt, problem.problem) for problem in problems.rows[:LOOKED_AT]]
+    return Look(
+        dtype=str(config.get("dtype") or config.get("torch_dtype") or "unknown"),
+        window=context_of(folder),
+        commit=commit_of(folder),
+        bos=_bos(tokenizer, texts[0], facts.bos_added),
+        system=system,
+        problems=len(problems.rows),
+        notes=problems.notes,
+        lengths=sorted(len(row) for row in prompts.tokenize(tokenizer, prompt, texts)),
+        readable=sum(usable for usable, _ in read),
+        looked_at=len(read),
+        reference=f"{problems.rows[0].answer[:60]!r}: {read[0][1]}",
+    )
+
+
+def _bos(tokenizer: Any, text: str, added: int) -> str:
+    if not tokenizer.bos_token:
+        return "no BOS token"
+    if text.startswith(tokenizer.bos_token):
+        return "one BOS in front, by the template"
+    return "no BOS in front" + (", though the tokenizer would add one to plain text" if added else "")
+
+
+def _lines(base: str, start: Recipe, look: Look) -> Iterator[str]:
+    name, source, window = start.model.name, start.data.source, look.window or 1 << 20
+    longest, median = look.lengths[-1], look.lengths[len(look.lengths) // 2]
+    room = min(max(64, -(-longest // 64) * 64), window - 1)
+    completion = min(grpo_value(start, "max_completion_length"), window - room)
+    per_step = grpo_value(start, "per_device_train_batch_size") * grpo_value(start, "gradient_accumulation_steps")
+    yield "# Written by `openrs recipe new` after a look at the model and the data. Every other key can be set here as"
+    yield f"# well: openrs recipe show {base} prints them."
+    yield f"extends: {_json(base)}"
+    yield f"title: {_json(f'{Path(name).name} on {Path(source).name}')}"
+    yield "model:"
+    yield _key("name", name)
+    yield _key("revision", look.commit, "" if look.commit else "a local folder has none")
+    yield _key("dtype", start.model.dtype, f"the weights are stored as {look.dtype}")
+    yield _key("context", look.window, "the model's window in tokens, by its config.json")
+    yield "prompt:"
+    yield f"  # the chat template was checked with this prompt: {look.bos}"
+    yield _key("system", look.system, "the template takes none" if start.prompt.system and not look.system else "")
+    yield _key("user", start.prompt.user)
+    yield _key("max_tokens", room, f"the longest of {len(look.lengths)} prompts has {longest}, half up to {median}")
+    yield _key("too_long", start.prompt.too_long)
+    yield "data:"
+    yield _key("source", source, f"{look.problems:,} problems")
+    for note in look.notes:
+        yield f"  # {_comment(note)}"
+    yield "  # another shape: problem_column and answer_column name the columns (docs/data.md)"
+    yield f"  # the judge can use {look.readable} of {look.looked_at} reference answers; {_comment(look.reference)}"
+    yield "rewards:"
+    yield _key("mode", start.rewards.mode)
+    yield '  functions:  # or your own, in a file beside: {name: "myrewards:function", weight: 1.0} (docs/own-model.md)'
+    for reward in start.rewards.functions:
+        yield f"    - {_json({'name': reward.name, 'weight': reward.weight, 'args': reward.args})}"
+    yield "grpo:"
+    yield f"  # {per_step * max(1, start.hardware.world_size)} completions a step, in groups of num_generations"
+    for option in ("per_device_train_batch_size", "gradient_accumulation_steps", "num_generations"):
+        yield _key(option, grpo_value(start, option))
+    yield _key("max_completion_length", completion, "tokens; longer ones are cut off and rarely earn a reward")
+    for option in ("max_steps", "learning_rate", "warmup_steps", "beta", "save_steps", "seed"):
+        yield _key(option, grpo_value(start, option))
+    yield "evaluation:"
+    yield _key("benchmarks", start.evaluation.benchmarks, "names, or a YAML file of your own (docs/own-model.md)")
+    yield _key("max_tokens", min(start.evaluation.max_tokens, window))
+    yield "hardware:"
+    for option in ("gpu", "gpus", "layout", "zero_stage"):
+        yield _key(option, start.hardware.model_dump()[option])
+
+
+def _key(name: str, value: Any, comment: str = "") -> str:
+    return f"  {name}: {_json(value)}" + (f"  # {comment}" if comment else "")
+
+
+def _json(value: Any) -> str:
+    """JSON is YAML as well; only a character that YAML cannot hold has to be escaped."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if text.isprintable() else json.dumps(value)
+
+
+def _comment(text: str) -> str:
+    """Data's own words in a comment: one short line."""
+    return printable(text)[:150]

@@ -1,0 +1,36 @@
+"""A whole number with a zero in front is octal in YAML: refused in files and in --set; everything else stays."""
+
+from pathlib import Path
+
+import pytest
+
+from openrs.cli.main import main
+from openrs.config.checks import warm_up_note
+from openrs.config.load import load
+from openrs.errors import UserError
+
+
+@pytest.mark.parametrize("number", ["010", "-07", "00", "0_17"])
+def test_octal_numbers_are_refused(number: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"extends: demo\ngrpo:\n  max_steps: {number}\n")
+    with pytest.raises(UserError, match=rf"mine.yaml:3: {number} would be octal"):
+        load(str(file))
+    with pytest.raises(UserError, match=rf"--set grpo.max_steps: {number} would be octal"):
+        load("demo", [f"grpo.max_steps={number}"])
+    file.write_text(f"extends: demo\ngrpo: {{generation_kwargs: {{stop_strings: [{number}]}}}}\n")
+    with pytest.raises(UserError, match=f"mine.yaml:2: {number} would be octal"):
+        load(str(file))
+
+
+@pytest.mark.parametrize("number", ["10", "0", "0.5", "0x10", "1e1"])
+def test_other_numbers_stay(number: str) -> None:
+    assert load("demo", [f"grpo.weight_decay={number}"]).grpo["weight_decay"] == float(eval(number))
+    assert load("demo", ["title='010'"]).title == "010"
+
+
+def test_a_warm_up_beyond_the_last_step_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "demo", "--dry-run", "--set", "grpo.max_steps=19"]) == 0
+    assert "grpo.warmup_steps = 20) is longer than the training (grpo.max_steps = 19)" in capsys.readouterr().out
+    assert warm_up_note(load("demo", ["grpo.max_steps=20"])) == ""
+    assert not any(warm_up_note(load(name)) for name in ("exp1", "exp2", "exp3", "exp2-lora", "exp3-plus", "demo"))

@@ -1,0 +1,58 @@
+"""`openrs recipe new`: what it writes can be trained, and holds what was found in the model and the data."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from openrs.cli.main import main
+from openrs.config.load import load
+
+NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+ROWS = {
+    "problem and answer": lambda n: {"problem": f"What is {n}+{n}?", "answer": str(2 * n)},
+    "nested answer": lambda n: {
+        "question": f"Add {n} and 1",
+        "reward_model": {"ground_truth": f"${n + 1}$"},
+    },
+}
+READ_AS = {"problem and answer": "answer from answer", "nested answer": "answer from reward_model.ground_truth"}
+
+
+@pytest.mark.parametrize(("rows", "base"), [("problem and answer", "own"), ("nested answer", "exp3")])
+def test_the_file_says_what_was_found(
+    rows: str,
+    base: str,
+    made_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(made_model, "model")
+    template = Path("model/chat_template.jinja")
+    template.write_text(NO_SYSTEM + template.read_text())
+    Path("my.jsonl").write_text("".join(json.dumps(ROWS[rows](n)) + "\n" for n in range(10, 90)))
+    assert main(["recipe", "new", "mine.yaml", "--model", "model", "--data", "my.jsonl", "--from", base]) == 0
+    said = capsys.readouterr().out
+    assert "prompt of row 0:" in said
+    assert "openrs plan mine.yaml:" in said
+    assert "at most" in said.partition("openrs plan mine.yaml:")[2]
+    text, recipe = Path("mine.yaml").read_text(), load("mine.yaml")
+    assert READ_AS[rows] in text
+    assert (recipe.model.name, recipe.model.revision, recipe.model.context) == ("model", None, 4096)
+    assert recipe.prompt.system is None
+    assert ("the template takes none" in text) == (base == "exp3")
+    assert "one BOS in front" in text
+    assert "the judge can use 80 of 80 reference answers" in text
+    assert "stored as float32" in text
+    assert main(["train", "mine.yaml", "--dry-run"]) == 0
+
+
+def test_nothing_is_overwritten(made_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("title: kept\n")
+    assert main(["recipe", "new", str(file), "--model", str(made_model), "--data", "none.jsonl"]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert file.read_text() == "title: kept\n"
