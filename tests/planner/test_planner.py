@@ -233,13 +233,14 @@ def test_the_split_layout_is_proposed_where_vllm_leaves_no_room() -> None:
 
 
 def test_fit_makes_micro_batches_smaller_only_where_the_loss_allows() -> None:
-    assert not fit(job(gpu="RTX-4090")).found
-    assert "divides by the tokens of a micro-batch" in fit(job(gpu="RTX-4090")).notes[0]
-    found = fit(job("grpo.loss_type=dapo", gpu="RTX-4090"))
+    longer = ("grpo.max_completion_length=6000", "grpo.vllm_max_model_length=7000")
+    assert not fit(job(*longer, gpu="RTX-4090")).found
+    assert "divides by the tokens of a micro-batch" in fit(job(*longer, gpu="RTX-4090")).notes[0]
+    found = fit(job("grpo.loss_type=dapo", *longer, gpu="RTX-4090"))
     assert found.found
     assert found.workload.completions == 72
     assert found.workload.micro < 6
-    assert enough(sketch(), job(gpu="RTX-4090")) == 6
+    assert enough(sketch(*longer), job(*longer, gpu="RTX-4090")) == 12
 
 
 def test_fit_of_what_fits_changes_nothing() -> None:
