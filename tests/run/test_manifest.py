@@ -1,6 +1,5 @@
 """manifest.json: everything that made a run what it is, nothing that is secret."""
 
-import json
 import subprocess
 from pathlib import Path
 
@@ -138,5 +137,5 @@ def test_a_broken_manifest_is_not_mistaken_for_an_empty_one(run: Run) -> None:
     write_json(run.manifest, {"attempts": []})
     assert manifest.read(run) == {"attempts": []}
     run.manifest.write_text("{")
-    with pytest.raises(json.JSONDecodeError):
+    with pytest.raises(UserError, match=r"manifest.json:1: not JSON"):
         manifest.read(run)
