@@ -301,10 +301,10 @@ def test_the_network_policy_leaves_out_private_addresses_and_metadata_services()
 
 def test_only_pods_that_fetch_reach_the_hub() -> None:
     selector = read(K8S / "namespace" / "network-policy.yaml")[1]["spec"]["podSelector"]["matchLabels"]
-    assert selector == {"app.kubernetes.io/name": "openrs", "openrs/fetches": "true"}
+    assert selector == {"app.kubernetes.io/name": "openrs", "openrs-fetches": "true"}
     for where, template in pod_templates().items():
         fetches = any(one["name"].startswith("fetch") for one in all_containers(template["spec"]))
-        assert (template["metadata"]["labels"].get("openrs/fetches") == "true") == fetches, where
+        assert (template["metadata"]["labels"].get("openrs-fetches") == "true") == fetches, where
 
 
 def test_the_wheel_carries_the_manifests(tmp_path: Path) -> None:

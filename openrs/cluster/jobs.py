@@ -26,7 +26,7 @@ Object = dict[str, Any]
 
 MANIFESTS = Path(__file__).parent / "k8s"
 PLACEHOLDER = "ghcr.io/OWNER/openrs@sha256:" + 64 * "0"
-FETCHES = "openrs/fetches"  # label of Pods that the network policy lets reach the hub
+FETCHES = "openrs-fetches"  # label of Pods that the network policy lets reach the hub
 HASH, RECIPE = "openrs/recipe-sha256", "openrs/recipe"  # annotations of the Job
 IN_POD = "/recipe/recipe.yaml"
 DATA = "/data"  # where the claim is mounted

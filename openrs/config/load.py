@@ -135,7 +135,7 @@ def _extended(path: Path, below: tuple[Path, ...] = (), *, cpu: bool) -> tuple[d
     on_cpu = tree.pop("on_cpu", None)
     if cpu and isinstance(on_cpu, dict):
         tree = _merge(tree, on_cpu)
-        lines |= {key[1:]: where for key, where in lines.items() if key[0] == "on_cpu" and len(key) > 1}
+        lines |= {key[1:]: where for key, where in lines.items() if len(key) > 1 and key[0] == "on_cpu"}
     if parent is None:
         return tree, lines
     if (gpus := _value(tree, "hardware", "gpus")) is not None:

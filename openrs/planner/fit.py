@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from openrs.config.names import Layout
-from openrs.planner.memory import COLOCATED_TOKENS, SERVER_TOKENS, engine, fits
+from openrs.planner.memory import engine, fits, profiled_tokens
 from openrs.planner.workload import ALONE, Workload
 from openrs.run.units import GIB
 
@@ -83,7 +83,7 @@ def _utilisation(workload: Workload) -> tuple[Workload, list[Change]] | None:
     """The smallest share of the GPU, in steps of 0.05, whose cache holds the generation batch, or a sequence."""
     if not workload.vllm or workload.gpu.memory is None:
         return None
-    tokens = SERVER_TOKENS if workload.layout is Layout.SPLIT else COLOCATED_TOKENS
+    tokens = profiled_tokens(workload, workload.gpu.memory)
     rest = -engine(workload.shape, 0.0, 0.0, tokens, workload.element).kv  # of vLLM's share, what is not cache
     token = workload.shape.kv_bytes(workload.element)
     batch = math.ceil(workload.completions / workload.calls / workload.generators) * (

@@ -16,7 +16,7 @@ HEAD_TILE = 4096 * 32768  # TRL 1.16 kernels/chunked_logprob.py: TOKEN_CHUNK_SIZ
 GRAPHS = 0.4 * GIB  # vLLM's CUDA graphs, captured outside of its budget
 OUTSIDE_TORCH = 0.1 * GIB  # vLLM's own context, inside of its budget
 COLOCATED_TOKENS = 4096  # max_num_batched_tokens, as TRL 1.16 sets it (generation/vllm_generation.py)
-SERVER_TOKENS = 8192  # the server's default for it
+SERVER_TOKENS = (2048, 8192)  # the server's default, on GPUs below 70 GiB and from there (vllm engine/arg_utils.py)
 BLOCK = 16  # tokens in a vLLM block
 
 Phase = Literal["always", "update", "generation"]
@@ -58,11 +58,16 @@ def engine(shape: Shape, memory_gib: float, utilisation: float, batched_tokens: 
     return Engine(weights, activations, kv, blocks * BLOCK)
 
 
+def profiled_tokens(workload: Workload, memory_gib: float) -> int:
+    """Tokens that vLLM's profiling run computes at once on a GPU of so many GiB."""
+    return SERVER_TOKENS[memory_gib >= 70] if workload.layout is Layout.SPLIT else COLOCATED_TOKENS
+
+
 def engine_of(workload: Workload) -> Engine | None:
     """The workload's vLLM on its own GPU, or None where transformers generates or the GPU's memory is unknown."""
     if not workload.vllm or workload.gpu.memory is None:
         return None
-    tokens = SERVER_TOKENS if workload.layout is Layout.SPLIT else COLOCATED_TOKENS
+    tokens = profiled_tokens(workload, workload.gpu.memory)
     return engine(workload.shape, workload.gpu.memory, workload.utilisation, tokens, workload.element)
 
 
@@ -79,13 +84,14 @@ def trainer_parts(workload: Workload) -> list[Part]:
         Part("reference model", float(shape.parameters * element if workload.reference else 0)),
         *_optimizer(workload),
     ]
-    saved = shape.saved_bytes(workload.micro, length, element, checkpointing=workload.checkpointing)
-    activations = float(saved + shape.layer_workspace(workload.micro, length, element))
-    logits = logits_bytes(workload)
+    sizes, checkpointing = (workload.micro, length, element), workload.checkpointing
+    saved = float(shape.saved_bytes(*sizes, checkpointing=checkpointing))
+    layer = shape.layer_workspace(*sizes, checkpointing=checkpointing)
+    workspace = max(float(layer), logits_bytes(workload))  # the head's backward is over when the last layer's begins
     parts += [
-        Part("activations", activations, "update"),
-        Part("logits", logits, "update"),
-        Part("allocator's slack", SLACK * (activations + logits), "update"),
+        Part("activations", saved, "update"),
+        Part("backward of a layer or head", workspace, "update"),
+        Part("allocator's slack", SLACK * (saved + workspace), "update"),
     ]
     if not workload.vllm:
         rows = workload.micro * workload.accumulation // workload.calls
@@ -116,9 +122,7 @@ def _optimizer(workload: Workload) -> list[Part]:
     """Gradients and AdamW. ZeRO-2 shares out fp32 master weights and both moments (12 bytes a weight) and gradients."""
     if workload.zero == 2:
         shard = workload.trained / workload.trainers
-        bucket = (
-            min(2 * BUCKET, workload.trained) * workload.element
-        )  # two of them: communication overlaps the backward
+        bucket = min(2 * BUCKET, workload.trained) * workload.element  # a bucket, and its copy that is reduced
         return [
             Part("gradients (shard)", shard * workload.element),
             Part("optimizer (shard)", shard * 12),

@@ -131,9 +131,10 @@ class Shape:
         rotation = 0 if checkpointing else 2 * length * self.head_dim * element
         return tokens * (self.layers * per_layer + last_norm + 8) + rotation  # 8: the token ids
 
-    def layer_workspace(self, sequences: int, length: int, element: int) -> int:
-        """Bytes of one layer's backward beyond saved_bytes: its recomputed tensors and the wide ones' gradients."""
-        return sequences * length * (self.saved_per_layer(element) + 3 * self.intermediate * element)
+    def layer_workspace(self, sequences: int, length: int, element: int, *, checkpointing: bool) -> int:
+        """Bytes of one layer's backward beyond saved_bytes: the wide tensors' gradients, and what is recomputed."""
+        recomputed = self.saved_per_layer(element) if checkpointing else 0
+        return sequences * length * (recomputed + 3 * self.intermediate * element)
 
 
 def shape_of(model: Model, cache: Path | None = None) -> Shape:

@@ -133,11 +133,13 @@ def generation_seconds(workload: Workload, assumed: Assumptions = ASSUMED) -> fl
 def exchanged_bytes(workload: Workload) -> float:
     """Bytes of gradients and weights that one GPU sends in a step.
 
-    ZeRO-2 scatters after every micro-batch and gathers weights once; plain data parallelism reduces once a step.
+    DeepSpeed's ZeRO-2 all-reduces every bucket of every micro-batch (use_multi_rank_bucket_allreduce, zero/config.py
+    of 0.19), not behind the backward (overlap_comm is off for stage 2), and gathers weights once; plain data
+    parallelism all-reduces once a step.
     """
     whole, share = workload.trained * workload.element, (workload.trainers - 1) / workload.trainers
     if workload.zero == 2:
-        return whole * share * (workload.accumulation + 1)
+        return whole * share * (2 * workload.accumulation + 1)
     return 2 * whole * share
 
 

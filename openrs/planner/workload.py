@@ -12,7 +12,7 @@ from openrs.run import retention
 
 JUDGES = 4  # judging processes assumed where the recipe leaves it to the machine
 ALONE, BESIDE = 0.9, 0.3  # vLLM's share of a GPU of its own (the split layout), and beside a trainer (TRL's default)
-FLASH = ("flash", "kernels-community")  # attention implementations that take no mask tensor
+FLASH = ("sdpa", "flash", "kernels-community")  # causal kernels: openrs.training.logprobs gives them no mask tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,4 +146,4 @@ def workload_of(recipe: Recipe, gpu: Gpu, gpus: int | None = None, layout: Layou
 def as_the_authors_ran(workload: Workload) -> Workload:
     """The same recipe through the authors' trainer: a generation call per micro-step, and all logits held."""
     utilisation = 0.7 if workload.layout is Layout.SPLIT else workload.utilisation  # their recipe's
-    return replace(workload, calls=workload.accumulation, fused_head=False, utilisation=utilisation)
+    return replace(workload, calls=workload.accumulation, fused_head=False, flash=False, utilisation=utilisation)

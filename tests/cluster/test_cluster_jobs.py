@@ -229,7 +229,7 @@ def test_any_valid_recipe_gives_a_valid_job(seed: int, tmp_path: Path) -> None:
     assert spec["activeDeadlineSeconds"] > 0
     assert pod["terminationGracePeriodSeconds"] >= 60
     assert pod.get("imagePullSecrets") == ([{"name": "registry"}] if asked.pull_secret else None)
-    assert (spec["template"]["metadata"]["labels"].get("openrs/fetches") == "true") == ("fetch" in containers(made))
+    assert (spec["template"]["metadata"]["labels"].get("openrs-fetches") == "true") == ("fetch" in containers(made))
     mounted = {volume["name"] for volume in pod["volumes"]}
     for container in containers(made).values():
         resources = container["resources"]

@@ -198,13 +198,16 @@ def test_without_hub_data_set_and_folder_there_is_nothing(tmp_path):
 
 
 def test_an_unreachable_hub_is_one_refusal(monkeypatch):
-    """The hub cannot be had here: `load_dataset` is replaced by one that fails as it does offline."""
+    """One request is made; the half minute of retries of `load_dataset` never begins."""
     import datasets
+    import huggingface_hub
 
-    def offline(*args, revision, **kwargs):
-        raise ConnectionError(f"no network for {args[0]} at {revision}")
+    def unreachable(_, repo, *, revision, timeout):
+        raise ConnectionError(f"no network for {repo} at {revision}")
 
-    monkeypatch.setattr(datasets, "load_dataset", offline)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", unreachable)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: pytest.fail("it was asked all the same"))
     with pytest.raises(
         UserError, match="no network for HuggingFaceH4/aime_2024 at 2fe88a2f1091d5048c0f36abc874fb997b3dd99a"
     ):

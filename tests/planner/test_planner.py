@@ -219,8 +219,8 @@ def test_fit_proposals_can_be_set_and_then_fit(name: str, loss: str) -> None:
 def test_the_split_layout_is_proposed_where_vllm_leaves_no_room() -> None:
     """LoRA on a 7B model with 24 GB: the weights fit once, not twice, so vLLM gets a GPU of its own."""
     overrides = [
-        "model.name=Qwen/Qwen2.5-7B", "model.lora={rank: 32}", "grpo.max_completion_length=1024",
-        "grpo.vllm_max_model_length=1536",
+        "model.name=Qwen/Qwen2.5-7B", "model.allow_unpinned=true", "model.lora={rank: 32}",
+        "grpo.max_completion_length=1024", "grpo.vllm_max_model_length=1536",
     ]  # fmt: skip
     found = fit(job(*overrides, gpu="RTX-4090"))
     assert [(change.setting, change.value) for change in found.changes] == [

@@ -163,7 +163,7 @@ def test_a_fetched_model_is_read_from_the_cache(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "not JSON"),
+        ("{", "config.json:1: not JSON"),
         ("[]", "model_type is None"),
         ('{"model_type": "mamba"}', "model_type is 'mamba'"),
         ('{"model_type": "qwen2", "hidden_size": "big"}', "hidden_size is 'big'"),

@@ -137,5 +137,5 @@ def test_a_broken_manifest_is_not_mistaken_for_an_empty_one(run: Run) -> None:
     write_json(run.manifest, {"attempts": []})
     assert manifest.read(run) == {"attempts": []}
     run.manifest.write_text("{")
-    with pytest.raises(UserError, match=r"manifest.json:1: not JSON"):
+    with pytest.raises(UserError, match=r"manifest\.json:1: not JSON"):
         manifest.read(run)
