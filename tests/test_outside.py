@@ -643,6 +643,7 @@ OWN = {
     "config/checks.py", "report/evidence/reference.py", "evaluation/inputs.py", "cluster/jobs.py",  # packaged
     "doctor/allreduce.py", "doctor/checks_cache.py", "evaluation/engine_pool.py", "evaluation/engine_process.py",
     "rewards/pool.py", "rewards/worker.py", "training/nodes.py", "run/processes.py", "data/template_worker.py",  # processes
+    "data/rows.py", "data/shapes.py",  # rows, with limits of their own
     "curation/decontaminate.py", "report/verdicts/compare.py",  # written by the stage before; a copy of a tree
     "run/manifest.py",  # pip's own record
     "run/weights.py", "training/record.py",  # parse bytes with limits of their own, ValueError and RecursionError caught

@@ -352,11 +352,11 @@ def test_compare_shows_both_verdicts_and_marks_where_they_differ(
     [
         (b'{"gold": "$4$", "completion": "x"}\n{"gold": "$4$"}\n', "line 2: the field completion is missing"),
         (b'{"gold": 4, "completion": "x"}\n', "line 1: the field gold must be a string"),
-        (b'{"gold": "$4$", "completion"', "line 1: Expecting ':' delimiter"),
-        (b"[1, 2]\n", "line 1: not a JSON object"),
+        (b'{"gold": "$4$", "completion"', "line 1: not JSON: Expecting ':' delimiter"),
+        (b"[1, 2]\n", "line 1: a list, not an object"),
         (b'{"gold": "$4$", "completion": "", "rule": "mine"}\n', "line 1: unknown rule 'mine'"),
         (b"[" * 200_000, "line 1: "),
-        (b"\xff\xfe", "not UTF-8"),
+        (b"\xff\xfe", "line 1: invalid UTF-8"),
     ],
 )
 def test_grade_refuses_a_broken_file_and_names_the_line(
@@ -379,7 +379,7 @@ def test_lines_before_a_broken_one_are_judged(tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (["nowhere.jsonl"], "No such file"),
-        (["."], "Is a directory"),
+        (["."], "not a file"),
         (["x", "--rule", "papr"], "unknown rule"),
         (["x", "--timeout", "0"], "time limit"),
         (["x", "--timeout", "nan"], "time limit"),
