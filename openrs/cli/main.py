@@ -76,6 +76,7 @@ def program() -> NoReturn:
     would print a page of objects that nobody freed."""
     sys.excepthook = _uncaught
     code = main()
+    gc.freeze()
     threading._shutdown()  # type: ignore[attr-defined]  # as Python does first: threads that are no daemons end
     atexit._run_exitfuncs()
     with contextlib.suppress(OSError, ValueError):  # a closed terminal

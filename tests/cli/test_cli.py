@@ -53,7 +53,7 @@ def test_bad_data_is_refused_before_anything_loads(tmp_path: Path) -> None:
 def test_a_missing_column_lists_what_there_is(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"question": "1+1?", "gold": "2"}\n', encoding="utf-8")
     message = refused("train", "demo", "--run", str(tmp_path / "run"), "--set", f"data.source={tmp_path}/rows.jsonl")
-    assert "has no column problem" in message
+    assert "has no column answer" in message
     assert "question, gold" in message
 
 
@@ -74,7 +74,7 @@ def test_evaluation_settings_that_cannot_be(tmp_path: Path, made_model: Path) ->
     words = ("evaluate", str(made_model), "--benchmarks", "demo")
     assert "--samples: samples = 0" in refused(*words, "--samples", "0", cwd=tmp_path)
     assert "there is no benchmark dmo" in refused("evaluate", str(made_model), "--benchmarks", "dmo", cwd=tmp_path)
-    assert "window" in refused(*words, "--max-tokens", "5000", cwd=tmp_path)
+    assert "max_model_len is 5" in refused(*words, "--max-model-len", "5", cwd=tmp_path)
 
 
 def test_a_run_in_use_is_refused(tmp_path: Path) -> None:
