@@ -4,7 +4,8 @@
 
 Reference answers: real ones of DeepScaleR (../shared/data/training, or OPENRS_SHARED_DATA). Completions: 12,000
 characters of real problem texts, then the right answer in a box (half), another problem's (a quarter) or none (a
-quarter). The published reward is math-verify 0.5.2 with the paper's settings, row after row, as the authors' trainer had it.
+quarter). The published reward is math-verify 0.5.2 with the paper's settings, row after row, as the authors' trainer
+had it.
 Clean: the rows in chunks, here and there in turn; every verdict must be the same. Pathological: one row in a hundred
 gets an answer that costs seconds (slow_latex.jsonl). The serial process may take 4 GiB, for this machine's sake; the
 published one had no limit.
