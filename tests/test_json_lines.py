@@ -2,18 +2,23 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from openrs.curation.settings import Source
 from openrs.curation.sources import _raw
-from openrs.data.rows import jsonl_rows
+from openrs.data.rows import file_rows
 from openrs.errors import UserError
 from openrs.report.evidence.files import jsonl_rows as evidence_rows
 from openrs.run.files import json_lines, read_jsonl
 
 GOOD = b'{"problem": "1+1?", "answer": "2"}'
 BAD = [b"{", b"[1]", b"3", b"\xff\xfe", b'{"a": "\0"}', b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}"]
+
+
+def data_rows(path: Path) -> list[dict[str, Any]]:
+    return [row for _, row in file_rows(path)]
 
 
 def file_of(folder: Path, *lines: bytes, end: bytes = b"\n") -> Path:
@@ -26,7 +31,7 @@ def file_of(folder: Path, *lines: bytes, end: bytes = b"\n") -> Path:
 def test_a_bad_line_is_named_by_all(tmp_path: Path, bad: bytes) -> None:
     path = file_of(tmp_path, GOOD, bad, b"  ", GOOD)
     assert [(line.number, line.row is not None) for line in json_lines(path)] == [(1, True), (2, False), (4, True)]
-    for read in (read_jsonl, jsonl_rows):
+    for read in (read_jsonl, data_rows):
         with pytest.raises(UserError, match=r"rows\.jsonl:2: "):
             list(read(path))
     notes: list[str] = []
@@ -45,9 +50,9 @@ def test_only_a_journal_leaves_an_unfinished_last_line_out(tmp_path: Path, last:
     path = file_of(tmp_path, GOOD, last, end=b"")
     assert list(read_jsonl(path)) == [json.loads(GOOD)]
     if last == GOOD:
-        assert len(list(jsonl_rows(path))) == 2
+        assert len(data_rows(path)) == 2
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
     path = file_of(tmp_path, b"\xef\xbb\xbf" + GOOD)
-    assert list(jsonl_rows(path)) == list(read_jsonl(path)) == [json.loads(GOOD)]
+    assert data_rows(path) == list(read_jsonl(path)) == [json.loads(GOOD)]
