@@ -24,7 +24,7 @@ from openrs.cluster.reading import read_job, run_of
 from openrs.config.load import diff
 from openrs.config.schema import Recipe
 from openrs.errors import RunFailure, UserError
-from openrs.run.attempt import MUTABLE_KEYS
+from openrs.run.attempt import is_mutable
 
 What = Literal["created", "exists", "resumed", "replaced"]
 
@@ -101,7 +101,7 @@ def _again(cluster: Cluster, manifests: JobManifests, existing: Object, say: Say
     name = existing["metadata"]["name"]
     run = run_of(existing)
     changes = changed(existing, manifests.job)
-    serious = [change for change in changes if change[0] not in MUTABLE_KEYS]
+    serious = [change for change in changes if not is_mutable(change[0])]
     state = words.job_state(existing)
     if serious:
         differences = "\n".join(f"    {key}: {was} -> {now}" for key, was, now in serious)

@@ -31,6 +31,8 @@ MUTABLE_KEYS = (
     "training.trackers",
     "monitors.",
     "hardware.price_per_gpu_hour",
+    "grpo.vllm_server_timeout",
+    "grpo.ddp_timeout",
 )
 
 

@@ -91,12 +91,15 @@ def test_a_finished_run_is_refused_and_a_failed_one_made_anew_on_the_same_claim(
     assert server.asked("DELETE", "persistentvolumeclaims") == []
 
 
-def test_settings_that_may_differ_between_attempts_wait_for_a_stop(server: Emulated, cluster: Cluster) -> None:
+@pytest.mark.parametrize("change", ["training.max_hours=20", "monitors.kl.above=0.7"])
+def test_settings_that_may_differ_between_attempts_wait_for_a_stop(
+    server: Emulated, cluster: Cluster, change: str
+) -> None:
     submit(cluster, made(), print)
-    with pytest.raises(UserError, match=r"is running with training\.max_hours = None"):
-        submit(cluster, made("training.max_hours=20"), print)
+    with pytest.raises(UserError, match=f"is running with {change.partition('=')[0]} = "):
+        submit(cluster, made(change), print)
     stop(cluster, "exp3", print)
-    assert submit(cluster, made("training.max_hours=20"), print) == "replaced"
+    assert submit(cluster, made(change), print) == "replaced"
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,7 @@ def test_another_recipe(tmp_path: Path) -> None:
         "training.old_weights_only=true",
         "training.completions_every=7",
         "training.completions_kept=3",
+        "grpo.vllm_server_timeout=1800",
     ],
 )
 def test_advice_that_is_followed_is_not_refused(tmp_path: Path, change: str) -> None:
