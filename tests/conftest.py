@@ -20,9 +20,12 @@ import pytest
 # Before torch is imported: some tests fork, and a forked child has none of OpenMP's threads (it would wait for ever).
 os.environ["OMP_NUM_THREADS"] = "1"
 
-# A shell that starts pytest in the background ignores Ctrl-C for it, and all that the tests start would inherit that.
+# A shell that starts pytest in the background ignores Ctrl-C for it, and nohup the hang-up; all that the tests start
+# would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # The hub's library reads these once, when first imported: here, so that neither a test's environment nor that of who
 # runs the tests (scripts/test sets HF_HUB_OFFLINE) decides for the others. Tests have hubs of their own, or none.

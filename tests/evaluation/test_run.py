@@ -244,7 +244,7 @@ def test_a_folder_holds_one_model_under_one_sampling(target, made_model, stand_i
     with pytest.raises(UserError, match="other sums problems"):
         run(target, settings(data=str(data)), folder)
     (folder / "settings.json").write_text("{")
-    with pytest.raises(UserError, match=r"settings.json is damaged"):
+    with pytest.raises(UserError, match=r"settings\.json:1: not JSON"):
         run(target, settings(), folder)
 
 
@@ -333,7 +333,7 @@ def rewrite(path, old, new):
         (lambda m, d: (d / "more.jsonl").unlink(), "has no more.jsonl"),
         (lambda m, d: (m / "model.safetensors").unlink(), "has no weights as safetensors"),
         (lambda m, d: (m / "model.safetensors").write_bytes(b"half"), "cannot be loaded"),
-        (lambda m, d: (m / "config.json").write_text("{"), "config.json cannot be read"),
+        (lambda m, d: (m / "config.json").write_text("{"), "config.json:1: not JSON"),
         (lambda m, d: (m / "config.json").unlink(), "it has no config.json"),
         (lambda m, d: (m / "tokenizer.json").write_text("{"), "is not a tokenizer"),
     ],

@@ -50,7 +50,7 @@ def test_a_signal_ends_at_the_next_step_and_the_run_goes_on(
 def data_that_never_comes() -> None:
     from openrs.training import train as grpo
 
-    def waiting(*_: object) -> None:
+    def waiting(*_: object, **__: object) -> None:
         print("waiting for data", flush=True)
         time.sleep(600)
 
