@@ -1,16 +1,20 @@
 """LoRA adapters: recognised, and merged into the model that they were trained on."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 from openrs.config.schema import Recipe
 from openrs.hub.loading import load_model, not_loaded, refuse_other_tensors
 from openrs.hub.models import local_model
+from openrs.outside import read_json
 from openrs.run.confined import make_folder, sync_folder
 from openrs.run.directory import Run
+from openrs.run.files import sha256, write_json
 from openrs.run.folders import ADAPTER
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+MERGED_FROM = "merged_from.json"  # in a merged model: the SHA-256 of the adapter's files
 
 
 def is_adapter(folder: Path) -> bool:
@@ -28,7 +32,8 @@ def plain(run: Run, recipe: Recipe, checkpoint: Path, trust_remote_code: bool) -
 
 
 def merge(base: Path, adapter: Path, folder: Path, *, trust_remote_code: bool) -> Path:
-    """Write base + adapter as one plain model into `folder`, whole or not at all; returns it.
+    """Write base + adapter as one plain model into `folder`, whole or not at all; returns it. What is there already
+    stays only if it was made of this very adapter.
 
     The weights keep the base's dtype; the sum W + alpha / rank * B A is taken in float32. Raises UserError when base or
     adapter lack a tensor, or have another one.
@@ -36,14 +41,18 @@ def merge(base: Path, adapter: Path, folder: Path, *, trust_remote_code: bool) -
     import torch
     from transformers import AutoConfig, AutoTokenizer
 
-    if (folder / "config.json").is_file():
+    origin = {name: sha256(adapter / name) for name in (ADAPTER, ADAPTER_WEIGHTS)}
+    if (folder / MERGED_FROM).is_file() and read_json(folder / MERGED_FROM) == origin:
         return folder
+    if folder.exists():
+        shutil.rmtree(folder)
     model = load_model(base, trust_remote_code=trust_remote_code, dtype=torch.float32)
     dtype = AutoConfig.from_pretrained(base, trust_remote_code=trust_remote_code).dtype or torch.float32
     merged = _adapted(model, adapter).merge_and_unload().to(dtype)
     beside = folder.with_name(f"{folder.name}.part")
     merged.save_pretrained(beside)
     AutoTokenizer.from_pretrained(adapter, trust_remote_code=trust_remote_code).save_pretrained(beside)
+    write_json(beside / MERGED_FROM, origin)
     beside.rename(folder)
     sync_folder(folder.parent)
     return folder

@@ -1,11 +1,13 @@
 """Adapters train, only they change, and merged they are the same model in one piece."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from fixed import ON_CPU
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from openrs.config.load import load
@@ -68,7 +70,20 @@ def test_merged_equals_base_plus_adapter(run: Run, taught_model: Path, tmp_path:
     assert (merged - untouched).abs().max() > 1e-2
     assert (folder / "tokenizer.json").is_file()
     assert not adapters.is_adapter(folder)
+    written = (folder / "model.safetensors").stat().st_mtime_ns
     assert adapters.merge(taught_model, checkpoint, folder, trust_remote_code=False) == folder
+    assert (folder / "model.safetensors").stat().st_mtime_ns == written
+
+
+def test_a_merged_model_of_another_adapter_is_made_anew(run: Run, taught_model: Path, tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    shutil.copytree(run.checkpoints / "step-000006", adapter)
+    folder = adapters.merge(taught_model, adapter, tmp_path / "merged", trust_remote_code=False)
+    first = logits(AutoModelForCausalLM.from_pretrained(folder))
+    tensors = load_file(adapter / adapters.ADAPTER_WEIGHTS)
+    save_file({name: 2 * tensor for name, tensor in tensors.items()}, adapter / adapters.ADAPTER_WEIGHTS)
+    adapters.merge(taught_model, adapter, folder, trust_remote_code=False)
+    assert (logits(AutoModelForCausalLM.from_pretrained(folder)) - first).abs().max() > 1e-2
 
 
 def test_evaluation_and_export_take_the_merged_model(run: Run, taught_model: Path) -> None:
