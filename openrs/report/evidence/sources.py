@@ -148,7 +148,7 @@ def _of_file(result: Result) -> Measured | None:
     logged = reference.log_of(result.hash_cont_tokens)
     inputs = result.inputs if result.inputs in ("verified", "differs") else "not proven"
     experiment, step = logged.where if logged else reference.checkpoint_named(result.model) or (None, None)
-    unfit = "it is the authors' own log, no new measurement" if logged else ""
+    unfit = "the authors' own log" if logged else ""
     if not is_mean(result.metric, result.k):
         unfit = f"{result.metric} is not a mean over samples"
     return Measured(
