@@ -110,7 +110,7 @@ def establish(run: Run, *, resumed: bool, **facts: dict[str, Any]) -> None:
     changes = [
         {"setting": key, "was": was, "now": new}
         for name, fact in facts.items()
-        for key, was, new in _differences(name, known.get(name), fact)
+        for key, was, new in _differences(name, redact_tree(known.get(name)), redact_tree(fact))  # as it is written
     ]
     if resumed and changes:
         if "accepted" not in known["attempts"][-1]:

@@ -139,3 +139,12 @@ def test_a_broken_manifest_is_not_mistaken_for_an_empty_one(run: Run) -> None:
     run.manifest.write_text("{")
     with pytest.raises(UserError, match=r"manifest\.json:1: not JSON"):
         manifest.read(run)
+
+
+def test_a_file_whose_name_is_hidden_in_the_manifest_is_the_same_file_on_resume(tmp_path: Path) -> None:
+    run, files = Run(tmp_path), {"files": {"hf_evaluation.jsonl": "1" * 64}}
+    manifest.begin(load("demo"), run, ["openrs"])
+    manifest.establish(run, resumed=False, data=files)
+    manifest.establish(run, resumed=True, data=files)
+    with pytest.raises(UserError, match="something else"):
+        manifest.establish(run, resumed=True, data={"files": {"hf_evaluation.jsonl": "2" * 64}})
