@@ -8,9 +8,10 @@ from typing import Any
 HIDDEN = "[hidden]"
 
 # Tokens of Hugging Face, OpenAI and alike, GitHub, GitLab, Slack, AWS; the user and password of a URL, whose // pathlib
-# makes one slash of; user:password@host without a scheme; a secret in a query. `keep` is what stays visible.
+# makes one slash of; user:password@host without a scheme; a secret in a query. `url` and `query` stay visible; `word`
+# may be a name as well: hf_checkpoints, sk-wikipedia.
 _SECRET = re.compile(
-    r"\b(?:hf_[A-Za-z0-9]{8,}|sk-[A-Za-z0-9_-]{8,}|gh[pousr]_[A-Za-z0-9]{8,}|github_pat_\w{8,}|glpat-[\w-]{8,}"
+    r"\b(?:(?P<word>hf_[A-Za-z0-9]{8,}|sk-[A-Za-z0-9_-]{8,})|gh[pousr]_[A-Za-z0-9]{8,}|github_pat_\w{8,}|glpat-[\w-]{8,}"
     r"|xox[abeprs]-[\w-]{8,}|(?-i:AKIA|ASIA)(?-i:[0-9A-Z]{12,}))"
     r"|(?P<url>:/+)[^\s/@:\"<>]{0,200}:[^\s/\"<>]{1,200}(?=@)"
     r"|(?<![\w/.@+-])[\w.+-]{1,200}:[^\s/@:\"<>]{1,200}(?=@[\w-]+(?:\.[\w-]+)+)"
@@ -50,12 +51,26 @@ def _hide_below(tree: Any, secrets: list[str]) -> Any:
     return _hide(tree, secrets) if isinstance(tree, str) else tree
 
 
+def _holds_secret(text: str) -> bool:
+    """Whether a setting must be refused. Names of folders and models that only begin like a token may stand there."""
+    matches = _SECRET.finditer(text)
+    return any(not match["word"] or _is_token(match[0]) for match in matches) or any(
+        secret in text for secret in _named_secrets()
+    )
+
+
+def _is_token(word: str) -> bool:
+    """Random letters and digits, 30 and more in tokens of today, and not words."""
+    longest = max(re.split("[^A-Za-z0-9]", word), key=len)
+    return len(longest) >= (30 if longest.isalpha() and longest.islower() else 16)
+
+
 def secrets_in(tree: Any, key: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
     """The keys under which a tree of settings holds a secret, without the secret."""
     if isinstance(tree, dict | list):
         for name, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
-            if redact(str(name)) != str(name):
+            if _holds_secret(str(name)):
                 yield key
             yield from secrets_in(value, (*key, name))
-    elif isinstance(tree, str) and redact(tree) != tree:
+    elif isinstance(tree, str) and _holds_secret(tree):
         yield key

@@ -34,7 +34,7 @@ from openrs.hub.model_card import card
 from openrs.outside import DEPTH
 from openrs.run import manifest
 from openrs.run.directory import Run
-from openrs.secrets import redact
+from openrs.secrets import redact, secrets_in
 
 # ruff: noqa: E501, UP031 - tables of what strangers write
 PACKAGE = Path(template_worker.__file__).parents[1]
@@ -539,6 +539,20 @@ def test_nothing_harmless_is_taken_for_a_secret() -> None:
         assert redact(text) == text
     for recipe in RECIPES.glob("exp*.yaml"):
         load(recipe.stem)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "/data/hf_datasets/x.jsonl",
+        "./hf_checkpoints/step-50",
+        "hf_models2024",
+        "data/sk-wikipedia-2024.jsonl",
+        "SK-hynix",
+    ],
+)
+def test_names_that_begin_like_a_token_are_no_secrets(name: str) -> None:
+    assert list(secrets_in({"data": {"source": name}, name: 1})) == []
 
 
 def test_every_writer_of_a_run_redacts(tmp_path: Path) -> None:
