@@ -23,6 +23,7 @@ MEMORY = 2**30  # bytes, on top of the interpreter
 LONGEST = 2**22  # characters of a rendered prompt: no model's window holds as many
 PATIENCE = 300.0  # seconds by the clock, on a machine that has no time for it
 FIX = "use the chat template of the model's home"
+ALWAYS = {"tools": None, "documents": None}  # transformers gives every template these; `tools is not none` asks for it
 
 
 def render(template: str, messages: Sequence[Mapping[str, str]], special: Mapping[str, str], where: str) -> str:
@@ -91,7 +92,7 @@ def _answer(job: Mapping[str, Any]) -> dict[str, str]:
         return {"fault": f"is broken: {error}"[:1000]}
     except (RecursionError, MemoryError, SyntaxError) as error:  # of Python's compiler
         return {"fault": f"is nested too deeply ({type(error).__name__})"}
-    values = {"messages": job["messages"], **job["special"]}
+    values = {"messages": job["messages"], **ALWAYS, **job["special"]}
     try:
         text = str(template.render(add_generation_prompt=True, **values))
     except MemoryError:

@@ -164,7 +164,8 @@ class ChatEncoder:
 
     def render(self, messages: Messages, generation: bool) -> str:
         """Any conversation as the template writes it, with the opening of the assistant's turn or without."""
-        return str(self.template.render(messages=messages, add_generation_prompt=generation, **self.special))
+        values = {**template_worker.ALWAYS, **self.special}
+        return str(self.template.render(messages=messages, add_generation_prompt=generation, **values))
 
     def check_template(self, prompt: "Prompt") -> None:
         """Raises UserError when the template cannot say such a prompt (chat_template.py)."""

@@ -91,3 +91,13 @@ def test_an_evaluation_makes_the_same_check(kind: str, tmp_path: Path) -> None:
     (tmp_path / "chat_template.jinja").write_text(BAD[kind][0])
     with pytest.raises(UserError, match="chat template"):
         ChatEncoder.from_folder(tmp_path).check_template(Prompt())
+
+
+def test_an_evaluation_gives_a_template_what_transformers_gives_it(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = "{% if tools is not none or documents is not none %}Tools{% endif %}" + CHATML
+    tokenizer.save_pretrained(tmp_path)
+    message = [{"role": "user", "content": "2+2"}]
+    trained = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+    assert trained.startswith("<|im_start|>user")
+    assert ChatEncoder.from_folder(tmp_path).text("2+2") == trained
