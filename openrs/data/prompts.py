@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from openrs.data.chat_template import Render, check_chat_template, messages_of, rendered
+from openrs.data import template_worker
+from openrs.data.chat_template import PROBE, Render, check_chat_template, messages_of, rendered
 from openrs.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,7 +34,17 @@ def render(tokenizer: Any, prompt: "Prompt", problem: str) -> str:
 
 
 def check_prompt(tokenizer: Any, prompt: "Prompt") -> str:
-    """One rendered prompt, shown to hold what it must (chat_template.py). Raises UserError with the prompt in it."""
+    """One rendered prompt, shown to hold what it must (chat_template.py). Raises UserError with the prompt in it.
+
+    The recipe's own template is first rendered under limits, as `load_tokenizer` does with the model's.
+    """
+    if prompt.chat_template is not None:
+        special = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if name.endswith("_token")}
+        try:
+            template_worker.render(prompt.chat_template, messages_of(prompt, PROBE), special, _name_of(prompt))
+        except UserError as error:
+            if isinstance(error, template_worker.TemplateLimitError):
+                raise  # any other fault is explained below
     return check_chat_template(_template_of(tokenizer, prompt), prompt, tokenizer.bos_token, _name_of(prompt))
 
 

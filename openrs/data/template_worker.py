@@ -26,6 +26,10 @@ FIX = "use the chat template of the model's home"
 ALWAYS = {"tools": None, "documents": None}  # transformers gives every template these; `tools is not none` asks for it
 
 
+class TemplateLimitError(UserError):
+    """A template that must not be rendered in this process."""
+
+
 def render(template: str, messages: Sequence[Mapping[str, str]], special: Mapping[str, str], where: str) -> str:
     """The chat text of a conversation, ready for the assistant's turn, rendered under limits.
 
@@ -43,11 +47,14 @@ def _render(template: str, messages: str, special: str, where: str) -> str:
     try:
         done = subprocess.run(command, input=job.encode(), capture_output=True, timeout=PATIENCE, check=False)
     except subprocess.TimeoutExpired:
-        raise UserError(f"{where}: its chat template was not rendered in {PATIENCE:.0f} s", fix=FIX) from None
+        raise TemplateLimitError(f"{where}: its chat template was not rendered in {PATIENCE:.0f} s", fix=FIX) from None
     if done.returncode:
         what = f"more than {SECONDS} s of processor time, or all of its stack"
-        raise UserError(f"{where}: its chat template takes {what} for one prompt", "it loops or nests without end", FIX)
+        why = "it loops or nests without end"
+        raise TemplateLimitError(f"{where}: its chat template takes {what} for one prompt", why, FIX)
     answer = json.loads(done.stdout)
+    if "beyond" in answer:
+        raise TemplateLimitError(f"{where}: its chat template {answer['beyond']}", fix=FIX)
     if "fault" in answer:
         raise UserError(f"{where}: its chat template {answer['fault']}", fix=FIX)
     return str(answer["text"])
@@ -91,16 +98,16 @@ def _answer(job: Mapping[str, Any]) -> dict[str, str]:
     except TemplateError as error:
         return {"fault": f"is broken: {error}"[:1000]}
     except (RecursionError, MemoryError, SyntaxError) as error:  # of Python's compiler
-        return {"fault": f"is nested too deeply ({type(error).__name__})"}
+        return {"beyond": f"is nested too deeply ({type(error).__name__})"}
     values = {"messages": job["messages"], **ALWAYS, **job["special"]}
     try:
         text = str(template.render(add_generation_prompt=True, **values))
     except MemoryError:
-        return {"fault": f"needs more than {MEMORY // 2**30} GiB for one prompt"}
+        return {"beyond": f"needs more than {MEMORY // 2**30} GiB for one prompt"}
     except Exception as error:  # noqa: BLE001 - fault boundary: a stranger's program
         return {"fault": str(error)[:1000] if "refuses a" in str(error) else f"cannot be rendered: {error}"[:1000]}
     if len(text) > LONGEST:
-        return {"fault": f"makes {len(text):,} characters of one message"}
+        return {"beyond": f"makes {len(text):,} characters of one message"}
     with contextlib.suppress(Exception):  # what matters is that it ends
         template.render(add_generation_prompt=False, **values)
     return {"text": text}

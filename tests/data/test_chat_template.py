@@ -75,6 +75,11 @@ def test_the_papers_and_the_demos_templates_pass(shared_data: Path) -> None:
         assert check_prompt(tokenizer, load(name).prompt).endswith("<think>\n")
 
 
+def test_a_recipes_own_template_is_rendered_under_limits_first() -> None:
+    with pytest.raises(UserError, match=r"prompt\.chat_template.* needs more than 1 GiB"):
+        check_prompt(make_tokenizer(), Prompt(chat_template="{{ 'x' * 3000000000 }}" + CHATML))
+
+
 def test_a_second_bos_needs_a_bos() -> None:
     tokenizer = make_tokenizer()
     tokenizer.bos_token = None
