@@ -10,8 +10,9 @@ from typing import Any
 from openrs.config.names import is_hub_name
 from openrs.config.schema import Recipe
 from openrs.data import prompts
-from openrs.data.problems import load_problems
+from openrs.data.problems import Problems, load_problems
 from openrs.data.tokenizer import load_tokenizer
+from openrs.errors import UserError
 from openrs.hub import cache
 from openrs.rewards.grading import Judge
 from openrs.rewards.references import check_references
@@ -19,6 +20,7 @@ from openrs.run.libraries import quiet
 from openrs.training.references import rules_of
 
 SHOWN = 2
+LOOKED_AT = 200  # rows, where the first ones are dropped
 
 
 def first_prompts(recipe: Recipe) -> str:
@@ -29,19 +31,31 @@ def first_prompts(recipe: Recipe) -> str:
     if absent:
         return f"first prompts: not shown, because {absent}\n"
     quiet()
-    data = recipe.data.model_copy(update={"limit": min(recipe.data.limit or SHOWN, SHOWN)})
-    problems = load_problems(data, judged=bool(rules_of(recipe)))
     tokenizer = _tokenizer(recipe)
     prompts.check_prompt(tokenizer, recipe.prompt)
-    prompted = prompts.tokenize_problems(tokenizer, recipe.prompt, problems.rows)
-    read = read_references(recipe, [problem.answer for problem in prompted.problems])
+    problems, prompted = _first(recipe, tokenizer)
+    read = read_references(recipe, [problem.answer for problem in prompted.problems[:SHOWN]])
     parts = [f"{note}\n" for note in problems.notes]
-    for text, ids, problem, (_, value) in zip(prompted.prompts, prompted.ids, prompted.problems, read, strict=True):
+    for text, ids, problem, (_, value) in zip(prompted.prompts, prompted.ids, prompted.problems, read, strict=False):
         body = "".join(f"  | {line}\n" for line in text.split("\n"))
         parts.append(
             f"prompt of row {problem.id}: {len(ids)} tokens\n{body}  reference answer: {problem.answer}; {value}\n"
         )
     return "\n".join(parts)
+
+
+def _first(recipe: Recipe, tokenizer: Any) -> tuple[Problems, prompts.TokenizedProblems]:
+    """The first rows: more of them than are shown only where the recipe drops all of these."""
+    drops = "drop" in (recipe.data.missing_answer, recipe.prompt.too_long)
+    for rows in (SHOWN, LOOKED_AT, None) if drops else (SHOWN,):
+        limit = recipe.data.limit if rows is None else min(recipe.data.limit or rows, rows)
+        data = recipe.data.model_copy(update={"limit": limit})
+        try:
+            problems = load_problems(data, judged=bool(rules_of(recipe)))
+            return problems, prompts.tokenize_problems(tokenizer, recipe.prompt, problems.rows)
+        except UserError as error:
+            refused = error
+    raise refused
 
 
 def read_references(recipe: Recipe, answers: Sequence[str]) -> list[tuple[bool, str]]:

@@ -42,6 +42,14 @@ def test_a_dry_run_shows_two_prompts_with_their_tokens_and_references(
         assert int(count) == len(tokenize(tokenizer, recipe.prompt, [text])[0])
 
 
+def test_a_dry_run_looks_behind_rows_that_training_drops(own: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"problem": f"What is {n}+{n}?", "answer": "" if n < 43 else f"${2 * n}$"} for n in range(40, 60)]
+    Path("sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    changes = [*own, "data.missing_answer=drop"]
+    assert main(["train", "demo", "--dry-run", *[word for change in changes for word in ("--set", change)]]) == 0
+    assert re.findall(r"prompt of row (\d+)", capsys.readouterr().out) == ["3", "4"]
+
+
 def test_training_and_its_dry_run_refuse_a_template_that_spoils_prompts(
     own: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
