@@ -98,7 +98,7 @@ def submit(args: argparse.Namespace) -> int:
     from openrs.config.load import load
 
     request = JobRequest(
-        recipe=load(args.recipe, args.overrides),
+        recipe=load(args.recipe, args.overrides, elsewhere=True),
         named=args.recipe,
         overrides=args.overrides,
         run=args.run,

@@ -55,7 +55,7 @@ def plan(args: argparse.Namespace) -> int:
     from openrs.config.load import load
     from openrs.planner.render import answer
 
-    recipe = load(args.recipe, args.overrides)
+    recipe = load(args.recipe, args.overrides, elsewhere=args.gpu not in (None, "none") or bool(args.gpus))
     options = ("gpu", "gpus", "price", "node_memory", "assume", "fit", "json")
     layout = Layout(args.layout) if args.layout is not None else None
     given = {name: getattr(args, name) for name in options}

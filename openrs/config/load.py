@@ -40,9 +40,10 @@ def packaged() -> dict[str, str]:
     return {name: title for name, title in titles().items() if name != OWN}
 
 
-def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
+def load(name: str, overrides: Sequence[str] = (), *, elsewhere: bool = False) -> Recipe:
     """Read a recipe by name or path, lay it over what it extends, apply `--set` overrides, check everything.
 
+    elsewhere: it is for another machine, so that this one's lack of a GPU says nothing (`on_cpu`).
     Raises UserError with file and line for an unknown, misspelt or ill-typed key and for combinations that cannot work.
     """
     from openrs.config.checks import check
@@ -50,7 +51,8 @@ def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
     path = _find(name)
     changed = {change.partition("=")[0] for change in overrides}
     gpus = next((change.partition("=")[2] for change in overrides if change.startswith("hardware.gpus=")), None)
-    cpu = gpus == "0" if gpus is not None else not has_nvidia_gpu() or cuda_visible_devices() == []
+    here = not elsewhere and (not has_nvidia_gpu() or cuda_visible_devices() == [])
+    cpu = gpus == "0" if gpus is not None else here
     tree, lines = _extended(path, cpu=cpu)
     before = copy.deepcopy(tree)
     for change in overrides:

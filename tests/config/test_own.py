@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from openrs.cli.main import main
 from openrs.config import load as loading
 from openrs.config.load import load, packaged, titles
 from openrs.errors import UserError
@@ -48,6 +49,18 @@ def test_own_fits_a_gpu_and_a_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         assert fits(str(tmp_path / "mine.yaml")) == here[bool(gpus)]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert fits("own") == here[False]
+
+
+def test_own_for_another_machine_does_not_ask_this_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(loading, "has_nvidia_gpu", lambda: False)
+    assert load("own", OWN, elsewhere=True).hardware.gpus == 1
+    assert load("own", [*OWN, "hardware.gpus=0"], elsewhere=True).hardware.gpus == 0
+    hub = ["--set", "model.name=a/b", "--set", "data.source=c/d", "--set", "model.revision=abcdef1"]
+    words = ["cluster", "submit", "own", *hub, "--set", "data.revision=abcdef1", "--run", "x", "--dry-run"]
+    main([*words, "--image", "example.org/openrs@sha256:" + 64 * "1"])
+    assert "nvidia.com/gpu" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("base", ["exp1", "exp2", "exp3", "exp2-lora", "exp3-plus", "demo"])
