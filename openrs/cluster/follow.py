@@ -76,7 +76,7 @@ class _Follower:
         self._pods: dict[str, Object] = {}
         self._announced: dict[str, str] = {}
         self._events: Counter[str] = Counter()  # how often each kind of event was seen
-        self._no_image: float | None = None  # since when the image cannot be pulled
+        self._no_image: dict[str, float] = {}  # Pods whose image cannot be pulled, and since when
         self._logs: dict[str, threading.Thread] = {}
         self._there = False  # whether the Job has been seen
         self._last: tuple[str, int, str] | None = None  # the container that failed last
@@ -135,6 +135,7 @@ class _Follower:
         name = pod["metadata"]["name"]
         if change == "DELETED":
             self._pods.pop(name, None)
+            self._no_image.pop(name, None)
             self._announce(name, f"Pod {name} is deleted")
             return
         self._pods[name] = pod
@@ -153,16 +154,19 @@ class _Follower:
     def _image(self, pod: Object) -> None:
         """Say once that the image cannot be pulled. Raises UserError when it stays so: a registry has bad minutes, a
         wrong name or a missing secret never a good one."""
-        trouble = words.image_trouble(pod)
+        name, trouble = pod["metadata"]["name"], words.image_trouble(pod)
         if trouble is None:
-            self._no_image = None if words.containers(pod) else self._no_image
+            if words.containers(pod):
+                self._no_image.pop(name, None)
             return
         text, passes = trouble
         now = time.monotonic()
-        if self._no_image is None:
-            self._no_image = now
-            self._screen.say(f"Pod {pod['metadata']['name']}: {text}")
-        if not passes or now - self._no_image >= IMAGE_RETRY_S:
+        if name not in self._no_image:
+            self._no_image[name] = now
+            self._screen.say(f"Pod {name}: {text}")
+        if any((other.get("status") or {}).get("phase") == "Running" for other in self._pods.values()):
+            return  # of a Job with several Pods: these go on
+        if not passes or now - self._no_image[name] >= IMAGE_RETRY_S:
             run = run_of(self._job)
             raise UserError(
                 f"Job {self._name} cannot start: {text}",

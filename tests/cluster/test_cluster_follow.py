@@ -228,6 +228,22 @@ def test_an_image_that_cannot_be_pulled_is_one_line_and_an_end(
     assert "ImagePullBackOff" not in followed.text
 
 
+def test_one_pod_without_its_image_does_not_end_the_others(
+    job: Emulated, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "IMAGE_RETRY_S", 0.0)
+    gone, run = {"fetch": {"waiting": {"reason": "ErrImagePull"}}}, {"fetch": DONE, "nccl": DONE, "train": RUNNING}
+    with running(job, cluster) as followed:
+        for n in range(2, 5):
+            job.pod("openrs-exp3-fghjk", NAME, "Pending", gone, node="gpu-9")
+            job.pod(POD, NAME, "Running", run, node=f"gpu-{n}")
+        followed.until("train runs on gpu-4")
+        assert followed.error is None
+        assert followed.text.count("cannot be pulled") == 1
+        complete(job)
+        assert followed.finish().state == "complete"
+
+
 def test_a_name_that_is_no_image_ends_at_once(job: Emulated, cluster: Cluster) -> None:
     followed = Followed(cluster)
     job.pod(POD, NAME, "Pending", {"fetch": {"waiting": {"reason": "InvalidImageName"}}}, node="gpu-1")
