@@ -75,8 +75,16 @@ def tokenize(tokenizer: Any, prompt: "Prompt", texts: Sequence[str]) -> list[lis
 def tokenize_problems(tokenizer: Any, prompt: "Prompt", problems: Sequence["Problem"]) -> TokenizedProblems:
     """Render and tokenise all problems, and treat the long ones as the recipe says.
 
-    Raises UserError when a prompt is too long and the recipe says `refuse`, or when none is left.
+    Raises UserError when a prompt is too long and the recipe says `refuse`, when none is left, and for a template that
+    does not say the system messages of the data.
     """
+    own = next((problem.system for problem in problems if problem.system is not None), None)
+    if own is not None:
+        try:
+            check_prompt(tokenizer, prompt.model_copy(update={"system": own}))
+        except UserError as error:
+            fix = "set data.keep_system: false, or give a template with a system message in prompt.chat_template"
+            raise UserError(f"data.keep_system: {error.what}", error.why, fix) from None
     texts = [
         render(
             tokenizer,

@@ -8,7 +8,8 @@ import pytest
 
 from openrs.config.load import load
 from openrs.config.schema import Prompt
-from openrs.data.prompts import check_prompt, render
+from openrs.data.problem import Problem
+from openrs.data.prompts import check_prompt, render, tokenize_problems
 from openrs.data.tokenizer import ChatEncoder, load_tokenizer
 from openrs.errors import UserError
 from openrs.training.demo_model import BOS, make_tokenizer
@@ -78,6 +79,17 @@ def test_the_papers_and_the_demos_templates_pass(shared_data: Path) -> None:
 def test_a_recipes_own_template_is_rendered_under_limits_first() -> None:
     with pytest.raises(UserError, match=r"prompt\.chat_template.* needs more than 1 GiB"):
         check_prompt(make_tokenizer(), Prompt(chat_template="{{ 'x' * 3000000000 }}" + CHATML))
+
+
+@pytest.mark.parametrize("template", [LLAMA2, NO_SYSTEM + CHATML])
+def test_system_messages_of_the_data_are_said_or_refused(template: str) -> None:
+    rows = [Problem("0", "2+2", "4"), Problem("1", "2+3", "5", "Be brief.")]
+    with pytest.raises(
+        UserError, match=r"data\.keep_system: prompt\.chat_template (takes no|leaves the) system"
+    ) as refused:
+        tokenize_problems(make_tokenizer(), Prompt(chat_template=template), rows)
+    assert "data.keep_system: false" in refused.value.fix
+    assert "Be brief." in tokenize_problems(make_tokenizer(), Prompt(chat_template=CHATML), rows).prompts[1]
 
 
 def test_a_second_bos_needs_a_bos() -> None:
