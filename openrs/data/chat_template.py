@@ -18,6 +18,8 @@ Render = Callable[[Messages, bool], str]
 """Messages and whether to add the generation prompt -> text. Raises anything: templates are programs."""
 
 PROBE, ANSWER = "What is 27+58? (a question that openrs asks of every template)", "85, says the assistant"
+WITHOUT_SYSTEM = "set prompt.system: null and put its text into prompt.user, or give a template in prompt.chat_template"
+SYSTEM_LEFT_OUT = "leaves the system message (prompt.system) out"
 SHOWN = 1000  # characters of a rendered prompt in a message
 
 
@@ -40,7 +42,7 @@ def rendered(render: Render, messages: Messages, where: str, *, generation: bool
             raise UserError(
                 f"{where} takes no system message: {reason}",
                 "prompt.system cannot be said to this model as it stands",
-                "set prompt.system: null and put its text into prompt.user, or give a template in prompt.chat_template",
+                WITHOUT_SYSTEM,
             ) from None
         raise UserError(
             f"{where} cannot be rendered: {reason}{f' (its line {line})' if line else ''}",
@@ -64,7 +66,9 @@ def check_chat_template(render: Render, prompt: "Prompt", bos: str | None, where
         raise UserError(
             f"{where} {fault}. The first prompt:\n    | {shown}",
             "the model would be trained or scored on prompts that nobody meant",
-            "take the model's own chat_template.jinja, or give a template in prompt.chat_template (recipe)",
+            WITHOUT_SYSTEM
+            if fault == SYSTEM_LEFT_OUT
+            else "take the model's own chat_template.jinja, or give a template in prompt.chat_template (recipe)",
         )
     if prompt.double_bos and not bos:
         raise UserError(
@@ -77,7 +81,7 @@ def _fault(render: Render, prompt: "Prompt", messages: Messages, text: str, bos:
     if PROBE not in text:
         return "leaves the problem out, so all prompts are equal"
     if prompt.system is not None and prompt.system.strip() not in text:
-        return "leaves the system message (prompt.system) out"
+        return SYSTEM_LEFT_OUT
     if bos and text.startswith(bos) and text.removeprefix(bos).lstrip().startswith(bos):
         return f"writes BOS ({bos}) twice in front"
     if not _opens_the_answer(render, messages, text):

@@ -53,6 +53,7 @@ def test_a_template_that_spoils_prompts_is_refused_with_its_prompt(kind: str) ->
             check_prompt(tokenizer, prompt)
         name = "prompt.chat_template" if prompt.chat_template else "the model's chat template"
         assert refused.value.what.startswith(name)
+        assert ("prompt.system: null" in refused.value.fix) == ("system" in kind and "only" not in kind)
         if "The first prompt:" in refused.value.what:
             shown = refused.value.what.partition("The first prompt:")[2].replace("\n    | ", "\n").strip()
             assert (
