@@ -84,11 +84,22 @@ _resolve_as(
 )
 
 
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that puts quotes around a text which _Loader would read as a number: the commit 12e4567."""
+
+
+_Dumper.yaml_implicit_resolvers = {
+    letter: list(rules) for letter, rules in yaml.SafeDumper.yaml_implicit_resolvers.items()
+}
+for _letter in "-+0123456789.":
+    _Dumper.yaml_implicit_resolvers.setdefault(_letter, []).extend(_Loader.yaml_implicit_resolvers[_letter])
+
+
 def dump_yaml(tree: Any, width: int = 1000) -> str:
     """A tree as YAML, in the order of its keys; where a character cannot be shown, all but ASCII is escaped."""
-    text: str = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=width)
+    text: str = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=width)
     if not text.replace("\n", "").isprintable():
-        text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=False, width=width)
+        text = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=False, width=width)
     return text
 
 

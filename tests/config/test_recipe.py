@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from openrs.config.checks import prompts_per_step
-from openrs.config.load import diff, load, packaged, to_json, to_yaml
+from openrs.config.load import diff, load, load_resolved, packaged, to_json, to_yaml
 from openrs.config.names import is_hub_name
 from openrs.config.schema import Recipe
 from openrs.errors import UserError
@@ -305,3 +305,10 @@ def test_another_temperature_in_sampling_than_in_the_loss_must_be_meant_where_tr
                               (0.7, ", vllm_importance_sampling_correction: false")):  # fmt: skip
         path.write_text("extends: silent\n" + sampled % (temperature, said), encoding="utf-8")
         assert load(str(path)).grpo["use_vllm"] is True
+
+
+@pytest.mark.parametrize("text", ["12e4567", "1e3", "1e-6", "010", "0x1f", "1:30", "2026-11-28", "yes", "null", ".5"])
+def test_a_text_that_looks_like_a_number_is_the_same_text_when_it_is_read_again(tmp_path: Path, text: str) -> None:
+    recipe = load("demo", [f"data.revision='{text}'"])
+    (tmp_path / "recipe.yaml").write_text(to_yaml(recipe))
+    assert load_resolved(tmp_path / "recipe.yaml").data.revision == text
