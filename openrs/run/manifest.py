@@ -125,6 +125,11 @@ def establish(run: Run, *, resumed: bool, **facts: dict[str, Any]) -> None:
     _write(run, known | facts)
 
 
+def accepts_changes(run: Run) -> bool:
+    """Whether the newest attempt may resume with other settings and other data."""
+    return any("accepted" in attempt for attempt in read(run).get("attempts", [])[-1:])
+
+
 def _differences(key: str, was: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
     if isinstance(was, dict) and isinstance(now, dict):
         for name in [*was, *(name for name in now if name not in was)]:

@@ -56,7 +56,8 @@ def prepare(recipe: Recipe, run: Run, progress: Progress) -> Prepared:
         progress.say(line)
     done = start is not None and checkpoints.step_of(start) >= recipe.last_step
     problems = load_problems(recipe.data, judged=bool(rules_of(recipe)))
-    if start is None:  # bad data is refused before a model is made or downloaded; what a run resumes with was checked
+    # Bad data is refused before a model is made or downloaded; what a run resumes with was checked, if it is the same.
+    if start is None or manifest.accepts_changes(run):
         manifest.record(run, references=check_data(recipe, problems, progress))
     if not done:
         tracking.require(recipe.training.trackers)

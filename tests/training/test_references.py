@@ -2,7 +2,7 @@
 used is counted, and the paper's own data is only counted."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,11 @@ from openrs.errors import UserError
 from openrs.report.evidence.collect import collect
 from openrs.rewards.grading import Judge, Rule
 from openrs.rewards.references import ReferenceFault, check_references
+from openrs.run import manifest
 from openrs.run.directory import Run
+from openrs.run.progress import Progress
 from openrs.training import references
+from openrs.training import train as grpo
 
 UNREADABLE = "The answer is one hundred apples and a pear"
 WORKED = r"We speed up by $20 \%$, so that in the end the answer to the question is: 180."
@@ -117,3 +120,23 @@ def test_the_report_shows_the_counts(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(json.dumps({"attempts": [{}], "references": counts}))
     notes = collect(Run(tmp_path)).notes
     assert "of 40 reference answers 3 cannot be read, 2 are solutions without a box" in notes
+
+
+@pytest.mark.parametrize("accepted", [None, []])
+def test_other_data_that_a_resumed_run_accepts_is_checked(
+    accepted: list[dict[str, object]] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ends(what: str) -> Callable[..., None]:
+        def end(*_: object) -> None:
+            raise UserError(what)
+
+        return end
+
+    run, recipe = Run(tmp_path), load("demo")
+    manifest.begin(recipe, run, ["openrs"], accepted)
+    monkeypatch.setattr(grpo.checkpoints, "latest_resumable", lambda _: (tmp_path / "step-000001", []))
+    monkeypatch.setattr(grpo, "check_data", ends("checked"))
+    monkeypatch.setattr(grpo, "base_model", ends("not checked"))
+    with pytest.raises(UserError) as ended:
+        grpo.prepare(recipe, run, Progress())
+    assert ended.value.what == ("checked" if accepted is not None else "not checked")
