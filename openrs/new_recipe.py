@@ -16,6 +16,7 @@ from openrs.data.tokenizer import check_tokenizer, load_tokenizer
 from openrs.errors import UserError
 from openrs.hub import cache
 from openrs.hub.models import commit_of, config_of, context_of, local_model
+from openrs.hub.pins import reference
 from openrs.planner.render import answer
 from openrs.rewards.grading import printable
 from openrs.run.files import write_text
@@ -60,7 +61,11 @@ def write(file: Path, model: str, data: str, base: str) -> str:
     named = [f"model.name={json.dumps(name)}", f"data.source={json.dumps(source)}"]
     start = load(base, [*named, *_unpinned(name, source)])
     write_text(file, "\n".join(_lines(base, start, _look(start, folder))) + "\n")
-    recipe = load(str(file))
+    try:
+        recipe = load(str(file))
+    except UserError:
+        file.unlink()  # or the next try would be refused because of it
+        raise
     try:
         plan = answer(recipe, run=None, layout=None, gpu=None, gpus=None, price=None, node_memory=None, assume=[],
                       fit=False, json=False)  # fmt: skip
@@ -147,6 +152,10 @@ def _lines(base: str, start: Recipe, look: Look) -> Iterator[str]:
     yield _key("too_long", start.prompt.too_long)
     yield "data:"
     yield _key("source", source, f"{look.problems:,} problems")
+    if is_hub_name(source):
+        commit = cache.locked_commit(reference("dataset", source, "data", allow_unpinned=True))
+        yield _key("revision", commit, "" if commit else "not fetched: whatever the hub serves today")
+        yield _key("allow_unpinned", commit is None)
     for note in look.notes:
         yield f"  # {_comment(note)}"
     yield "  # another shape: problem_column and answer_column name the columns (docs/data.md)"
@@ -161,6 +170,8 @@ def _lines(base: str, start: Recipe, look: Look) -> Iterator[str]:
     for option in ("per_device_train_batch_size", "gradient_accumulation_steps", "num_generations"):
         yield _key(option, grpo_value(start, option))
     yield _key("max_completion_length", completion, "tokens; longer ones are cut off and rarely earn a reward")
+    if (engine := grpo_value(start, "vllm_max_model_length")) is not None and engine < room + completion:
+        yield _key("vllm_max_model_length", room + completion, "the longest prompt and the longest completion")
     for option in ("max_steps", "learning_rate", "warmup_steps", "beta", "save_steps", "seed"):
         yield _key(option, grpo_value(start, option))
     yield "evaluation:"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from openrs import new_recipe
 from openrs.cli.main import main
 from openrs.config.load import load
 
@@ -50,9 +51,37 @@ def test_the_file_says_what_was_found(
     assert main(["train", "mine.yaml", "--dry-run"]) == 0
 
 
+def test_long_prompts_get_a_longer_engine(
+    made_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(made_model, "model")
+    config = json.loads(Path("model/config.json").read_text()) | {"max_position_embeddings": 32768}
+    Path("model/config.json").write_text(json.dumps(config))
+    template = Path("model/chat_template.jinja")
+    template.write_text(NO_SYSTEM + template.read_text())
+    Path("my.jsonl").write_text(json.dumps({"problem": "1+1? " * 400, "answer": "2"}) + "\n")
+    words = ["recipe", "new", "mine.yaml", "--model", "model", "--data", "my.jsonl"]
+    assert main([*words, "--from", "exp3"]) == 0, capsys.readouterr().err
+    recipe = load("mine.yaml")
+    assert recipe.grpo["vllm_max_model_length"] == recipe.prompt.max_tokens + 3584 > 4608
+
+
 def test_nothing_is_overwritten(made_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("title: kept\n")
     assert main(["recipe", "new", str(file), "--model", str(made_model), "--data", "none.jsonl"]) == 2
     assert "is there already" in capsys.readouterr().err
     assert file.read_text() == "title: kept\n"
+
+
+@pytest.mark.parametrize("commit", [None, "a" * 40])
+def test_a_data_set_of_the_hub_is_pinned_to_what_was_fetched(
+    commit: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(new_recipe.cache, "locked_commit", lambda _: commit)
+    look = new_recipe.Look("float32", None, 4096, "no BOS token", None, 1, [], [10], 1, 1, "'2': read as 2")
+    start = load("own", ["model.name=./model", "data.source=owner/set", "data.allow_unpinned=true"])
+    (tmp_path / "mine.yaml").write_text("\n".join(new_recipe._lines("own", start, look)))
+    data = load(str(tmp_path / "mine.yaml")).data
+    assert (data.revision, data.allow_unpinned) == (commit, commit is None)
