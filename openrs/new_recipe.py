@@ -86,7 +86,8 @@ def _model_folder(model: str) -> Path:
         return local_model(model)
     folder = cache.fetched("model", model)
     if folder is None:
-        raise UserError(f"{model} is not in the cache", fix="openrs fetch a recipe that names it, or give a folder")
+        command = f"openrs fetch demo --set model.name={model} --set model.allow_unpinned=true"
+        raise UserError(f"{model} is not in the cache", fix=f"{command}, or give a folder")
     return folder
 
 

@@ -137,7 +137,9 @@ def _extended(path: Path, below: tuple[Path, ...] = (), *, cpu: bool) -> tuple[d
     on_cpu = tree.pop("on_cpu", None)
     if cpu and isinstance(on_cpu, dict):
         tree = _merge(tree, on_cpu)
-        lines |= {key[1:]: where for key, where in lines.items() if len(key) > 1 and key[0] == "on_cpu"}
+        laid_over = {key[1:]: where for key, where in lines.items() if len(key) > 1 and key[0] == "on_cpu"}
+        sections = {key[:end] for key in laid_over for end in range(1, len(key))}
+        lines |= {key: where for key, where in laid_over.items() if key not in sections or key not in lines}
     if parent is None:
         return tree, lines
     if (gpus := _value(tree, "hardware", "gpus")) is not None:

@@ -102,7 +102,9 @@ def prepare(target: Target, settings: Evaluation, layout: EngineLayout | None = 
     prompts that do not fit into the model's window, an engine that is not there."""
     chosen = bench.resolve(settings.benchmarks)
     if not chosen:
-        raise UserError("no benchmark to evaluate on", fix=f"--benchmarks with some of: {', '.join(bench.known())}")
+        known = ", ".join(bench.known())
+        fix = f"name some in evaluation.benchmarks of the recipe, or with openrs evaluate --benchmarks: {known}"
+        raise UserError("no benchmark to evaluate on", fix=fix)
     data = Path(settings.data).expanduser() if settings.data is not None else None
     layout = layout or layout_of(settings)
     notes = []

@@ -25,7 +25,6 @@ or, when nothing is left, not at all: TRL then sets the advantages to 0. (GRPOTr
 nansum, unscorable_mask.)
 """
 
-import difflib
 import functools
 import importlib
 import inspect
@@ -35,8 +34,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
+from openrs.config.faults import did_you_mean
 from openrs.errors import UserError
 from openrs.rewards.extraction import as_continued
 from openrs.rewards.grading import Item, Judge, Rule, Verdict
@@ -170,17 +170,11 @@ def _check_texts(completions: Sequence[str], golds: Sequence[str]) -> None:
 
 # --- the three rewards of the paper -----------------------------------------------------------------------------------
 
-RULES = {  # what each reward asks the judge
-    ("paper", "accuracy"): Rule.PAPER,
-    ("paper", "cosine"): Rule.PAPER_COSINE,
-    ("corrected", "accuracy"): Rule.CORRECTED,
-    ("corrected", "cosine"): Rule.CORRECTED,
-}
 
-
-def _accuracy(mode: Mode) -> RewardFunction:
+def _accuracy(spec: Spec, mode: Mode, _: RewardStats) -> RewardFunction:
     """1.0 for a right answer, 0.0 for any other; a gold that can't be parsed pays 1.0 (paper) or None (corrected)."""
-    rule = RULES[mode, "accuracy"]
+    _check_arguments(spec, ())
+    rule = REWARDS["accuracy"].rules[mode]
     pays = {Verdict.CORRECT: 1.0, Verdict.UNPARSEABLE_GOLD: 1.0 if mode == "paper" else None}
 
     def accuracy(verdicts: Sequence[Verdicts], **_: Any) -> list[float | None]:
@@ -189,17 +183,22 @@ def _accuracy(mode: Mode) -> RewardFunction:
     return accuracy
 
 
-def _format(completions: Sequence[str], **_: Any) -> list[float | None]:
+def _format(spec: Spec, *_: object) -> RewardFunction:
+    _check_arguments(spec, ())
+    return _one_end_of_thought
+
+
+def _one_end_of_thought(completions: Sequence[str], **_: Any) -> list[float | None]:
     """1.0 when "\\n</think>\\n" occurs exactly once, else 0.0: in effect, thinking ended before the cap."""
     return [1.0 if text.count(END_OF_THOUGHT) == 1 else 0.0 for text in completions]
 
 
-_format.__name__ = "format"
+_one_end_of_thought.__name__ = "format"
 
 
-def _cosine(mode: Mode, curve: Cosine, stats: RewardStats) -> RewardFunction:
+def _cosine(spec: Spec, mode: Mode, stats: RewardStats) -> RewardFunction:
     """The curve's value; a gold that can't be parsed pays 1.0 (paper) or None (corrected)."""
-    paper, rule = mode == "paper", RULES[mode, "cosine"]
+    curve, paper, rule = _curve(spec), mode == "paper", REWARDS["cosine"].rules[mode]
 
     def cosine(
         completions: Sequence[str], completion_ids: Sequence[Sequence[int]], verdicts: Sequence[Verdicts], **_: Any
@@ -219,7 +218,7 @@ def _cosine(mode: Mode, curve: Cosine, stats: RewardStats) -> RewardFunction:
     return cosine
 
 
-def _overlong(spec: Spec) -> RewardFunction:
+def _overlong(spec: Spec, *_: object) -> RewardFunction:
     """TRL's soft overlong punishment: 0 up to max_len - cache tokens, down to -1 at max_len (DAPO, arXiv 2503.14476,
     equation 13)."""
     _check_arguments(spec, ("max_len", "cache"))
@@ -241,6 +240,27 @@ def _overlong(spec: Spec) -> RewardFunction:
 # --- the registry -----------------------------------------------------------------------------------------------------
 
 
+class Registered(NamedTuple):
+    """A reward of this kit. rules: what it asks the judge in each mode; none for one that needs no judge."""
+
+    make: Callable[[Spec, Mode, RewardStats], RewardFunction]
+    rules: Mapping[Mode, Rule]
+
+
+REWARDS: dict[str, Registered] = {
+    "accuracy": Registered(_accuracy, {"paper": Rule.PAPER, "corrected": Rule.CORRECTED}),
+    "format": Registered(_format, {}),
+    "cosine": Registered(_cosine, {"paper": Rule.PAPER_COSINE, "corrected": Rule.CORRECTED}),
+    "overlong": Registered(_overlong, {}),
+}
+
+
+def rules_asked(names: Sequence[str], mode: Mode) -> tuple[Rule, ...]:
+    """The rules by which the judge is asked for these rewards, each once."""
+    known = [REWARDS[name].rules for name in names if name in REWARDS]
+    return tuple(dict.fromkeys(rules[mode] for rules in known if mode in rules))
+
+
 def build_rewards(specs: Sequence[Spec], mode: Mode, judge: Judge) -> RewardSet:
     """The reward functions of a recipe, in its order. Their __name__, which TRL's metrics use, is the name in the
     recipe, or the function's own for a `module:function`.
@@ -253,24 +273,12 @@ def build_rewards(specs: Sequence[Spec], mode: Mode, judge: Judge) -> RewardSet:
     stats = RewardStats()
     functions: dict[str, RewardFunction] = {}
     for spec in specs:
-        match spec.name:
-            case "accuracy":
-                _check_arguments(spec, ())
-                function = _accuracy(mode)
-            case "format":
-                _check_arguments(spec, ())
-                function = _format
-            case "cosine":
-                function = _cosine(mode, _curve(spec), stats)
-            case "overlong":
-                function = _overlong(spec)
-            case _:
-                function = _own(spec)
+        function = REWARDS[spec.name].make(spec, mode, stats) if spec.name in REWARDS else _own(spec)
         name = _name(function)
         if name in functions:
             raise UserError(f"two rewards are called {name}", "their metrics would be mixed up", "rename one of them")
         functions[name] = function
-    rules = tuple(dict.fromkeys(RULES[mode, spec.name] for spec in specs if (mode, spec.name) in RULES))
+    rules = rules_asked([spec.name for spec in specs], mode)
     if rules:
         judge.start()  # its processes import while the caller loads models
     return RewardSet(list(functions.values()), [float(spec.weight) for spec in specs], stats, rules, judge)
@@ -285,11 +293,9 @@ def _name(function: Any) -> str:
 
 def _check_arguments(spec: Spec, allowed: Sequence[str]) -> None:
     for unknown in sorted(set(spec.args) - set(allowed)):
-        near = difflib.get_close_matches(unknown, allowed, 1)
-        raise UserError(
-            f"reward {spec.name}: unknown argument {unknown}" + (f", did you mean {near[0]}?" if near else ""),
-            fix=f"it takes {', '.join(allowed)}" if allowed else "it takes none: remove args",
-        )
+        takes = f"it takes {', '.join(allowed)}" if allowed else "it takes none: remove args"
+        hint = did_you_mean(unknown, allowed)
+        raise UserError(f"reward {spec.name}: unknown argument {unknown}", fix=f"{hint} {takes}".strip())
 
 
 def _curve(spec: Spec) -> Cosine:
@@ -312,12 +318,9 @@ def _own(spec: Spec) -> RewardFunction:
     """A user's `module:function`, also from the current folder, which stays at the end of the import path."""
     module_name, colon, attribute = spec.name.partition(":")
     if not (module_name and colon and attribute):
-        known = ["accuracy", "format", "cosine", "overlong"]
-        near = difflib.get_close_matches(spec.name, known, 1)
-        raise UserError(
-            f"unknown reward {spec.name!r}" + (f", did you mean {near[0]}?" if near else ""),
-            fix=f"use {', '.join(known)}, or module:function for one of your own",
-        )
+        hint = did_you_mean(spec.name, REWARDS)
+        fix = f"{hint} There are {', '.join(REWARDS)}; one of your own is module:function".strip()
+        raise UserError(f"unknown reward {spec.name!r}", fix=fix)
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)
     try:

@@ -1,6 +1,6 @@
 """Asked to stop: by SIGTERM, by Ctrl-C, or by a deadline. Everything stops at a safe place; a second signal, at once.
 
-Safe is, in the training loop, the next step boundary with a checkpoint (`gently`); elsewhere any moment: what is done
+Safe is, in the training loop, the next step boundary with a checkpoint (`defer`); elsewhere any moment: what is done
 is on disk, and Interrupted goes up from where the signal came. Both end with exit code 75.
 """
 

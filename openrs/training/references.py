@@ -8,7 +8,7 @@ from typing import Any
 from openrs.config.schema import Recipe
 from openrs.data.problems import TOY_SUMS, Problems, is_published, shown
 from openrs.errors import UserError
-from openrs.rewards.functions import RULES
+from openrs.rewards.functions import rules_asked
 from openrs.rewards.grading import Judge, Rule, printable, processors
 from openrs.rewards.references import CheckedReferences, ReferenceFault, check_references
 from openrs.run.progress import Progress
@@ -18,11 +18,9 @@ EXAMPLES = 3
 MOST_WORKERS = 16  # nothing else runs yet
 
 
-def rules_of(recipe: Recipe) -> list[Rule]:
+def rules_of(recipe: Recipe) -> tuple[Rule, ...]:
     """What the recipe's rewards ask the judge; nothing where all of them are the user's own."""
-    mode = recipe.rewards.mode
-    asked = [RULES[mode, reward.name] for reward in recipe.rewards.functions if (mode, reward.name) in RULES]
-    return list(dict.fromkeys(asked))
+    return rules_asked([reward.name for reward in recipe.rewards.functions], recipe.rewards.mode)
 
 
 def check_data(recipe: Recipe, problems: Problems, progress: Progress) -> dict[str, Any]:
