@@ -166,15 +166,15 @@ def kind_of(answer: str) -> str:
 
 
 def bins(values: Sequence[int], most: int) -> list[tuple[str, int]]:
-    """Equal steps up to the 99th percentile, and one bin for what is above."""
+    """Equal steps from the least value up to the 99th percentile, and one bin for what is above."""
     if not values:
         return []
     ordered = sorted(values)
     top = max(1, ordered[round(0.99 * (len(ordered) - 1))])
     step = max(1, -(-top // most))
     counts = Counter(min(value // step, most) for value in values)
-    last = max(counts)
-    return [(f"{index * step:,}" + ("+" if index == most else ""), counts[index]) for index in range(last + 1)]
+    first, last = min(counts), max(counts)
+    return [(f"{index * step:,}" + ("+" if index == most else ""), counts[index]) for index in range(first, last + 1)]
 
 
 # --- findings ---------------------------------------------------------------------------------------------------------
