@@ -58,10 +58,13 @@ def test_the_system_turn_is_kept_only_where_asked(tmp_path: Path) -> None:
     from openrs.config.schema import Prompt
 
     class Tokenizer:
-        chat_template = "given"
+        chat_template, bos_token = "given", None
 
-        def apply_chat_template(self, messages: list[dict[str, str]], **_: Any) -> str:
-            return "".join(f"<{one['role']}>{one['content']}" for one in messages)
+        def apply_chat_template(
+            self, messages: list[dict[str, str]], *, add_generation_prompt: bool = False, **_: Any
+        ) -> str:
+            turns = [f"<{turn['role']}>{turn['content']}" for turn in messages]
+            return "".join(turns) + ("<assistant>" if add_generation_prompt else "")
 
         def __call__(self, texts: list[str], **_: Any) -> dict[str, Any]:
             return {"input_ids": [[1] for _ in texts]}
@@ -69,7 +72,7 @@ def test_the_system_turn_is_kept_only_where_asked(tmp_path: Path) -> None:
     row, prompt = {"prompt": CHAT, "answer": "1"}, Prompt(system="Ours.")
     for keep, begins in ((False, "<system>Ours."), (True, "<system>Be brief.")):
         found = load(tmp_path, [row], keep_system=keep)
-        assert tokenize_problems(Tokenizer(), prompt, found.rows).prompts[0] == f"{begins}<user>Q?"
+        assert tokenize_problems(Tokenizer(), prompt, found.rows).prompts[0] == f"{begins}<user>Q?<assistant>"
 
 
 def test_several_user_turns_and_control_characters_are_said(tmp_path: Path) -> None:
