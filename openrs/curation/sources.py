@@ -14,8 +14,8 @@ from typing import Any
 from openrs.curation.rows import Row
 from openrs.curation.settings import Curation, Source
 from openrs.data.rows import MISSING, Raw, cell, column_names, data_files, hub_rows, latin_1
-from openrs.data.rows import raw_rows as file_rows
-from openrs.data.shapes import answer_text, odd_character, own_answer, pick, question_text, shape_of
+from openrs.data.rows import raw_rows as rows_of_file
+from openrs.data.shapes import answer_text, odd_character, own_answer, pick, question_text, read_as, shape_of
 from openrs.errors import UserError
 from openrs.run.files import sha256
 
@@ -44,9 +44,7 @@ class Reader:
     def read_as(self) -> Iterator[str]:
         """One line a source, e.g. "read as: verl chat rows, answer from reward_model.ground_truth"."""
         for name, shapes in self.shapes.items():
-            counted = shapes.most_common(3)
-            told = "; ".join(f"{shape} ({n:,} rows)" if len(counted) > 1 else shape for shape, n in counted)
-            yield f"{name}: read as: {told}"
+            yield f"{name}: {read_as(shapes)}"
 
     def rows(self) -> Iterator[Read]:
         """Raises UserError for a source that cannot be read at all."""
@@ -116,7 +114,7 @@ def _raw(source: Source) -> Iterator[Raw]:
         return
     asked = [source.problem, source.answer, source.solution, source.id, source.level, list(source.where)]
     for path in files:
-        yield from file_rows(path, [name for names in asked for name in _list(names)])
+        yield from rows_of_file(path, [name for names in asked for name in _list(names)])
 
 
 def _read(raw: Raw, number: int, name: str, index: int, source: Source, *, wants_box: bool) -> Read:

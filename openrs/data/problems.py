@@ -18,6 +18,7 @@ from openrs.data.shapes import (
     own_answer,
     pick,
     question_text,
+    read_as,
     shape_of,
     system_text,
     turns,
@@ -165,10 +166,7 @@ class _Reader:
             )
 
     def notes(self) -> list[str]:
-        counted = self._shapes.most_common(3)
-        notes = ["read as: " + "; ".join(f"{s} ({n:,} rows)" if len(counted) > 1 else s for s, n in counted)]
-        if not counted:
-            notes = []
+        notes = [read_as(self._shapes)] if self._shapes else []
         if self._bare:
             notes.append(
                 f"{len(self._bare):,} bare answers are read as mathematics: {self._bare[0]} as ${self._bare[0]}$"

@@ -42,9 +42,10 @@ def check_prompt(tokenizer: Any, prompt: "Prompt") -> str:
         special = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if name.endswith("_token")}
         try:
             template_worker.render(prompt.chat_template, messages_of(prompt, PROBE), special, _name_of(prompt))
-        except UserError as error:
-            if isinstance(error, template_worker.TemplateLimitError):
-                raise  # any other fault is explained below
+        except template_worker.TemplateLimitError:
+            raise
+        except UserError:
+            pass  # explained below
     return check_chat_template(_template_of(tokenizer, prompt), prompt, tokenizer.bos_token, _name_of(prompt))
 
 

@@ -150,7 +150,7 @@ def _encoding(path: Path, name: str, command: str) -> UserError:
 
 
 def _iconv(path: Path, name: str) -> str:
-    unpacked = {"": "", ".gz": "gunzip -c", ".zst": "zstdcat"}[path.suffix.lower() if path.suffix in COMPRESSED else ""]
+    unpacked = {".gz": "gunzip -c", ".zst": "zstdcat"}.get(path.suffix.lower())
     source = f"{unpacked} {path} | iconv -f {name} -t UTF-8" if unpacked else f"iconv -f {name} -t UTF-8 {path}"
     return f"{source} > {_converted(path)}"
 

@@ -7,6 +7,7 @@ two ways is not guessed: it has a fault, in words, and whoever reads refuses the
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -56,6 +57,12 @@ def shape_of(row: Row, problem: str, answer: str) -> str:
     if problem == "problem" and answer == "solution":
         return "NuminaMath rows"
     return "OpenRLHF rows" if (problem, answer) == ("input", "label") else "text rows"
+
+
+def read_as(shapes: Counter[str]) -> str:
+    """What rows were read as, the most frequent first, with their numbers where they are of several shapes."""
+    counted = shapes.most_common(3)
+    return "read as: " + "; ".join(f"{shape} ({n:,} rows)" if len(counted) > 1 else shape for shape, n in counted)
 
 
 # --- problems ---------------------------------------------------------------------------------------------------------

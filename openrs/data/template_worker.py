@@ -37,12 +37,12 @@ def render(template: str, messages: Sequence[Mapping[str, str]], special: Mappin
     opening of the assistant's turn as well, in which it may fail. Raises UserError when the template is broken, refuses
     the messages, takes too long, or needs or writes too much.
     """
-    return _render(template, json.dumps(messages), json.dumps(special), where)
+    job = {"template": template, "messages": list(messages), "special": dict(special)}
+    return _render(json.dumps(job), where)
 
 
 @functools.lru_cache(maxsize=32)
-def _render(template: str, messages: str, special: str, where: str) -> str:
-    job = json.dumps({"template": template, "messages": json.loads(messages), "special": json.loads(special)})
+def _render(job: str, where: str) -> str:
     command = [sys.executable, "-m", __spec__.name if __spec__ else "openrs.data.template_worker"]
     try:
         done = subprocess.run(command, input=job.encode(), capture_output=True, timeout=PATIENCE, check=False)

@@ -6,7 +6,6 @@ loaded is compared with what tokenizer.json itself says. The base model's tokeni
 """
 
 import os
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -68,7 +67,7 @@ def load_tokenizer(folder_or_repo: str | Path, revision: str | None = None, trus
         _tokenizer_file(folder)
         config = _read_config(folder)
         if config.get("chat_template") or (folder / TEMPLATE).is_file():  # a base model may have none
-            try_template(folder, _template_text(folder, config), str(folder))
+            template_worker.render(_template_text(folder, config), EXAMPLE, _special(config), str(folder))
     elif folder.is_absolute() or str(folder_or_repo).startswith(".") or str(folder_or_repo).count("/") > 1:
         raise UserError(
             f"there is no folder {folder_or_repo}", fix="give a model folder, or a hub name like owner/model"
@@ -85,11 +84,6 @@ def load_tokenizer(folder_or_repo: str | Path, revision: str | None = None, trus
             f"the tokenizer of {folder_or_repo}{f' at {revision}' if revision else ''} cannot be loaded: {reason}",
             fix="check the name, the revision and the network, or give a folder with tokenizer.json",
         ) from None
-
-
-def try_template(folder: Path, template: str, where: str, messages: Sequence[Mapping[str, str]] = EXAMPLE) -> None:
-    """Render a chat template once under limits, with the special tokens of the model in `folder`. Raises UserError."""
-    template_worker.render(template, messages, _special(_read_config(folder)), where)
 
 
 def check_tokenizer(tokenizer: Any, folder: Path) -> TokenizerFacts:
@@ -154,7 +148,7 @@ class ChatEncoder:
         config = _read_config(folder)
         special = _special(config)
         template = _template_text(folder, config)
-        try_template(folder, template, str(folder))
+        template_worker.render(template, EXAMPLE, special, str(folder))
         return cls(tokenizer, template_worker.compiled(template), special)
 
     def text(self, prompt: str) -> str:

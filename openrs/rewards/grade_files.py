@@ -20,10 +20,9 @@ def read_items(path: Path, rule: str) -> Iterator[tuple[int, Item]]:
     fix = 'a JSONL file: a line is like {"gold": "$4$", "completion": "..."}'
     try:
         for line in json_lines(path):
-            fault = line.fault or _fault({"rule": rule, **(line.row or {})})
-            if line.row is None or fault:
+            fields = {"rule": rule, **(line.row or {})}
+            if fault := line.fault or _fault(fields):
                 raise UserError(f"{path}, line {line.number}: {fault}", fix=fix)
-            fields = {"rule": rule, **line.row}
             yield line.number, Item(fields["gold"], fields["completion"], Rule(fields["rule"]))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}", fix=fix) from None

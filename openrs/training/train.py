@@ -12,7 +12,7 @@ from openrs.config.names import Layout
 from openrs.config.schema import Recipe
 from openrs.data import prompts
 from openrs.data.problems import Problems, load_problems
-from openrs.data.tokenizer import check_tokenizer, load_tokenizer, try_template
+from openrs.data.tokenizer import check_tokenizer, load_tokenizer
 from openrs.errors import UserError
 from openrs.hub import adapters
 from openrs.hub.loading import check_weights
@@ -96,10 +96,6 @@ def train_from(recipe: Recipe, run: Run, progress: Progress, prepared: Prepared,
         from openrs.training.record import Recorder
         from openrs.training.trainer import Trainer
     model, problems, start = prepared.model, prepared.problems, prepared.start
-    if recipe.prompt.chat_template is not None:
-        roles = ("system", "user") if recipe.prompt.system is not None else ("user",)
-        example = [{"role": role, "content": recipe.prompt.user} for role in roles]
-        try_template(model, recipe.prompt.chat_template, "prompt.chat_template", example)
     tokenizer = load_tokenizer(model, trust_remote_code=recipe.model.trust_remote_code)
     check_tokenizer(tokenizer, model)
     prompted = prompts.tokenize_problems(tokenizer, recipe.prompt, problems.rows)
