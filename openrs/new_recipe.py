@@ -11,7 +11,6 @@ from openrs.config.load import load
 from openrs.config.names import is_hub_name
 from openrs.config.schema import Recipe
 from openrs.data import prompts
-from openrs.data.problems import load_problems
 from openrs.data.tokenizer import check_tokenizer, load_tokenizer
 from openrs.errors import UserError
 from openrs.hub import cache
@@ -22,7 +21,7 @@ from openrs.rewards.grading import printable
 from openrs.run.files import write_text
 from openrs.run.libraries import quiet
 from openrs.training.preview import first_prompts, read_references
-from openrs.training.references import rules_of
+from openrs.training.references import problems_of
 
 LOOKED_AT = 200  # problems whose prompts are tokenized and whose reference answers are judged
 
@@ -103,7 +102,7 @@ def _look(start: Recipe, folder: Path) -> Look:
             raise
         prompts.check_prompt(tokenizer, start.prompt.model_copy(update={"system": None}))
         system = None
-    problems = load_problems(start.data, judged=bool(rules_of(start)))
+    problems = problems_of(start)
     read = read_references(start, [problem.answer for problem in problems.rows[:LOOKED_AT]])
     prompt = start.prompt.model_copy(update={"system": system})
     texts = [prompts.render(tokenizer, prompt, problem.problem) for problem in problems.rows[:LOOKED_AT]]

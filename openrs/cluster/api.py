@@ -43,9 +43,7 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 CONNECT, READ = 5.0, 30.0  # seconds: to connect, to wait for a response
 STARTUP_RETRY_S = 10.0  # seconds of retries before a command that has just started gives up
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 15.0  # seconds between two retries: doubled each time, up to the longest
-DENIED_RETRY_S = (
-    300.0  # ... of what was allowed before: a server that comes back says 403 until it has loaded its roles
-)
+DENIED_RETRY_S = 300.0  # ... of what was allowed before: a server that comes back says 403 until it has its roles
 FOLLOW_RETRY_S = 900.0  # ... and while a Job is being followed: API servers are upgraded, laptops change networks
 
 

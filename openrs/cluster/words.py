@@ -76,16 +76,16 @@ SILENT = {
 
 def kind_of_event(thing: Object) -> str:
     """What events that say the same have in common: the Job controller makes up a new name for each Pod it tries."""
-    about = thing.get("involvedObject") or {}
+    involved = thing.get("involvedObject") or {}
     message = re.sub(r'(pods? "?[a-z0-9.-]+-)[a-z0-9]{5}\b', r"\1...", str(thing.get("message") or ""))
-    return f"{about.get('kind')} {thing.get('reason')} {message}"
+    return f"{involved.get('kind')} {thing.get('reason')} {message}"
 
 
 def about(thing: Object, job: str, pods: Collection[str], claim: str | None) -> bool:
     """Whether an event is about a Job, one of its Pods (also of those that are gone) or its claim. Pods of a Job called
     openrs-a are openrs-a-xxxxx, with letters that make no words: openrs-a-seeds is another Job's."""
-    about = thing.get("involvedObject") or {}
-    kind, name = about.get("kind"), str(about.get("name") or "")
+    involved = thing.get("involvedObject") or {}
+    kind, name = involved.get("kind"), str(involved.get("name") or "")
     if kind == "Pod":
         tried = re.fullmatch(re.escape(job) + r"-(\d+-)?[bcdfghjklmnpqrstvwxz2456789]{5}", name)
         return name in pods or tried is not None

@@ -3,7 +3,6 @@
 Never imports torch: `openrs recipe show`, the planner and the cluster verbs answer on a laptop in well under a second.
 """
 
-import copy
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -54,14 +53,12 @@ def load(name: str, overrides: Sequence[str] = (), *, elsewhere: bool = False) -
     here = not elsewhere and (not has_nvidia_gpu() or cuda_visible_devices() == [])
     cpu = gpus == "0" if gpus is not None else here
     tree, lines = _extended(path, cpu=cpu)
-    before = copy.deepcopy(tree)
+    before = {named: _value(tree, *named) for named in BELONGS}
     for change in overrides:
         override(change, tree, lines, example="grpo.learning_rate=2e-6")
     for (section, key), rest in BELONGS.items():
-        if section not in changed and _value(tree, section, key) != _value(before, section, key):
-            for fact in rest:
-                if f"{section}.{fact}" not in changed:
-                    tree[section].pop(fact, None)
+        if section not in changed and _value(tree, section, key) != before[section, key]:
+            _forget(tree, section, [fact for fact in rest if f"{section}.{fact}" not in changed])
     refuse_secrets(tree, lines)
     try:
         recipe = Recipe.model_validate(tree)
@@ -153,8 +150,13 @@ def _extended(path: Path, below: tuple[Path, ...] = (), *, cpu: bool) -> tuple[d
     for (section, key), rest in BELONGS.items():
         own = _value(tree, section, key)
         if own is not None and own != _value(base_tree, section, key) and isinstance(base_tree.get(section), dict):
-            base_tree[section] = {name: value for name, value in base_tree[section].items() if name not in rest}
+            _forget(base_tree, section, rest)
     return _merge(base_tree, tree), {**base_lines, **lines}
+
+
+def _forget(tree: dict[str, Any], section: str, facts: Sequence[str]) -> None:
+    for fact in facts:
+        tree[section].pop(fact, None)
 
 
 def _value(tree: dict[str, Any], section: str, key: str) -> Any:

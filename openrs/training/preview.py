@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from openrs.config.names import is_hub_name
-from openrs.config.schema import Recipe
+from openrs.config.schema import Model, Recipe
 from openrs.data import prompts
-from openrs.data.problems import Problems, load_problems
+from openrs.data.problems import TOY_SUMS, Problems
 from openrs.data.tokenizer import load_tokenizer
 from openrs.errors import UserError
 from openrs.hub import cache
-from openrs.rewards.grading import Judge
 from openrs.rewards.references import check_references
 from openrs.run.libraries import quiet
-from openrs.training.references import rules_of
+from openrs.training.references import judge_of, problems_of, rules_of
 
 SHOWN = 2
 LOOKED_AT = 200  # rows, where the first ones are dropped
@@ -49,9 +48,9 @@ def _first(recipe: Recipe, tokenizer: Any) -> tuple[Problems, prompts.TokenizedP
     drops = "drop" in (recipe.data.missing_answer, recipe.prompt.too_long)
     for rows in (SHOWN, LOOKED_AT, None) if drops else (SHOWN,):
         limit = recipe.data.limit if rows is None else min(recipe.data.limit or rows, rows)
-        data = recipe.data.model_copy(update={"limit": limit})
+        first = recipe.model_copy(update={"data": recipe.data.model_copy(update={"limit": limit})})
         try:
-            problems = load_problems(data, judged=bool(rules_of(recipe)))
+            problems = problems_of(first)
             return problems, prompts.tokenize_problems(tokenizer, recipe.prompt, problems.rows)
         except UserError as error:
             refused = error
@@ -63,7 +62,7 @@ def read_references(recipe: Recipe, answers: Sequence[str]) -> list[tuple[bool, 
     rules = rules_of(recipe)
     if not rules:
         return [(True, "no reward of this recipe asks the judge about it")] * len(answers)
-    with Judge(1, recipe.rewards.timeout_seconds, int(recipe.rewards.memory_gib * 2**30)) as judge:
+    with judge_of(recipe, 1) as judge:
         checked = check_references(answers, rules, judge)
     return [
         (False, f"not usable: {checked.faults[n]}") if n in checked.faults else (True, f"read as {checked.read[n]}")
@@ -75,19 +74,26 @@ def _absent(recipe: Recipe) -> str:
     """What is not on this disk, in words."""
     fetch = "is not in the cache (openrs fetch RECIPE)"
     model, data = recipe.model, recipe.data
-    if data.source != "toy-sums":
+    if data.source != TOY_SUMS:
         if is_hub_name(data.source):
             if cache.fetched("dataset", data.source, data.revision) is None:
                 return f"{data.source} {fetch}"
         elif not Path(data.source).exists():
             return f"there is no file {data.source}"
     if model.toy is None:
-        if is_hub_name(model.name):
-            if cache.fetched("model", model.name, model.revision) is None:
-                return f"{model.name} {fetch}"
-        elif not Path(model.name).expanduser().is_dir():
+        folder = _folder_of(model)
+        if folder is None:
+            return f"{model.name} {fetch}"
+        if not folder.is_dir():
             return f"there is no model folder {model.name}"
     return ""
+
+
+def _folder_of(model: Model) -> Path | None:
+    """Where the model is, or would be; None for one of the hub that is not in the cache."""
+    if is_hub_name(model.name):
+        return cache.fetched("model", model.name, model.revision)
+    return Path(model.name).expanduser()
 
 
 def _tokenizer(recipe: Recipe) -> Any:
@@ -95,9 +101,6 @@ def _tokenizer(recipe: Recipe) -> Any:
         from openrs.training.demo_model import make_tokenizer
 
         return make_tokenizer()
-    folder = Path(recipe.model.name).expanduser()
-    if is_hub_name(recipe.model.name):
-        fetched = cache.fetched("model", recipe.model.name, recipe.model.revision)
-        assert fetched is not None  # _absent looked
-        folder = fetched
+    folder = _folder_of(recipe.model)
+    assert folder is not None  # _absent looked
     return load_tokenizer(folder, trust_remote_code=recipe.model.trust_remote_code)

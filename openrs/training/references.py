@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from openrs.config.schema import Recipe
-from openrs.data.problems import TOY_SUMS, Problems, is_published, shown
+from openrs.data.problems import TOY_SUMS, Problems, is_published, load_problems, shown
 from openrs.errors import UserError
 from openrs.rewards.functions import rules_asked
 from openrs.rewards.grading import Judge, Rule, printable, processors
@@ -23,6 +23,16 @@ def rules_of(recipe: Recipe) -> tuple[Rule, ...]:
     return rules_asked([reward.name for reward in recipe.rewards.functions], recipe.rewards.mode)
 
 
+def problems_of(recipe: Recipe) -> Problems:
+    """The recipe's training problems, their answers as its rewards need them. Raises UserError as load_problems."""
+    return load_problems(recipe.data, judged=bool(rules_of(recipe)))
+
+
+def judge_of(recipe: Recipe, workers: int | None) -> Judge:
+    """A judge of so many processes (None: by the machine) with the recipe's limits."""
+    return Judge(workers, recipe.rewards.timeout_seconds, int(recipe.rewards.memory_gib * 2**30))
+
+
 def check_data(recipe: Recipe, problems: Problems, progress: Progress) -> dict[str, Any]:
     """Have the judge read every reference answer, and say what was found. Returns that for the manifest.
 
@@ -34,10 +44,8 @@ def check_data(recipe: Recipe, problems: Problems, progress: Progress) -> dict[s
     rules = rules_of(recipe)
     if not rules or recipe.data.source == TOY_SUMS:
         return {}
-    rewards = recipe.rewards
     answers = [problem.answer for problem in problems.rows]
-    workers = rewards.workers or min(processors(), MOST_WORKERS)
-    with Judge(workers, rewards.timeout_seconds, int(rewards.memory_gib * 2**30)) as judge:
+    with judge_of(recipe, recipe.rewards.workers or min(processors(), MOST_WORKERS)) as judge:
         checked = check_references(answers, rules, judge)
         rows = [problem.id for problem in problems.rows]
         for line in _lines(checked, rows, answers):

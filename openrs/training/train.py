@@ -11,7 +11,7 @@ from openrs.config.checks import grpo_value, prompts_per_step, warm_up_note
 from openrs.config.names import Layout
 from openrs.config.schema import Recipe
 from openrs.data import prompts
-from openrs.data.problems import Problems, load_problems
+from openrs.data.problems import Problems
 from openrs.data.tokenizer import check_tokenizer, load_tokenizer
 from openrs.errors import UserError
 from openrs.hub import adapters
@@ -25,7 +25,7 @@ from openrs.run.processes import rank
 from openrs.run.progress import Progress
 from openrs.training import cpu, demo_model, disk, lora, tracking
 from openrs.training.canary import Canary
-from openrs.training.references import check_data, rules_of
+from openrs.training.references import check_data, judge_of, problems_of
 from openrs.training.vllm_server import Address
 
 
@@ -55,7 +55,7 @@ def prepare(recipe: Recipe, run: Run, progress: Progress) -> Prepared:
     for line in lines:
         progress.say(line)
     done = start is not None and checkpoints.step_of(start) >= recipe.last_step
-    problems = load_problems(recipe.data, judged=bool(rules_of(recipe)))
+    problems = problems_of(recipe)
     # Bad data is refused before a model is made or downloaded; what a run resumes with was checked, if it is the same.
     if start is None or manifest.accepts_changes(run):
         manifest.record(run, references=check_data(recipe, problems, progress))
@@ -74,9 +74,7 @@ def prepare(recipe: Recipe, run: Run, progress: Progress) -> Prepared:
 
 def prepare_worker(recipe: Recipe, run: Run, progress: Progress, start: Path | None) -> Prepared:
     """The same in a process that another one has started, which has looked for checkpoints and refused what is bad."""
-    return Prepared(
-        base_model(recipe, run, progress), load_problems(recipe.data, judged=bool(rules_of(recipe))), start, done=False
-    )
+    return Prepared(base_model(recipe, run, progress), problems_of(recipe), start, done=False)
 
 
 def train_from(recipe: Recipe, run: Run, progress: Progress, prepared: Prepared, server: Address | None = None) -> Path:
@@ -90,7 +88,6 @@ def train_from(recipe: Recipe, run: Run, progress: Progress, prepared: Prepared,
         from datasets import Dataset
 
         from openrs.rewards.functions import build_rewards
-        from openrs.rewards.grading import Judge
         from openrs.training.lifecycle import CONSTRUCTION, run_with_lifecycle, watched
         from openrs.training.monitors import Alarms
         from openrs.training.record import Recorder
@@ -104,11 +101,7 @@ def train_from(recipe: Recipe, run: Run, progress: Progress, prepared: Prepared,
     if recipe.hardware.gpus == 0:
         cpu.apply_cpu_workarounds(recipe)
 
-    memory = int(recipe.rewards.memory_gib * 2**30)
-    with (
-        Judge(recipe.rewards.workers, recipe.rewards.timeout_seconds, memory) as judge,
-        watched(recipe, run, progress) as watchdog,
-    ):
+    with judge_of(recipe, recipe.rewards.workers) as judge, watched(recipe, run, progress) as watchdog:
         rewards = build_rewards(recipe.rewards.functions, recipe.rewards.mode, judge)
         trainer = Trainer(
             model=str(model),

@@ -155,7 +155,10 @@ def test_every_rewriting_is_recorded(tmp_path):
     rows = [{"problem": f"How large is charge number {n}?", "answer": a} for n, a in enumerate(("3e8", "5", "１５"))]
     file = recipe(tmp_path / "r.yaml", jsonl(tmp_path / "raw.jsonl", rows), {"rewrite": {}})
     assert main(["curate", str(file), "--out", str(tmp_path / "out"), "--workers", "1"]) == 0
-    lines = [json.loads(line) for line in (tmp_path / "out/work/01-rewrite/rewritten.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (tmp_path / "out" / "work" / "01-rewrite" / "rewritten.jsonl").read_text().splitlines()
+    ]
     assert [(line["id"], line["before"], line["after"]) for line in lines] == [
         ("raw/0", "3e8", r"3\times 10^{8}"), ("raw/2", "１５", "15")
     ]  # fmt: skip

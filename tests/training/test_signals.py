@@ -54,7 +54,7 @@ def data_that_never_comes() -> None:
         print("waiting for data", flush=True)
         time.sleep(600)
 
-    grpo.load_problems = waiting  # type: ignore[assignment]
+    grpo.problems_of = waiting  # type: ignore[assignment]
 
 
 def test_before_the_first_step_a_signal_ends_at_once(tmp_path: Path) -> None:
