@@ -6,14 +6,18 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
+import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
+
+import forked
 
 from openrs.run import checkpoints
 from openrs.run.files import read_jsonl, sha256
@@ -110,7 +114,9 @@ def _in_child(argv: list[str], said: Path, fault: Callable[[], None] | None, env
     assert "openrs.training.trainer" in sys.modules, "the fork server has not imported training_imports"
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     from openrs.cli.main import main
+    from openrs.evaluation import engine_pool
 
+    engine_pool.subprocess = types.SimpleNamespace(**{**vars(subprocess), "Popen": forked.Popen})  # type: ignore[assignment]
     if fault is not None:
         fault()
     code = main(argv)
