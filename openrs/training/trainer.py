@@ -164,9 +164,8 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         was far too large, say. (The last step's weights are looked at when its checkpoint is written.)"""
         if self.state.global_step == 0:
             return
-        trained = [(name, value.detach()) for name, value in self.model.named_parameters() if value.requires_grad]
-        ends = torch.stack([torch.stack(value.aminmax()).float() for _, value in trained])  # NaN goes through both
-        bad = (~torch.isfinite(ends)).any(dim=1).nonzero().flatten().tolist()
+        trained = [(name, value) for name, value in self.model.named_parameters() if value.requires_grad]
+        bad = _nonfinite([value for _, value in trained])
         if bad:
             complete = checkpoints.list_complete(self._folder)
             what = f"{len(bad)} of {len(trained)} weight tensors are"
@@ -348,6 +347,7 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         alive = partial(self._expect, CHECKPOINT + disk.slowest(self._checkpoint_bytes()))
         alive()
         with self._timed("checkpoint"), disk.cleanup_on_disk_fault(staging, step):
+            self._stop_unless_optimizer_is_finite()
             super()._save_checkpoint(model, trial)
             self._save_position(staging)
             self.accelerator.wait_for_everyone()
@@ -356,6 +356,25 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
                 checkpoints.finish(staging, self._folder, step, alive)
             self.accelerator.wait_for_everyone()
         self.checkpoint_seconds = time.perf_counter() - before
+
+    def _stop_unless_optimizer_is_finite(self) -> None:
+        """Raises RunFailure on every process when the optimizer's state of one holds NaN or Inf: an infinite second
+        moment leaves the weights finite, and keeps them from ever changing again."""
+        if self.optimizer is None or self.args.save_only_model:
+            return
+        state = [
+            (name, value)
+            for tensors in self.optimizer.state.values()
+            for name, value in tensors.items()
+            if name != "step" and isinstance(value, torch.Tensor) and value.is_floating_point() and value.numel()
+        ]
+        bad = _nonfinite([value for _, value in state]) if state else []
+        count = torch.tensor([len(bad)], device=self.accelerator.device)
+        if int(self.accelerator.reduce(count, reduction="sum")):
+            what = f"{len(bad)} of {len(state)} tensors of the optimizer's state are"
+            name = state[bad[0]][0] if bad else "another process's"
+            complete = checkpoints.list_complete(self._folder)
+            raise checkpoints.nonfinite_weights(self.state.global_step, what, name, complete)
 
     def _checkpoint_bytes(self) -> int:
         """At most: float32 weights and both moments, DeepSpeed's copy of the weights, and the weights themselves."""
@@ -381,6 +400,12 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """TRL writes a card at every checkpoint; ours is written by `openrs export`, with results in it."""
+
+
+def _nonfinite(tensors: list[torch.Tensor]) -> list[int]:
+    """Which of the tensors hold NaN or Inf, with one wait for the device."""
+    ends = torch.stack([torch.stack(value.detach().aminmax()).float() for value in tensors])  # NaN goes through both
+    return [int(index) for index in (~torch.isfinite(ends)).any(dim=1).nonzero()]
 
 
 class EpochSampler(RepeatSampler):  # type: ignore[misc]
