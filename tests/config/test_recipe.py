@@ -188,6 +188,22 @@ def test_samples_at_temperature_zero() -> None:
     assert "4 samples at temperature 0 are 4 copies of one" in message
 
 
+@pytest.mark.parametrize("key", ["rewards.functions", "evaluation.benchmarks", "training.trackers", "rewards"])
+@pytest.mark.parametrize("value", ["[{}]", "[null]", "[[]]", "7"])
+def test_a_fault_inside_of_what_replaces_a_value_of_the_recipe_below_is_the_own_files(
+    tmp_path: Path, key: str, value: str
+) -> None:
+    """The recipe below has other values at the same places, with lines of their own."""
+    (tmp_path / "own.yaml").write_text(
+        "extends: demo\n" + "{}: {{{}: ".format(*key.split(".")) + value + "}\n"
+        if "." in key
+        else f"extends: demo\n{key}: {value}\n"
+    )
+    message = refused(tmp_path / "own.yaml")
+    assert message.startswith("own.yaml:2: "), message
+    assert "demo.yaml:" not in message
+
+
 def test_all_faults_in_one_message(own: Path) -> None:
     own.write_text("extends: demo\nmodle: 1\nprompt: {max_token: 3}\n", encoding="utf-8")
     message = refused(own)
