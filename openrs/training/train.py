@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from openrs.config.checks import grpo_value, prompts_per_step, warm_up_note
+from openrs.config.checks import grpo_value, prompts_per_step
 from openrs.config.names import Layout
 from openrs.config.schema import Recipe
 from openrs.data import prompts
@@ -199,8 +199,6 @@ def log_dataset_summary(
     progress.say(
         f"{counts['rows']} rows from {recipe.data.source}: {dropped}{long}{counts['problems']} problems to train on"
     )
-    if note := warm_up_note(recipe):
-        progress.say(note)
     needed = prompts_per_step(recipe)
     if counts["problems"] < needed:
         raise UserError(
