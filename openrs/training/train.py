@@ -26,6 +26,7 @@ from openrs.run.progress import Progress
 from openrs.training import cpu, demo_model, disk, lora, tracking
 from openrs.training.canary import Canary
 from openrs.training.references import check_data, judge_of, problems_of
+from openrs.training.vllm_dtype import autocast, set_colocated_dtype
 from openrs.training.vllm_server import Address
 
 
@@ -100,6 +101,7 @@ def train_from(recipe: Recipe, run: Run, progress: Progress, prepared: Prepared,
     record_provenance(recipe, run, model, problems, prompted, resumed=start is not None)
     if recipe.hardware.gpus == 0:
         cpu.apply_cpu_workarounds(recipe)
+    set_colocated_dtype(recipe)
 
     with judge_of(recipe, recipe.rewards.workers) as judge, watched(recipe, run, progress) as watchdog:
         rewards = build_rewards(recipe.rewards.functions, recipe.rewards.mode, judge)
@@ -248,11 +250,10 @@ def deepspeed_config(recipe: Recipe) -> dict[str, Any]:
 
     "auto" is filled in by transformers from the training arguments.
     """
-    fp16, bf16 = bool(grpo_value(recipe, "fp16")), grpo_value(recipe, "bf16")
     return {
         "zero_optimization": {"stage": recipe.hardware.zero_stage},
-        "bf16": {"enabled": not fp16 if bf16 is None else bool(bf16)},  # TRL reads an unset bf16 as on
-        "fp16": {"enabled": fp16},
+        "bf16": {"enabled": autocast(recipe) == "bfloat16"},
+        "fp16": {"enabled": autocast(recipe) == "float16"},
         "gradient_clipping": float(grpo_value(recipe, "max_grad_norm")),
         "train_batch_size": "auto",
         "train_micro_batch_size_per_gpu": "auto",
