@@ -1,4 +1,4 @@
-"""scripts/gpu-check: its parts by stand-ins here (each way a part can end); all of it at toy sizes on the CPU in `-m soak`."""
+"""scripts/gpu-check: each way a part can end, by stand-ins; all of it, at toy sizes on the CPU, in `-m soak`."""
 
 import argparse
 import json
