@@ -29,10 +29,12 @@ import gpu_check_page
 
 HERE = Path(__file__).parent
 MARGIN = 5.0  # seconds at the end, for the page
+LEFT = "LEFT"  # in a part's command: the seconds after which it should begin nothing more
 SHORTEST = 10.0  # a part with less time than this is not begun
 # Of locks/cuda-py312.txt: what openrs imports and an image with torch, transformers and pyarrow does not bring.
 WHEELS = (
-    "trl", "datasets", "dill", "multiprocess", "xxhash", "datasketch", "peft", "accelerate", "pydantic",
+    "trl", "datasets", "transformers", "tokenizers", "huggingface-hub", "safetensors", "dill", "multiprocess",
+    "xxhash", "datasketch", "peft", "accelerate", "pydantic",
     "pydantic-core", "annotated-types", "typing-inspection", "typing-extensions", "rich", "pyyaml", "packaging",
     "math-verify", "latex2sympy2-extended", "antlr4-python3-runtime",
 )  # fmt: skip
@@ -77,18 +79,16 @@ class Outcome:
 
 def parts(out: Path, *, cpu: bool) -> list[Part]:
     """In the order of their worth: what comes last is what a slow machine does not reach."""
-    python, run = [sys.executable, "-P"], out / "runs" / "alone"
+    run = out / "runs" / "alone"
     here = ["--cpu"] if cpu else []
     size = ["--small"] if cpu else []
     step = ["--small", "--few", "--groups", "1", "--repeats", "1"] if cpu else ["--few", "--repeats", "2"]
     gpu_step = [sys.executable, str(HERE / "gpu_step.py")]
     runs = [sys.executable, str(HERE / "gpu_runs.py")]
-    openrs = [*python, "-m", "openrs.cli"]
-    evaluation = ["evaluate", str(run), "--engine", "transformers", "--samples", "1", "--max-tokens", "16"]
     real = "the real size" if not cpu else "the toy size (in place of the real one)"
     limit = 1.0 if not cpu else 2.0  # a rehearsal's machine may be busy, and all of it is small
     rows = (
-        ("doctor", "openrs doctor", [*openrs, "doctor", "--json"], 100, False, ""),
+        ("doctor", "openrs doctor", [sys.executable, "-P", "-m", "openrs.cli", "doctor", "--json"], 100, False, ""),
         ("recorded", "loss and gradient of the trainer against the paper's recorded ones, fp32 and bf16",
          [sys.executable, str(HERE / "gpu_parity.py"), *here], 90, True, ""),
         ("tiny", "the update's paths against the published one, tiny, fp32 and bf16",
@@ -98,10 +98,11 @@ def parts(out: Path, *, cpu: bool) -> list[Part]:
         ("resume", "killed after a checkpoint, and resumed", [*runs, "resume", "--run", str(run), *here],
          120, True, "train"),
         ("step", f"parity in {'fp32' if cpu else 'bf16'}, seconds and memory of an update's paths, {real}",
-         [*gpu_step, *step, *here, "--seconds", "150"], 180, True, ""),
+         [*gpu_step, *step, *here, "--seconds", LEFT], 180, True, ""),
         ("fp32", f"the update's paths against the published one, {real}, fp32",
-         [*gpu_step, "--parity", "--dtypes", "float32", *size, *here, "--seconds", "80"], 100, True, ""),
-        ("evaluate", "openrs evaluate of the trained toy model", [*openrs, *evaluation], 100, False, "train"),
+         [*gpu_step, "--parity", "--dtypes", "float32", *size, *here, "--seconds", LEFT], 100, True, ""),
+        ("evaluate", "openrs evaluate of the trained toy model", [*runs, "evaluate", "--run", str(run)],
+         100, True, "train"),
     )  # fmt: skip
     return [Part(name, title, command, seconds * limit, *rest) for name, title, command, seconds, *rest in rows]
 
@@ -146,7 +147,8 @@ def run_part(part: Part, place: tuple[int, int], out: Path, env: Mapping[str, st
         return outcome
     result, log = out / f"{part.name}.json", out / f"{part.name}.log"
     result.unlink(missing_ok=True)
-    words = [*part.command, *(["--json", str(result)] if part.result else [])]
+    soon = f"{max(5.0, limit - 25):.0f}"  # an update and the libraries' start fit into what is kept
+    words = [soon if word == LEFT else word for word in part.command] + (["--json", str(result)] if part.result else [])
     began = time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -181,7 +183,7 @@ def kill_session(process: subprocess.Popen[bytes]) -> None:
 def read_result(part: Part, result: Path, log: Path) -> dict[str, Any]:
     try:
         text = result.read_text() if part.result else log.read_text()
-        found = json.loads(text[text.index("{") :]) if part.result or part.name == "doctor" else {"said": tail(text, 3)}
+        found = json.loads(text[text.index("{") :])  # the doctor's is its output
     except (OSError, ValueError):
         return {}
     return {key: value for key, value in found.items() if key != "machine"}

@@ -64,7 +64,6 @@ def section(part: Mapping[str, Any]) -> str:
     plain = {key: value for key, value in found.items() if isinstance(value, int | float | str) and key != "verdict"}
     plain = {key: value for key, value in plain.items() if key not in {"benchmark", "exit"}}
     blocks += [f'<p class="soft">{escape(f"{key}: {cell(value)}")}</p>' for key, value in plain.items()]
-    blocks += [f"<p>{escape(str(line))}</p>" for line in found.get("said", [])]
     return f"<h2>{escape(part['name'])}: {escape(part['title'])}</h2>{''.join(blocks)}" if blocks else ""
 
 

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +55,32 @@ def kill_and_resume(run: Path, *, cpu: bool) -> str:
     return f"the resumed run ended with exit code {code}" if code else ""
 
 
+def evaluate(run: Path) -> list[list[Any]]:
+    """`openrs evaluate` of the run's checkpoint; verdict and number of samples. Exits when it fails or has none.
+
+    lighteval, which writes the scores, is too much to carry: without it the samples are one shard, drawn and judged.
+    """
+    words = ["evaluate", str(run), "--engine", "transformers", "--samples", "1", "--max-tokens", "16"]
+    shard = [] if find_spec("lighteval") else ["--shard", "1/1"]
+    done = subprocess.run([sys.executable, "-m", "openrs.cli", *words, *shard], check=False)
+    if done.returncode:
+        sys.exit(f"gpu_runs.py: openrs evaluate ended with exit code {done.returncode}")
+    journals = sorted((run / "eval").rglob("samples.jsonl"))
+    verdicts = Counter(row["verdict"] for journal in journals for row in read_jsonl(journal))
+    if not verdicts or verdicts["crash"]:
+        sys.exit(f"gpu_runs.py: verdicts of the samples: {dict(verdicts)}")
+    return [["verdict", "samples"], *map(list, sorted(verdicts.items()))]
+
+
 def main() -> int:
     parser = common.arguments(__doc__)
-    parser.add_argument("part", choices=("train", "resume"))
+    parser.add_argument("part", choices=("train", "resume", "evaluate"))
     parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="folder of the undisturbed run")
     parser.add_argument("--cpu", action="store_true", help="leave the GPU alone")
     args = parser.parse_args()
+    if args.part == "evaluate":
+        common.finish("gpu_runs", args.json, {}, evaluate(args.run), scored=find_spec("lighteval") is not None)
+        return 0
     wrong: list[str] = []
     more: dict[str, Any] = {}
     run = args.run
