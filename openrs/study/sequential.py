@@ -1,9 +1,9 @@
 """Looking at an evaluation before it is finished, without erring more often: the mathematics.
 
 The estimand is the mean on these very problems. Samples come in whole rounds: every problem of both models has k of K
-samples at a look. Samples are independent, so the information fraction is exactly t = k / K. At each look the test may
-spend what Lan and DeMets' function of O'Brien-Fleming type allows by then, alpha / 2 a side; what discreteness left over
-is carried on.
+samples at a look. Samples are independent, so the information fraction is exactly t = k / K. By each look the test
+may have spent what Lan and DeMets' function of O'Brien-Fleming type allows, alpha / 2 a side; what discreteness left
+over is carried on.
 
 Two tests. Of two models: signs of the differences of right samples, problem by problem and round by round, are
 exchangeable where both have the same rates, so the law of their sum is known exactly (`flip_boundaries`). Of anything
@@ -161,7 +161,9 @@ def flip_boundaries(differences: Ints, times: Sequence[float], alpha: Any = ALPH
     sizes = np.abs(differences)
     trials, looks, _ = sizes.shape
     levels = np.broadcast_to(np.asarray(alpha, dtype=float), (trials,))
-    reach = int(sizes.sum(axis=(1, 2)).max(initial=0))
+    # beyond nine standard deviations lies less than 1e-17 (Hoeffding)
+    far = math.ceil(9 * math.sqrt(int((sizes**2).sum(axis=(1, 2)).max(initial=0))))
+    reach = min(far, int(sizes.sum(axis=(1, 2)).max(initial=0)))
     length = fft.next_fast_len(2 * reach + 2, real=True)
     length += length % 2
     chunk = max(1, BATCH // length)
@@ -184,7 +186,7 @@ def _flip_batch(sizes: Ints, times: Floats, levels: Floats, reach: int, length: 
     for look in range(looks):
         law = _characteristic(sizes[:, look], length)
         alive = np.maximum(fft.irfft(fft.rfft(alive, axis=1) * law, n=length, axis=1), 0.0)
-        tail = np.zeros((trials, reach + 2))  # P(going on until here, |sum| >= x); nothing lies above reach
+        tail = np.zeros((trials, reach + 2))  # P(going on until here, |sum| >= x); none above reach
         tail[:, : reach + 1] = 2 * np.cumsum(alive[:, reach::-1], axis=1)[:, ::-1]
         allowed = 2 * spent(times[look], levels / 2) - used[:, look]
         fits = (tail <= allowed[:, None] + ROUNDING) & (sums > 0)
@@ -195,7 +197,7 @@ def _flip_batch(sizes: Ints, times: Floats, levels: Floats, reach: int, length: 
 
 
 def _characteristic(sizes: Ints, length: int) -> Floats:
-    """Characteristic function of a sum of +-sizes [trials, n] at multiples of 2 pi / length: [trials, length // 2 + 1]."""
+    """[trials, length // 2 + 1]: characteristic function of a sum of +-sizes [trials, n], at 2 pi j / length."""
     waves = np.cos(np.outer(np.arange(int(sizes.max(initial=0)) + 1), 2 * np.pi * np.arange(length // 2 + 1) / length))
     counts = np.zeros((len(sizes), len(waves)))
     np.add.at(counts, (np.arange(len(sizes))[:, None], sizes), 1.0)
