@@ -83,22 +83,22 @@ def write(sources: Sources, folder: Path, price: float | None = None) -> Path:
 
 def html(tree: dict[str, Any], sources: Sources) -> str:
     """The page: one file that asks the network for nothing and runs no script but its own (its CSP says so)."""
+    return rendered(
+        "template.html",
+        r=tree,
+        view=view(tree, sources),
+        training_words=TRAINING,
+        headline=words.headline(tree),
+        tones=words.TONES,
+    )
+
+
+def rendered(template: str, **values: Any) -> str:
+    """A page of ours with its own style and script in it."""
     style = (PARTS / "style.css").read_text(encoding="utf-8")
     script = (PARTS / "script.js").read_text(encoding="utf-8")
-    return (
-        _environment()
-        .get_template("template.html")
-        .render(
-            r=tree,
-            view=view(tree, sources),
-            training_words=TRAINING,
-            headline=words.headline(tree),
-            tones=words.TONES,
-            style=style,
-            script=script,
-            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        )
-    )
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return _environment().get_template(template).render(style=style, script=script, script_hash=digest, **values)
 
 
 def view(tree: dict[str, Any], sources: Sources) -> View:

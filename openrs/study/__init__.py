@@ -1,0 +1,1 @@
+"""A reproduction planned like a trial: jobs, costs, power, looks, one state."""
