@@ -156,7 +156,15 @@ def results(args: argparse.Namespace) -> int:
 
 def report(args: argparse.Namespace) -> int:
     from openrs.report.pages.page import report_on
+    from openrs.run.directory import run_at
+    from openrs.study.state import STATE
 
+    folder = run_at(args.runs[0]).path if len(args.runs) == 1 else None
+    if folder is not None and (folder / STATE).is_file():
+        from openrs.study.report import write_study_report
+
+        say(f"report: {write_study_report(folder, Path(args.out) if args.out else None, args.price)}")
+        return EXIT_DONE
     say(f"report: {report_on(args.runs, args.out, args.price)}")
     return EXIT_DONE
 
