@@ -1,1 +1,1 @@
-"""A reproduction planned like a trial: jobs, costs, power, looks, one state."""
+"""The whole paper as one plan: what to run, what it costs, what it can decide, and when to stop."""

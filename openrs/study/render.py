@@ -111,10 +111,7 @@ def notes(plan: StudyPlan) -> list[str]:
 
 def looks(plan: StudyPlan) -> list[str]:
     """What looking in between costs each claim: the last boundary instead of the fixed one."""
-    try:
-        from openrs.study.sequential import last_boundary
-    except ImportError:
-        return []
+    from openrs.study.sequential import last_boundary
 
     with_looks = {
         claim.id: plan.study.claims[claim.id].looks
