@@ -71,7 +71,7 @@ def _add_evaluate(verbs: Verbs) -> None:
         "model",
         nargs="?",
         help="a model folder, a hub repository, a run (its base and its checkpoints), a checkpoint's folder in a run,"
-        " or one of the paper's: paper:base, paper:open-rs1 to 3, paper:exp3@50 ...",
+        " or one of the paper's: paper:base, paper:open-rs1 to 3, paper:exp3@50, paper:deepscaler ...",
     )
     what = sub.add_argument_group("benchmarks")
     what.add_argument("--benchmarks", type=names, metavar="A,B", help="names, or YAML files of your own")

@@ -8,7 +8,7 @@ from openrs.study.difficulty import World
 from openrs.study.plan import Power, Powers
 from openrs.study.settings import Study, study_claims
 
-TRIALS = 400  # of claims against the base: a chance is known to about 2.5 points
+TRIALS = 200  # of claims against the base: a chance is known to about 3.5 points
 
 
 def powers_of(study: Study) -> Powers:

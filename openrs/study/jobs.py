@@ -93,7 +93,7 @@ def jobs_of(study: Study, machine: Machine, folder: Path) -> list[Job]:
     Raises UserError for a model whose sizes nobody knows and for a recipe that cannot be loaded or shared out.
     """
     found = [
-        Job(f"{name}/{benchmark}", name, samples, None, None, evaluation_hours(study, one, benchmark, machine))
+        Job(f"{name}/{benchmark}", name, samples, None, None, evaluation_hours(study, name, benchmark, machine))
         for name, one in study.evaluations.items()
         for benchmark, samples in one.samples.items()
     ]
@@ -108,14 +108,20 @@ def jobs_of(study: Study, machine: Machine, folder: Path) -> list[Job]:
 # --- evaluations ------------------------------------------------------------------------------------------------------
 
 
-def evaluation_hours(study: Study, one: Evaluate, benchmark: str, machine: Machine) -> Range | None:
+def evaluation_hours(study: Study, name: str, benchmark: str, machine: Machine) -> Range | None:
+    """Of all samples. The model is loaded anew for every look at a claim that needs them."""
+    one = study.evaluations[name]
+    loads = max(
+        (len(c.looks) for c in study.claims.values() if c.looks and f"{name}/{benchmark}" in c.needs[0]), default=1
+    )
     cap = min(study.evaluation.max_tokens, study.evaluation.max_model_len or study.evaluation.max_tokens)
     cap = min(cap, one.window or cap)
     draws = [
         Draws(part.rows * one.samples[benchmark], _tokens(one.tokens.get(benchmark, part.tokens), cap))
         for part in resolve([benchmark])
     ]
-    return _range(evaluation_seconds(shape_of_target(one), machine.gpu, machine.gpus, draws, cap), LEAST, MOST)
+    seconds = evaluation_seconds(shape_of_target(one), machine.gpu, machine.gpus, draws, cap)
+    return _range(None if seconds is None else seconds + (loads - 1) * ASSUMED.startup, LEAST, MOST)
 
 
 def _tokens(usual: float, cap: int) -> float:

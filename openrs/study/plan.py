@@ -6,6 +6,7 @@ from itertools import product
 from math import inf, prod
 from pathlib import Path
 
+from openrs.report.evidence import reference
 from openrs.report.verdicts.claims import Claim
 from openrs.study.jobs import NOTHING, Job, Machine, Range, expanded, jobs_of
 from openrs.study.settings import Study, study_claims
@@ -70,7 +71,8 @@ class StudyPlan:
 
     @property
     def decidable(self) -> list[str]:
-        return [claim.id for claim in self.claims if claim.at_most == "reproduced"]
+        never = {claim.id for claim, _ in self.never}
+        return [claim.id for claim in self.claims if claim.id not in never]
 
     @property
     def decided(self) -> list[str]:
@@ -127,11 +129,13 @@ class _Planner:
             for claim in self.claims
             if claim.id not in settled
         }
-        self.decidable = {claim.id for claim in self.claims if claim.at_most == "reproduced"}
+        self.never = [(claim, reason) for claim in self.claims if (reason := why_never(claim, machine))]
+        self.hopeless = {claim.id for claim, _ in self.never if claim.at_most == "reproduced"}  # on this machine
+        self.decidable = {claim.id for claim in self.claims}.difference(claim.id for claim, _ in self.never)
 
     def plan(self, budget: float | None, hours: float | None) -> StudyPlan:
         decide = {name: ways for name, ways in self.ways.items() if name in self.decidable and ways}
-        test = {name: ways for name, ways in self.ways.items() if name not in self.decidable and ways}
+        test = {n: ways for n, ways in self.ways.items() if n not in self.decidable | self.hopeless and ways}
         if budget is None and hours is None:
             decide = self._cheapest(decide)
         order, beyond = self._ordered(decide, test, budget, hours)
@@ -145,7 +149,7 @@ class _Planner:
             rows,
             self._rows(beyond, order),
             self._rows(rest, (*order, *beyond)),
-            [(claim, _why_never(claim)) for claim in self.claims if claim.at_most != "reproduced"],
+            self.never,
         )
 
     # --- order --------------------------------------------------------------------------------------------------------
@@ -241,7 +245,7 @@ class _Planner:
                     own,
                     self.machine.dollars(own),
                     tuple(name for name in ready if name in self.decidable),
-                    tuple(name for name in ready if name not in self.decidable),
+                    tuple(name for name in ready if name not in self.decidable | self.hopeless),
                     self.machine.dollars(hours),
                     hours,
                 )
@@ -259,6 +263,12 @@ class _Planner:
         return found
 
 
-def _why_never(claim: Claim) -> str:
+def why_never(claim: Claim, machine: Machine) -> str:
+    """Why no money decides a claim on this machine, or ""."""
+    paper = reference.tree()["training"]
+    if claim.kind in ("hours", "dollars") and (machine.gpus != paper["gpus"] or machine.gpu.name != "A40"):
+        return "only whole runs on four A40 tell what four A40 take"
+    if claim.at_most == "reproduced":
+        return ""
     says = "is decided before anything runs" if claim.at_most == "by construction" else f"at most {claim.at_most}"
     return f"{says}: {claim.limit}"

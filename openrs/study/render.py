@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 
 from openrs.planner.render import wrapped
+from openrs.report.verdicts.claims import ALPHA, Claim
 from openrs.study.jobs import NOTHING, Range
+from openrs.study.looks import family
 from openrs.study.plan import Row, StudyPlan
+from openrs.study.sequential import last_boundary
 from openrs.study.settings import SEQUENTIAL
 
 INDENT = " " * 6
@@ -111,24 +114,18 @@ def notes(plan: StudyPlan) -> list[str]:
 
 def looks(plan: StudyPlan) -> list[str]:
     """What looking in between costs each claim: the last boundary instead of the fixed one."""
-    from openrs.study.sequential import last_boundary
-
-    with_looks = {
-        claim.id: plan.study.claims[claim.id].looks
-        for claim in plan.claims
-        if claim.kind in SEQUENTIAL and plan.study.claims[claim.id].looks
-    }
-    different: dict[tuple[int, ...], list[str]] = {}
-    for name, samples in with_looks.items():
-        different.setdefault(tuple(samples), []).append(name)
+    different: dict[tuple[int, ...], list[Claim]] = {}
+    for claim in plan.claims:
+        if claim.kind in SEQUENTIAL and plan.study.claims[claim.id].looks:
+            different.setdefault(tuple(plan.study.claims[claim.id].looks), []).append(claim)
     found = []
-    for samples, names in different.items():
+    for samples, claims in different.items():
         times = [look / samples[-1] for look in samples]
-        alpha = plan.study.alpha / len(with_looks)
-        (bound, p_value), (single, _) = last_boundary(times, alpha), last_boundary([1.0], alpha)
+        tests = len(family(plan.study, claims[0]))
+        (bound, p_value), (single, _) = (last_boundary(at, ALPHA / tests) for at in (times, [1.0]))
         found.append(
-            f"{', '.join(names)}: looked at with {', '.join(map(str, samples))} samples a problem; what is clear ends early."
-            f" The last look asks for z {bound:.3f} (p {p_value:.4f}) instead of {single:.3f} (p {alpha:.4f}), with alpha"
-            f" {plan.study.alpha:g} shared by {len(with_looks)} claims."
+            f"{', '.join(claim.id for claim in claims)}: looked at with {', '.join(map(str, samples))} samples a problem;"
+            f" what is clear ends early. The last look asks for z {bound:.3f} (p {p_value:.4f}) instead of {single:.3f}"
+            f" (p {ALPHA / tests:.4f}): Holm's first step over the {tests} claims of one question."
         )
     return found

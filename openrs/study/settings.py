@@ -73,7 +73,6 @@ class Study(Settings):
     gpu: str = Field("A40", description="of the plan, where --gpu names no other")
     gpus: int = Field(1, ge=0)
     price: float | None = Field(None, ge=0, description="dollars per GPU-hour; the planner's where absent")
-    alpha: float = Field(0.05, gt=0, lt=0.5, description="of all claims with looks together, two-sided")
     evaluation: Evaluation = Evaluation()
     evaluations: dict[str, Evaluate] = Field(default_factory=dict)
     trainings: dict[str, Train] = Field(default_factory=dict)
