@@ -7,7 +7,8 @@ and dollars have no power here: nothing published tells how far trainings lie ap
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from openrs.evaluation import statistics
 from openrs.evaluation.difficulty_model import sample_matrix, shifted
 from openrs.evaluation.statistics import ALIKE, Floats
 from openrs.report.evidence import reference
@@ -34,7 +36,7 @@ OPEN: tuple[Word, ...] = ("cannot tell", "not tested")
 AGAINST_BASE = FAMILIES["Are the released models better than the base and o1-preview?"]
 PRINTED = FAMILIES["Are the printed scores what the released models give?"]
 IN_TRAINING = ("early_gain", "decay")
-TRIALS, RULE_TRIALS = 600, 40
+TRIALS, RULE_TRIALS = 600, 24
 SPREAD = 0.01  # between trainings of one recipe, a proportion: assumed, nothing published tells it
 WORLD_ORDER: tuple[World, ...] = ("paper", "none", "again")  # of the random generators' seeds
 PROTOCOL = {**PAPER_SAMPLING, "engine": "vllm", "bos": 2, "seed": 1234}
@@ -305,18 +307,30 @@ def in_training(
 ) -> dict[str, Chances]:
     """Chances of the claims of kinds `early_gain` and `decay`, by the rules themselves, with seeds of one recipe.
 
-    samples: benchmark -> samples a problem. spread: standard deviation of the true changes of trainings of one recipe, a
-    proportion; an assumption, for nothing published tells it.
+    samples: benchmark -> samples a problem. spread: standard deviation of the true changes of trainings of one recipe
+    (a proportion), an assumption: nothing published tells it.
     """
     every = [claim for claim in claims if claim.kind in IN_TRAINING and claim.benchmark in samples]
     found: dict[str, Counter[Word]] = {claim.id: Counter() for claim in every}
     rng = np.random.default_rng([seed, WORLD_ORDER.index(world), seeds, 2])
     for _ in range(trials if every else 0):
         evidence = Evidence([], _trainings(samples, seeds, world, spread, rng), [])
-        verdicts = decide([RULES[claim.kind](claim, evidence) for claim in every])
+        with _no_bootstrap():
+            verdicts = decide([RULES[claim.kind](claim, evidence) for claim in every])
         for claim, verdict in zip(every, verdicts, strict=True):
             found[claim.id][verdict.word] += 1
     return {name: Chances({word: n / trials for word, n in words.items()}, trials) for name, words in found.items()}
+
+
+@contextmanager
+def _no_bootstrap() -> Iterator[None]:
+    """No rule reads the bootstrap interval, and it is most of the time."""
+    was = statistics.RESAMPLES
+    statistics.RESAMPLES = 2
+    try:
+        yield
+    finally:
+        statistics.RESAMPLES = was
 
 
 def _trainings(
