@@ -7,7 +7,7 @@ counts every claim of the question in the study, tested or not, so that no later
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,8 +80,7 @@ def make(study: Study, state: State, name: str, folder: Path) -> str:
     verdict = verdict_at(study, state, claim, evidence)
     entry["word"] = verdict.word
     state.write()
-    looks = study.claims[name].looks
-    return f"look {looks.index(samples) + 1} of {len(looks)} at {name}: {verdict.word}. {verdict.said}"
+    return f"{name}: {verdict.word}. {verdict.said}"
 
 
 def verdicts(study: Study, state: State, folder: Path) -> dict[str, ClaimVerdict]:
@@ -132,7 +131,7 @@ def corrected_p(study: Study, state: State, claim: Claim, question: str) -> floa
 
 
 def repeated(
-    claim: Claim, evidence: Evidence, tests: Tests, times: list[float], rounds: list[int]
+    claim: Claim, evidence: Evidence, tests: Tests, times: Sequence[float], rounds: list[int]
 ) -> dict[str, float]:
     """The rule's p-values with the looks made counted. With a single look at all samples they are the rule's own."""
     found = {}
@@ -151,9 +150,10 @@ def rounds_of(state: State, name: str) -> list[int]:
     return [int(look["samples"]) for look in state.looks(name)]
 
 
-def times_of(study: Study, state: State, name: str) -> list[float]:
-    planned = study.claims[name].looks[-1]
-    return [sequential.information(samples, planned) for samples in rounds_of(state, name)]
+def times_of(study: Study, state: State, name: str) -> tuple[float, ...]:
+    """Information fractions of the looks made. A look made before an accepted change of the plan counts as planned."""
+    made = rounds_of(state, name)
+    return sequential.Looks(tuple(sorted({*study.claims[name].looks, *made})), tuple(made)).times
 
 
 def differences_of(claim: Claim, evidence: Evidence, rounds: list[int]) -> sequential.Ints:

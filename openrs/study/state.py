@@ -132,7 +132,8 @@ def opened(folder: Path, study: Study, file: Path, machine: Mapping[str, Any], *
         )
     if changes:
         state.tree["accepted"].append({"at": now(), "changes": changes, "looked": state.looked})
-    state.tree |= {"file": str(file), "sha256": study.hash, "settings": plain(study), "machine": dict(machine)}
+    now_known = {"file": str(file), "sha256": study.hash, "settings": plain(study), "machine": dict(machine)}
+    state.tree.update(now_known)
     state.write()
     return state
 
