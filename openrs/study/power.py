@@ -86,12 +86,23 @@ def against_base(
     looks: claim -> samples a problem at each of its looks, a single number where it is looked at once; claims without
     an entry are left out. The last looks of all claims fall together. What has its verdict is not looked at again.
     """
+    words, stops = study_words(claims, looks, world, trials=trials, seed=seed)
+    return {
+        name: Chances(_shares(own), trials, float(stops[name].mean() / looks[name][-1])) for name, own in words.items()
+    }
+
+
+Words = Mapping[str, NDArray[np.object_]]
+
+
+def study_words(
+    claims: Sequence[Claim], looks: Mapping[str, Sequence[int]], world: World, *, trials: int, seed: int = 0
+) -> tuple[Words, Mapping[str, Ints]]:
+    """Claim -> the word of each trial, and the samples a problem at which it was given: what against_base counts."""
     every = [claim for claim in claims if claim.kind in AGAINST_BASE and claim.id in looks]
-    if not every:
-        return {}
     rng = np.random.default_rng([seed, WORLD_ORDER.index(world)])
     draws = _draws(every, looks, world, trials, rng)
-    return _chances([_tested(claim, tuple(looks[claim.id]), draws, len(every)) for claim in every], trials)
+    return words_of([_tested(claim, tuple(looks[claim.id]), draws, len(every)) for claim in every], trials)
 
 
 Draws = Mapping[
@@ -108,7 +119,7 @@ def _draws(
         mine = [claim for claim in every if claim.benchmark == benchmark]
         at = sorted({samples for claim in mine for samples in looks[claim.id]})
         for model in dict.fromkeys(name for claim in mine for name in (BASE, str(claim.model))):
-            p = rates(mean_of(world, model, benchmark) or 0.0, benchmark)
+            p = _rates(world, model, benchmark)
             rounds = [rng.binomial(b - a, p, (trials, len(p))) for a, b in zip([0, *at], at, strict=False)]
             found[model, benchmark] = dict(zip(at, np.cumsum(rounds, axis=0), strict=True))
     return found
@@ -193,9 +204,9 @@ def gain_p(after: Ints, before: Ints, k: int, published: float) -> Floats:
     return np.asarray(2 * stats.norm.sf(np.abs(published - difference.mean(axis=1)) / se))
 
 
-def _chances(tested: Sequence[_Tested], trials: int) -> dict[str, Chances]:
+def words_of(tested: Sequence[_Tested], trials: int) -> tuple[Words, Mapping[str, Ints]]:
     """Look by look: Holm over the family, words, and no further look at what has its verdict."""
-    most = max(len(one.looks) for one in tested)
+    most = max((len(one.looks) for one in tested), default=0)
     words = np.full((len(tested), trials), "cannot tell", dtype=object)
     at = np.full((len(tested), trials), -1)  # the last look made
     for step in range(most):
@@ -205,10 +216,9 @@ def _chances(tested: Sequence[_Tested], trials: int) -> dict[str, Chances]:
         for i, one in enumerate(tested):
             still = (words[i] == "cannot tell") & (at[i] >= 0)
             words[i, still] = _words(one, at[i], differs[i], within[i])[still]
-    return {
-        one.claim.id: Chances(_shares(words[i]), trials, float(np.array(one.looks)[at[i]].mean() / one.looks[-1]))
-        for i, one in enumerate(tested)
-    }
+    names = [one.claim.id for one in tested]
+    stops = {one.claim.id: np.array(one.looks)[at[i]] for i, one in enumerate(tested)}
+    return dict(zip(names, words, strict=True)), stops
 
 
 def _holm(tested: Sequence[_Tested], question: str, at: Ints) -> Bools:
@@ -258,15 +268,27 @@ def printed_scores(
     found: dict[str, Counter[Word]] = {claim.id: Counter() for claim in every}
     rng = np.random.default_rng([seed, WORLD_ORDER.index(world), 1])
     for _ in range(trials if every else 0):
-        evidence = Evidence([_measured(*where, k, world, rng) for where, k in samples.items()], [], [])
+        evidence = Evidence(
+            [
+                measured(model, benchmark, sample_matrix(_rates(world, model, benchmark), k, rng))
+                for (model, benchmark), k in samples.items()
+            ],
+            [],
+            [],
+        )
         verdicts = decide([RULES[claim.kind](claim, evidence) for claim in every])
         for claim, verdict in zip(every, verdicts, strict=True):
             found[claim.id][verdict.word] += 1
     return {name: Chances({word: n / trials for word, n in words.items()}, trials) for name, words in found.items()}
 
 
-def _measured(model: str, benchmark: str, k: int, world: World, rng: np.random.Generator) -> Measured:
-    marks = sample_matrix(rates(mean_of(world, model, benchmark) or 0.0, benchmark), k, rng)
+def _rates(world: World, model: str, benchmark: str) -> Floats:
+    return rates(mean_of(world, model, benchmark) or 0.0, benchmark)
+
+
+def measured(model: str, benchmark: str, marks: NDArray[np.int64]) -> Measured:
+    """Verdicts [n, k] as the report reads them from an evaluation of released weights with the paper's sampling."""
+    n, k = marks.shape
     return Measured(
         source=model,
         origin="released weights",
@@ -276,7 +298,7 @@ def _measured(model: str, benchmark: str, k: int, world: World, rng: np.random.G
         step=None,
         benchmark=benchmark,
         metric=f"avg@{k}",
-        n=len(marks),
+        n=n,
         k=k,
         accuracy=float(marks.mean()),
         stderr=None,
@@ -336,7 +358,7 @@ def _no_bootstrap() -> Iterator[None]:
 def _trainings(
     samples: Mapping[str, int], seeds: int, world: World, spread: float, rng: np.random.Generator
 ) -> list[RunData]:
-    starts = {name: rates(mean_of(world, BASE, name) or 0.0, name) for name in samples}
+    starts = {name: _rates(world, BASE, name) for name in samples}
     base = {name: sample_matrix(start, samples[name], rng) for name, start in starts.items()}
     runs = []
     for seed in range(seeds):

@@ -301,12 +301,14 @@ def sampling_errors(right: Ints, k: int) -> tuple[Floats, Floats]:
 def difference_bounds(after: Ints, before: Ints, k: int, quantile_tail: float) -> tuple[Floats, Floats]:
     """Interval of the difference of two means on the same problems: Newcombe's (1998, method 10), of Wilson's two.
 
-    Problems that all samples solve or miss leave it a width, which a plain standard error does not.
+    Wider by half the step between two possible differences (continuity). Problems that all samples solve or miss leave
+    it a width, which a plain standard error does not.
     """
     (low_a, high_a), (low_b, high_b) = (score_bounds(one, k, quantile_tail) for one in (after, before))
     a, b = after.mean(axis=-1) / k, before.mean(axis=-1) / k
-    low = a - b - np.sqrt((a - low_a) ** 2 + (high_b - b) ** 2)
-    return low, a - b + np.sqrt((high_a - a) ** 2 + (b - low_b) ** 2)
+    half_step = 0.5 / (after.shape[-1] * k)
+    low = a - b - np.sqrt((a - low_a) ** 2 + (high_b - b) ** 2) - half_step
+    return np.maximum(-1.0, low), np.minimum(1.0, a - b + np.sqrt((high_a - a) ** 2 + (b - low_b) ** 2) + half_step)
 
 
 def interval_tail(times: Sequence[float], alpha: float = ALPHA) -> float:

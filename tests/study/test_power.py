@@ -26,14 +26,8 @@ def evidence(draws, k_of):
 
     def measured(where, trial):
         k = k_of[where[1]]
-        right = draws[where][k][trial]
-        marks = (np.arange(k) < right[:, None]).astype(int)
-        return power.Measured(
-            source=where[0], origin="released weights", name=where[0], model=where[0], experiment=None, step=None,
-            benchmark=where[1], metric=f"avg@{k}", n=len(right), k=k, accuracy=float(marks.mean()), stderr=None,
-            rows={str(i): row for i, row in enumerate(marks.tolist())}, protocol=power.PROTOCOL, inputs="verified",
-            tokens=None, excluded_reason="",
-        )  # fmt: skip
+        marks = (np.arange(k) < draws[where][k][trial][:, None]).astype(int)
+        return power.measured(*where, marks)
 
     return lambda trial: Evidence([measured(where, trial) for where in draws], [], [])
 
@@ -61,9 +55,9 @@ def test_with_one_look_p_values_and_words_are_those_of_the_report(k, monkeypatch
                 for question, hits in t.hits.items():
                     levels = [0.05 / m for m in range(1, len(every) + 1)]
                     assert hits[:, 0, 0].tolist() == [p_of[question] < level for level in levels], claim.id
-            chances = power._chances(one, 1)
+            found, _ = power.words_of(one, 1)
             for claim, verdict in expected:
-                assert chances[claim.id].words == {verdict.word: 1.0}
+                assert found[claim.id].tolist() == [verdict.word]
                 words.add(verdict.word)
     assert len(words) >= (2 if k == 1 else 4)
 
