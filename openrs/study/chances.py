@@ -9,6 +9,7 @@ from openrs.study.plan import Power, Powers
 from openrs.study.settings import Study, study_claims
 
 TRIALS = 200  # of claims against the base: a chance is known to about 3.5 points
+RULE_TRIALS = 24  # of claims on scores in training, which go through the rules themselves: to about 10 points
 
 
 def powers_of(study: Study) -> Powers:
@@ -33,7 +34,8 @@ def _chances(study: Study, every: list[Claim], world: World) -> Mapping[str, pow
         seeds = min(
             len(study.trainings[need].seeds) for claim in in_training for need in study.claims[claim.id].needs[0]
         )
-        found |= power.in_training(in_training, training_samples(study, in_training), seeds, world)
+        samples = training_samples(study, in_training)
+        found |= power.in_training(in_training, samples, seeds, world, trials=RULE_TRIALS)
     return found
 
 

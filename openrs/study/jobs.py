@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from openrs.config import load as recipes
@@ -144,22 +145,22 @@ def _range(seconds: float | None, least: float, most: float) -> Range | None:
 # --- trainings --------------------------------------------------------------------------------------------------------
 
 
-def changes_of(train: Train, seed: int, recipe: Recipe | None = None) -> list[str]:
-    """What --set has to say for a training's job. recipe: with the study's own changes in it, to tell the step."""
-    changes = [*train.overrides, f"grpo.seed={seed}"]
-    if train.until == "whole":
-        return changes
-    step = recipe.paper.released_step if recipe is not None and train.until == "released" else train.until
-    return [*changes, f"training.stop_after={step}"]
-
-
 def recipe_of(train: Train, seed: int, folder: Path, *, elsewhere: bool = False) -> Recipe:
-    """The recipe of a training's job, up to its step. Raises UserError where it has no released step."""
-    named = recipe_name(train, folder)
-    recipe = recipes.load(named, [*train.overrides, f"grpo.seed={seed}"], elsewhere=elsewhere)
-    if train.until == "released" and recipe.paper.released_step is None:
+    """The recipe of a training's job, up to its step. Raises UserError where it has no such step."""
+    recipe = _loaded(recipe_name(train, folder), (*train.overrides, f"grpo.seed={seed}"), elsewhere=elsewhere)
+    if train.until == "whole":
+        return recipe
+    step = recipe.paper.released_step if train.until == "released" else train.until
+    if step is None:
         raise UserError(f"{train.recipe} has no paper.released_step", fix="give the step: until: 100")
-    return recipes.load(named, changes_of(train, seed, recipe), elsewhere=elsewhere)
+    if not 1 <= step <= recipe.last_step:
+        raise UserError(f"{train.recipe} has {recipe.last_step} steps, and until is {step}", fix="give a smaller step")
+    return recipe.model_copy(update={"training": recipe.training.model_copy(update={"stop_after": step})})
+
+
+@cache
+def _loaded(name: str, changes: tuple[str, ...], *, elsewhere: bool) -> Recipe:
+    return recipes.load(name, changes, elsewhere=elsewhere)
 
 
 def recipe_name(train: Train, folder: Path) -> str:

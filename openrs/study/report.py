@@ -7,7 +7,7 @@ from typing import Any
 
 from openrs.errors import UserError
 from openrs.report.evidence.sources import Sources, gather
-from openrs.report.pages.document import StudyFacts, document
+from openrs.report.pages.document import StudyFacts
 from openrs.report.pages.page import write
 from openrs.report.verdicts.claims import Claim
 from openrs.run.folders import Kind, kind_of
@@ -27,18 +27,22 @@ ESTIMAND = (
 
 def write_study_report(folder: Path, out: Path | None = None, price: float | None = None) -> Path:
     """Write report.html, report.md and report.json; returns the page's path. Raises UserError for a damaged state."""
+    return write(runs_of(folder), out or folder, price, facts_of(folder))
+
+
+def facts_of(folder: Path) -> StudyFacts:
+    """What the study in a folder adds to a report on its runs."""
     kept = state.read(folder)
     if kept is None:
         raise UserError(f"{folder} is no study: it has no {state.STATE}", fix="openrs reproduce paper --run NAME")
     study = state.study_of(kept)
-    sources = runs_of(folder)
     every = study_claims(study)
-    decided = looks.verdicts(study, kept, folder / EVALUATIONS)
-    facts = StudyFacts(every, decided, {}, own_runs(study, every))
-    tree = document(sources, price, facts)
-    words = {claim["id"]: claim["verdict"] for claim in tree["claims"]}
-    facts = StudyFacts(every, decided, study_tree(study, kept, every, words), facts.own)
-    return write(sources, out or folder, price, facts)
+    return StudyFacts(
+        every,
+        looks.verdicts(study, kept, folder / EVALUATIONS),
+        lambda words: study_tree(study, kept, every, words),
+        own_runs(study, every),
+    )
 
 
 def runs_of(folder: Path) -> Sources:

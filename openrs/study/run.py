@@ -195,10 +195,9 @@ class Runner:
                 self.progress.say(looks.make(self.study, self.state, name, self.state.folder / EVALUATIONS))
         for job in jobs:
             names = self.looking(job)
-            kept = self.state.job(job.id)
-            if names and not kept["done"] and all(looks.closed(self.study, self.state, name) for name in names):
-                kept["done"] = True
-                self.state.write()
+            known = job.id in self.state.tree["jobs"] and not self.state.job(job.id)["done"]
+            if names and known and all(looks.closed(self.study, self.state, name) for name in names):
+                self.state.change(job.id, done=True)
 
     # --- limits and what is said --------------------------------------------------------------------------------------
 

@@ -48,8 +48,8 @@ class State:
     # --- jobs ---------------------------------------------------------------------------------------------------------
 
     def job(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.tree["jobs"].setdefault(name, {"attempts": [], "done": False})
-        return found
+        """What is known of a job; nothing of one that was never started."""
+        return dict(self.tree["jobs"].get(name, {"attempts": [], "done": False}))
 
     def done(self) -> set[str]:
         return {name for name, job in self.tree["jobs"].items() if job["done"]}
@@ -61,14 +61,18 @@ class State:
                 if "seconds" not in attempt:
                     last = max((p.stat().st_mtime for p in _files(self.folder / attempt["folder"])), default=0.0)
                     attempt["seconds"] = max(0.0, last - attempt["started"])
-        self.job(name)["attempts"].append({"started": time.time(), **facts})
+        job = self.tree["jobs"].setdefault(name, {"attempts": [], "done": False})
+        job["attempts"].append({"started": time.time(), **facts})
         self.write()
 
     def end(self, name: str, *, done: bool, **facts: Any) -> None:
-        job = self.job(name)
-        attempt = job["attempts"][-1]
+        """The attempt that `begin` began is over."""
+        attempt = self.tree["jobs"][name]["attempts"][-1]
         attempt["seconds"] = max(0.0, time.time() - attempt["started"])
-        job |= {"done": done, **facts}
+        self.change(name, done=done, **facts)
+
+    def change(self, name: str, **facts: Any) -> None:
+        self.tree["jobs"][name].update(facts)
         self.write()
 
     def seconds(self, name: str | None = None) -> float:

@@ -12,6 +12,7 @@ import pytest
 from openrs.errors import Interrupted, UserError
 from openrs.report.evidence import reference
 from openrs.report.evidence.sources import PAPER_SAMPLING
+from openrs.report.pages.document import document
 from openrs.run.files import write_json
 from openrs.study import looks, settings, state
 from openrs.study.jobs import Job, machine_of
@@ -97,10 +98,9 @@ def run(file: Path, limits: Limits | None = None, **options: Any) -> Path:
 
 
 def report_of(file: Path) -> dict[str, Any]:
-    """Seconds of plots: the runner's own report is left out in these tests, and made where one is read."""
-    write_study_report(file.parent / "run")
-    tree: dict[str, Any] = json.loads((file.parent / "run" / "report.json").read_text())
-    return tree
+    """What report.json would hold: the plots of the page are left out, seconds of them."""
+    folder = file.parent / "run"
+    return document(study_report.runs_of(folder), None, study_report.facts_of(folder))
 
 
 def words(tree: dict[str, Any]) -> dict[str, str]:
@@ -225,6 +225,7 @@ def test_a_study_changed_after_its_first_look_is_refused_or_says_so(file: Path, 
     with pytest.raises(UserError, match=r"claims.better-aime24.looks: \[8, 12, 16\] -> \[8, 16\]"):
         run(file)
     run(file, accept_changes=True)
+    write_study_report(file.parent / "run")
     page = (file.parent / "run" / "report.html").read_text()
     assert report_of(file)["study"]["changed_after_looking"] is True
     assert "changed after looking" in page
@@ -257,7 +258,7 @@ def test_limits_end_it_at_a_safe_place(
     kept = state.read(file.parent / "run")
     assert kept is not None
     assert not kept.done()
-    (job,) = kept.tree["jobs"].values()
+    (job,) = kept.tree["jobs"].values()  # what was never started is not listed
     job["attempts"][-1]["seconds"] = 7200.0
     kept.write()
     assert kept.dollars() == pytest.approx(2 * 0.4375, rel=0.01)

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -42,12 +42,12 @@ TRAINING = {
 @dataclass(frozen=True, slots=True)
 class StudyFacts:
     """What a study adds to a report. claims: those that it asks about. decided: verdicts of claims that were looked at
-    more than once. tree: what report.json says of the study itself. own: of a claim that is not the paper's, the runs
-    that it is about, by name."""
+    more than once. tree: what report.json says of the study itself, given each claim's word. own: of a claim that is not
+    the paper's, the runs that it is about, by name."""
 
     claims: Sequence[Claim]
     decided: Mapping[str, ClaimVerdict]
-    tree: Mapping[str, Any]
+    tree: Callable[[Mapping[str, str]], dict[str, Any]]
     own: Mapping[str, Collection[str]]
 
 
@@ -82,7 +82,7 @@ def document(sources: Sources, price: float | None = None, study: StudyFacts | N
         "results": results(found, judged),
         "published": with_measured(published(), found),
         "missing": list(dict.fromkeys(said)),
-    } | ({"study": dict(study.tree)} if study else {})
+    } | ({"study": study.tree({claim.id: verdict.word for claim, verdict in judged})} if study else {})
     clean: dict[str, Any] = plain(tree)
     return clean
 
