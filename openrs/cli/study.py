@@ -21,7 +21,9 @@ ONLY_RECIPES = ("seeds", "until")
 
 def add_options(sub: argparse.ArgumentParser) -> None:
     group = sub.add_argument_group("a study: `paper`, or a YAML file of your own with jobs and claims (docs/study.md)")
-    group.add_argument("--plan", action="store_true", help="what to run, what it costs, what it can decide; runs nothing")
+    group.add_argument(
+        "--plan", action="store_true", help="what to run, what it costs, what it can decide; runs nothing"
+    )
     group.add_argument("--budget", type=float, metavar="USD", help="plan and run only what this pays for")
     group.add_argument("--hours", type=float, metavar="H", help="and what these hours of wall clock are enough for")
     group.add_argument("--gpu", metavar="NAME", help="plan for this GPU (default: the study's)")
@@ -49,7 +51,9 @@ def reproduce(args: argparse.Namespace, file: Path) -> int:
 
     given = [name for name in ONLY_RECIPES if getattr(args, name)]
     if given:
-        raise UserError(f"--{given[0]} is for recipes, and {args.recipe} is a study", fix="its file names seeds and steps")
+        raise UserError(
+            f"--{given[0]} is for recipes, and {args.recipe} is a study", fix="its file names seeds and steps"
+        )
     for name in ("budget", "hours", "until_usd", "until_hours"):
         value = getattr(args, name)
         if value is not None and not 0 < value < float("inf"):
@@ -64,7 +68,14 @@ def reproduce(args: argparse.Namespace, file: Path) -> int:
     limits = Limits(args.budget, args.hours, args.until_usd, args.until_hours)
     command = f"openrs reproduce {args.recipe}" + (f" --run {args.run}" if args.run else "")
     run_study(
-        study, file, folder, machine, limits, also=args.also, accept_changes=args.accept_changes, command=command
+        study,
+        file,
+        folder,
+        machine=machine,
+        limits=limits,
+        also=args.also,
+        accept_changes=args.accept_changes,
+        command=command,
     )
     return EXIT_DONE
 
@@ -75,9 +86,7 @@ def show_plan(study: "Study", machine: "Machine", file: Path, folder: Path, args
     from openrs.study.page import write_page
     from openrs.study.plan import make_plan
 
-    plan = make_plan(
-        study, machine, file.parent, powers_of(study), budget=args.budget, hours=args.hours
-    )
+    plan = make_plan(study, machine, file.parent, powers_of(study), budget=args.budget, hours=args.hours)
     page = write_page(plan, args.page or folder / "plan.html")
     say(f"{render.text(plan, args.budget, args.hours)}\npage: {page}")
     return EXIT_DONE

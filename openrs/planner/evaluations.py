@@ -1,7 +1,7 @@
 """What an evaluation takes on given GPUs: loading, and decoding with an engine whose places are filled again at once.
 
 The constants are those of a training's generation (times.py). Nine of ten of the authors' 69 logged evaluations on one
-A40 took between LEAST and MOST times what the formula says (tests/planner/test_evaluations.py); other GPUs were not tried.
+A40 took between LEAST and MOST times what the formula says (tests/study/test_plan.py); other GPUs were not tried.
 """
 
 import math
@@ -28,7 +28,7 @@ class Draws:
 
 
 def evaluation_seconds(
-    shape: Shape, gpu: Gpu, gpus: int, draws: Sequence[Draws], cap: int, assumed: Assumptions = ASSUMED
+    shape: Shape, gpu: Gpu, gpus: int, draws: Sequence[Draws], *, cap: int, assumed: Assumptions = ASSUMED
 ) -> float | None:
     """Seconds of one evaluation, an engine a GPU; None for a GPU whose figures are unknown, infinite where the model
     does not fit. cap: the longest completion in tokens.
@@ -48,5 +48,8 @@ def evaluation_seconds(
     if at_once < 1:
         return math.inf
     steps = tokens / engines / at_once + max(0.0, cap - mean)
-    rest = sum(one.count * cache_and_prefill(shape, gpu, PROMPT, one.tokens, cap, assumed) for one in draws) / engines
+    rest = (
+        sum(one.count * cache_and_prefill(shape, gpu, PROMPT, one.tokens, cap=cap, assumed=assumed) for one in draws)
+        / engines
+    )
     return assumed.startup + steps * decoding_step(shape, gpu, at_once, assumed) + rest

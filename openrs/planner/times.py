@@ -120,7 +120,13 @@ def generation_seconds(workload: Workload, assumed: Assumptions = ASSUMED) -> fl
     steps = math.ceil(sequences / at_once) * workload.completion_cap
     one = decoding_step(workload.shape, workload.gpu, at_once, assumed, element=workload.element, vllm=workload.vllm)
     rest = cache_and_prefill(
-        workload.shape, workload.gpu, prompt, completion, workload.completion_cap, assumed, element=workload.element
+        workload.shape,
+        workload.gpu,
+        prompt,
+        completion,
+        cap=workload.completion_cap,
+        assumed=assumed,
+        element=workload.element,
     )
     return workload.calls * (steps * one + sequences * rest)
 
@@ -139,14 +145,16 @@ def decoding_step(
 
 
 def cache_and_prefill(
-    shape: Shape, gpu: Gpu, prompt: float, completion: float, cap: int, assumed: Assumptions, *, element: int = 2
+    shape: Shape, gpu: Gpu, prompt: float, completion: float, *, cap: int, assumed: Assumptions, element: int = 2
 ) -> float:
     """Seconds that one sequence costs beyond the decoding steps: reading its KV cache, and its prompt."""
     assert gpu.bandwidth is not None
     assert gpu.tflops is not None
     square = completion * (completion + cap) / 2
     read = (prompt * completion + square / 2) * shape.kv_bytes(element)
-    prefill = (shape.layer_flops(prompt, prompt / 2) + shape.head_flops(1)) / (gpu.tflops * 1e12 * assumed.prefill_flops)
+    prefill = (shape.layer_flops(prompt, prompt / 2) + shape.head_flops(1)) / (
+        gpu.tflops * 1e12 * assumed.prefill_flops
+    )
     return read / (gpu.bandwidth * 1e9 * assumed.decode_bandwidth) + prefill
 
 

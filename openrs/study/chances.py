@@ -13,7 +13,7 @@ RULE_TRIALS = 24  # of claims on scores in training, which go through the rules 
 
 
 def powers_of(study: Study) -> Powers:
-    """Claim -> chances if the paper is right and if the re-evaluations are, as the study's samples, looks and seeds are.
+    """Claim -> chances if the paper is right and if the re-evaluations are, with the study's samples, looks and seeds.
 
     Claims without an entry have no power that anything published could tell: length, KL, hours, dollars, your own.
     """

@@ -121,7 +121,7 @@ def evaluation_hours(study: Study, name: str, benchmark: str, machine: Machine) 
         Draws(part.rows * one.samples[benchmark], _tokens(one.tokens.get(benchmark, part.tokens), cap))
         for part in resolve([benchmark])
     ]
-    seconds = evaluation_seconds(shape_of_target(one), machine.gpu, machine.gpus, draws, cap)
+    seconds = evaluation_seconds(shape_of_target(one), machine.gpu, machine.gpus, draws, cap=cap)
     return _range(None if seconds is None else seconds + (loads - 1) * ASSUMED.startup, LEAST, MOST)
 
 
@@ -199,7 +199,7 @@ def _evaluations(recipe: Recipe, machine: Machine, models: int) -> Range | None:
     draws = [
         Draws(one.rows * samples_of(settings, one), _tokens(one.tokens, cap)) for one in resolve(settings.benchmarks)
     ]
-    seconds = evaluation_seconds(shape_of(recipe.model), machine.gpu, machine.gpus, draws, cap)
+    seconds = evaluation_seconds(shape_of(recipe.model), machine.gpu, machine.gpus, draws, cap=cap)
     return _range(None if seconds is None else models * seconds, LEAST, MOST)
 
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -164,9 +165,7 @@ def differences_of(claim: Claim, evidence: Evidence, rounds: list[int]) -> seque
     both = shared(base.rows, model.rows)
     after, before = (np.array([one.rows[problem] for problem in both]) for one in (model, base))
     edges = [0, *rounds]
-    return np.array(
-        [(after - before)[:, low:high].sum(axis=1) for low, high in zip(edges[:-1], edges[1:], strict=True)]
-    )
+    return np.array([(after - before)[:, low:high].sum(axis=1) for low, high in pairwise(edges)])
 
 
 # --- evidence and words -----------------------------------------------------------------------------------------------
@@ -206,7 +205,9 @@ def described(study: Study, state: State, claim: Claim, evidence: Evidence) -> t
         after, before = (np.array([sum(one.rows[problem]) for problem in both]) for one in (model, base))
         times = times_of(study, state, claim.id)
         low, high = sequential.difference_bounds(after, before, made[-1], sequential.interval_tail(times))
-        errors = [float(sequential.sampling_errors(side, made[-1])[0]) for side in (after, before)] if made[-1] > 1 else []
+        errors = (
+            [float(sequential.sampling_errors(side, made[-1])[0]) for side in (after, before)] if made[-1] > 1 else []
+        )
         value = float((after.mean() - before.mean()) / made[-1])
         se = float(np.hypot(*errors)) if errors else 0.0
         estimate = sequential.unbiased_estimate(value, se, times)

@@ -98,27 +98,15 @@ def make_plan(
     *,
     budget: float | None = None,
     hours: float | None = None,
-    done: Collection[str] = (),
-    settled: Collection[str] = (),
 ) -> StudyPlan:
-    """The plan. budget: dollars, hours: of wall clock, both as expected. done: jobs that cost nothing any more. settled:
-    claims that have their verdict. Raises UserError as jobs_of does."""
-    return _Planner(study, machine, folder, powers, done, settled).plan(budget, hours)
+    """The plan. budget: dollars, hours: of wall clock, both as expected. Raises UserError as jobs_of does."""
+    return _Planner(study, machine, folder, powers).plan(budget, hours)
 
 
 class _Planner:
-    def __init__(
-        self,
-        study: Study,
-        machine: Machine,
-        folder: Path,
-        powers: Powers,
-        done: Collection[str],
-        settled: Collection[str],
-    ) -> None:
+    def __init__(self, study: Study, machine: Machine, folder: Path, powers: Powers) -> None:
         self.study, self.machine, self.powers = study, machine, powers
         self.jobs = {job.id: job for job in jobs_of(study, machine, folder)}
-        self.done = set(done)
         self.claims = study_claims(study)
         every = list(self.jobs.values())
         self.ways = {
@@ -127,7 +115,6 @@ class _Planner:
                 for needs in study.claims[claim.id].needs
             ]
             for claim in self.claims
-            if claim.id not in settled
         }
         self.never = [(claim, reason) for claim in self.claims if (reason := why_never(claim, machine))]
         self.hopeless = {claim.id for claim, _ in self.never if claim.at_most == "reproduced"}  # on this machine
@@ -139,7 +126,7 @@ class _Planner:
         if budget is None and hours is None:
             decide = self._cheapest(decide)
         order, beyond = self._ordered(decide, test, budget, hours)
-        rest = [name for name in self.jobs if name not in {*order, *beyond, *self.done}]
+        rest = [name for name in self.jobs if name not in {*order, *beyond}]
         rows = self._rows(order, ())
         return StudyPlan(
             self.study,
@@ -163,12 +150,12 @@ class _Planner:
         A claim that the budget leaves out is tried again with each of its ways, so that a cheaper one is found."""
         order: list[str] = []
         for group in (decide, test):
-            while (best := self._best(group, {*order, *self.done}, budget, hours)) is not None:
-                order += [name for name in best if name not in order and name not in self.done]
+            while (best := self._best(group, set(order), budget, hours)) is not None:
+                order += [name for name in best if name not in order]
         beyond: list[str] = []
         for group in (self._cheapest(decide), test):
-            while (best := self._best(group, {*order, *beyond, *self.done}, None, None)) is not None:
-                beyond += [name for name in best if name not in (*order, *beyond) and name not in self.done]
+            while (best := self._best(group, {*order, *beyond}, None, None)) is not None:
+                beyond += [name for name in best if name not in (*order, *beyond)]
         return order, beyond
 
     def _best(
@@ -176,16 +163,15 @@ class _Planner:
     ) -> tuple[str, ...] | None:
         """The set of jobs that brings most for its price among those within the budget; None when none is left."""
         still = [name for name, ways in group.items() if not any(have.issuperset(way) for way in ways)]
-        spent = have - self.done
         chosen, most = None, -1.0
         for way in dict.fromkeys(way for name in still for way in group[name]):
             after = have.union(way)
-            if budget is not None and (self._dollars(after - self.done) or 0.0) > budget:
+            if budget is not None and (self._dollars(after) or 0.0) > budget:
                 continue
-            if hours is not None and self._hours(after - self.done) > hours:
+            if hours is not None and self._hours(after) > hours:
                 continue
             brings = sum(self._worth(name) for name in still if any(after.issuperset(one) for one in group[name]))
-            price = self._price(after - self.done) - self._price(spent)
+            price = self._price(after) - self._price(have)
             if brings / max(price, 1e-9) > most:
                 chosen, most = way, brings / max(price, 1e-9)
         return chosen
@@ -202,7 +188,7 @@ class _Planner:
         best: tuple[tuple[str, ...], ...] = ()
         least = inf
         for chosen in product(*different):
-            price = self._price({name for way in chosen for name in way} - self.done)
+            price = self._price({name for way in chosen for name in way})
             if price < least:
                 best, least = chosen, price
         picked = dict(zip(different, best, strict=True)) if best or not different else {}
@@ -227,7 +213,7 @@ class _Planner:
         for name in order:
             job = self.jobs[name]
             grouped.setdefault((job.entry, "" if job.training else name), []).append(job)
-        have = {*before, *self.done}
+        have = set(before)
         hours = self._total(before)
         rows = []
         for jobs in grouped.values():

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
+from openrs.planner.evaluations import LEAST, MOST
 from openrs.planner.render import wrapped
 from openrs.report.verdicts.claims import ALPHA, Claim
-from openrs.study.jobs import NOTHING, Range
+from openrs.study.jobs import NOTHING, TRAINING_LEAST, TRAINING_MOST, Range
 from openrs.study.looks import family
 from openrs.study.plan import Row, StudyPlan
 from openrs.study.sequential import last_boundary
@@ -54,7 +55,9 @@ def table(title: str, rows: Sequence[Row], plan: StudyPlan) -> str:
             + ("  DOES NOT FIT" if row.jobs[0].fits is False else "")
         )
         if row.decides:
-            lines.append(wrapped(f"{INDENT}decides {', '.join(_with_power(name, plan) for name in row.decides)}", INDENT))
+            lines.append(
+                wrapped(f"{INDENT}decides {', '.join(_with_power(name, plan) for name in row.decides)}", INDENT)
+            )
         if row.tests:
             lines.append(wrapped(f"{INDENT}tests {', '.join(row.tests)}", INDENT))
     return "\n".join(lines)
@@ -76,7 +79,9 @@ def also(plan: StudyPlan) -> str:
         entries.setdefault(row.jobs[0].entry, []).append(row)
     if not entries:
         return ""
-    lines = ["for no claim: baselines, checkpoints, other ways to the same verdicts (--also NAME,NAME runs them as well)"]
+    lines = [
+        "for no claim: baselines, checkpoints, other ways to the same verdicts (--also NAME,NAME runs them as well)"
+    ]
     for name, rows in entries.items():
         parts = [row.dollars for row in rows]
         total = None if None in parts else sum((part for part in parts if part is not None), start=NOTHING)
@@ -100,14 +105,14 @@ def notes(plan: StudyPlan) -> list[str]:
     found = []
     if plan.powers:
         found.append(
-            "In brackets: chance of a verdict if the paper is right / if the re-evaluations are right, simulated through"
-            " the claims' own rules (docs/study.md says what is assumed)."
+            "In brackets: chance of a verdict if the paper is right / if the re-evaluations are right, simulated"
+            " through the claims' own rules (docs/study.md says what is assumed)."
         )
     found += looks(plan)
     found.append(
-        "Hours and dollars are the planner's, and in brackets its uncertainty: evaluations 0.45 to 1.25 times (the authors'"
-        " logs on one A40), trainings 0.7 to 1.3 times (the paper's 24 hours). No GPU has confirmed them. Every job is"
-        " planned to load its model anew."
+        f"Hours and dollars are the planner's, and in brackets its uncertainty: evaluations {LEAST:g} to {MOST:g} times"
+        f" (the authors' logs on one A40), trainings {TRAINING_LEAST:g} to {TRAINING_MOST:g} times (the paper's 24 h)."
+        " No GPU has confirmed them. Every job is planned to load its model anew."
     )
     return [wrapped(note, "") for note in found]
 
@@ -124,8 +129,8 @@ def looks(plan: StudyPlan) -> list[str]:
         tests = len(family(plan.study, claims[0]))
         (bound, p_value), (single, _) = (last_boundary(at, ALPHA / tests) for at in (times, [1.0]))
         found.append(
-            f"{', '.join(claim.id for claim in claims)}: looked at with {', '.join(map(str, samples))} samples a problem;"
-            f" what is clear ends early. The last look asks for z {bound:.3f} (p {p_value:.4f}) instead of {single:.3f}"
+            f"{', '.join(claim.id for claim in claims)}: looked at with {', '.join(map(str, samples))} samples a"
+            f" problem; what is clear ends early. The last look asks for z {bound:.3f} (p {p_value:.4f}), not {single:.3f}"
             f" (p {ALPHA / tests:.4f}): Holm's first step over the {tests} claims of one question."
         )
     return found

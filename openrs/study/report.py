@@ -14,13 +14,12 @@ from openrs.run.folders import Kind, kind_of
 from openrs.run.units import format_duration
 from openrs.study import looks, state
 from openrs.study.jobs import NOTHING, Job, Machine, Range, expanded, jobs_of, machine_of
-from openrs.study.run import EVALUATIONS, place_of
-from openrs.study.settings import SEQUENTIAL, Study, study_claims
-from openrs.study.state import State
+from openrs.study.settings import SEQUENTIAL, Study, place_of_run, study_claims
+from openrs.study.state import EVALUATIONS, State
 
 ESTIMAND = (
-    "Every verdict on scores is about these very problems, whose samples are the only noise. What holds for all problems of"
-    " their kind would need more problems, not more samples: its error never falls below the spread of the differences"
+    "Verdicts on scores are about these very problems, whose samples are the only noise. What holds for all problems"
+    " of the kind would need more problems, not more samples: its error never falls below the spread of differences"
     " over problems divided by the root of their number, and looks would have to be planned in problems."
 )
 
@@ -59,7 +58,7 @@ def own_runs(study: Study, every: list[Claim]) -> dict[str, list[str]]:
     """Of the claims that are not the paper's: the names of the runs that they are about."""
     return {
         claim.id: [
-            place_of(study, need, seed)
+            place_of_run(study, need, seed)
             for needs in study.claims[claim.id].needs
             for need in needs
             for seed in study.trainings[need].seeds
@@ -80,7 +79,8 @@ def study_tree(study: Study, kept: State, every: list[Claim], words: Mapping[str
     decided = sum(word in ("reproduced", "not reproduced", "smaller than the margin") for word in words.values())
     said = [
         f"{decided} of {len(every)} claims are decided, {len(open_claims)} are open.",
-        f"{format_duration(kept.seconds())} of wall clock" + (f" and ${spent:,.2f} were spent." if spent else " so far."),
+        f"{format_duration(kept.seconds())} of wall clock"
+        + (f" and ${spent:,.2f} were spent." if spent else " so far."),
     ]
     return {
         "title": study.title,
@@ -89,7 +89,7 @@ def study_tree(study: Study, kept: State, every: list[Claim], words: Mapping[str
         "changed_after_looking": kept.changed_after_looking,
         "changes": kept.tree["accepted"],
         "said": said,
-        "open": [open_entry(study, kept, claim, words[claim.id], jobs, machine) for claim in open_claims],
+        "open": [open_entry(study, kept, claim, words[claim.id], jobs=jobs, machine=machine) for claim in open_claims],
         "jobs": [job_entry(kept, job, machine) for job in jobs if job.id in kept.tree["jobs"]],
         "estimand": ESTIMAND,
     }
@@ -103,7 +103,7 @@ def is_open(study: Study, kept: State, claim: Claim, word: str) -> bool:
 
 
 def open_entry(
-    study: Study, kept: State, claim: Claim, word: str, jobs: list[Job], machine: Machine
+    study: Study, kept: State, claim: Claim, word: str, *, jobs: list[Job], machine: Machine
 ) -> dict[str, Any]:
     ways = []
     for needs in study.claims[claim.id].needs:

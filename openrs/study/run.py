@@ -23,10 +23,9 @@ from openrs.study import looks, state
 from openrs.study.chances import powers_of
 from openrs.study.jobs import Job, Machine, recipe_name, recipe_of
 from openrs.study.plan import StudyPlan, make_plan
-from openrs.study.settings import Study
-from openrs.study.state import State
-
-EVALUATIONS = "evaluations"  # the run in a study's folder that keeps the evaluations of models that are not trained
+from openrs.study.report import write_study_report
+from openrs.study.settings import Study, place_of_run
+from openrs.study.state import EVALUATIONS, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +42,9 @@ def run_study(
     study: Study,
     file: Path,
     folder: Path,
+    *,
     machine: Machine,
     limits: Limits,
-    *,
     also: Sequence[str] = (),
     accept_changes: bool = False,
     command: str = "openrs reproduce paper",
@@ -60,10 +59,10 @@ def run_study(
         where = {"gpu": machine.gpu.name, "gpus": machine.gpus, "price": machine.price}
         kept = state.opened(folder, study, file, where, accept_changes=accept_changes)
         progress = Progress(folder / "log")
-        runner = Runner(study, file, kept, machine, limits, progress, command, also, accept_changes=accept_changes)
-        runner.run()
-        from openrs.study.report import write_study_report
-
+        Runner(
+            study, file, kept, machine=machine, limits=limits, progress=progress, command=command, also=also,
+            accept_changes=accept_changes,
+        ).run()  # fmt: skip
         page = write_study_report(folder)
         progress.say(f"report: {page}")
         return page
@@ -77,13 +76,13 @@ class Runner:
         study: Study,
         file: Path,
         kept: State,
+        *,
         machine: Machine,
         limits: Limits,
         progress: Progress,
         command: str,
-        also: Sequence[str] = (),
-        *,
-        accept_changes: bool = False,
+        also: Sequence[str],
+        accept_changes: bool,
     ) -> None:
         self.study, self.file, self.state, self.machine = study, file, kept, machine
         self.limits, self.progress, self.command, self.also = limits, progress, command, also
@@ -106,9 +105,7 @@ class Runner:
     def plan(self) -> StudyPlan:
         """The whole study's plan, whatever is done: so the same jobs are chosen in every launch."""
         budget, hours = self.limits.budget, self.limits.hours
-        return make_plan(
-            self.study, self.machine, self.file.parent, powers_of(self.study), budget=budget, hours=hours
-        )
+        return make_plan(self.study, self.machine, self.file.parent, powers_of(self.study), budget=budget, hours=hours)
 
     def order(self, plan: StudyPlan) -> list[Job]:
         more = [job for row in [*plan.beyond, *plan.others] for job in row.jobs if job.entry in self.also]
@@ -162,7 +159,7 @@ class Runner:
         """The run directory of a job: one for all evaluations, one a training and seed, which later stages continue."""
         if not job.training:
             return self.state.folder / EVALUATIONS
-        return self.state.folder / place_of(self.study, job.entry, job.seed or 0)
+        return self.state.folder / place_of_run(self.study, job.entry, job.seed or 0)
 
     def evaluate(self, job: Job, place: Path, samples: int) -> None:
         from openrs.evaluation.targets import evaluate_model
@@ -245,10 +242,3 @@ class Runner:
             f"--- {time.strftime('%H:%M')} {done} of {every} jobs done, {format_duration(self.state.seconds())}{money};"
             f" now {job.id}{planned}"
         )
-
-
-def place_of(study: Study, entry: str, seed: int) -> str:
-    """The run directory of a training in the study's folder: that of the entry whose runs it continues."""
-    while (after := study.trainings[entry].after) is not None:
-        entry = after
-    return f"{entry}-seed{seed}"

@@ -18,7 +18,6 @@ from openrs.config.schema import Evaluation, Settings
 from openrs.config.yaml_lines import Lines, override, place_of, read_yaml
 from openrs.errors import UserError
 from openrs.outside import is_file
-from openrs.report.evidence import reference
 from openrs.report.verdicts.claims import Claim, claims
 
 STUDIES = RECIPES / "studies"
@@ -115,11 +114,13 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Study:
 
 
 def _job_faults(study: Study, lines: Lines) -> list[str]:
-    found = []
+    found: list[str] = []
     for section, entries in (("evaluations", study.evaluations), ("trainings", study.trainings)):
-        for name in entries:
-            if not re.fullmatch(NAME, name):
-                found.append(f"{place_of((section, name), lines)}: {name!r} is not a name: a-z, 0-9, - and .")
+        found += [
+            f"{place_of((section, name), lines)}: {name!r} is not a name: a-z, 0-9, - and ."
+            for name in entries
+            if not re.fullmatch(NAME, name)
+        ]
     found += [
         f"{place_of(('trainings', name), lines)}: {name} is the name of an evaluation, too"
         for name in study.trainings
@@ -133,13 +134,23 @@ def _job_faults(study: Study, lines: Lines) -> list[str]:
         if train.after is None:
             continue
         where = place_of(("trainings", name, "after"), lines)
-        if before is None or before.after == name or train.after == name:
+        if before is None or _circular(study, name):
             found.append(f"{where}: {name} cannot continue {train.after}; trainings: {', '.join(study.trainings)}")
         elif (before.recipe, before.overrides) != (train.recipe, train.overrides) or not set(train.seeds) <= set(
             before.seeds
         ):
             found.append(f"{where}: {train.after} has another recipe, other settings or not all seeds of {name}")
     return found
+
+
+def _circular(study: Study, name: str) -> bool:
+    """Whether a training continues, by whatever others, itself."""
+    seen: set[str | None] = set()
+    entry: str | None = name
+    while entry in study.trainings and entry not in seen:
+        seen.add(entry)
+        entry = study.trainings[entry].after
+    return entry in seen
 
 
 def _claim_faults(study: Study, lines: Lines) -> list[str]:
@@ -157,7 +168,9 @@ def _claim_faults(study: Study, lines: Lines) -> list[str]:
         if own and (claim.benchmark is None or claim.margin is None):
             found.append(f"{where}: a claim of your own needs benchmark and margin")
         if own and any(need not in study.trainings for needs in claim.needs for need in needs):
-            found.append(f"{where}: a claim of your own needs trainings: {', '.join(study.trainings) or 'there are none'}")
+            found.append(
+                f"{where}: a claim of your own needs trainings: {', '.join(study.trainings) or 'there are none'}"
+            )
         found += [
             f"{where}: there is no job {need}; {did_you_mean(need, [*jobs, *parts]) or ', '.join(jobs)}"
             for needs in claim.needs
@@ -184,7 +197,7 @@ def _looks_faults(study: Study, claim: ClaimSettings, where: str) -> list[str]:
 
 
 def study_claims(study: Study) -> list[Claim]:
-    """The claims that the study asks about, as the report's rules take them: the paper's in their order, then its own."""
+    """The claims that the study asks about, as the report's rules take them: the paper's first, then its own."""
     paper = [claim for claim in claims() if claim.id in study.claims]
     own = [
         Claim(
@@ -203,9 +216,11 @@ def study_claims(study: Study) -> list[Claim]:
     return [*paper, *own]
 
 
-def margin_of(claim: Claim) -> float:
-    """Points: the claim's own margin, or the one of its benchmark in reference.yaml."""
-    return claim.margin if claim.margin is not None else float(reference.tree()["margins"][claim.benchmark])
+def place_of_run(study: Study, entry: str, seed: int) -> str:
+    """The run directory of a training in the study's folder: that of the entry whose runs it continues."""
+    while (after := study.trainings[entry].after) is not None:
+        entry = after
+    return f"{entry}-seed{seed}"
 
 
 def plain(study: Study) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from openrs.secrets import redact_tree
 from openrs.study.settings import Study, plain
 
 STATE = "study.json"
+EVALUATIONS = "evaluations"  # the run that keeps the evaluations of models that are not trained here
 SCHEMA = 1
 SHAPE: dict[str, Any] = {
     "schema": int,

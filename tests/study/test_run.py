@@ -1,5 +1,5 @@
-"""A study runs, is killed, resumes and reports. Evaluations and trainings are stand-ins that leave what real ones leave;
-the real ones are in test_whole.py."""
+"""A study runs, is killed, resumes, reports. Evaluations are stand-ins that leave what real ones leave; the real ones
+are in test_whole.py."""
 
 import json
 import random
@@ -15,8 +15,8 @@ from openrs.report.evidence.sources import PAPER_SAMPLING
 from openrs.report.pages.document import document
 from openrs.run.files import write_json
 from openrs.study import looks, settings, state
-from openrs.study.jobs import Job, machine_of
 from openrs.study import report as study_report
+from openrs.study.jobs import Job, machine_of
 from openrs.study.report import write_study_report
 from openrs.study.run import Limits, Runner, run_study
 
@@ -47,7 +47,11 @@ def score_file(job: Job, place: Path, samples: int, rates: dict[str, float]) -> 
         rows[f"{name}/{problem}"] = [int(draw.random() < rates[job.entry]) for _ in range(samples)]
     accuracy = sum(map(sum, rows.values())) / samples / len(rows)
     tree["benchmarks"][name] = {"n": len(rows), "k": samples, "accuracy": accuracy, "per_problem": rows}
-    tree |= {"model": {"name": NAMES[job.entry], "revision": None, "step": None}, "inputs": {}, "seconds": {"load": 1.0}}
+    tree |= {
+        "model": {"name": NAMES[job.entry], "revision": None, "step": None},
+        "inputs": {},
+        "seconds": {"load": 1.0},
+    }
     tree["protocol"] = {**PAPER_SAMPLING, "engine": "vllm", "bos": 2, "seed": 1234}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, tree)
@@ -94,7 +98,7 @@ def file(tmp_path: Path) -> Path:
 def run(file: Path, limits: Limits | None = None, **options: Any) -> Path:
     study = settings.load(file)
     machine = machine_of(study, None, None, None)
-    return run_study(study, file, file.parent / "run", machine, limits or Limits(), **options)
+    return run_study(study, file, file.parent / "run", machine=machine, limits=limits or Limits(), **options)
 
 
 def report_of(file: Path) -> dict[str, Any]:
@@ -191,7 +195,7 @@ def test_a_kill_at_any_write_gives_no_look_back(file: Path, stand_ins: dict[str,
 def test_a_look_is_written_before_it_is_computed(
     file: Path, stand_ins: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever happens between spending and saying, the look is spent; and other samples cannot be looked at instead."""
+    """Whatever happens after spending, the look is spent, and other samples cannot be looked at instead."""
 
     def broken(*_: object) -> None:
         raise Killed
@@ -242,9 +246,7 @@ def test_before_anything_was_seen_a_study_may_change(file: Path, stand_ins: dict
     assert report_of(file)["study"]["changed_after_looking"] is False
 
 
-def test_limits_end_it_at_a_safe_place(
-    file: Path, stand_ins: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_limits_end_it_at_a_safe_place(file: Path, stand_ins: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """At a limit the study ends as by SIGTERM, says what to type next, and goes on where it was."""
 
     def slow(self: Runner, job: Job, place: Path, samples: int) -> None:

@@ -42,8 +42,8 @@ TRAINING = {
 @dataclass(frozen=True, slots=True)
 class StudyFacts:
     """What a study adds to a report. claims: those that it asks about. decided: verdicts of claims that were looked at
-    more than once. tree: what report.json says of the study itself, given each claim's word. own: of a claim that is not
-    the paper's, the runs that it is about, by name."""
+    more than once. tree: what report.json says of the study itself, given each claim's word. own: of a claim that is
+    not the paper's, the runs that it is about, by name."""
 
     claims: Sequence[Claim]
     decided: Mapping[str, ClaimVerdict]

@@ -106,7 +106,7 @@ def notes() -> list[str]:
 
 def with_measured(tree: dict[str, Any], measured: Sequence[Measured]) -> dict[str, Any]:
     """The published part with what was measured of each row of the main table beside it: benchmark -> score, n, k, and
-    why it is no evidence where it is none (a window below the protocol's, say). The authors' logs are no measurement."""
+    why it is no evidence where it is none (a window below the protocol's). The authors' logs are no measurement."""
     names = {one["repository"].lower(): one["model"] for one in baselines().values()}
     found: dict[tuple[str, str], Measured] = {}
     for one in measured:

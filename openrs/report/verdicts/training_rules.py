@@ -89,7 +89,13 @@ def decay(claim: Claim, evidence: Evidence) -> Prepared:
 def improves(claim: Claim, evidence: Evidence) -> Prepared:
     """A recipe of one's own: its final checkpoint against its base. The evidence's runs are those of that recipe."""
     runs = {run.name if run.seed is None else run.seed: run for run in sorted(evidence.runs, key=_length)}
-    return _change(claim, evidence, lambda run: (run.base, run.final) if run.base and run.final else None, "up", list(runs.values()))
+    return _change(
+        claim,
+        evidence,
+        lambda run: (run.base, run.final) if run.base and run.final else None,
+        "up",
+        list(runs.values()),
+    )
 
 
 def _first_gain(run: RunData) -> tuple[Evaluated, Evaluated] | None:
