@@ -42,6 +42,7 @@ def add(verbs: Verbs) -> None:
         "runs", nargs="*", metavar="RUN", help="runs, single evaluations, or result files; none: the published figures"
     )
     page.add_argument("--out", metavar="DIR", help="where to write (default: a single run, else the folder report)")
+    page.add_argument("--paper", action="store_true", help="lead with the paper's claims, whatever the runs are")
     page.add_argument("--price", type=float, metavar="USD", help="dollars per GPU-hour, over the recipe's")
 
     judge = add_verb(verbs, "grade", grade, "judge answers: one verdict per line, with the extracted answer")
@@ -157,7 +158,7 @@ def results(args: argparse.Namespace) -> int:
 def report(args: argparse.Namespace) -> int:
     from openrs.report.pages.page import report_on
 
-    say(f"report: {report_on(args.runs, args.out, args.price)}")
+    say(f"report: {report_on(args.runs, args.out, args.price, paper=args.paper)}")
     return EXIT_DONE
 
 

@@ -91,7 +91,12 @@ def to_json(recipe: Recipe) -> str:
 
 def diff(a: Recipe, b: Recipe) -> list[tuple[str, Any, Any]]:
     """Settings that differ, as (dotted key, value in a, value in b); a key that one side lacks shows None there."""
-    left, right = dict(_flat(a.model_dump())), dict(_flat(b.model_dump()))
+    return diff_trees(a.model_dump(), b.model_dump())
+
+
+def diff_trees(a: dict[str, Any], b: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """The same of two recipes as they are written, also those of another version of openrs."""
+    left, right = dict(_flat(a)), dict(_flat(b))
     keys = [*left, *(key for key in right if key not in left)]
     return [(key, left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)]
 

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from openrs import __version__
+from openrs.report.evidence.changes import Change
 from openrs.report.evidence.collect import Metrics, RunData
 from openrs.report.evidence.evaluations import Evaluated, Score
 from openrs.report.evidence.pooling import pooled
@@ -38,8 +39,11 @@ TRAINING = {
 }
 
 
-def document(sources: Sources, price: float | None = None) -> dict[str, Any]:
-    """The tree of a report, of plain JSON values (no NaN). price: dollars per GPU-hour, over the recipe's."""
+def document(sources: Sources, price: float | None = None, *, paper: bool = False) -> dict[str, Any]:
+    """The tree of a report, of plain JSON values (no NaN). price: dollars per GPU-hour, over the recipe's.
+
+    paper: lead with the paper's claims whatever the runs are.
+    """
     ledgers = [ledger(run, price) for run in sources.runs]
     found = measured(sources)
     evidence = Evidence(pooled(found), sources.runs, ledgers)
@@ -57,6 +61,7 @@ def document(sources: Sources, price: float | None = None) -> dict[str, Any]:
         "made": now(),
         "openrs": __version__,
         "title": title(sources),
+        "focus": "paper" if paper else focus(sources, judged),
         "levels": levels(evidence, judged),
         "questions": {question: list(kinds) for question, kinds in FAMILIES.items()},
         "verdicts": {word: sum(verdict.word == word for _, verdict in judged) for word in claim_room.WORDS},
@@ -69,6 +74,13 @@ def document(sources: Sources, price: float | None = None) -> dict[str, Any]:
     }
     clean: dict[str, Any] = plain(tree)
     return clean
+
+
+def focus(sources: Sources, judged: list[tuple[Claim, ClaimVerdict]]) -> str:
+    """`own` for runs that are none of the paper's experiments and no evidence on its claims, else `paper`."""
+    evidence = any(verdict.word not in claim_room.NO_EVIDENCE for _, verdict in judged)
+    of_paper = sources.results is not None or any(run.experiment for run in sources.runs)
+    return "paper" if evidence or of_paper or not sources.runs else "own"
 
 
 def named(run: RunData, known: set[str]) -> list[str]:
@@ -90,6 +102,7 @@ def of_run(run: RunData, book: Ledger | None) -> dict[str, Any]:
         "run": about(run),
         "evaluations": [evaluation(one) for one in run.evaluations],
         "differences": over_training(run),
+        "changes": [change(one) for one in run.changes],
         "selection": of_run_selection(run),
         "training": training(run.metrics),
         "cost": book.as_json() if book else None,
@@ -137,6 +150,19 @@ def state(run: RunData) -> str:
         return "done" if code == 0 else "stopped"
     ready = run.planned is not None and run.metrics.steps and run.metrics.steps[-1] >= run.planned and run.final
     return "trained and evaluated" if ready else "running, or killed"
+
+
+def change(one: Change) -> dict[str, Any]:
+    """A problem won or lost, with an answer of base and final checkpoint; their texts are on the page only."""
+    return {
+        "benchmark": one.benchmark,
+        "problem": one.problem,
+        "before": one.before,
+        "after": one.after,
+        "k": list(one.k),
+        "answers": [dict(answer.facts).get("answer") if answer else None for answer in one.texts],
+        "verdicts": [answer.verdict if answer else None for answer in one.texts],
+    }
 
 
 def evaluation(one: Evaluated) -> dict[str, Any]:
