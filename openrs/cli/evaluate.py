@@ -43,6 +43,12 @@ def add(verbs: Verbs) -> None:
     )
     page.add_argument("--out", metavar="DIR", help="where to write (default: a single run, else the folder report)")
     page.add_argument("--paper", action="store_true", help="lead with the paper's claims, whatever the runs are")
+    page.add_argument(
+        "--watch",
+        type=int,
+        metavar="S",
+        help="write the page again every S seconds until the runs end; an open tab follows",
+    )
     page.add_argument("--price", type=float, metavar="USD", help="dollars per GPU-hour, over the recipe's")
 
     judge = add_verb(verbs, "grade", grade, "judge answers: one verdict per line, with the extracted answer")
@@ -156,8 +162,10 @@ def results(args: argparse.Namespace) -> int:
 
 
 def report(args: argparse.Namespace) -> int:
-    from openrs.report.pages.page import report_on
+    from openrs.report.pages.page import keep_fresh, report_on
 
+    if args.watch is not None:
+        keep_fresh(args.runs, args.out, args.price, paper=args.paper, every=args.watch)
     say(f"report: {report_on(args.runs, args.out, args.price, paper=args.paper)}")
     return EXIT_DONE
 

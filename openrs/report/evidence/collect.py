@@ -188,8 +188,10 @@ def _spread_rows(path: Path, count: int) -> list[dict[str, Any]]:
 
     with ParquetFile(path) as file:
         batch = next(file.iter_batches(batch_size=100), None)
-    rows = batch.num_rows if batch is not None else 0
-    return [batch.slice(i * rows // count, 1).to_pylist()[0] for i in range(min(count, rows))]
+    if batch is None:
+        return []
+    taken = min(count, batch.num_rows)
+    return [batch.slice(i * batch.num_rows // count, 1).to_pylist()[0] for i in range(taken)]
 
 
 def _training_text(name: str, row: Mapping[str, Any], weights: Mapping[str, float]) -> Text:

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +22,10 @@ from openrs.report.pages.browse import Browser, browser
 from openrs.report.pages.document import TRAINING, document
 from openrs.report.pages.figures import Plot
 from openrs.report.pages.markdown import markdown, sampling
-from openrs.run.directory import Run
+from openrs.run.directory import Run, run_at
 from openrs.run.files import write_json, write_text
+from openrs.run.terminal import say
+from openrs.run.watch import has_ended
 from openrs.secrets import redact, redact_tree
 
 PARTS = Path(__file__).parent
@@ -77,6 +80,19 @@ def report_on(
     alone = len(sources.runs) == 1 and sources.results is None
     folder = Path(out) if out else sources.runs[0].path if alone else Path("report")
     return write(sources, folder, document(sources, price, paper=paper), refresh)
+
+
+def keep_fresh(names: Sequence[str], out: str | None, price: float | None, *, paper: bool, every: int) -> None:
+    """Write the report every `every` seconds as long as one of the runs goes on; the page loads itself again as often.
+
+    Raises UserError as `report_on`, and for less than a second.
+    """
+    if every < 1:
+        raise UserError(f"--watch {every} is no time to wait", fix="give seconds, e.g. --watch 60")
+    while not all(has_ended(run_at(name)) for name in names):
+        page = report_on(names, out, price, paper=paper, refresh=every)
+        say(f"report: {page} (again in {every} s)")
+        time.sleep(every)
 
 
 def write(sources: Sources, folder: Path, tree: dict[str, Any], refresh: int | None = None) -> Path:
