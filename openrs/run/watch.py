@@ -3,6 +3,7 @@
 Everything shown is cleaned: completions, names and log lines are other people's words.
 """
 
+import itertools
 import json
 import math
 import shutil
@@ -166,7 +167,7 @@ def _curves(metrics: Metrics, width: int, bars: str) -> Iterator[str]:
     for name, word, factor, unit in (SHOWN[0], *parts, *SHOWN[1:]):
         values = metrics.column(name)
         if values:
-            head = f"{word[:12]:<12} {f'{factor * values[-1]:.4g} {unit}':<17} "
+            head = f"{word[:12]:<12} {f'{factor * values[-1]:.4g} {unit}':<18} "
             yield head + sparkline(values, min(60, width - len(head)), bars)
 
 
@@ -201,14 +202,13 @@ def _completions(run: Run) -> Iterator[str]:
         return
     try:
         with ParquetFile(files[-1]) as file:
-            batch = next(file.iter_batches(batch_size=100), None)
-        count = batch.num_rows if batch is not None else 0
-        rows = [batch.slice(i * count // COMPLETIONS, 1).to_pylist()[0] for i in range(min(COMPLETIONS, count))]
+            batches = list(itertools.islice(file.iter_batches(batch_size=100), 1))
+        rows = [row for batch in batches for row in batch.to_pylist()]
     except (OSError, ValueError) as error:  # pyarrow's errors for broken files are ValueErrors
         yield f"completions: {files[-1].name} cannot be read: {error}"
         return
     yield f"completions of {files[-1].stem}"
-    for row in rows:
+    for row in rows[:: max(1, len(rows) // COMPLETIONS)][:COMPLETIONS]:
         text = " ".join(str(row.get("completion") or "").split())
         yield f"  {row.get('verdict') or 'not judged'}, {row.get('id')}: {text[:2000]}"
 
