@@ -34,7 +34,8 @@ def add(verbs: Verbs) -> None:
         verbs, "results", results, "read lighteval results of any origin: score, n, k, inputs verified or not"
     )
     others.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="results_*.json, or folders of them")
-    others.add_argument("--json", action="store_true")
+    others.add_argument("--format", choices=["text", "csv", "md", "json"], default="text", help="default: text")
+    others.add_argument("--json", dest="format", action="store_const", const="json", help="the same as --format json")
     page = add_verb(
         verbs, "report", report, "evaluate the paper's claims on the given runs: report.html, report.md and report.json"
     )
@@ -154,10 +155,21 @@ def inputs(args: argparse.Namespace) -> int:
 
 
 def results(args: argparse.Namespace) -> int:
-    from openrs.report.evidence.lighteval_logs import lines, read
+    from openrs.report.evidence.lighteval_logs import Reading, lines, read
+
+    def table(reading: Reading) -> str:
+        if args.format == "json":
+            return json.dumps(reading.as_json(), indent=2, ensure_ascii=False)
+        if args.format == "text":
+            return "\n".join(lines(reading))
+        from openrs.report.pages.results_table import as_csv, as_markdown
+
+        return (as_csv if args.format == "csv" else as_markdown)(reading)
 
     reading = read(args.paths)
-    say(json.dumps(reading.as_json(), indent=2, ensure_ascii=False) if args.json else "\n".join(lines(reading)))
+    say(table(reading))
+    for broken in reading.broken if args.format in ("csv", "md") else ():
+        say(f"skipped: {broken.path}: {broken.reason}", error=True)
     return EXIT_DONE if reading.results else EXIT_REFUSED
 
 
