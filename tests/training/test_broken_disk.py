@@ -115,6 +115,34 @@ def test_it_ends_in_words_and_resumes_to_the_same_bits(
     assert not (fault_found := check(number, fault, whole[0], tmp_path)), fault_found
 
 
+def check_report(number: int, fault: int, whole: Path, folder: Path) -> str:
+    """The same for the report of a run that is done: what stands there is whole, and the next call writes all of it."""
+    run = shutil.copytree(whole, folder / "run")
+    code, said, calls = launched(["report", f"{run}/"], run, number, fault)
+    at = f"{errno.errorcode[fault]} at call {number} of a report, {kind(calls[-1])}"
+    words = re.search(f"{WORDS[fault]}|did not take", said) and "fix: " in said
+    if code not in (0, 1) or "Traceback" in said or (code == 1 and not words):
+        return f"{at}: exit {code}: {said}"
+    ends = {"report.html": "</html>\n", "report.json": "}\n", "report.md": "\n"}
+    torn = [name for name, end in ends.items() if (run / name).exists() and not (run / name).read_text().endswith(end)]
+    code, said, _ = launched(["report", f"{run}/"], run)
+    missing = [name for name in ends if not (run / name).is_file()]
+    return f"{at}: torn {torn}, then exit {code}, missing {missing}\n{said}" if torn or code or missing else ""
+
+
+@pytest.mark.soak
+def test_every_call_of_a_report(whole: tuple[Path, list[str]], tmp_path: Path) -> None:
+    run = shutil.copytree(whole[0], tmp_path / "run")
+    code, said, calls = launched(["report", f"{run}/"], run)
+    assert code == 0, said
+    taken, found = pairs(len(calls))[:PAIRS], []
+    for number, fault in taken:
+        if bad := check_report(number, fault, whole[0], tmp_path / f"{number}-{fault}"):
+            found.append(bad)
+        print(f"report, {len(calls)} calls: {number} {fault} {bad}", flush=True)
+    assert not found, "\n".join(found)
+
+
 def pairs(calls: int) -> list[tuple[int, int]]:
     """Every call with every fault, mixed: each call is there once before one comes again with another fault."""
     numbers = list(range(1, calls + 1))
