@@ -52,6 +52,7 @@ from openrs.training import disk, lora
 from openrs.training.canary import Canary
 from openrs.training.logprobs import allow_packing, log_probabilities
 from openrs.training.measures import Measures
+from openrs.training.recompute import Recompute
 
 CHECKPOINT = 600.0  # seconds for a checkpoint besides what its bytes take
 
@@ -67,6 +68,7 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         folder: the run's checkpoints folder.
         rewards: the reward functions, and the judge that they need.
         canary: compares vLLM with the trainer after each weight sync; None without vLLM.
+        recompute: which layers the backward computes again; None leaves that to gradient_checkpointing.
         expect: told the seconds that a checkpoint may take, and again after each of its files (the watchdog's).
         kwargs: GRPOTrainer's own; the data set has columns `prompt`, `gold` and `id`.
     """
@@ -78,6 +80,7 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         folder: Path,
         rewards: RewardSet,
         canary: Canary | None = None,
+        recompute: Recompute | None = None,
         expect: Callable[[float], None] = lambda _: None,
         **kwargs: Any,
     ) -> None:
@@ -86,6 +89,7 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         self._rewards = rewards
         self._measures = Measures(rewards.stats)
         self._canary = canary
+        self._recompute = recompute
         self._expect = expect
         self._canary_metrics: dict[str, float] = {}
         self._latest_logps: torch.Tensor
@@ -230,9 +234,12 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
                 **multimodal,
             )
         size = batch_size or len(input_ids)
+        options: dict[str, Any] = {"packing": self._packing, "entropy": compute_entropy}
+        if self._recompute is not None and torch.is_grad_enabled():
+            options["starting"] = self._recompute.start_forward
         with self.accelerator.autocast():
             parts = [
-                log_probabilities(model, ids, mask, logits_to_keep, packing=self._packing, entropy=compute_entropy)
+                log_probabilities(model, ids, mask, logits_to_keep, **options)
                 for ids, mask in zip(input_ids.split(size), attention_mask.split(size), strict=True)
             ]
         logps = torch.cat([part for part, _ in parts])
@@ -374,9 +381,11 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         return sum(16 * value.numel() for value in self.model.parameters() if value.requires_grad)
 
     def _save_position(self, staging: Path) -> None:
-        """Where in the generation batch the run is, and each process's part of that batch while it is in use."""
+        """Where in the generation batch the run is, the canary's noise floor, and each process's part of the batch in
+        use."""
         if self.is_world_process_zero():
-            write_json(staging / "position.json", {"micro_steps": self._step})
+            floor = {} if self._canary is None else {"canary_floor": self._canary.floor}
+            write_json(staging / "position.json", {"micro_steps": self._step} | floor)
         if self._step % (self.args.steps_per_generation * self.num_iterations):
             torch.save(self._buffered_inputs, staging / f"batch-{self.accelerator.process_index}.pt")
 
@@ -386,7 +395,10 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         if checkpoint is None:
             return
         self.state.compute_steps(self.args, self.state.max_steps)  # save_steps of the recipe, not the checkpoint's
-        self._step = read_shape(Path(checkpoint) / "position.json", {"micro_steps": int})["micro_steps"]
+        position = read_shape(Path(checkpoint) / "position.json", {"micro_steps": int, "canary_floor?": float})
+        self._step = position["micro_steps"]
+        if self._canary is not None:
+            self._canary.floor = position.get("canary_floor")
         batch = Path(checkpoint) / f"batch-{self.accelerator.process_index}.pt"
         if batch.is_file():
             self._buffered_inputs = torch.load(batch, map_location=self.accelerator.device, weights_only=True)
