@@ -15,7 +15,7 @@ from openrs.data.problems import Problems
 from openrs.data.tokenizer import check_tokenizer, load_tokenizer
 from openrs.errors import UserError
 from openrs.hub import adapters
-from openrs.hub.loading import check_weights
+from openrs.hub.loading import check_weights, refuse_code
 from openrs.hub.models import local_model
 from openrs.planner.shapes import BYTES, read_config
 from openrs.run import checkpoints, manifest
@@ -72,6 +72,8 @@ def prepare(recipe: Recipe, run: Run, progress: Progress) -> Prepared:
         trust = recipe.model.trust_remote_code
         check_weights(model, trust_remote_code=trust, pickle_weights=recipe.model.allow_pickle_weights)
         prompts.check_prompt(load_tokenizer(model, trust_remote_code=trust), recipe.prompt)
+        if start is not None:
+            refuse_code(start)
         if start is not None and not adapters.is_adapter(start):
             check_weights(start, trust_remote_code=trust)
     return Prepared(model, problems, start, done)
