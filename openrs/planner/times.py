@@ -4,7 +4,9 @@ import math
 from dataclasses import dataclass, fields, replace
 
 from openrs.config.names import Layout
+from openrs.planner.gpus import Gpu
 from openrs.planner.memory import disk, engine_of, kept_layers
+from openrs.planner.shapes import Shape
 from openrs.planner.workload import Workload
 
 REASONS = {
@@ -71,7 +73,7 @@ def executed_flops(workload: Workload, assumed: Assumptions = ASSUMED) -> float:
     prompt, completion = tokens_of(workload, assumed)
     if workload.packed:
         length = prompt + completion
-        squares = prompt**2 + 2 * prompt * completion + mean_square(workload, assumed)
+        squares = prompt**2 + 2 * prompt * completion + mean_square(completion, workload.completion_cap)
         return workload.completions * _sequence_flops(workload, length, squares / length / 2, completion)
     length = prompt + workload.completion_cap
     return workload.completions * _sequence_flops(
@@ -79,10 +81,9 @@ def executed_flops(workload: Workload, assumed: Assumptions = ASSUMED) -> float:
     )
 
 
-def mean_square(workload: Workload, assumed: Assumptions) -> float:
-    """Mean square length of the completions: halfway between equal lengths (m^2) and all-or-nothing ones (m x cap)."""
-    _, completion = tokens_of(workload, assumed)
-    return completion * (completion + workload.completion_cap) / 2
+def mean_square(completion: float, cap: float) -> float:
+    """Mean square length of completions: halfway between equal lengths (m^2) and all-or-nothing ones (m x cap)."""
+    return completion * (completion + cap) / 2
 
 
 def _sequence_flops(workload: Workload, length: float, context: float, head_tokens: float) -> float:
@@ -126,29 +127,50 @@ def generation_seconds(workload: Workload, assumed: Assumptions = ASSUMED) -> fl
     A call lasts as many decoding steps as its longest completion, taken to reach the cap. A step reads all weights but
     the embedding once, and the KV cache of what is there so far; many sequences at once make it bound by FLOPs.
     """
-    gpu, shape = workload.gpu, workload.shape
-    assert gpu.bandwidth is not None
-    assert gpu.tflops is not None
     prompt, completion = tokens_of(workload, assumed)
-    bandwidth, flops = gpu.bandwidth * 1e9 * assumed.decode_bandwidth, gpu.tflops * 1e12 * assumed.prefill_flops
     sequences = math.ceil(workload.completions / workload.calls / workload.generators)
     there = engine_of(workload)
     at_once = sequences
     if there is not None:
         at_once = max(1, min(sequences, int(there.kv_tokens // (prompt + completion))))
-    overhead = assumed.decode_overhead if workload.vllm else assumed.layer_overhead * shape.layers
-    one = overhead + max(
-        shape.read_per_token * workload.element / bandwidth, 2 * shape.read_per_token * at_once / flops
+    steps = math.ceil(sequences / at_once) * workload.completion_cap
+    one = decoding_step(workload.shape, workload.gpu, at_once, assumed, element=workload.element, vllm=workload.vllm)
+    rest = cache_and_prefill(
+        workload.shape,
+        workload.gpu,
+        prompt,
+        completion,
+        cap=workload.completion_cap,
+        assumed=assumed,
+        element=workload.element,
     )
-    waves = math.ceil(sequences / at_once)
-    cache = (
-        sequences
-        * (prompt * completion + mean_square(workload, assumed) / 2)
-        * shape.kv_bytes(workload.element)
-        / bandwidth
+    return workload.calls * (steps * one + sequences * rest)
+
+
+def decoding_step(
+    shape: Shape, gpu: Gpu, at_once: float, assumed: Assumptions, *, element: int = 2, vllm: bool = True
+) -> float:
+    """Seconds of one decoding step of `at_once` sequences, the KV cache left out. The GPU's figures must be known."""
+    assert gpu.bandwidth is not None
+    assert gpu.tflops is not None
+    overhead = assumed.decode_overhead if vllm else assumed.layer_overhead * shape.layers
+    return overhead + max(
+        shape.read_per_token * element / (gpu.bandwidth * 1e9 * assumed.decode_bandwidth),
+        2 * shape.read_per_token * at_once / (gpu.tflops * 1e12 * assumed.prefill_flops),
     )
-    prefill = sequences * (shape.layer_flops(prompt, prompt / 2) + shape.head_flops(1)) / flops
-    return workload.calls * (waves * workload.completion_cap * one + cache + prefill)
+
+
+def cache_and_prefill(
+    shape: Shape, gpu: Gpu, prompt: float, completion: float, *, cap: int, assumed: Assumptions, element: int = 2
+) -> float:
+    """Seconds that one sequence costs beyond the decoding steps: reading its KV cache, and its prompt."""
+    assert gpu.bandwidth is not None
+    assert gpu.tflops is not None
+    read = (prompt * completion + mean_square(completion, cap) / 2) * shape.kv_bytes(element)
+    prefill = (shape.layer_flops(prompt, prompt / 2) + shape.head_flops(1)) / (
+        gpu.tflops * 1e12 * assumed.prefill_flops
+    )
+    return read / (gpu.bandwidth * 1e9 * assumed.decode_bandwidth) + prefill
 
 
 def exchanged_bytes(workload: Workload) -> float:

@@ -2,16 +2,18 @@
 
 import math
 from collections import Counter
-from dataclasses import asdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from openrs import __version__
+from openrs.report.evidence.changes import Change
 from openrs.report.evidence.collect import Metrics, RunData
 from openrs.report.evidence.evaluations import Evaluated, Score
 from openrs.report.evidence.pooling import pooled
 from openrs.report.evidence.sources import Measured, Sources, measured
 from openrs.report.evidence.values import below, text, whole
-from openrs.report.pages.published import published
+from openrs.report.pages.published import published, with_measured
 from openrs.report.verdicts import claims as claim_room
 from openrs.report.verdicts.claims import Claim, ClaimVerdict, Evidence
 from openrs.report.verdicts.compare import comparison, over_training
@@ -38,12 +40,32 @@ TRAINING = {
 }
 
 
-def document(sources: Sources, price: float | None = None) -> dict[str, Any]:
-    """The tree of a report, of plain JSON values (no NaN). price: dollars per GPU-hour, over the recipe's."""
+@dataclass(frozen=True, slots=True)
+class StudyFacts:
+    """What a study adds to a report. claims: those that it asks about. decided: verdicts of claims that were looked at
+    more than once. tree: what report.json says of the study itself, given each claim's word. own: of a claim that is
+    not the paper's, the runs that it is about, by name."""
+
+    claims: Sequence[Claim]
+    decided: Mapping[str, ClaimVerdict]
+    tree: Callable[[Mapping[str, str]], dict[str, Any]]
+    own: Mapping[str, Collection[str]]
+
+
+def document(
+    sources: Sources, price: float | None = None, study: StudyFacts | None = None, *, paper: bool = False
+) -> dict[str, Any]:
+    """The tree of a report, of plain JSON values (no NaN). price: dollars per GPU-hour, over the recipe's.
+
+    paper: lead with the claims whatever the runs are; a study does that anyway.
+    """
     ledgers = [ledger(run, price) for run in sources.runs]
     found = measured(sources)
     evidence = Evidence(pooled(found), sources.runs, ledgers)
-    judged = judge(evidence)
+    judged = judge(evidence, study.claims, study.own) if study else judge(evidence)
+    if study:
+        judged = [(claim, study.decided.get(claim.id, verdict)) for claim, verdict in judged]
+    kinds_asked = {claim.kind for claim, _ in judged}
     broken = sources.results.broken if sources.results else ()
     many = len(sources.runs) > 1
     said = [f"{run.name}: {note}" if many else note for run in sources.runs for note in run.notes]
@@ -57,18 +79,26 @@ def document(sources: Sources, price: float | None = None) -> dict[str, Any]:
         "made": now(),
         "openrs": __version__,
         "title": title(sources),
+        "focus": "paper" if paper or study is not None else focus(sources, judged),
         "levels": levels(evidence, judged),
-        "questions": {question: list(kinds) for question, kinds in FAMILIES.items()},
+        "questions": {question: list(kinds) for question, kinds in FAMILIES.items() if kinds_asked & set(kinds)},
         "verdicts": {word: sum(verdict.word == word for _, verdict in judged) for word in claim_room.WORDS},
         "claims": [claim_room.as_json(claim, verdict) for claim, verdict in judged],
         "runs": [of_run(run, book) for run, book in zip(sources.runs, ledgers, strict=True)],
         "comparison": comparison(sources.runs),
         "results": results(found, judged),
-        "published": published(),
+        "published": with_measured(published(), found),
         "missing": list(dict.fromkeys(said)),
-    }
+    } | ({"study": study.tree({claim.id: verdict.word for claim, verdict in judged})} if study else {})
     clean: dict[str, Any] = plain(tree)
     return clean
+
+
+def focus(sources: Sources, judged: list[tuple[Claim, ClaimVerdict]]) -> str:
+    """`own` for runs that are none of the paper's experiments and no evidence on its claims, else `paper`."""
+    evidence = any(verdict.word not in claim_room.NO_EVIDENCE for _, verdict in judged)
+    of_paper = sources.results is not None or any(run.experiment for run in sources.runs)
+    return "paper" if evidence or of_paper or not sources.runs else "own"
 
 
 def named(run: RunData, known: set[str]) -> list[str]:
@@ -90,6 +120,7 @@ def of_run(run: RunData, book: Ledger | None) -> dict[str, Any]:
         "run": about(run),
         "evaluations": [evaluation(one) for one in run.evaluations],
         "differences": over_training(run),
+        "changes": [change(one) for one in run.changes],
         "selection": of_run_selection(run),
         "training": training(run.metrics),
         "cost": book.as_json() if book else None,
@@ -137,6 +168,19 @@ def state(run: RunData) -> str:
         return "done" if code == 0 else "stopped"
     ready = run.planned is not None and run.metrics.steps and run.metrics.steps[-1] >= run.planned and run.final
     return "trained and evaluated" if ready else "running, or killed"
+
+
+def change(one: Change) -> dict[str, Any]:
+    """A problem won or lost, with an answer of base and final checkpoint; their texts are on the page only."""
+    return {
+        "benchmark": one.benchmark,
+        "problem": one.problem,
+        "before": one.before,
+        "after": one.after,
+        "k": list(one.k),
+        "answers": [dict(answer.facts).get("answer") if answer else None for answer in one.texts],
+        "verdicts": [answer.verdict if answer else None for answer in one.texts],
+    }
 
 
 def evaluation(one: Evaluated) -> dict[str, Any]:
