@@ -130,7 +130,8 @@ def looks(plan: StudyPlan) -> list[str]:
         (bound, p_value), (single, _) = (last_boundary(at, ALPHA / tests) for at in (times, [1.0]))
         found.append(
             f"{', '.join(claim.id for claim in claims)}: looked at with {', '.join(map(str, samples))} samples a"
-            f" problem; what is clear ends early. The last look asks for z {bound:.3f} (p {p_value:.4f}), not {single:.3f}"
+            f" problem; what is clear ends early. The last look asks for z {bound:.3f} (p {p_value:.4f}), not"
+            f" {single:.3f}"
             f" (p {ALPHA / tests:.4f}): Holm's first step over the {tests} claims of one question."
         )
     return found
