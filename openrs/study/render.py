@@ -34,9 +34,13 @@ def text(plan: StudyPlan, budget: float | None = None, hours: float | None = Non
 
 
 def headline(plan: StudyPlan) -> str:
+    """How many claims are decided for how much; what is only tested costs extra."""
+    deciding = [row.total for row in plan.rows if row.decides]
+    for_how_much = f" for {dollars(deciding[-1])}" if deciding and deciding[-1] is not None else ""
+    said = f"{len(plan.decided)} of {len(plan.decidable)} claims that data can decide can be decided{for_how_much}"
     total = plan.rows[-1].total if plan.rows else None
-    for_how_much = f" for {dollars(total)}" if total is not None else ""
-    return f"{len(plan.decided)} of {len(plan.decidable)} claims that data can decide can be decided{for_how_much}"
+    more = total is not None and not plan.rows[-1].decides
+    return f"{said}; with those that can only be tested, {dollars(total)}" if more else said
 
 
 def table(title: str, rows: Sequence[Row], plan: StudyPlan) -> str:
