@@ -52,6 +52,7 @@ def _imported() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.limits(processor=300 + FUZZ_SECONDS)
 @pytest.mark.parametrize("name", READERS)
 def test_whatever_a_stranger_puts_there(name: str, tmp_path: Path) -> None:
     assert in_a_child(lambda: sound(name, tmp_path)) == []
@@ -64,6 +65,8 @@ def test_whatever_a_stranger_puts_there(name: str, tmp_path: Path) -> None:
             fault = one_case(name, seed, tmp_path)
             faults += [fault] if fault else []
             seed += 1
+        if FUZZ_SECONDS:  # pytest -s shows it
+            os.write(1, f"{name}: {seed} files, {time.process_time():.0f} s of CPU, {len(faults)} faults\n".encode())
         return faults
 
     faults = in_a_child(work)

@@ -296,6 +296,11 @@ def _machine(recipe: Recipe) -> Faults:
         yield "hardware.layout", "layout split generates on its last GPU with vLLM: set grpo.use_vllm: true"
     if layout is Layout.COLOCATE and hardware.world_size < 1:
         yield "hardware.layout", "layout colocate needs hardware.gpus of at least 1"
+    if hardware.recompute != "all" and not grpo_value(recipe, "gradient_checkpointing"):
+        text = (
+            f"nothing is recomputed without grpo.gradient_checkpointing, but hardware.recompute is {hardware.recompute}"
+        )
+        yield "hardware.recompute", f"{text}: set grpo.gradient_checkpointing: true, or leave hardware.recompute out"
     if layout is Layout.SINGLE and gpus > 1:
         yield "hardware.layout", f"layout single uses one GPU, hardware.gpus = {gpus}: take colocate or split"
     if hardware.processes is not None and gpus:

@@ -91,9 +91,16 @@ def to_json(recipe: Recipe) -> str:
 
 def diff(a: Recipe, b: Recipe) -> list[tuple[str, Any, Any]]:
     """Settings that differ, as (dotted key, value in a, value in b); a key that one side lacks shows None there."""
-    left, right = dict(_flat(a.model_dump())), dict(_flat(b.model_dump()))
-    keys = [*left, *(key for key in right if key not in left)]
-    return [(key, left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)]
+    trees = [dict(_flat(recipe.model_dump())) for recipe in (a, b)]
+    keys = list(dict.fromkeys(key for tree in trees for key in tree))
+    values = [(key, *(_setting(recipe, tree, key) for recipe, tree in zip((a, b), trees, strict=True))) for key in keys]
+    return [(key, left, right) for key, left, right in values if left != right]
+
+
+def _setting(recipe: Recipe, tree: dict[str, Any], key: str) -> Any:
+    """A recipe's value of a dotted key, also where it is a default that the tree leaves out."""
+    section, _, name = key.rpartition(".")
+    return tree.get(key, getattr(getattr(recipe, section, None), name, None))
 
 
 def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -204,12 +204,23 @@ class Hardware(Settings):
     processes: int | None = Field(
         None, ge=1, description="training processes, where the layout does not say it (CPU tests)"
     )
-    zero_stage: Literal[0, 2] = 0
+    zero_stage: Literal[0, 1, 2] = Field(
+        0, description="ZeRO: 1 shares out the optimizer's state, 2 the gradients too and exchanges them more often"
+    )
+    recompute: Literal["auto", "all", "none"] | Annotated[int, Field(ge=0)] = Field(
+        "all", description="layers whose matrix products and attention the backward makes again; auto: by free memory"
+    )
 
     @property
     def world_size(self) -> int:
         """Training processes: as set, or all GPUs, or all but the generating one."""
         return self.processes or self.layout.trainers(self.gpus)
+
+    @model_serializer(mode="wrap")
+    def _without_newer_defaults(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As in Data: older recipes keep their hash."""
+        tree: dict[str, Any] = written(self)
+        return {k: v for k, v in tree.items() if (k, v) != ("recompute", "all")}
 
     @field_serializer("layout")
     def _plain_layout(self, layout: Layout) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from openrs.planner.evaluations import LEAST, MOST
 from openrs.planner.render import wrapped
 from openrs.report.verdicts.claims import ALPHA, Claim
-from openrs.study.jobs import NOTHING, TRAINING_LEAST, TRAINING_MOST, Range
+from openrs.study.jobs import NOTHING, TRAINING_MOST, Range
 from openrs.study.looks import family
 from openrs.study.plan import Row, StudyPlan
 from openrs.study.sequential import last_boundary
@@ -115,8 +115,9 @@ def notes(plan: StudyPlan) -> list[str]:
     found += looks(plan)
     found.append(
         f"Hours and dollars are the planner's, and in brackets its uncertainty: evaluations {LEAST:g} to {MOST:g} times"
-        f" (the authors' logs on one A40), trainings {TRAINING_LEAST:g} to {TRAINING_MOST:g} times (the paper's 24 h)."
-        " No GPU has confirmed them. Every job is planned to load its model anew."
+        " (the authors' logs on one A40), trainings from the planner's fast end to"
+        f" {TRAINING_MOST:g} times (the paper's 24 hours). No GPU has confirmed them. Every job is planned to load its"
+        " model anew."
     )
     return [wrapped(note, "") for note in found]
 

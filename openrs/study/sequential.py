@@ -15,7 +15,7 @@ fixed-sample p-value itself. Holm's correction of repeated p-values is alpha / m
 rejection (Maurer and Bretz 2013).
 
 Sources: Lan and DeMets 1983; Armitage, McPherson and Rowe 1969; Jennison and Turnbull 2000, chapters 7 to 9; Tsiatis,
-Rosner and Mehta 1984. docs/study.md has the derivations and the limits.
+Rosner and Mehta 1984. docs/study-design.md has the derivations and the limits.
 """
 
 import functools

@@ -33,4 +33,6 @@ def test_a_warm_up_beyond_the_last_step_is_said(capsys: pytest.CaptureFixture[st
     assert main(["train", "demo", "--dry-run", "--set", "grpo.max_steps=19"]) == 0
     assert "grpo.warmup_steps = 20) is longer than the training (grpo.max_steps = 19)" in capsys.readouterr().out
     assert warm_up_note(load("demo", ["grpo.max_steps=20"])) == ""
-    assert not any(warm_up_note(load(name)) for name in ("exp1", "exp2", "exp3", "exp2-lora", "exp3-plus", "demo"))
+    assert not any(
+        warm_up_note(load(name)) for name in ("exp1", "exp2", "exp3", "exp2-lora", "exp3-plus", "exp3-fast", "demo")
+    )

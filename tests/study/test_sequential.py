@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -241,3 +242,30 @@ def test_a_published_mean_keeps_its_noise():
     for k in (16, 32, 64):
         assert sequential.information(k, 64, 10) == pytest.approx((1 / 64 + 1 / 10) / (1 / k + 1 / 10))
     assert [sequential.information(k, 64) for k in (16, 80)] == [0.25, 1.0]
+
+
+def test_the_worked_example_of_the_docs_is_what_the_code_gives():
+    page = (Path(__file__).parents[2] / "docs" / "study-design.md").read_text()
+    rows = [[int(cell) for cell in line.split("|")[2:12]] for line in page.splitlines() if ", round " in line]
+    model, base = np.array(rows[::2]), np.array(rows[1::2])
+    differences, times = model - base, (0.5, 1.0)
+    bounds, used = flip_boundaries(differences[None], times)
+    assert differences.sum(axis=1).cumsum().tolist() == [10, 15]
+    assert (bounds.tolist(), used[0].round(4).tolist()) == ([[11, 10]], [0.0, 0.0415])
+    said = [
+        f"alpha*(0.5) = {200 * spent(0.5, 0.025):.3f} %",
+        f"repeated p-value is {flip_p(differences[:1], times[:1]):.2f}",
+        f"repeated p-value {flip_p(differences, times):.4f}",
+        f"by problem, where seven differences are left: p = {flip_p(differences.sum(axis=0)[None], (1.0,)):.3f}",
+    ]
+    for look, text in ((1, "interval is {:.1f} to {:+.1f} points"), (2, "interval {:+.1f} to {:+.1f},")):
+        a, b, k = model[:look].sum(axis=0), base[:look].sum(axis=0), 4 * look
+        tail = sequential.interval_tail(times[:look])
+        said.append(text.format(*(100 * edge for edge in sequential.difference_bounds(a, b, k, tail))))
+        said.append(f"give {100 * (a - b).mean() / k:+.1f}")
+    se = float(np.hypot(*(sequential.sampling_errors(side, 8)[0] for side in (a, b))))
+    said.append(f"median-unbiased estimate {100 * sequential.unbiased_estimate(0.1875, se, times):+.1f}")
+    said.append(f"{boundaries(times)[-1]:.4f} instead of 1.9600")
+    said.append(f"for p < {sequential.last_boundary([k / 64 for k in (26, 39, 52, 64)])[1]:.4f}")
+    text = " ".join(page.split())
+    assert [one for one in said if one not in text] == []
