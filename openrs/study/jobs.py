@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from openrs.config import load as recipes
+from openrs.config.names import is_hub_name
 from openrs.config.schema import Model, Recipe
 from openrs.errors import UserError
 from openrs.evaluation.benchmarks import resolve
@@ -201,6 +202,25 @@ def _evaluations(recipe: Recipe, machine: Machine, models: int) -> Range | None:
     ]
     seconds = evaluation_seconds(shape_of(recipe.model), machine.gpu, machine.gpus, draws, cap=cap)
     return _range(None if seconds is None else models * seconds, LEAST, MOST)
+
+
+def references_of(study: Study, folder: Path) -> list[pins.Reference]:
+    """Every hub repository that the study's jobs need: models, training data, benchmarks."""
+    found = [ref for one in study.evaluations.values() for ref in pins.target(one.model) or _of_hub(one.model)]
+    if study.evaluation.data is None:
+        names = dict.fromkeys(name for one in study.evaluations.values() for name in one.samples)
+        found += [
+            pins.reference("dataset", one.hub, f"benchmark {one.name}", one.revision)
+            for one in resolve(list(names))
+            if one.hub
+        ]
+    for train in study.trainings.values():
+        found += pins.references(recipe_of(train, train.seeds[0], folder, elsewhere=True))
+    return found
+
+
+def _of_hub(model: str) -> list[pins.Reference]:
+    return [pins.reference("model", model, model, allow_unpinned=True)] if is_hub_name(model) else []
 
 
 # --- what a claim needs -----------------------------------------------------------------------------------------------
