@@ -37,6 +37,7 @@ def facts_of(folder: Path) -> StudyFacts:
     study = state.study_of(kept)
     every = study_claims(study)
     return StudyFacts(
+        study.title,
         every,
         looks.verdicts(study, kept, folder / EVALUATIONS),
         lambda words: study_tree(study, kept, every, words),

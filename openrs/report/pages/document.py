@@ -45,6 +45,7 @@ class StudyFacts:
     more than once. tree: what report.json says of the study itself, given each claim's word. own: of a claim that is
     not the paper's, the runs that it is about, by name."""
 
+    title: str
     claims: Sequence[Claim]
     decided: Mapping[str, ClaimVerdict]
     tree: Callable[[Mapping[str, str]], dict[str, Any]]
@@ -72,7 +73,7 @@ def document(sources: Sources, price: float | None = None, study: StudyFacts | N
         "schema": SCHEMA,
         "made": now(),
         "openrs": __version__,
-        "title": title(sources),
+        "title": study.title if study else title(sources),
         "levels": levels(evidence, judged),
         "questions": {question: list(kinds) for question, kinds in FAMILIES.items() if kinds_asked & set(kinds)},
         "verdicts": {word: sum(verdict.word == word for _, verdict in judged) for word in claim_room.WORDS},
