@@ -132,6 +132,7 @@ def test_other_gpus_cannot_decide_what_four_a40_take(paper: Study) -> None:
         assert name not in plan.decided
 
 
+@pytest.mark.slow
 def test_the_plan_never_imports_torch(tmp_path: Path) -> None:
     code = (
         "import sys; from openrs.cli.main import main; from openrs.study import chances;"
