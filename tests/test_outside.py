@@ -266,7 +266,7 @@ def test_a_chat_template_renders_as_it_is() -> None:
 OWN = {
     "outside.py", "config/yaml_lines.py", "run/files.py",  # the boundary, and lines of JSONL
     "config/checks.py", "report/evidence/reference.py", "evaluation/inputs.py", "cluster/jobs.py",  # packaged
-    "doctor/allreduce.py", "doctor/checks_cache.py", "evaluation/engine_pool.py", "evaluation/engine_process.py",
+    "doctor/allreduce.py", "doctor/checks_torch.py", "evaluation/engine_pool.py", "evaluation/engine_process.py",
     "rewards/pool.py", "rewards/worker.py", "training/nodes.py", "run/processes.py", "data/template_worker.py",  # processes
     "data/rows.py", "data/shapes.py",  # rows, with limits of their own
     "curation/decontaminate.py", "report/verdicts/compare.py",  # written by the stage before; a copy of a tree

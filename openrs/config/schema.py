@@ -154,7 +154,16 @@ class CanaryConfig(Settings):
 
     prompts: int = Field(8, ge=0, description="the first problems of the data; 0: no canary")
     tokens: int = Field(32, ge=1, description="of greedy completion for each, made once at the start")
-    max_gap: float = Field(0.1, gt=0, description="mean |difference| of log-probabilities, nats (canary.py says why)")
+    max_gap: float = Field(
+        0.1, gt=0, description="mean |difference| of log-probabilities of equal weights, nats (canary.py says why)"
+    )
+    times: float = Field(5.0, gt=1, description="later differences may be so many times that of equal weights")
+
+    @model_serializer(mode="wrap")
+    def _without_newer_defaults(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """`times` came later and is written only where it is set: older recipes keep their hash."""
+        tree: dict[str, Any] = written(self)
+        return {k: v for k, v in tree.items() if (k, v) != ("times", 5.0)}
 
 
 class MonitorsConfig(Settings):

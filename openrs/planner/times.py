@@ -73,7 +73,7 @@ def executed_flops(workload: Workload, assumed: Assumptions = ASSUMED) -> float:
     prompt, completion = tokens_of(workload, assumed)
     if workload.packed:
         length = prompt + completion
-        squares = prompt**2 + 2 * prompt * completion + mean_square(workload, assumed)
+        squares = prompt**2 + 2 * prompt * completion + mean_square(completion, workload.completion_cap)
         return workload.completions * _sequence_flops(workload, length, squares / length / 2, completion)
     length = prompt + workload.completion_cap
     return workload.completions * _sequence_flops(
@@ -81,14 +81,9 @@ def executed_flops(workload: Workload, assumed: Assumptions = ASSUMED) -> float:
     )
 
 
-def mean_square(workload: Workload, assumed: Assumptions) -> float:
-    """Mean square length of the completions."""
-    return square_length(tokens_of(workload, assumed)[1], workload.completion_cap)
-
-
-def square_length(mean: float, cap: int) -> float:
-    """Mean square of lengths: halfway between equal lengths (m^2) and all-or-nothing ones (m x cap)."""
-    return mean * (mean + cap) / 2
+def mean_square(completion: float, cap: float) -> float:
+    """Mean square length of completions: halfway between equal lengths (m^2) and all-or-nothing ones (m x cap)."""
+    return completion * (completion + cap) / 2
 
 
 def _sequence_flops(workload: Workload, length: float, context: float, head_tokens: float) -> float:
@@ -171,7 +166,7 @@ def cache_and_prefill(
     """Seconds that one sequence costs beyond the decoding steps: reading its KV cache, and its prompt."""
     assert gpu.bandwidth is not None
     assert gpu.tflops is not None
-    read = (prompt * completion + square_length(completion, cap) / 2) * shape.kv_bytes(element)
+    read = (prompt * completion + mean_square(completion, cap) / 2) * shape.kv_bytes(element)
     prefill = (shape.layer_flops(prompt, prompt / 2) + shape.head_flops(1)) / (
         gpu.tflops * 1e12 * assumed.prefill_flops
     )

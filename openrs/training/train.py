@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openrs.config.checks import grpo_value, prompts_per_step, warm_up_note
+from openrs.config.checks import grpo_value, prompts_per_step
 from openrs.config.names import Layout
 from openrs.config.schema import Recipe
 from openrs.data import prompts
@@ -27,6 +27,7 @@ from openrs.run.progress import Progress
 from openrs.training import cpu, demo_model, disk, lora, tracking
 from openrs.training.canary import Canary
 from openrs.training.references import check_data, judge_of, problems_of
+from openrs.training.vllm_dtype import autocast, set_colocated_dtype
 from openrs.training.vllm_server import Address
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ def train_from(recipe: Recipe, run: Run, progress: Progress, prepared: Prepared,
     record_provenance(recipe, run, model, problems, prompted, resumed=start is not None)
     if recipe.hardware.gpus == 0:
         cpu.apply_cpu_workarounds(recipe)
+    set_colocated_dtype(recipe)
 
     with judge_of(recipe, recipe.rewards.workers) as judge, watched(recipe, run, progress) as watchdog:
         rewards = build_rewards(recipe.rewards.functions, recipe.rewards.mode, judge)
@@ -210,8 +212,6 @@ def log_dataset_summary(
     progress.say(
         f"{counts['rows']} rows from {recipe.data.source}: {dropped}{long}{counts['problems']} problems to train on"
     )
-    if note := warm_up_note(recipe):
-        progress.say(note)
     needed = prompts_per_step(recipe)
     if counts["problems"] < needed:
         raise UserError(
@@ -271,11 +271,10 @@ def deepspeed_config(recipe: Recipe) -> dict[str, Any]:
 
     "auto" is filled in by transformers from the training arguments.
     """
-    fp16, bf16 = bool(grpo_value(recipe, "fp16")), grpo_value(recipe, "bf16")
     return {
         "zero_optimization": {"stage": recipe.hardware.zero_stage},
-        "bf16": {"enabled": not fp16 if bf16 is None else bool(bf16)},  # TRL reads an unset bf16 as on
-        "fp16": {"enabled": fp16},
+        "bf16": {"enabled": autocast(recipe) == "bfloat16"},
+        "fp16": {"enabled": autocast(recipe) == "float16"},
         "gradient_clipping": float(grpo_value(recipe, "max_grad_norm")),
         "train_batch_size": "auto",
         "train_micro_batch_size_per_gpu": "auto",

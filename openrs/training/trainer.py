@@ -381,9 +381,11 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         return sum(16 * value.numel() for value in self.model.parameters() if value.requires_grad)
 
     def _save_position(self, staging: Path) -> None:
-        """Where in the generation batch the run is, and each process's part of that batch while it is in use."""
+        """Where in the generation batch the run is, the canary's noise floor, and each process's part of the batch in
+        use."""
         if self.is_world_process_zero():
-            write_json(staging / "position.json", {"micro_steps": self._step})
+            floor = {} if self._canary is None else {"canary_floor": self._canary.floor}
+            write_json(staging / "position.json", {"micro_steps": self._step} | floor)
         if self._step % (self.args.steps_per_generation * self.num_iterations):
             torch.save(self._buffered_inputs, staging / f"batch-{self.accelerator.process_index}.pt")
 
@@ -393,7 +395,10 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         if checkpoint is None:
             return
         self.state.compute_steps(self.args, self.state.max_steps)  # save_steps of the recipe, not the checkpoint's
-        self._step = read_shape(Path(checkpoint) / "position.json", {"micro_steps": int})["micro_steps"]
+        position = read_shape(Path(checkpoint) / "position.json", {"micro_steps": int, "canary_floor?": float})
+        self._step = position["micro_steps"]
+        if self._canary is not None:
+            self._canary.floor = position.get("canary_floor")
         batch = Path(checkpoint) / f"batch-{self.accelerator.process_index}.pt"
         if batch.is_file():
             self._buffered_inputs = torch.load(batch, map_location=self.accelerator.device, weights_only=True)

@@ -26,7 +26,7 @@ def refused(recipe: str | Path, *overrides: str) -> str:
 def own(tmp_path: Path) -> Path:
     """A recipe of a user that extends the demo."""
     path = tmp_path / "own.yaml"
-    path.write_text("extends: demo\ntitle: mine\ngrpo:\n  max_steps: 5\n", encoding="utf-8")
+    path.write_text("extends: demo\ntitle: mine\ngrpo:\n  max_steps: 25\n", encoding="utf-8")
     return path
 
 
@@ -80,7 +80,7 @@ def test_resolved_yaml_is_the_same_recipe(tmp_path: Path) -> None:
 
 def test_extends_merges_key_by_key(own: Path) -> None:
     recipe = load(str(own))
-    assert recipe.grpo == load("demo").grpo | {"max_steps": 5}
+    assert recipe.grpo == load("demo").grpo | {"max_steps": 25}
     assert recipe.title == "mine"
 
 
@@ -93,7 +93,7 @@ def test_extends_goes_as_deep_as_needed_and_takes_names_and_files(own: Path, par
     (folder / "third.yaml").write_text("extends: second\ngrpo: {save_steps: 5}\n", encoding="utf-8")
     recipe, demo = load(str(folder / "third.yaml")), load("demo")
     assert recipe.title == "mine"
-    assert (recipe.grpo["max_steps"], recipe.grpo["seed"], recipe.grpo["save_steps"]) == (5, 7, 5)
+    assert (recipe.grpo["max_steps"], recipe.grpo["seed"], recipe.grpo["save_steps"]) == (25, 7, 5)
     assert recipe.grpo["learning_rate"] == demo.grpo["learning_rate"]
 
 
@@ -186,6 +186,22 @@ def test_settings_that_cannot_work_are_refused(override: str, expected: str) -> 
 def test_samples_at_temperature_zero() -> None:
     message = refused("demo", "evaluation.temperature=0", "evaluation.samples=4")
     assert "4 samples at temperature 0 are 4 copies of one" in message
+
+
+@pytest.mark.parametrize("key", ["rewards.functions", "evaluation.benchmarks", "training.trackers", "rewards"])
+@pytest.mark.parametrize("value", ["[{}]", "[null]", "[[]]", "7"])
+def test_a_fault_inside_of_what_replaces_a_value_of_the_recipe_below_is_the_own_files(
+    tmp_path: Path, key: str, value: str
+) -> None:
+    """The recipe below has other values at the same places, with lines of their own."""
+    (tmp_path / "own.yaml").write_text(
+        "extends: demo\n" + "{}: {{{}: ".format(*key.split(".")) + value + "}\n"
+        if "." in key
+        else f"extends: demo\n{key}: {value}\n"
+    )
+    message = refused(tmp_path / "own.yaml")
+    assert message.startswith("own.yaml:2: "), message
+    assert "demo.yaml:" not in message
 
 
 def test_all_faults_in_one_message(own: Path) -> None:
