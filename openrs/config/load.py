@@ -12,8 +12,8 @@ from pydantic import BaseModel, ValidationError
 
 from openrs.config.faults import did_you_mean, refuse_secrets, setting_faults
 from openrs.config.machine import cuda_visible_devices, has_nvidia_gpu
-from openrs.config.schema import Evaluation, Recipe
-from openrs.config.yaml_lines import Lines, dump_yaml, override, read_yaml, text_of
+from openrs.config.schema import Evaluation, Recipe, Settings
+from openrs.config.yaml_lines import Key, Lines, dump_yaml, override, read_yaml, text_of
 from openrs.errors import UserError
 from openrs.outside import is_file
 
@@ -91,7 +91,14 @@ def to_json(recipe: Recipe) -> str:
 
 def diff(a: Recipe, b: Recipe) -> list[tuple[str, Any, Any]]:
     """Settings that differ, as (dotted key, value in a, value in b); a key that one side lacks shows None there."""
-    return diff_trees(a.model_dump(), b.model_dump())
+    return diff_trees(_whole(a), _whole(b))
+
+
+def _whole(recipe: Recipe) -> dict[str, Any]:
+    """The tree of a recipe with the defaults that it leaves out."""
+    tree = recipe.model_dump()
+    sections = {name: dict(section) for name, section in recipe if isinstance(section, Settings)}
+    return {name: {**sections.get(name, {}), **value} if name in sections else value for name, value in tree.items()}
 
 
 def diff_trees(a: dict[str, Any], b: dict[str, Any]) -> list[tuple[str, Any, Any]]:
@@ -141,7 +148,8 @@ def _extended(path: Path, below: tuple[Path, ...] = (), *, cpu: bool) -> tuple[d
         tree = _merge(tree, on_cpu)
         laid_over = {key[1:]: where for key, where in lines.items() if len(key) > 1 and key[0] == "on_cpu"}
         sections = {key[:end] for key in laid_over for end in range(1, len(key))}
-        lines |= {key: where for key, where in laid_over.items() if key not in sections or key not in lines}
+        shown = {key: where for key, where in laid_over.items() if key not in sections or key not in lines}
+        lines = _without_replaced(lines, laid_over, on_cpu) | shown
     if parent is None:
         return tree, lines
     if (gpus := _value(tree, "hardware", "gpus")) is not None:
@@ -156,7 +164,7 @@ def _extended(path: Path, below: tuple[Path, ...] = (), *, cpu: bool) -> tuple[d
         own = _value(tree, section, key)
         if own is not None and own != _value(base_tree, section, key) and isinstance(base_tree.get(section), dict):
             _forget(base_tree, section, rest)
-    return _merge(base_tree, tree), {**base_lines, **lines}
+    return _merge(base_tree, tree), _without_replaced(base_lines, lines, tree) | lines
 
 
 def _forget(tree: dict[str, Any], section: str, facts: Sequence[str]) -> None:
@@ -189,6 +197,19 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
         both = isinstance(value, dict) and isinstance(below.get(key), dict)
         merged[key] = _merge(below[key], value) if both else value
     return merged
+
+
+def _without_replaced(below: Lines, above: Lines, tree: dict[str, Any]) -> Lines:
+    """The lines of a file that stay when `tree`, written at the lines `above`, is laid over it: a list or a value there
+    takes the place of all that the file has inside the same key."""
+
+    def replaces(key: Key) -> bool:
+        value: Any = tree
+        for part in key:
+            value = value.get(part) if isinstance(value, dict) else None
+        return key in above and not isinstance(value, dict)
+
+    return {key: at for key, at in below.items() if not any(replaces(key[:end]) for end in range(1, len(key)))}
 
 
 def _inline_files(tree: dict[str, Any], folder: Path, lines: Lines) -> None:

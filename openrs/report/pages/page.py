@@ -110,23 +110,23 @@ def write(sources: Sources, folder: Path, tree: dict[str, Any], refresh: int | N
 
 def html(tree: dict[str, Any], sources: Sources, refresh: int | None = None) -> str:
     """The page: one file that asks the network for nothing and runs no script but its own (its CSP says so)."""
+    return rendered(
+        "template.html",
+        r=tree,
+        view=view(tree, sources),
+        training_words=TRAINING,
+        headline=words.headline(tree),
+        tones=words.TONES,
+        refresh=refresh,
+    )
+
+
+def rendered(template: str, **values: Any) -> str:
+    """A page of ours with its own style and script in it."""
     style = (PARTS / "style.css").read_text(encoding="utf-8")
     script = (PARTS / "script.js").read_text(encoding="utf-8")
-    return (
-        _environment()
-        .get_template("template.html")
-        .render(
-            r=tree,
-            view=view(tree, sources),
-            training_words=TRAINING,
-            headline=words.headline(tree),
-            tones=words.TONES,
-            refresh=refresh,
-            style=style,
-            script=script,
-            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        )
-    )
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return _environment().get_template(template).render(style=style, script=script, script_hash=digest, **values)
 
 
 def view(tree: dict[str, Any], sources: Sources) -> View:
@@ -178,8 +178,9 @@ def _own_costs(tree: dict[str, Any]) -> list[tuple[str, float, float]]:
 def _matrix(tree: dict[str, Any]) -> list[tuple[str, Sequence[dict[str, Any]]]]:
     """The table's claims, model by model: five scores and the average."""
     return [
-        (model, [claim for claim in tree["claims"] if claim["kind"] in MATRIX and claim["model"] == model])
+        (model, own)
         for model in reference.released()
+        if (own := [claim for claim in tree["claims"] if claim["kind"] in MATRIX and claim["model"] == model])
     ]
 
 
