@@ -6,7 +6,6 @@ written into docs/.
 
 import argparse
 import json
-import os
 import re
 import typing
 from collections.abc import Iterator
@@ -100,8 +99,8 @@ def recipe_page() -> str:
             for key in sorted(base.keys() & known.keys())]  # fmt: skip
     lines = [
         "# Recipe keys", "",
-        "Generated from `openrs/config/schema.py`. A key can be set in a recipe or by `--set KEY=VALUE`; an unknown one",
-        "is refused with the nearest that exists. What has no default must be set.", "",
+        "Generated from `openrs/config/schema.py`. A key can be set in a recipe or by `--set KEY=VALUE`; an unknown",
+        "one is refused with the nearest that exists. What has no default must be set.", "",
         *_sections(Recipe, ""),
         "## grpo", "",
         f"Options of GRPOConfig in TRL {options['trl']}, handed on as they are; those that exp3 sets, with its value.",
@@ -180,7 +179,6 @@ def commands_page() -> str:
     """`--help` of every verb."""
     from openrs.cli.main import parser
 
-    os.environ["COLUMNS"] = "100"
     lines = ["# Command line", "", "Generated: `--help` of every verb.", ""]
     for words, one in verbs(parser()):
         lines += [f"## {words}", "", "```text", one.format_help().strip(), "```", ""]
@@ -203,7 +201,7 @@ def files_page() -> str:
 
     lines = ["# Files of a run", "", "```text", (directory.__doc__ or "").split("\n\n", 1)[1].strip(), "```", ""]
     lines += [
-        "How a run is written and resumed: [resume.md](../resume.md). The schemas, as the tests hold the files to them:",
+        "How a run is written and resumed: [resume.md](../resume.md). The schemas, as tests hold the files to them:",
         "",
     ]
     for path in sorted((ROOT / "openrs").rglob("*.schema.json")):
