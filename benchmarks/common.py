@@ -126,6 +126,18 @@ def machine() -> dict[str, Any]:
     }
 
 
+def clocks() -> dict[str, str] | None:
+    """What nvidia-smi says of the first GPU's clocks, power, heat and driver; None without one."""
+    fields = "name,driver_version,clocks.sm,clocks.max.sm,clocks.mem,power.limit,temperature.gpu,memory.total"
+    words = ["nvidia-smi", "--id=0", f"--query-gpu={fields}", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    values = done.stdout.strip().split(", ")
+    return dict(zip(fields.split(","), values, strict=True)) if len(values) == 8 and done.returncode == 0 else None
+
+
 def table(rows: Sequence[Sequence[object]]) -> str:
     """Columns, the first row their heads."""
     cells = [[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]

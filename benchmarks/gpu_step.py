@@ -1,7 +1,8 @@
 """One GRPO update at exp3's size on one GPU, no vLLM and no download: what padding, logits and attention cost.
 
     python benchmarks/gpu_step.py [--json FILE]          # one call fits in ten minutes on one GPU
-    python benchmarks/gpu_step.py --small                # the same code on a CPU, seconds, to know that it works
+    python benchmarks/gpu_step.py --small --cpu          # the same code at a toy size on a CPU, to know that it works
+    python benchmarks/gpu_step.py --parity               # only the comparison of losses and gradients
 
 The 1.78 B model of the paper with random weights in bfloat16, a reference model, micro-batches of one group of 6:
 prompts of up to 512 tokens, completions of up to 3584, a third of them at the cap and the others between a fifth of it
@@ -12,13 +13,15 @@ and all of it. An update is, for each micro-batch, the reference's forward and t
   rows       openrs (training/logprobs.py) without packing: rows from column 0, no mask
   packed     openrs: no padding at all
 
-First each variant's loss and gradient are compared with the first one's; then they take turns. MFU counts the work
+First each variant's loss and gradient are compared with the first one's; then they take turns. Where the published path
+runs out of memory, --parity halves the lengths until it fits. MFU counts the work
 that must be done (no padding, no recomputation) against this machine's own fastest matrix product. Memory is torch's,
 in GiB: weights, reference, gradients and optimizer by their tensors, the update by its peak.
 """
 
 import argparse
 import contextlib
+import gc
 import sys
 import time
 from collections.abc import Iterator
@@ -35,10 +38,11 @@ from openrs.config.load import load
 from openrs.planner.gpus import find
 from openrs.planner.memory import trainer_parts
 from openrs.planner.shapes import Shape, from_config
-from openrs.planner.workload import workload_of
+from openrs.planner.workload import Workload, workload_of
 from openrs.training.logprobs import allow_packing
 
 GIB = 2**30
+OF_AN_UPDATE = ("activations", "backward of a layer or head", "allocator's slack")  # planner.memory's names
 LARGE = {
     "model_type": "qwen2", "vocab_size": 151936, "hidden_size": 1536, "intermediate_size": 8960,
     "num_hidden_layers": 28, "num_attention_heads": 12, "num_key_value_heads": 2, "tie_word_embeddings": False,
@@ -65,9 +69,9 @@ class Variant:
 class Bench:
     """Policy, reference and batch on one device."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        self.device = "cpu" if args.small or not torch.cuda.is_available() else "cuda"
-        self.dtype = torch.float32 if self.device == "cpu" else torch.bfloat16
+    def __init__(self, args: argparse.Namespace, dtype: torch.dtype, lengths: tuple[int, int]) -> None:
+        self.device, self.dtype = device_of(args), dtype
+        self.lengths = lengths
         sizes = SMALL if args.small else LARGE
         self.shape: Shape = from_config(sizes, "gpu_step.py")
         config = {name: value for name, value in sizes.items() if name != "model_type"}
@@ -79,7 +83,7 @@ class Bench:
         with torch.no_grad():  # a policy that has moved: else the KL is 0 and hides what is wrong with it
             for ours, theirs in zip(self.policy.parameters(), self.reference.parameters(), strict=True):
                 theirs.copy_(ours + 0.1 * ours.std() * torch.randn(ours.shape, generator=noise, device=self.device))
-        self.batch = make_batch(args.groups, *args.shape, sizes["vocab_size"], self.device)
+        self.batch = make_batch(args.groups, *lengths, sizes["vocab_size"], self.device)
         self.policy.train()
 
     def _model(self, config: dict[str, Any], part: str) -> Any:
@@ -96,7 +100,7 @@ class Bench:
             torch.cuda.synchronize()
 
     def autocast(self) -> Any:
-        return torch.autocast(self.device, torch.bfloat16) if self.device == "cuda" else contextlib.nullcontext()
+        return torch.autocast(self.device, self.dtype) if self.dtype is torch.bfloat16 else contextlib.nullcontext()
 
     def set_up(self, variant: Variant) -> None:
         for model in (self.policy, self.reference):
@@ -182,13 +186,19 @@ class Bench:
         )
 
 
-def variants(*, small: bool) -> Iterator[Variant]:
+def device_of(args: argparse.Namespace) -> str:
+    return "cpu" if args.cpu or not torch.cuda.is_available() else "cuda"
+
+
+def variants(*, small: bool, few: bool) -> Iterator[Variant]:
     """The first is what all others are compared with. flash_attention_2 is taken where its package is installed."""
     yield Variant("published")
     yield from (Variant(path) for path in ("trl", "rows", "packed"))
+    if few:
+        return
     yield from (Variant(path, checkpointing=False) for path in ("trl", "rows", "packed"))
-    for few in (3,) if small else (1, 2, 3):
-        yield from (Variant(path, rows=few) for path in ("rows", "packed"))
+    for number in (3,) if small else (1, 2, 3):
+        yield from (Variant(path, rows=number) for path in ("rows", "packed"))
     yield Variant("rows", attention="eager")
     if not small:
         from transformers.utils import is_flash_attn_2_available
@@ -207,6 +217,8 @@ class Results:
         self.seconds: dict[str, list[float]] = {}
         self.tokens: dict[str, int] = {}
         self.peaks: dict[str, float | None] = {}
+        self.apart: dict[str, tuple[float, float]] = {}  # loss and gradient, relative to the first variant's
+        self.wrong: list[str] = []
 
 
 def compare_losses(bench: Bench, todo: list[Variant], results: Results, until: float) -> list[Variant]:
@@ -233,8 +245,9 @@ def compare_losses(bench: Bench, todo: list[Variant], results: Results, until: f
         apart = float((gradient - first[1]).norm() / first[1].norm())
         off = abs(loss - first[0]) / max(abs(first[0]), 0.1)
         results.said[variant.name] = f"loss {off:.1e}, gradient {apart:.1e} apart"
-        if off > tolerance or apart > tolerance * (2 if bench.dtype is torch.float32 else 3):
-            sys.exit(f"{variant.name}: {results.said[variant.name]}: not the same update")
+        results.apart[variant.name] = off, apart
+        if not (off <= tolerance and apart <= tolerance * (2 if bench.dtype is torch.float32 else 3)):  # also for NaN
+            results.wrong.append(f"{variant.name}: {results.said[variant.name]}: not the same update")
         fine.append(variant)
     return fine
 
@@ -261,33 +274,87 @@ def take_turns(bench: Bench, todo: list[Variant], repeats: int, results: Results
             results.peaks[variant.name] = None if peak is None else peak - held - gradients
 
 
+def came_and_went(workload: Workload) -> float:
+    """GiB that the planner gives an update beyond what is held all the time, its slack for the allocator left out."""
+    return sum(p.bytes for p in trainer_parts(workload) if p.name in OF_AN_UPDATE[:2]) / GIB
+
+
+def planned(bench: Bench, variant: Variant) -> float:
+    """The same for a variant and the benchmark's own lengths; packed rows count as one of all their real tokens."""
+    micro, (prompt, completion) = variant.rows, bench.lengths
+    if variant.path == "packed":  # the planner has no packing: one row of the longest group's real tokens
+        groups = [bench.batch.lengths[start : start + micro] for start in range(0, len(bench.batch.lengths), micro)]
+        longest = max(groups, key=lambda rows: sum(map(sum, rows)))
+        micro, prompt, completion = 1, sum(p for p, _ in longest), sum(c for _, c in longest)
+    return came_and_went(
+        replace(
+            workload_of(load("exp3"), find("A40")), shape=bench.shape, trained=bench.shape.parameters, micro=micro,
+            prompt_cap=prompt, completion_cap=completion, checkpointing=variant.checkpointing,
+        )
+    )  # fmt: skip
+
+
 def left_for_vllm(update: float) -> float:
     """GiB that exp3 (4 x A40, ZeRO-2, vLLM in each) leaves beside the planner's parts and this measured update."""
     asked = workload_of(load("exp3"), find("A40"))
-    parts = [
-        p for p in trainer_parts(asked) if p.name not in {"activations", "logits"} and not p.name.startswith("vLLM")
-    ]
+    parts = [p for p in trainer_parts(asked) if p.name not in OF_AN_UPDATE and not p.name.startswith("vLLM")]
     return (asked.gpu.memory or 0.0) - sum(p.bytes for p in parts) / GIB - 1.1 * update
+
+
+def parity(args: argparse.Namespace) -> int:
+    """Losses and gradients of the four paths in each type; the exit code says whether all are the same update."""
+    rows: list[list[object]] = [["type", "longest", "path", "loss", "gradient", "check"]]
+    wrong: list[str] = []
+    for dtype in args.dtypes:
+        for halved in range(6):
+            lengths = args.shape[0] >> halved, args.shape[1] >> halved
+            results, todo = Results(), list(variants(small=args.small, few=True))
+            with contextlib.suppress(torch.OutOfMemoryError):
+                compare_losses(Bench(args, getattr(torch, dtype), lengths), todo, results, args.until)
+            gc.collect()  # a model's hooks refer to it in circles
+            if device_of(args) == "cuda":
+                torch.cuda.empty_cache()
+            if todo[0].name in results.apart or "out of time" in results.said.get(todo[0].name, ""):
+                break
+        wrong += [f"{dtype}: {text}" for text in results.wrong]
+        for variant in todo:
+            loss, gradient = results.apart.get(variant.name, (None, None))
+            check = results.said.get(variant.name, "out of memory, however short")
+            rows.append([dtype, "{} + {}".format(*lengths), variant.path, loss, gradient, check])
+            if loss is None:
+                wrong.append(f"{dtype}: {variant.path}: {check}")
+    device = torch.cuda.get_device_name() if device_of(args) == "cuda" else "CPU"
+    common.finish("gpu_step", args.json, {}, rows, device=device, wrong=wrong)
+    print(*wrong, sep="\n")
+    return 1 if wrong else 0
 
 
 def main() -> int:
     parser = common.arguments(__doc__)
-    parser.add_argument("--small", action="store_true", help="a toy size on the CPU")
+    parser.add_argument("--small", action="store_true", help="a toy size")
     parser.add_argument("--groups", type=int, default=2, metavar="N", help="groups of 6 in an update (default 2)")
     parser.add_argument("--shape", type=int, nargs=2, metavar=("PROMPT", "COMPLETION"), help="longest (512 3584)")
     parser.add_argument("--repeats", type=int, default=3, metavar="N")
     parser.add_argument(
         "--seconds", type=float, default=540.0, metavar="S", help="no update begins later (default 540)"
     )
+    parser.add_argument("--cpu", action="store_true", help="leave the GPU alone")
+    parser.add_argument("--few", action="store_true", help="the four paths alone, with checkpointing")
+    parser.add_argument("--parity", action="store_true", help="only compare losses and gradients of the four paths")
+    parser.add_argument("--dtypes", nargs="+", choices=("bfloat16", "float32"), help="of --parity (both)")
     args = parser.parse_args()
     args.shape = args.shape or ([24, 448] if args.small else [512, 3584])
-    until = time.monotonic() + args.seconds
-    if not args.small and not torch.cuda.is_available():
-        sys.exit("gpu_step.py: no GPU here; --small runs on the CPU")
-    bench, results = Bench(args), Results()
+    args.dtypes = args.dtypes or ["bfloat16", "float32"]
+    args.until = until = time.monotonic() + args.seconds
+    if not args.small and device_of(args) == "cpu":
+        sys.exit("gpu_step.py: no GPU here; --small --cpu runs on the CPU")
+    if args.parity:
+        return parity(args)
+    dtype = torch.float32 if device_of(args) == "cpu" else torch.bfloat16
+    bench, results = Bench(args, dtype, tuple(args.shape)), Results()
     ceiling, needed = bench.ceiling(), bench.needed()
     bench.optimizer()
-    todo = list(variants(small=args.small))
+    todo = list(variants(small=args.small, few=args.few))
     fine = compare_losses(bench, todo, results, until)
     take_turns(bench, fine, args.repeats, results, until)
 
@@ -317,24 +384,21 @@ def main() -> int:
     leaves = {name: left_for_vllm(peak) for name, peak in results.peaks.items() if peak is not None}
     for name, room in leaves.items():
         print(f"{name}: exp3 on A40s would leave {room:.1f} GiB for vLLM (wanted: 16)")
+    memory = {
+        v.name: {"measured": results.peaks.get(v.name), "planned": planned(bench, v)}
+        for v in todo
+        if v.path in {"rows", "packed"} and v.attention == "sdpa"
+    }
+    for name, sizes in memory.items():
+        if sizes["measured"] is not None:
+            print(f"{name}: an update takes {sizes['measured']:.2f} GiB, the planner says {sizes['planned']:.2f}")
     common.finish(
-        "gpu_step", args.json, ratios, rows, device=device, clocks=clocks(), ceiling_tflops=ceiling,
-        memory=bench.memory, left_for_vllm=leaves, real_tokens=real, wanted="packed at most 0.6 of published",
+        "gpu_step", args.json, ratios, rows, device=device, clocks=common.clocks(), ceiling_tflops=ceiling,
+        memory=bench.memory, update_memory=memory, left_for_vllm=leaves, real_tokens=real, wrong=results.wrong,
+        wanted="packed at most 0.6 of published",
     )  # fmt: skip
-    return 0
-
-
-def clocks() -> dict[str, str] | None:
-    """What nvidia-smi says of clocks, power and driver; None without a GPU."""
-    import shutil
-    import subprocess
-
-    if shutil.which("nvidia-smi") is None or not torch.cuda.is_available():
-        return None
-    fields = "name,driver_version,clocks.sm,clocks.max.sm,clocks.mem,power.limit"
-    words = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
-    said = subprocess.run(words, capture_output=True, text=True, check=False).stdout.splitlines()
-    return dict(zip(fields.split(","), said[0].split(", "), strict=False)) if said else None
+    print(*results.wrong, sep="\n")
+    return 1 if results.wrong else 0
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ rewards:
   functions: {functions}
 grpo:
   max_steps: {steps}
+  warmup_steps: 0
   save_steps: 1000000
   generation_kwargs: {{temperature: 0.7, min_new_tokens: 40}}
 """

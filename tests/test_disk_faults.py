@@ -56,7 +56,11 @@ def test_each_fault_has_words_and_a_fix_of_its_own(number: int, tmp_path: Path) 
 def test_it_is_not_called_full_when_there_is_room_for_what_was_needed(tmp_path: Path) -> None:
     """And torch, which does not say why it could not write, is not believed to have found a full disk."""
     free = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
-    for error in (OSError(errno.ENOSPC, "x"), RuntimeError("[enforce fail] file write failed")):
+    for error in (
+        OSError(errno.ENOSPC, "x"),
+        RuntimeError("[enforce fail] file write failed"),
+        RuntimeError("basic_ios::clear: iostream error"),
+    ):
         failure = explained(error, tmp_path, "resumes", needed=3_000_000)
         assert failure is not None
         assert "did not take what was written" in failure.what
@@ -122,6 +126,12 @@ def test_a_disk_that_is_read_only(verb: Any, read_only: Path, capsys: pytest.Cap
     assert "is read-only" in said
     assert "fix: make it writable, and give the same command again" in said
     assert "Traceback" not in said
+
+
+def test_a_library_that_does_not_say_why_is_explained_by_the_disk(read_only: Path) -> None:
+    failure = explained(RuntimeError("basic_ios::clear: iostream error"), read_only / "run", "resumes")
+    assert failure is not None
+    assert "is read-only" in failure.what
 
 
 def test_a_report_on_a_disk_that_is_read_only(read_only: Path, capsys: pytest.CaptureFixture[str]) -> None:

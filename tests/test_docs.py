@@ -150,7 +150,7 @@ def test_wrong_commands_are_found(top: argparse.ArgumentParser) -> None:
 
 def test_readme_says_what_the_plan_says(capsys: pytest.CaptureFixture[str]) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    hours, dollars = re.findall(r"planned: (\d+ h \d+ min), (\$[\d.]+) for the training", readme)[0]
+    hours, dollars = re.findall(r"planned: ([\d.]+ to [\d.]+ h), (\$[\d.]+ to [\d.]+) for the training", readme)[0]
     assert main(["plan", "exp3"]) == 0
     assert f"500 steps: {hours}, {dollars} at" in capsys.readouterr().out
 

@@ -112,6 +112,13 @@ def test_a_line_of_the_process_table() -> None:
     assert hang_limits.parse_stat(line) == hang_limits.Process(77, 5, "a (b) c", "S", pytest.approx(1000 / ticks))
 
 
+def test_a_process_that_ended_between_two_looks_has_no_threads() -> None:
+    """Else the watching process dies, and with it every test that comes after."""
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+    assert hang_limits.read_stats(Path(f"/proc/{process.pid}/task")) == []
+
+
 def test_the_tree_is_the_descendants_only() -> None:
     table = [
         hang_limits.Process(pid, parent, "", "S", 0.0)

@@ -67,22 +67,37 @@ def test_cpu_lock_is_the_measured_set() -> None:
     assert {name: cpu[name] for name in measured} == measured
 
 
-@pytest.mark.parametrize("lock", ["base.txt", "dev.txt", "docs.txt", "image.txt", "paper-eval.txt"])
-def test_every_package_of_these_locks_has_a_hash(lock: str) -> None:
-    """cpu.txt and vllm-cpu.txt have none: docs/stack.md says why."""
+def python_of(lock: str) -> str:
+    return next((python for python in PYTHONS if python.replace(".", "") in lock), "3.11")
+
+
+def hashes(lock: str) -> dict[str, list[str]]:
+    """The line of each package -> its hashes."""
     entries = re.split(r"\n(?=[a-z])", (LOCKS / lock).read_text(encoding="utf-8"))[1:]
-    assert len(entries) >= len(pins(lock)) > 0
-    assert [entry.splitlines()[0] for entry in entries if "--hash=sha256:" not in entry] == []
+    return {entry.splitlines()[0]: re.findall(r"--hash=sha256:([0-9a-f]{64})\b", entry) for entry in entries}
+
+
+@pytest.mark.parametrize("lock", [path.name for path in sorted(LOCKS.glob("*.txt"))])
+def test_every_package_of_every_lock_has_a_hash(lock: str) -> None:
+    known = hashes(lock)
+    assert len(known) >= len(pins(lock, python_of(lock))) > 0
+    assert [package for package, of in known.items() if not of] == []
+
+
+@pytest.mark.parametrize("lock", ["cpu.txt", "vllm-cpu.txt"])
+def test_the_cpu_build_of_torch_has_a_hash_for_each_python_and_processor(lock: str) -> None:
+    lines = [line.split() for line in (LOCKS / "torch-cpu.sha256").read_text(encoding="utf-8").splitlines()]
+    built = {tuple(re.findall(r"torch-(.+)-cp3\d+-cp3(\d+)-manylinux_2_28_(.+)\.whl", name)[0]) for _, name in lines}
+    version = pins(lock)["torch"]
+    assert built == {(version, minor, machine) for minor in ("11", "12", "13") for machine in ("aarch64", "x86_64")}
+    (of_torch,) = [of for package, of in hashes(lock).items() if package.startswith(f"torch=={version}")]
+    assert sorted(of_torch) == sorted(digest for digest, _ in lines)
 
 
 @pytest.mark.parametrize("minor", ["11", "12", "13"])
-def test_cuda_locks_have_a_hash_for_every_package(minor: str) -> None:
-    lock = f"cuda-py3{minor}.txt"
-    found = pins(lock, f"3.{minor}")
+def test_cuda_locks_have_the_stack_that_was_chosen(minor: str) -> None:
+    found = pins(f"cuda-py3{minor}.txt", f"3.{minor}")
     assert (found["torch"], found["vllm"], found["trl"]) == ("2.13.0", "0.31.0", "1.16.0")
-    entries = re.split(r"\n(?=[a-z])", (LOCKS / lock).read_text(encoding="utf-8"))[1:]
-    assert len(entries) == len(found)
-    assert [entry.splitlines()[0] for entry in entries if "--hash=sha256:" not in entry] == []
 
 
 def test_what_trains_has_the_same_version_on_cpu_and_gpu() -> None:
@@ -120,7 +135,7 @@ def test_pyproject_asks_for_what_the_locks_have() -> None:
         (project["dependencies"], "base.txt"),
         (extras["dev"], "dev.txt"),
     ]:
-        locked = pins(lock, next((python for python in PYTHONS if python.replace(".", "") in lock), "3.11"))
+        locked = pins(lock, python_of(lock))
         for requirement in map(Requirement, asked):
             assert requirement.specifier.contains(locked[requirement.name.lower()]), f"{requirement} in {lock}"
 

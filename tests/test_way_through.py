@@ -31,7 +31,7 @@ def small(base: Path, steps: int, *overrides: str) -> Recipe:
             f"model={{name: {base}, toy: null, dtype: float32, context: 4096}}",
             f"grpo.max_steps={steps}",
             f"grpo.save_steps={steps}",
-            "grpo.warmup_steps=5",
+            f"grpo.warmup_steps={min(5, steps)}",
             *overrides,
         ],
     )

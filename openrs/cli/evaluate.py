@@ -71,7 +71,7 @@ def _add_evaluate(verbs: Verbs) -> None:
         "model",
         nargs="?",
         help="a model folder, a hub repository, a run (its base and its checkpoints), a checkpoint's folder in a run,"
-        " or one of the paper's: paper:base, paper:open-rs1 to 3, paper:exp3@50 ...",
+        " or one of the paper's: paper:base, paper:open-rs1 to 3, paper:exp3@50, paper:deepscaler ...",
     )
     what = sub.add_argument_group("benchmarks")
     what.add_argument("--benchmarks", type=names, metavar="A,B", help="names, or YAML files of your own")
@@ -156,7 +156,15 @@ def results(args: argparse.Namespace) -> int:
 
 def report(args: argparse.Namespace) -> int:
     from openrs.report.pages.page import report_on
+    from openrs.run.directory import run_at
+    from openrs.study.state import STATE
 
+    folder = run_at(args.runs[0]).path if len(args.runs) == 1 else None
+    if folder is not None and (folder / STATE).is_file():
+        from openrs.study.report import write_study_report
+
+        say(f"report: {write_study_report(folder, Path(args.out) if args.out else None, args.price)}")
+        return EXIT_DONE
     say(f"report: {report_on(args.runs, args.out, args.price)}")
     return EXIT_DONE
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from openrs.cli import study
 from openrs.cli.options import Verbs, add_recipe, add_verb, numbers
 from openrs.errors import EXIT_DONE
 from openrs.run.terminal import say
@@ -22,8 +23,10 @@ def add(verbs: Verbs) -> None:
     sub = add_verb(verbs, "train", train, "train a recipe; resumes from the latest complete checkpoint")
     _run_options(sub)
     sub.add_argument("--dry-run", action="store_true", help="print commands and settings; start nothing")
-    sub = add_verb(verbs, "reproduce", reproduce, "the whole experiment: base evaluation, training, evaluation, report")
+    text = "the whole experiment: base evaluation, training, evaluation, report; or a study of many (paper)"
+    sub = add_verb(verbs, "reproduce", reproduce, text)
     _run_options(sub)
+    study.add_options(sub)
 
     sub = add_verb(verbs, "export", export, "write a run's checkpoint as a plain model folder with a model card")
     sub.add_argument("run_name", metavar="RUN", help="the name of a folder in runs/, or its path")
@@ -66,6 +69,12 @@ def train(args: argparse.Namespace) -> int:
 
 
 def reproduce(args: argparse.Namespace) -> int:
+    from openrs.study.settings import study_file
+
+    if (file := study_file(args.recipe)) is not None:
+        return study.reproduce(args, file)
+    study.refuse_for_recipes(args)
+
     def whole_way(recipe: "Recipe", run: "Run", progress: "Progress") -> None:
         from openrs.reproduce import reproduce  # imports torch, so only once the run is locked
 

@@ -108,18 +108,6 @@ def prompts_per_step(recipe: Recipe) -> int:
     return int(per_step * recipe.hardware.world_size // grpo_value(recipe, "num_generations"))
 
 
-def warm_up_note(recipe: Recipe) -> str:
-    """A line for a schedule that ends in its warm-up, as short trials do; nothing for any other."""
-    warm_up, steps = grpo_value(recipe, "warmup_steps"), grpo_value(recipe, "max_steps")
-    if not warm_up or warm_up <= steps:
-        return ""
-    rate = grpo_value(recipe, "learning_rate")
-    return (
-        f"the warm-up (grpo.warmup_steps = {warm_up}) is longer than the training (grpo.max_steps = {steps}):"
-        f" the learning rate never reaches {rate:g}"
-    )
-
-
 def check(recipe: Recipe, lines: Lines) -> None:
     """Raises UserError naming file and line for every setting that cannot work; all of them in one message."""
     problems = [*_options(recipe, lines), *_numbers(recipe, lines)]
@@ -196,6 +184,13 @@ def _steps(recipe: Recipe) -> Faults:
     stop, every, by = recipe.training.stop_after, recipe.training.keep_every, recipe.training.must_save_by
     if steps < 1:
         yield "grpo.max_steps", "grpo.max_steps must be set: the schedule and the cost depend on it"
+    if steps >= 1 and (warm_up := grpo_value(recipe, "warmup_steps") or 0) > steps:
+        text = (
+            f"grpo.warmup_steps = {warm_up} is longer than the training of grpo.max_steps = {steps}: the learning rate"
+            f" would never reach {grpo_value(recipe, 'learning_rate'):g}. Set a shorter warm-up; a trial of the first"
+            " steps of a longer schedule is --until N"
+        )
+        yield "grpo.warmup_steps", text
     if save < 1 or save != int(save):
         yield "grpo.save_steps", f"grpo.save_steps = {save} must be a whole number of steps"
     if stop is not None and stop > steps > 0:
@@ -296,6 +291,11 @@ def _machine(recipe: Recipe) -> Faults:
         yield "hardware.layout", "layout split generates on its last GPU with vLLM: set grpo.use_vllm: true"
     if layout is Layout.COLOCATE and hardware.world_size < 1:
         yield "hardware.layout", "layout colocate needs hardware.gpus of at least 1"
+    if hardware.recompute != "all" and not grpo_value(recipe, "gradient_checkpointing"):
+        text = (
+            f"nothing is recomputed without grpo.gradient_checkpointing, but hardware.recompute is {hardware.recompute}"
+        )
+        yield "hardware.recompute", f"{text}: set grpo.gradient_checkpointing: true, or leave hardware.recompute out"
     if layout is Layout.SINGLE and gpus > 1:
         yield "hardware.layout", f"layout single uses one GPU, hardware.gpus = {gpus}: take colocate or split"
     if hardware.processes is not None and gpus:

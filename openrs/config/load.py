@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from openrs.config.faults import did_you_mean, refuse_secrets, setting_faults
 from openrs.config.machine import cuda_visible_devices, has_nvidia_gpu
 from openrs.config.schema import Evaluation, Recipe
-from openrs.config.yaml_lines import Lines, dump_yaml, override, read_yaml, text_of
+from openrs.config.yaml_lines import Key, Lines, dump_yaml, override, read_yaml, text_of
 from openrs.errors import UserError
 from openrs.outside import is_file
 
@@ -91,9 +91,16 @@ def to_json(recipe: Recipe) -> str:
 
 def diff(a: Recipe, b: Recipe) -> list[tuple[str, Any, Any]]:
     """Settings that differ, as (dotted key, value in a, value in b); a key that one side lacks shows None there."""
-    left, right = dict(_flat(a.model_dump())), dict(_flat(b.model_dump()))
-    keys = [*left, *(key for key in right if key not in left)]
-    return [(key, left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)]
+    trees = [dict(_flat(recipe.model_dump())) for recipe in (a, b)]
+    keys = list(dict.fromkeys(key for tree in trees for key in tree))
+    values = [(key, *(_setting(recipe, tree, key) for recipe, tree in zip((a, b), trees, strict=True))) for key in keys]
+    return [(key, left, right) for key, left, right in values if left != right]
+
+
+def _setting(recipe: Recipe, tree: dict[str, Any], key: str) -> Any:
+    """A recipe's value of a dotted key, also where it is a default that the tree leaves out."""
+    section, _, name = key.rpartition(".")
+    return tree.get(key, getattr(getattr(recipe, section, None), name, None))
 
 
 def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -136,7 +143,8 @@ def _extended(path: Path, below: tuple[Path, ...] = (), *, cpu: bool) -> tuple[d
         tree = _merge(tree, on_cpu)
         laid_over = {key[1:]: where for key, where in lines.items() if len(key) > 1 and key[0] == "on_cpu"}
         sections = {key[:end] for key in laid_over for end in range(1, len(key))}
-        lines |= {key: where for key, where in laid_over.items() if key not in sections or key not in lines}
+        shown = {key: where for key, where in laid_over.items() if key not in sections or key not in lines}
+        lines = _without_replaced(lines, laid_over, on_cpu) | shown
     if parent is None:
         return tree, lines
     if (gpus := _value(tree, "hardware", "gpus")) is not None:
@@ -151,7 +159,7 @@ def _extended(path: Path, below: tuple[Path, ...] = (), *, cpu: bool) -> tuple[d
         own = _value(tree, section, key)
         if own is not None and own != _value(base_tree, section, key) and isinstance(base_tree.get(section), dict):
             _forget(base_tree, section, rest)
-    return _merge(base_tree, tree), {**base_lines, **lines}
+    return _merge(base_tree, tree), _without_replaced(base_lines, lines, tree) | lines
 
 
 def _forget(tree: dict[str, Any], section: str, facts: Sequence[str]) -> None:
@@ -184,6 +192,19 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
         both = isinstance(value, dict) and isinstance(below.get(key), dict)
         merged[key] = _merge(below[key], value) if both else value
     return merged
+
+
+def _without_replaced(below: Lines, above: Lines, tree: dict[str, Any]) -> Lines:
+    """The lines of a file that stay when `tree`, written at the lines `above`, is laid over it: a list or a value there
+    takes the place of all that the file has inside the same key."""
+
+    def replaces(key: Key) -> bool:
+        value: Any = tree
+        for part in key:
+            value = value.get(part) if isinstance(value, dict) else None
+        return key in above and not isinstance(value, dict)
+
+    return {key: at for key, at in below.items() if not any(replaces(key[:end]) for end in range(1, len(key)))}
 
 
 def _inline_files(tree: dict[str, Any], folder: Path, lines: Lines) -> None:

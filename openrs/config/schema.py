@@ -154,7 +154,16 @@ class CanaryConfig(Settings):
 
     prompts: int = Field(8, ge=0, description="the first problems of the data; 0: no canary")
     tokens: int = Field(32, ge=1, description="of greedy completion for each, made once at the start")
-    max_gap: float = Field(0.1, gt=0, description="mean |difference| of log-probabilities, nats (canary.py says why)")
+    max_gap: float = Field(
+        0.1, gt=0, description="mean |difference| of log-probabilities of equal weights, nats (canary.py says why)"
+    )
+    times: float = Field(5.0, gt=1, description="later differences may be so many times that of equal weights")
+
+    @model_serializer(mode="wrap")
+    def _without_newer_defaults(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """`times` came later and is written only where it is set: older recipes keep their hash."""
+        tree: dict[str, Any] = written(self)
+        return {k: v for k, v in tree.items() if (k, v) != ("times", 5.0)}
 
 
 class MonitorsConfig(Settings):
@@ -204,12 +213,23 @@ class Hardware(Settings):
     processes: int | None = Field(
         None, ge=1, description="training processes, where the layout does not say it (CPU tests)"
     )
-    zero_stage: Literal[0, 2] = 0
+    zero_stage: Literal[0, 1, 2] = Field(
+        0, description="ZeRO: 1 shares out the optimizer's state, 2 the gradients too and exchanges them more often"
+    )
+    recompute: Literal["auto", "all", "none"] | Annotated[int, Field(ge=0)] = Field(
+        "all", description="layers whose matrix products and attention the backward makes again; auto: by free memory"
+    )
 
     @property
     def world_size(self) -> int:
         """Training processes: as set, or all GPUs, or all but the generating one."""
         return self.processes or self.layout.trainers(self.gpus)
+
+    @model_serializer(mode="wrap")
+    def _without_newer_defaults(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As in Data: older recipes keep their hash."""
+        tree: dict[str, Any] = written(self)
+        return {k: v for k, v in tree.items() if (k, v) != ("recompute", "all")}
 
     @field_serializer("layout")
     def _plain_layout(self, layout: Layout) -> str:

@@ -19,6 +19,7 @@ from openrs.config.yaml_lines import Lines, dump_yaml, override, read_yaml, text
 from openrs.data.shapes import ANSWER_COLUMNS, PROBLEM_COLUMNS
 from openrs.errors import UserError
 from openrs.hub.pins import reference
+from openrs.outside import exists, is_file
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -58,7 +59,7 @@ class Source(Settings):
     def hub(self) -> str | None:
         """The hub data set that it is; None for files."""
         path = self.path
-        return path if isinstance(path, str) and is_hub_name(path) and not Path(path).exists() else None
+        return path if isinstance(path, str) and is_hub_name(path) and not exists(Path(path)) else None
 
     @model_validator(mode="after")
     def _pinned(self) -> "Source":
@@ -261,7 +262,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> Curation:
     recipe_file = RECIPES / "own.yaml" if data else _find(name)
     tree, lines = read_yaml(recipe_file)
     if data:
-        if not path.exists():
+        if not exists(path):
             raise UserError(f"there is no file {name}", fix="give a data file, a folder of them, or a recipe")
         tree["title"] = path.stem or "own"
         tree["sources"] = {(path.stem or "own").replace(".", "-"): {"path": name}}
@@ -309,10 +310,10 @@ def _stages(given: Any, lines: Lines, faults: list[str], folder: Path) -> dict[s
 def _find(name: str) -> Path:
     path = Path(name)
     if path.suffix in {".yaml", ".yml"}:
-        if path.is_file():
+        if is_file(path):
             return path
         raise UserError(f"there is no recipe file {name}", fix="give the path of a YAML file, or a name")
-    if (RECIPES / f"{name}.yaml").is_file():
+    if is_file(RECIPES / f"{name}.yaml"):
         return RECIPES / f"{name}.yaml"
     there = packaged()
     raise UserError(

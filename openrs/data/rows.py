@@ -17,7 +17,7 @@ from typing import Any
 from openrs.config.names import COMPRESSED, DATA_FILES
 from openrs.errors import UserError
 from openrs.hub import cache
-from openrs.run.files import json_lines_in
+from openrs.run.files import LONGEST_LINE, json_lines_in
 from openrs.run.libraries import hand_over
 from openrs.run.units import MIB
 
@@ -191,6 +191,7 @@ def _json(path: Path, file: io.BufferedReader) -> Iterator[Raw]:
 
 def _csv(path: Path, file: io.BufferedReader) -> Iterator[Raw]:
     """A header and rows; every value is the text that stands there. Separated by what the header has most of."""
+    csv.field_size_limit(LONGEST_LINE)  # Python's own is 128 KiB, less than a long solution may take
     text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
     first = file.peek(HEAD)[:HEAD].partition(b"\n")[0]
     delimiter = max(",;\t", key=lambda mark: first.count(mark.encode()))
@@ -212,7 +213,9 @@ def _csv(path: Path, file: io.BufferedReader) -> Iterator[Raw]:
     except UnicodeDecodeError:
         raise latin_1(path) from None
     except csv.Error as error:
-        raise UserError(f"{path}:{reader.line_num}: {error}", fix="close the quotation mark, or double it") from None
+        raise UserError(
+            f"{path}:{reader.line_num}: {error}", fix="close the quotation mark before it, or double it"
+        ) from None
 
 
 def _parquet(path: Path, columns: Sequence[str] | None) -> Iterator[Raw]:

@@ -1,10 +1,6 @@
-"""The doctor's lines on what a recipe refers to: the hub, the cache with its hashes, the tokenizer, torch itself.
-
-Heavy libraries run in child processes with a time limit: a broken CUDA installation cannot take the doctor with it.
-"""
+"""The doctor's lines on what a recipe refers to: the hub, the cache with its hashes, the tokenizer."""
 
 import email.utils
-import json
 import os
 import sys
 import urllib.error
@@ -14,7 +10,6 @@ from pathlib import Path
 
 from openrs.config.schema import Recipe
 from openrs.doctor.finding import Finding, State, judged
-from openrs.doctor.nvidia import Nvidia
 from openrs.doctor.probe import Probe
 from openrs.errors import UserError
 from openrs.hub.cache import offline, problems, read_lock, snapshot
@@ -24,12 +19,10 @@ HUB = "https://huggingface.co"
 PATIENCE = 4.0  # seconds for the hub to answer
 
 
-def lines(probe: Probe, recipe: Recipe | None, nvidia: Nvidia, *, quick: bool) -> tuple[list[Finding], float | None]:
-    """Lines on torch, hub, cache and tokenizer, and the hub's time (seconds since 1970) where it answered."""
+def lines(probe: Probe, recipe: Recipe | None, *, quick: bool) -> tuple[list[Finding], float | None]:
+    """Lines on hub, cache and tokenizer, and the hub's time (seconds since 1970) where it answered."""
     found: list[Finding] = []
     hub_time = None
-    if not quick:
-        found.append(torch_line(probe, len(nvidia.gpus)))
     if recipe is None:
         return found, hub_time
     try:
@@ -46,31 +39,6 @@ def lines(probe: Probe, recipe: Recipe | None, nvidia: Nvidia, *, quick: bool) -
     if not quick and (folder := model_folder(recipe, refs)) is not None:
         found.append(tokenizer_line(probe, folder))
     return found, hub_time
-
-
-def torch_line(probe: Probe, gpus: int) -> Finding:
-    """torch as a child process sees it: its version, CUDA, and a product on every GPU."""
-    result = probe.run(sys.executable, "-P", "-m", "openrs.doctor.torch_facts")
-    text = next((line for line in result.text.splitlines() if line.startswith("openrs:")), None)
-    fix = "scripts/setup installs it; with GPUs the CUDA lock, and a driver >= 580"
-    if text is None:
-        last = next((line for line in reversed(result.text.splitlines()) if line.strip()), result.why)
-        if "No module named 'torch'" in last:
-            return Finding("torch", "warn", "not installed", "only needed to train and to evaluate", fix)
-        return Finding("torch", "fail" if result.code is not None else "unknown", last[:200], "torch that works", fix)
-    facts = json.loads(text.removeprefix("openrs:"))
-    found = f"{facts['version']}, " + (
-        f"CUDA {facts['cuda']}, NCCL {facts['nccl']}, a product right on each of {facts['gpus']} GPUs"
-        if facts["gpus"]
-        else "no CUDA"
-    )
-    if gpus and not facts["gpus"]:
-        return Finding("torch", "fail", f"{found}, though nvidia-smi sees {gpus} GPUs", "torch that uses them", fix)
-    if facts["gpus"] and not facts["bf16"]:
-        return Finding(
-            "torch", "fail", f"{found}; no bf16", "GPUs of compute capability 8.0 or newer", "take newer GPUs"
-        )
-    return Finding("torch", "ok", found)
 
 
 def cache_line(refs: Sequence[Reference], *, hashes: bool) -> tuple[Finding, bool]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from openrs.config.schema import Recipe
-from openrs.doctor import checks_cache, checks_gpu, checks_system, nccl, nvidia
+from openrs.doctor import checks_cache, checks_gpu, checks_system, checks_torch, nccl, nvidia
 from openrs.doctor.finding import Finding
 from openrs.doctor.probe import Probe
 from openrs.errors import EXIT_DONE, EXIT_REFUSED, UserError
@@ -33,7 +33,10 @@ def examine(recipe: Recipe | None, runs: Path, probe: Probe, *, quick: bool) -> 
     found += checks_system.limits(there)
     found += [checks_system.processors(probe, mine), checks_system.memory(probe, mine)]
     found += checks_system.volumes(mine, runs)
-    cached, hub_time = checks_cache.lines(replace(probe, limit=SLOW_LIMIT), recipe, devices, quick=quick)
+    patient = replace(probe, limit=SLOW_LIMIT)
+    if not quick:
+        found += checks_torch.lines(patient, len(devices.gpus))
+    cached, hub_time = checks_cache.lines(patient, recipe, quick=quick)
     if not quick:
         found.append(checks_system.writing(runs, mine.disk.checkpoint if mine is not None else 0.0))
     return [*found, checks_system.clock(hub_time), *cached, checks_system.container(probe)]

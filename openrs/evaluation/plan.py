@@ -4,6 +4,7 @@ Most of what can be wrong with an evaluation is found here, in seconds, and refu
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -295,6 +296,8 @@ def keep_record(folder: Path, record: Mapping[str, Any], *, kept: bool) -> None:
                 "give another --run, or remove the folder",
             )
         record = {**record, "benchmarks": {**before["benchmarks"], **record["benchmarks"]}}
+        if "departures" in before["protocol"]:  # a cut to the window that the benchmarks of this visit do not need
+            record |= {key: before[key] | record[key] | _window(before[key]) for key in ("protocol", "evaluation")}
     write_json(path, record)
 
 
@@ -316,6 +319,19 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 MUTABLE_KEYS = ("name", "samples", "samples_small", "batch_size", "departures")
 
 
+def _window(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: settings[key] for key in ("max_model_len", "departures") if key in settings}
+
+
+def _same_lengths(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two protocols differ in max_model_len only because one was cut to the model's window, which prompts and
+    completions of the other did not reach: the samples are the same."""
+    cut, whole = (one, other) if "departures" in one else (other, one)
+    if "departures" not in cut or "departures" in whole:
+        return False
+    return (whole["max_model_len"] or math.inf) >= (cut["max_model_len"] or math.inf)
+
+
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What keeps the samples of two records from being counted together, in words."""
     found = [
@@ -324,7 +340,9 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     found += [
         f"{key} {before['protocol'].get(key)} instead of {value}"
         for key, value in now["protocol"].items()
-        if key not in MUTABLE_KEYS and before["protocol"].get(key) != value
+        if key not in MUTABLE_KEYS
+        and before["protocol"].get(key) != value
+        and not (key == "max_model_len" and _same_lengths(before["protocol"], now["protocol"]))
     ]
     return found + [
         f"other {name} problems or prompts"

@@ -15,7 +15,7 @@ from openrs.evaluation.run import JUDGE_SECONDS, evaluate
 from openrs.evaluation.scores import format_score
 from openrs.evaluation.shards import shard_from
 from openrs.hub import adapters, pins
-from openrs.hub.models import local_model
+from openrs.hub.models import config_of, local_model
 from openrs.rewards.grading import Judge, processors
 from openrs.run import checkpoints, manifest, retention, signals
 from openrs.run.confined import refuse_links_out
@@ -141,10 +141,13 @@ def name_of_folder(folder: Path) -> str:
 
 
 def dtype_of(folder: Path, kind: Kind | None) -> str:
-    """The default of --dtype: an export is evaluated in its run's, as its checkpoint is."""
-    declared = declaration(folder, kind).get("dtype") if kind is Kind.EXPORT else None
+    """The default of --dtype: an export is evaluated in its run's, as its checkpoint is; one that does not say it, in
+    that of its weights. Any other model in the paper's, bfloat16."""
+    declared: list[Any] = []
+    if kind is Kind.EXPORT:
+        declared = [declaration(folder, kind).get("dtype"), config_of(folder).get("dtype")]
     known = get_args(Model.model_fields["dtype"].annotation)
-    return str(declared) if declared in known else "bfloat16"
+    return next((str(dtype) for dtype in declared if dtype in known), "bfloat16")
 
 
 def one_checkpoint(run: Run, folder: Path, recipe: Recipe, *, trust_remote_code: bool) -> Target:

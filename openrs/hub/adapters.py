@@ -14,7 +14,7 @@ from openrs.run.files import sha256, write_json
 from openrs.run.folders import ADAPTER
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-MERGED_FROM = "merged_from.json"  # in a merged model: the SHA-256 of the adapter's files
+MERGED_FROM = "merged_from.json"  # in a merged model: the SHA-256 of the adapter's files, and the dtype
 
 
 def is_adapter(folder: Path) -> bool:
@@ -28,27 +28,27 @@ def plain(run: Run, recipe: Recipe, checkpoint: Path, trust_remote_code: bool) -
     base = run.path / "base" if recipe.model.toy is not None else local_model(recipe.model.name, recipe.model.revision)
     folder = run.path / "merged" / checkpoint.name
     make_folder(folder.parent)
-    return merge(base, checkpoint, folder, trust_remote_code=trust_remote_code)
+    return merge(base, checkpoint, folder, dtype=recipe.model.dtype, trust_remote_code=trust_remote_code)
 
 
-def merge(base: Path, adapter: Path, folder: Path, *, trust_remote_code: bool) -> Path:
+def merge(base: Path, adapter: Path, folder: Path, *, dtype: str, trust_remote_code: bool) -> Path:
     """Write base + adapter as one plain model into `folder`, whole or not at all; returns it. What is there already
     stays only if it was made of this very adapter.
 
-    The weights keep the base's dtype; the sum W + alpha / rank * B A is taken in float32. Raises UserError when base or
-    adapter lack a tensor, or have another one.
+    dtype: the recipe's, which the base was trained with, whatever it is stored in; the weights get it. The sum W +
+    alpha / rank * B A is taken in float32. Raises UserError when base or adapter lack a tensor, or have another one.
     """
     import torch
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoTokenizer
 
-    origin = {name: sha256(adapter / name) for name in (ADAPTER, ADAPTER_WEIGHTS)}
+    origin = {name: sha256(adapter / name) for name in (ADAPTER, ADAPTER_WEIGHTS)} | {"dtype": dtype}
     if (folder / MERGED_FROM).is_file() and read_json(folder / MERGED_FROM) == origin:
         return folder
     if folder.exists():
         shutil.rmtree(folder)
-    model = load_model(base, trust_remote_code=trust_remote_code, dtype=torch.float32)
-    dtype = AutoConfig.from_pretrained(base, trust_remote_code=trust_remote_code).dtype or torch.float32
-    merged = _adapted(model, adapter).merge_and_unload().to(dtype)
+    trained = getattr(torch, dtype)
+    model = load_model(base, trust_remote_code=trust_remote_code, dtype=trained).float()
+    merged = _adapted(model, adapter).merge_and_unload().to(trained)
     beside = folder.with_name(f"{folder.name}.part")
     merged.save_pretrained(beside)
     AutoTokenizer.from_pretrained(adapter, trust_remote_code=trust_remote_code).save_pretrained(beside)

@@ -50,7 +50,7 @@ def export(run: Run, step: int | None = None, to: Path | None = None, *, trust_r
     beside = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
-    _copy(source, base, beside, trust_remote_code=trust_remote_code)
+    _copy(source, base, beside, dtype=recipe.model.dtype, trust_remote_code=trust_remote_code)
     _make_usable(beside)
     shutil.copyfile(run.recipe, beside / "recipe.yaml")
     write_json(beside / ORIGIN, origin)
@@ -94,13 +94,13 @@ def _base(recipe: Recipe, run: Run) -> Path | None:
     return run.path / "base" if recipe.model.toy is not None else local_model(recipe.model.name, recipe.model.revision)
 
 
-def _copy(source: Path, base: Path | None, folder: Path, *, trust_remote_code: bool) -> None:
+def _copy(source: Path, base: Path | None, folder: Path, *, dtype: str, trust_remote_code: bool) -> None:
     """The model's own files, checked once more on the far side; an adapter is merged into its base."""
     if base is not None:
         from openrs.hub.adapters import merge
 
         folder.rmdir()
-        merge(base, source, folder, trust_remote_code=trust_remote_code)
+        merge(base, source, folder, dtype=dtype, trust_remote_code=trust_remote_code)
         return
     listed = checkpoints.read_manifest(source)["files"]
     for name, facts in listed.items():

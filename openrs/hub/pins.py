@@ -162,7 +162,7 @@ def _benchmarks(recipe: Recipe) -> list[tuple[str, str, str | None]]:
 
 
 def target(name: str) -> list[Reference] | None:
-    """References for `paper:base`, `paper:exp3@50`, `paper:open-rs3`; None when `name` is none of these.
+    """References for `paper:base`, `paper:exp3@50`, `paper:open-rs3`, `paper:deepscaler` ...; None for other names.
 
     Raises UserError for a name of this form that the paper has not.
     """
@@ -178,4 +178,17 @@ def target(name: str) -> list[Reference] | None:
     if step:
         repo, commit = checkpoint(step[1], int(step[2]))
         return [reference("model", repo, name, commit)]
-    raise UserError(f"there is no {name}", fix="paper:base, paper:open-rs1 to 3, or a checkpoint like paper:exp3@50")
+    if what in baselines():
+        return [reference("model", baselines()[what]["repository"], name)]
+    if what.startswith("rstar"):
+        raise UserError(f"there is no {name}", "no weights of rStar-Math-7B are known", "take another baseline")
+    others = ", ".join(f"paper:{one}" for one in baselines())
+    raise UserError(
+        f"there is no {name}", fix=f"paper:base, paper:open-rs1 to 3, a checkpoint like paper:exp3@50, {others}"
+    )
+
+
+def baselines() -> Mapping[str, Mapping[str, str]]:
+    """Baselines of the paper's table -> repository, and model as the table has it."""
+    found: dict[str, dict[str, str]] = _pins()["baselines"]
+    return found

@@ -87,11 +87,16 @@ def trainer_parts(workload: Workload) -> list[Part]:
     sizes, checkpointing = (workload.micro, length, element), workload.checkpointing
     saved = float(shape.saved_bytes(*sizes, checkpointing=checkpointing))
     layer = shape.layer_workspace(*sizes, checkpointing=checkpointing)
+    tokens = workload.micro * length
+    layers, one = kept_layers(workload, tokens), tokens * shape.kept_per_layer(element)
+    kept = float(layers * one)
+    layer -= one if layers else 0  # what the last layer kept is part of its backward
     workspace = max(float(layer), logits_bytes(workload))  # the head's backward is over when the last layer's begins
     parts += [
         Part("activations", saved, "update"),
+        Part("kept of layers", kept, "update"),
         Part("backward of a layer or head", workspace, "update"),
-        Part("allocator's slack", SLACK * (saved + workspace), "update"),
+        Part("allocator's slack", SLACK * (saved + kept + workspace), "update"),
     ]
     if not workload.vllm:
         rows = workload.micro * workload.accumulation // workload.calls
@@ -119,12 +124,14 @@ def _engine_parts(workload: Workload, phase: Phase) -> list[Part]:
 
 
 def _optimizer(workload: Workload) -> list[Part]:
-    """Gradients and AdamW. ZeRO-2 shares out fp32 master weights and both moments (12 bytes a weight) and gradients."""
-    if workload.zero == 2:
+    """Gradients and AdamW. ZeRO shares out fp32 master weights and both moments (12 bytes a weight), stage 2 gradients
+    too."""
+    if workload.zero:
         shard = workload.trained / workload.trainers
         bucket = min(2 * BUCKET, workload.trained) * workload.element  # a bucket, and its copy that is reduced
+        gradients = shard if workload.zero == 2 else workload.trained
         return [
-            Part("gradients (shard)", shard * workload.element),
+            Part(f"gradients{' (shard)' if workload.zero == 2 else ''}", float(gradients * workload.element)),
             Part("optimizer (shard)", shard * 12),
             Part("gradient buckets", float(bucket), "update"),
         ]
@@ -133,6 +140,35 @@ def _optimizer(workload: Workload) -> list[Part]:
         Part("gradients", float(copies * workload.trained * workload.element)),
         Part("optimizer", float(2 * workload.trained * workload.element)),
     ]
+
+
+def layers_within(free: float, tokens: int, shape: Shape, element: int) -> int:
+    """How many layers may keep their matrix products and attention in `free` bytes (hardware.recompute: auto).
+
+    What the micro-batch needs with none kept comes off first, and the allocator's slack: it backs off before memory
+    runs out, never after.
+    """
+    needed = shape.saved_bytes(1, tokens, element, checkpointing=True) + max(
+        shape.layer_workspace(1, tokens, element, checkpointing=True), shape.head * (4 + element)
+    )
+    left = free / (1 + SLACK) - needed
+    return max(0, min(shape.layers, int(left // (tokens * shape.kept_per_layer(element)))))
+
+
+def kept_layers(workload: Workload, tokens: int) -> int:
+    """Layers that are not recomputed in a micro-batch of so many tokens."""
+    layers = workload.shape.layers
+    if not workload.checkpointing or workload.recompute == "all":
+        return 0
+    if workload.recompute == "auto":
+        if workload.gpu.memory is None:
+            return 0
+        held = sum(part.bytes for part in _optimizer(workload)) + CONTEXT + GRAPHS * workload.vllm
+        held += workload.shape.parameters * workload.element * (1 + workload.reference)
+        if workload.vllm and workload.layout is Layout.COLOCATE and not workload.sleep:
+            held += workload.utilisation * workload.gpu.memory * GIB
+        return layers_within(workload.gpu.memory * GIB - held, tokens, workload.shape, workload.element)
+    return layers if workload.recompute == "none" else max(0, layers - int(workload.recompute))
 
 
 def logits_bytes(workload: Workload) -> float:
@@ -196,13 +232,13 @@ class Disk:
 
 
 def disk(workload: Workload) -> Disk:
-    """A ZeRO-2 checkpoint holds fp32 weights and moments (12), DeepSpeed's copy of the weights and the safetensors.
+    """A ZeRO checkpoint holds fp32 weights and moments (12), DeepSpeed's copy of the weights and the safetensors.
 
     The fullest moment: those that are kept at the end (openrs.run.retention), and one more that is being written before
     an old one goes. With `training.old_weights_only` the older of them are weights alone.
     """
     weights = workload.trained * workload.element
-    checkpoint = float(workload.trained * 12 + 2 * weights if workload.zero == 2 else 3 * weights)
+    checkpoint = float(workload.trained * 12 + 2 * weights if workload.zero else 3 * weights)
     records = workload.steps * 64e3  # metrics, and eight completions a step in parquet
     whole = (workload.whole_checkpoints + 1) * checkpoint + workload.weights_only_checkpoints * weights
     return Disk(checkpoint, whole + records, float(workload.shape.parameters * workload.element))

@@ -21,7 +21,7 @@ from openrs.planner.memory import (
     peak,
     trainer_parts,
 )
-from openrs.planner.times import ASSUMED, Assumptions, step_seconds, tokens_of, useful_flops
+from openrs.planner.times import ASSUMED, Assumptions, favourable, step_seconds, tokens_of, useful_flops
 from openrs.planner.workload import Workload, as_the_authors_ran, workload_of
 from openrs.run.units import GIB
 
@@ -30,7 +30,9 @@ from openrs.run.units import GIB
 class ResourcePlan:
     """Bytes, seconds, hours and US dollars; None where the GPU's figures, or its price, are unknown.
 
-    fits: on the GPUs. largest: (micro-batch at the recipe's length, completion tokens at the recipe's micro-batch).
+    seconds, hours: with the assumptions as they are, which are cautious; hours_least: with the favourable ends of those
+    that nobody has measured (openrs.planner.times.FAVOURABLE). fits: on the GPUs. largest: (micro-batch at the recipe's
+    length, completion tokens at the recipe's micro-batch).
     """
 
     title: str
@@ -43,6 +45,7 @@ class ResourcePlan:
     seconds: dict[str, float] | None
     flops: float
     hours: float | None
+    hours_least: float | None
     price: float | None
     disk: Disk
     host: float
@@ -57,6 +60,12 @@ class ResourcePlan:
         if self.hours is None or self.price is None:
             return None
         return self.hours * self.workload.gpus * self.price
+
+    @property
+    def dollars_least(self) -> float | None:
+        if self.hours_least is None or self.price is None:
+            return None
+        return self.hours_least * self.workload.gpus * self.price
 
     def to_dict(self) -> dict[str, Any]:
         """For --json: the same figures with their units in the names."""
@@ -83,6 +92,8 @@ class ResourcePlan:
             "hours": self.hours,
             "price_per_gpu_hour_usd": self.price,
             "usd": self.dollars,
+            "hours_least": self.hours_least,
+            "usd_least": self.dollars_least,
             "checkpoint_bytes": round(self.disk.checkpoint),
             "run_bytes": round(self.disk.run),
             "cache_bytes": round(self.disk.cache),
@@ -127,8 +138,9 @@ def plan_workload(
     *,
     measured: bool = False,
 ) -> ResourcePlan:
-    seconds = step_seconds(workload, assumed) if measured or not workload.gpu.measured_only else None
-    hours = (workload.steps * sum(seconds.values()) + assumed.startup) / 3600 if seconds is not None else None
+    timed = measured or not workload.gpu.measured_only
+    seconds = step_seconds(workload, assumed) if timed else None
+    least = step_seconds(workload, favourable(assumed)) if timed else None
     return ResourcePlan(
         title=title,
         workload=workload,
@@ -139,12 +151,17 @@ def plan_workload(
         largest=largest(workload) if workload.gpu.memory is not None else None,
         seconds=seconds,
         flops=useful_flops(workload, assumed),
-        hours=hours,
+        hours=_hours(workload, seconds, assumed),
+        hours_least=_hours(workload, least, assumed),
         price=price,
         disk=disk(workload),
         host=host_bytes(workload),
         notes=_notes(workload, price, node_memory, assumed),
     )
+
+
+def _hours(workload: Workload, seconds: dict[str, float] | None, assumed: Assumptions) -> float | None:
+    return (workload.steps * sum(seconds.values()) + assumed.startup) / 3600 if seconds is not None else None
 
 
 def _notes(workload: Workload, price: float | None, node_memory: float | None, assumed: Assumptions) -> list[str]:

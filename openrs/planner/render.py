@@ -12,7 +12,7 @@ from openrs.planner.fit import fit as find_fit
 from openrs.planner.gpus import find
 from openrs.planner.memory import peak
 from openrs.planner.plan import ResourcePlan, enough, other_gpus, other_layouts, parse_assumptions, plan, plan_workload
-from openrs.planner.times import ASSUMED, PARTS, described, tokens_of
+from openrs.planner.times import ASSUMED, FAVOURABLE, PARTS, described, tokens_of
 from openrs.run.units import GIB, format_bytes, format_duration
 
 WIDTH = 100
@@ -132,9 +132,18 @@ def time(plan: ResourcePlan) -> str:
     lines = [f"time of a step ({plan.flops:.2g} FLOP without padding)"]
     lines += [f"  {part:26s} {plan.seconds[part]:8.1f} s" for part in PARTS]
     lines.append(f"  {'together':26s} {plan.step:8.1f} s")
-    money = f", ${plan.dollars:.2f} at ${plan.price:g} per GPU-hour" if plan.dollars else ""
-    lines.append(f"  {plan.workload.steps} steps: {format_duration(3600 * plan.hours)}{money}")
+    money = f", ${span(plan.dollars_least, plan.dollars, 2)} at ${plan.price:g} per GPU-hour" if plan.dollars else ""
+    lines.append(f"  {plan.workload.steps} steps: {span(plan.hours_least, plan.hours, 1)} h{money}")
+    if plan.hours_least is not None and plan.hours_least < plan.hours:
+        ends = ", ".join(f"{name} {value:g}" for name, value in FAVOURABLE.items())
+        lines.append(wrapped(f"  (the seconds above are the cautious end; the other: {ends}, unmeasured)", "  "))
     return "\n".join(lines)
+
+
+def span(least: float | None, most: float, digits: int) -> str:
+    """Both ends of a range, or one number where nothing is left open."""
+    texts = [f"{value:.{digits}f}" for value in (least, most) if value is not None]
+    return " to ".join(dict.fromkeys(texts))
 
 
 def storage(plan: ResourcePlan) -> str:

@@ -93,17 +93,26 @@ class Shape:
         return 2.0 * tokens * self.head
 
     def training_flops(
-        self, tokens: float, context: float, head_tokens: float, *, checkpointing: bool, reference: bool, fused: bool
+        self,
+        tokens: float,
+        context: float,
+        head_tokens: float,
+        *,
+        checkpointing: bool,
+        reference: bool,
+        fused: bool,
+        kept: float = 0.0,
     ) -> float:
         """FLOPs of one GRPO micro-batch: forward, backward (twice forward), recomputation, reference forward.
 
         Recomputation (torch's non-reentrant checkpointing) stops before each layer's down projection, whose output
         nobody needs. fused: TRL's chunked LM head, which keeps no logits and makes them again in the backward.
+        kept: share of the layers that keep their matrix products and attention (openrs.training.recompute).
         """
         layers, head = self.layer_flops(tokens, context), self.head_flops(head_tokens)
         total = 3 * (layers + head)
         if checkpointing:
-            total += layers - 2.0 * tokens * self.layers * self.hidden * self.intermediate
+            total += (1 - kept) * (layers - 2.0 * tokens * self.layers * self.hidden * self.intermediate)
         if fused:
             total += head
         return total + (layers + head if reference else 0.0)
@@ -119,6 +128,15 @@ class Shape:
             norms += (self.query_width + self.kv_width) * (4 + element) + 4 * (self.heads + self.kv_heads)
         attention = 2 * (self.query_width + self.kv_width) * element + 4 * self.heads
         return norms + (2 * self.hidden + 4 * self.intermediate) * element + attention
+
+    def kept_per_layer(self, element: int) -> int:
+        """Bytes per token, besides its input, of a layer that keeps its matrix products and attention under checkpointing.
+
+        q, k, v, attention's output with its log-sum-exp, and the outputs of the output, gate and up projections; not
+        the down projection's, which nobody needs.
+        """
+        widths = 2 * (self.query_width + self.kv_width) + self.hidden + 2 * self.intermediate
+        return widths * element + 4 * self.heads
 
     def saved_bytes(self, sequences: int, length: int, element: int, *, checkpointing: bool) -> int:
         """Bytes that autograd holds after the forward of `sequences` x `length` tokens, LM head not included.

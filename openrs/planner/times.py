@@ -1,10 +1,12 @@
 """Seconds of a step, part by part, and the assumptions they rest on. Formulas and their sources: docs/planning.md."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from openrs.config.names import Layout
-from openrs.planner.memory import disk, engine_of
+from openrs.planner.gpus import Gpu
+from openrs.planner.memory import disk, engine_of, kept_layers
+from openrs.planner.shapes import Shape
 from openrs.planner.workload import Workload
 
 REASONS = {
@@ -44,6 +46,9 @@ class Assumptions:
 
 
 ASSUMED = Assumptions()
+FAVOURABLE = {"decode_overhead": 1.0e-3, "train_flops": 0.43}
+"""The other end of what is least known: vLLM's V1 engine prepares a batch while the last one runs (0.7.2 did not), and
+the roofline of the executed graph of exp3's update gives 0.43 (docs/planning.md). Nothing of it is measured."""
 PARTS = ("generation", "reward", "update", "sync", "checkpoint")
 """Parts of a step, as metrics.jsonl names them (time/generation ...)."""
 
@@ -59,13 +64,26 @@ def useful_flops(workload: Workload, assumed: Assumptions = ASSUMED) -> float:
     return workload.completions * _sequence_flops(workload, prompt + completion, (prompt + completion) / 2, completion)
 
 
-def padded_flops(workload: Workload, assumed: Assumptions = ASSUMED) -> float:
-    """FLOPs that the GPUs really do: every sequence as long as the longest, which is taken to reach the cap."""
+def executed_flops(workload: Workload, assumed: Assumptions = ASSUMED) -> float:
+    """FLOPs that the GPUs really do in an optimizer step.
+
+    Packed rows (openrs.training.logprobs) hold no padding; otherwise every sequence is computed as long as the longest,
+    which is taken to reach the cap.
+    """
     prompt, completion = tokens_of(workload, assumed)
+    if workload.packed:
+        length = prompt + completion
+        squares = prompt**2 + 2 * prompt * completion + mean_square(completion, workload.completion_cap)
+        return workload.completions * _sequence_flops(workload, length, squares / length / 2, completion)
     length = prompt + workload.completion_cap
     return workload.completions * _sequence_flops(
         workload, length, length / 2 if workload.flash else length, completion
     )
+
+
+def mean_square(completion: float, cap: float) -> float:
+    """Mean square length of completions: halfway between equal lengths (m^2) and all-or-nothing ones (m x cap)."""
+    return completion * (completion + cap) / 2
 
 
 def _sequence_flops(workload: Workload, length: float, context: float, head_tokens: float) -> float:
@@ -76,6 +94,7 @@ def _sequence_flops(workload: Workload, length: float, context: float, head_toke
         checkpointing=workload.checkpointing,
         reference=workload.reference,
         fused=workload.fused_head,
+        kept=kept_layers(workload, max(1, round(workload.micro * length))) / workload.shape.layers,
     )
 
 
@@ -95,7 +114,7 @@ def step_seconds(workload: Workload, assumed: Assumptions = ASSUMED) -> dict[str
     return {
         "generation": generation_seconds(workload, assumed),
         "reward": workload.completions * assumed.reward_seconds / workload.judges,
-        "update": padded_flops(workload, assumed) / (workload.trainers * gpu.tflops * 1e12 * assumed.train_flops)
+        "update": executed_flops(workload, assumed) / (workload.trainers * gpu.tflops * 1e12 * assumed.train_flops)
         + exchanged_bytes(workload) / link,
         "sync": sync * assumed.sync,
         "checkpoint": disk(workload).checkpoint / assumed.disk / workload.save_steps,
@@ -107,40 +126,69 @@ def generation_seconds(workload: Workload, assumed: Assumptions = ASSUMED) -> fl
 
     A call lasts as many decoding steps as its longest completion, taken to reach the cap. A step reads all weights but
     the embedding once, and the KV cache of what is there so far; many sequences at once make it bound by FLOPs.
-    The mean square of the lengths is taken halfway between equal lengths (m^2) and all-or-nothing ones (m x cap).
     """
-    gpu, shape = workload.gpu, workload.shape
-    assert gpu.bandwidth is not None
-    assert gpu.tflops is not None
     prompt, completion = tokens_of(workload, assumed)
-    bandwidth, flops = gpu.bandwidth * 1e9 * assumed.decode_bandwidth, gpu.tflops * 1e12 * assumed.prefill_flops
     sequences = math.ceil(workload.completions / workload.calls / workload.generators)
     there = engine_of(workload)
     at_once = sequences
     if there is not None:
         at_once = max(1, min(sequences, int(there.kv_tokens // (prompt + completion))))
-    overhead = assumed.decode_overhead if workload.vllm else assumed.layer_overhead * shape.layers
-    one = overhead + max(
-        shape.read_per_token * workload.element / bandwidth, 2 * shape.read_per_token * at_once / flops
+    steps = math.ceil(sequences / at_once) * workload.completion_cap
+    one = decoding_step(workload.shape, workload.gpu, at_once, assumed, element=workload.element, vllm=workload.vllm)
+    rest = cache_and_prefill(
+        workload.shape,
+        workload.gpu,
+        prompt,
+        completion,
+        cap=workload.completion_cap,
+        assumed=assumed,
+        element=workload.element,
     )
-    waves = math.ceil(sequences / at_once)
-    square = completion * (completion + workload.completion_cap) / 2
-    cache = sequences * (prompt * completion + square / 2) * shape.kv_bytes(workload.element) / bandwidth
-    prefill = sequences * (shape.layer_flops(prompt, prompt / 2) + shape.head_flops(1)) / flops
-    return workload.calls * (waves * workload.completion_cap * one + cache + prefill)
+    return workload.calls * (steps * one + sequences * rest)
+
+
+def decoding_step(
+    shape: Shape, gpu: Gpu, at_once: float, assumed: Assumptions, *, element: int = 2, vllm: bool = True
+) -> float:
+    """Seconds of one decoding step of `at_once` sequences, the KV cache left out. The GPU's figures must be known."""
+    assert gpu.bandwidth is not None
+    assert gpu.tflops is not None
+    overhead = assumed.decode_overhead if vllm else assumed.layer_overhead * shape.layers
+    return overhead + max(
+        shape.read_per_token * element / (gpu.bandwidth * 1e9 * assumed.decode_bandwidth),
+        2 * shape.read_per_token * at_once / (gpu.tflops * 1e12 * assumed.prefill_flops),
+    )
+
+
+def cache_and_prefill(
+    shape: Shape, gpu: Gpu, prompt: float, completion: float, *, cap: int, assumed: Assumptions, element: int = 2
+) -> float:
+    """Seconds that one sequence costs beyond the decoding steps: reading its KV cache, and its prompt."""
+    assert gpu.bandwidth is not None
+    assert gpu.tflops is not None
+    read = (prompt * completion + mean_square(completion, cap) / 2) * shape.kv_bytes(element)
+    prefill = (shape.layer_flops(prompt, prompt / 2) + shape.head_flops(1)) / (
+        gpu.tflops * 1e12 * assumed.prefill_flops
+    )
+    return read / (gpu.bandwidth * 1e9 * assumed.decode_bandwidth) + prefill
 
 
 def exchanged_bytes(workload: Workload) -> float:
     """Bytes of gradients and weights that one GPU sends in a step.
 
     DeepSpeed's ZeRO-2 all-reduces every bucket of every micro-batch (use_multi_rank_bucket_allreduce, zero/config.py
-    of 0.19), not behind the backward (overlap_comm is off for stage 2), and gathers weights once; plain data
-    parallelism all-reduces once a step.
+    of 0.19), not behind the backward (overlap_comm is off for stage 2), and gathers weights once; stage 1 holds whole
+    gradients and all-reduces them once a step. So does plain data parallelism, which gathers nothing.
     """
     whole, share = workload.trained * workload.element, (workload.trainers - 1) / workload.trainers
-    if workload.zero == 2:
-        return whole * share * (2 * workload.accumulation + 1)
-    return 2 * whole * share
+    reduced = 2 * whole * share * (workload.accumulation if workload.zero == 2 else 1)
+    return reduced + (whole * share if workload.zero else 0)
+
+
+def favourable(assumed: Assumptions) -> Assumptions:
+    """The fast end of the range: FAVOURABLE, wherever a value is still assumed and neither measured nor given."""
+    open_ = {name: value for name, value in FAVOURABLE.items() if getattr(assumed, name) == getattr(ASSUMED, name)}
+    return replace(assumed, **open_)
 
 
 def described(assumed: Assumptions) -> list[tuple[str, float, str]]:

@@ -22,6 +22,7 @@ class Workload:
     element: bytes of a weight. trained: weights that get a gradient. calls: generation calls per optimizer step.
     whole_checkpoints, weights_only_checkpoints: kept at the end of training, before anything is evaluated.
     fused_head: TRL 1.16's LM head that never holds all logits; False is the authors' trainer (TRL at 69ad852).
+    packed: rows follow each other without padding. recompute: the recipe's hardware.recompute.
     """
 
     shape: Shape
@@ -52,6 +53,8 @@ class Workload:
     save_steps: int
     whole_checkpoints: int
     weights_only_checkpoints: int
+    packed: bool
+    recompute: int | str = "all"
     fused_head: bool = True
 
     @property
@@ -140,10 +143,14 @@ def workload_of(recipe: Recipe, gpu: Gpu, gpus: int | None = None, layout: Layou
         save_steps=int(grpo_value(recipe, "save_steps")),
         whole_checkpoints=len(kept.newest) + (0 if thin else len(kept.older)),
         weights_only_checkpoints=len(kept.older) if thin else 0,
+        packed=recipe.model.attn_implementation == "sdpa",
+        recompute=recipe.hardware.recompute,
     )
 
 
 def as_the_authors_ran(workload: Workload) -> Workload:
     """The same recipe through the authors' trainer: a generation call per micro-step, and all logits held."""
     utilisation = 0.7 if workload.layout is Layout.SPLIT else workload.utilisation  # their recipe's
-    return replace(workload, calls=workload.accumulation, fused_head=False, flash=False, utilisation=utilisation)
+    return replace(
+        workload, calls=workload.accumulation, fused_head=False, flash=False, packed=False, utilisation=utilisation
+    )

@@ -13,12 +13,14 @@ from openrs.rewards.extraction import boxed
 from openrs.rewards.grading import Item, Judge, Rule, Verdict
 
 WRONG = "987654321"  # no reference answer is that; a whole number is compared fastest
+_TINY = re.compile(r"[eE^]\s*\{?\s*-|0?\.0{5}|\d{7}")  # perhaps within half a millionth of 0
 _DIGITS = re.compile(r"\d[\d,]*(?:\.\d+)?")
 
 
 class ReferenceFault(StrEnum):
     UNREADABLE = "cannot be read"
     PAYS_WRONG = "a wrong answer passes for it"
+    PAYS_ZERO = "0.0 passes for it"
     NOT_ITSELF = "an answer that repeats it is wrong"
 
 
@@ -35,9 +37,13 @@ class CheckedReferences:
     other_number: list[int] = field(default_factory=list)
 
 
-def check_references(references: Sequence[str], rules: Sequence[Rule], judge: Judge) -> CheckedReferences:
+def check_references(
+    references: Sequence[str], rules: Sequence[Rule], judge: Judge, *, published: bool = False
+) -> CheckedReferences:
     """Ask the judge about each reference answer by each rule: twice, with a wrong answer and with its own.
 
+    published: whether these are the paper's own, whose tiny numbers are not looked at: its rules round to six decimals,
+    and 0.0 passes for 1e-7.
     Never raises for what is in a reference answer. Milliseconds for each different one and rule.
     """
     different = list(dict.fromkeys(references))
@@ -60,6 +66,13 @@ def check_references(references: Sequence[str], rules: Sequence[Rule], judge: Ju
         for item, grade in zip(own, judge.grade(own), strict=True):
             if grade.verdict is not Verdict.CORRECT:
                 faults.setdefault(item.gold, ReferenceFault.NOT_ITSELF)
+    for rule in {*rules} & {Rule.PAPER, Rule.PAPER_COSINE} if not published else ():
+        tiny = [text for text in read if _TINY.search(text) and text not in faults]
+        faults |= dict.fromkeys(_passed_by_zero(tiny, rule, judge), ReferenceFault.PAYS_ZERO)
+    return _by_index(references, faults, read)
+
+
+def _by_index(references: Sequence[str], faults: dict[str, ReferenceFault], read: dict[str, str]) -> CheckedReferences:
     checked = CheckedReferences()
     for index, text in enumerate(references):
         if text in faults:
@@ -69,6 +82,18 @@ def check_references(references: Sequence[str], rules: Sequence[Rule], judge: Ju
             if is_worked(text):
                 _look_at_solution(text, index, checked)
     return checked
+
+
+def _passed_by_zero(texts: Sequence[str], rule: Rule, judge: Judge) -> list[str]:
+    """Those for which a rule of the paper takes 0.0, and the corrected one does not."""
+    paper, corrected = (
+        judge.grade([Item(text, r"\boxed{0.0}", asked) for text in texts]) for asked in (rule, Rule.CORRECTED)
+    )
+    return [
+        text
+        for text, by_paper, exact in zip(texts, paper, corrected, strict=True)
+        if by_paper.verdict is Verdict.CORRECT and exact.verdict is not Verdict.CORRECT
+    ]
 
 
 def _bare(text: str) -> str:

@@ -4,6 +4,7 @@ code 1: once the disk is sound again, the same command resumes."""
 import errno
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +14,8 @@ from openrs.run.units import format_bytes
 
 FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 UNSAID = 0  # a library says that it could not write, and not why
-# torch's zip writer and its stream, which keep the reason to themselves.
-_FAILED_WRITES = ("file write failed", "unexpected pos")
+# torch's zip writer and C++'s stream below it, which keep the reason to themselves.
+_FAILED_WRITES = ("file write failed", "unexpected pos", "iostream error")
 
 
 def fault_behind(error: BaseException) -> int | None:
@@ -54,6 +55,7 @@ def explained(error: BaseException, folder: Path, then: str, *, needed: int = 0,
     number = fault_behind(error)
     if number is None:
         return None
+    number = number or _reason_now(folder)
     name = getattr(error, "filename", None)
     at = f": {name}" if name else ""
     again = f"give the same command again: it {then}"
@@ -76,9 +78,25 @@ def explained(error: BaseException, folder: Path, then: str, *, needed: int = 0,
     return RunFailure(what, why, fix)
 
 
+def _reason_now(folder: Path) -> int:
+    """What a small file on that disk meets now; UNSAID when it can be written."""
+    try:
+        with tempfile.TemporaryFile(dir=_existing(folder)) as file:
+            file.write(b"\0" * 4096)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.errno if error.errno in FAULTS else UNSAID
+    return UNSAID
+
+
+def _existing(folder: Path) -> Path:
+    return next(place for place in (folder, *folder.parents, Path()) if place.exists())
+
+
 def _no_room(number: int, folder: Path, needed: int, held: int) -> tuple[str, str, str]:
     """Which kind of room there is none of: bytes, files (inodes), a quota; or none of them, as far as the disk says."""
-    facts = os.statvfs(next(place for place in (folder, *folder.parents, Path()) if place.exists()))
+    facts = os.statvfs(_existing(folder))
     free = facts.f_bavail * facts.f_frsize + held
     if facts.f_files and not facts.f_favail:
         why = f"its inodes are used up (df -i); {format_bytes(free)} are free"

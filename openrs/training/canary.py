@@ -1,15 +1,19 @@
 """The canary: after each weight sync vLLM and the trainer score the same fixed text; when they differ, the run ends.
 
 A sync that silently does nothing, or leaves out a layer, is the worst fault of this set-up: samples then come from an
-old policy, every curve looks plausible, and the gradient is of something else. Two rules see it.
+old policy, every curve looks plausible, and the gradient is of something else. Three rules see it; the gap is the mean
+over all tokens of |log-probability of vLLM - of the trainer|.
 
-1. The gap. The mean over all tokens of |log-probability of vLLM - of the trainer| is above `max_gap`, 0.1 nats. With
-   equal weights the gap is rounding: bfloat16 logits between 16 and 32 are multiples of 0.125, so a logit is off by
-   0.03 on average, the log-probability of a greedily chosen token by less (times 1 - p). Measured here with the demo's
-   model on a CPU: see docs/training.md. Without sync it grew to 0.24 within six steps at a learning rate of 1e-2.
-2. Frozen. vLLM's values are the very same numbers as at its last change, while the trainer's have moved by 0.005 nats
-   on average since: at 1e-6 a stale sampler would stay under the first rule for hundreds of steps. Weights that did
-   change move some of 256 values, also when logits are rounded to 0.125, so this cannot fire on a sync that works.
+1. The noise floor. A run's first gap is measured before any update, when both sides have the base's weights, whether
+   the sync works or not: what there is, is rounding. More than `max_gap`, 0.1 nats, is refused: bfloat16 logits between
+   16 and 32 are multiples of 0.125, so a logit is off by 0.03 on average, the log-probability of a greedily chosen
+   token by less (times 1 - p).
+2. The gap. Later ones may be `times` the floor (5: rounding grew by half in docs/training.md's runs, while the text,
+   greedy at first, became less likely), and always LEAST. The floor is kept in checkpoints, since a resumed run starts
+   with weights that vLLM has not. A checkpoint without one leaves `max_gap` as the limit.
+3. Frozen. vLLM's values are the very same numbers as at its last change, while the trainer's have moved by 0.005 nats
+   on average since: at 1e-6 a stale sampler would stay under the second rule for long. Weights that did change move
+   some of the values, also when logits are rounded to 0.125, so this cannot fire on a sync that works.
 
 The text is the first problems of the data, each with the greedy completion of the weights at the start of the attempt.
 """
@@ -22,6 +26,9 @@ from openrs.config.schema import CanaryConfig
 from openrs.errors import RunFailure
 
 FROZEN = 0.005  # nats
+LEAST = (
+    0.005  # nats: half a percent of a token's probability, far below what clipping or KL notice; float32 stays at 1e-5
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +62,10 @@ class Canary:
 
     Args:
         prompts: token ids of the fixed prompts.
-        settings: tokens of completion, and the limit.
+        settings: tokens of completion, and the limits.
+
+    Attributes:
+        floor: the gap of equal weights, nats; None until it is measured, or restored from a checkpoint.
     """
 
     def __init__(self, prompts: Sequence[list[int]], settings: CanaryConfig) -> None:
@@ -63,6 +73,12 @@ class Canary:
         self._settings = settings
         self._texts: list[tuple[list[int], int]] = []  # ids of prompt + completion, and where the completion begins
         self._compare = Compare()
+        self.floor: float | None = None
+
+    @property
+    def limit(self) -> float:
+        """Largest gap that is taken for rounding, nats."""
+        return self._settings.max_gap if self.floor is None else max(self._settings.times * self.floor, LEAST)
 
     def check(self, trainer: Any) -> dict[str, float]:
         """Call on every process right after a sync. Returns the metrics of the process that is worst off.
@@ -82,17 +98,23 @@ class Canary:
             mine = [self._compare.update(sampler.score(self._texts), score(trainer, self._texts))]
         readings: list[Reading] = gather_object(mine)
         self._judge(readings, trainer.state.global_step)
+        gap = max(reading.gap for reading in readings)
+        if trainer.state.global_step == 0:
+            self.floor = gap
         return {
-            "canary/gap": max(reading.gap for reading in readings),
+            "canary/gap": gap,
             "canary/gap_max": max(reading.largest for reading in readings),
+            "canary/limit": self.limit,
         }
 
     def _judge(self, readings: Sequence[Reading], step: int) -> None:
-        limit = self._settings.max_gap
-        apart = [reading.gap for reading in readings if not reading.gap <= limit]  # so that NaN counts
+        key = "max_gap" if self.floor is None else "times"
+        apart = [reading.gap for reading in readings if not reading.gap <= self.limit]  # so that NaN counts
         alone = max(reading.moved_alone for reading in readings)
         if apart:
-            what = f"their log-probabilities of the same text are {apart[0]:.3g} nats apart on average, limit {limit:g}"
+            of = key if self.floor is None else f"{self._settings.times:g} x {self.floor:.2g} of equal weights"
+            what = f"their log-probabilities of the same text are {apart[0]:.3g} nats apart on average"
+            what += f", limit {self.limit:.3g} ({of})"
         elif alone > FROZEN:
             what = f"the trainer has moved by {alone:.3g} nats on average, vLLM not by a digit"
         else:
@@ -101,7 +123,7 @@ class Canary:
             f"after the weight sync of step {step} vLLM and the trainer are not the same model: {what}",
             "completions would come from another policy than the one that is trained",
             "the same command resumes from the last checkpoint with a new vLLM; if it happens again, read"
-            " docs/training.md on the canary. monitors.canary.max_gap sets the limit",
+            f" docs/training.md on the canary. monitors.canary.{key} sets the limit",
         )
 
 

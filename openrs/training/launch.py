@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from openrs.config.checks import grpo_value, prompts_per_step, warm_up_note
+from openrs.config.checks import grpo_value, prompts_per_step
 from openrs.config.load import load, to_yaml
 from openrs.config.machine import cuda_visible_devices
 from openrs.config.names import Layout, is_hub_name
@@ -171,8 +171,6 @@ def describe(recipe: Recipe, run: Run) -> str:
     problems, group = prompts_per_step(recipe), grpo_value(recipe, "num_generations")
     head = f"{recipe.title}\nrun: {run.path}, attempt {number}; recipe sha256 {recipe.hash[:12]}\n"
     parts = [head + f"a step: {problems} problems x {group} completions; {recipe.last_step} steps\n"]
-    if note := warm_up_note(recipe):
-        parts.append(f"{note}\n")
     if in_one_process(recipe):
         parts.append("training: in this process\n")
     else:

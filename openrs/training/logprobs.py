@@ -7,6 +7,7 @@ completion one after the other, so padding stands only to the right, where causa
 much padding is left, the rows follow each other in one row without any (packed), each with attention of its own.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,12 +84,15 @@ def log_probabilities(
     *,
     packing: bool,
     entropy: bool = False,
+    starting: Callable[[int], None] = lambda _: None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Log-probabilities (B, completion) of a micro-batch's completions, 0 where there is no token; and entropies.
 
-    `model` has TRL's fused LM head (trl.trainer.utils.add_fused_lm_head).
+    starting: told how many tokens the model is about to compute, padding included. `model` has TRL's fused LM head
+    (trl.trainer.utils.add_fused_lm_head).
     """
     layout = lay_out(ids, mask, completion, packing=packing)
+    starting(layout.ids.numel())
     outputs = model(**layout.inputs(), fused_lm_head=True)
     none = mask[:, -completion:] == 0
 

@@ -46,7 +46,7 @@ def check_data(recipe: Recipe, problems: Problems, progress: Progress) -> dict[s
         return {}
     answers = [problem.answer for problem in problems.rows]
     with judge_of(recipe, recipe.rewards.workers or min(processors(), MOST_WORKERS)) as judge:
-        checked = check_references(answers, rules, judge)
+        checked = check_references(answers, rules, judge, published=is_published(recipe.data))
         rows = [problem.id for problem in problems.rows]
         for line in _lines(checked, rows, answers):
             progress.say(line)
@@ -85,17 +85,20 @@ def _refuse_paying(
     recipe: Recipe, checked: CheckedReferences, rows: Sequence[str], answers: Sequence[str], judge: Judge
 ) -> None:
     """Of data that is not the paper's, what the paper's rewards would pay to any completion."""
-    pays = (ReferenceFault.UNREADABLE, ReferenceFault.PAYS_WRONG)
+    pays = (ReferenceFault.UNREADABLE, ReferenceFault.PAYS_WRONG, ReferenceFault.PAYS_ZERO)
     paying = [index for index, fault in checked.faults.items() if fault in pays]
     if recipe.rewards.mode != "paper" or not paying:
         return
+    paid, why = "every completion", "is 1.0 for any text where it cannot read the reference answer as LaTeX"
+    if all(checked.faults[index] is ReferenceFault.PAYS_ZERO for index in paying):
+        paid, why = "the answer 0.0", "rounds to six decimals"
     left = len(check_references(answers, [Rule.CORRECTED], judge).faults) / len(answers)
     raise UserError(
-        f"{recipe.data.source}: {len(paying):,} of {len(answers):,} reference answers pay every completion"
+        f"{recipe.data.source}: {len(paying):,} of {len(answers):,} reference answers pay {paid}"
         f" (rewards.mode: paper):{_examples(paying, rows, answers)}",
-        "the paper's reward is 1.0 for any text where it cannot read the reference answer as LaTeX;"
-        " that is kept for the paper's own data only",
-        f"--set rewards.mode=corrected{_lift(recipe, left)}, or write these answers as LaTeX between dollars",
+        f"the paper's reward {why}; that is kept for the paper's own data only",
+        f"--set rewards.mode=corrected{_lift(recipe, left)}, or write these answers as LaTeX between dollars"
+        + (", in a larger unit" if paid == "the answer 0.0" else ""),
     )
 
 

@@ -5,9 +5,9 @@ import json
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from openrs.config.checks import grpo_value, prompts_per_step, warm_up_note
+from openrs.config.checks import grpo_value, prompts_per_step
 from openrs.config.names import Layout
 from openrs.config.schema import Recipe
 from openrs.data import prompts
@@ -17,6 +17,7 @@ from openrs.errors import UserError
 from openrs.hub import adapters
 from openrs.hub.loading import check_weights
 from openrs.hub.models import local_model
+from openrs.planner.shapes import BYTES, read_config
 from openrs.run import checkpoints, manifest
 from openrs.run.directory import Run
 from openrs.run.files import sha256
@@ -26,7 +27,11 @@ from openrs.run.progress import Progress
 from openrs.training import cpu, demo_model, disk, lora, tracking
 from openrs.training.canary import Canary
 from openrs.training.references import check_data, judge_of, problems_of
+from openrs.training.vllm_dtype import autocast, set_colocated_dtype
 from openrs.training.vllm_server import Address
+
+if TYPE_CHECKING:
+    from openrs.training.recompute import Recompute
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +95,7 @@ def train_from(recipe: Recipe, run: Run, progress: Progress, prepared: Prepared,
         from openrs.rewards.functions import build_rewards
         from openrs.training.lifecycle import CONSTRUCTION, run_with_lifecycle, watched
         from openrs.training.monitors import Alarms
+        from openrs.training.recompute import Recompute
         from openrs.training.record import Recorder
         from openrs.training.trainer import Trainer
     model, problems, start = prepared.model, prepared.problems, prepared.start
@@ -100,12 +106,18 @@ def train_from(recipe: Recipe, run: Run, progress: Progress, prepared: Prepared,
     record_provenance(recipe, run, model, problems, prompted, resumed=start is not None)
     if recipe.hardware.gpus == 0:
         cpu.apply_cpu_workarounds(recipe)
+    set_colocated_dtype(recipe)
 
     with judge_of(recipe, recipe.rewards.workers) as judge, watched(recipe, run, progress) as watchdog:
         rewards = build_rewards(recipe.rewards.functions, recipe.rewards.mode, judge)
+        recompute = None
+        if recipe.hardware.recompute != "all":
+            recompute = Recompute(
+                recipe.hardware.recompute, read_config(model / "config.json"), BYTES[recipe.model.dtype]
+            )
         trainer = Trainer(
             model=str(model),
-            args=grpo_config(recipe, run.checkpoints / checkpoints.STAGING, rewards.weights, server),
+            args=grpo_config(recipe, run.checkpoints / checkpoints.STAGING, rewards.weights, server, recompute),
             processing_class=tokenizer,
             train_dataset=Dataset.from_dict(
                 {
@@ -119,6 +131,7 @@ def train_from(recipe: Recipe, run: Run, progress: Progress, prepared: Prepared,
             folder=run.checkpoints,
             rewards=rewards,
             canary=Canary(prompted.ids, recipe.monitors.canary) if recipe.grpo.get("use_vllm") else None,
+            recompute=recompute,
             expect=watchdog.expect,
         )
         alarms, recorder = Alarms(recipe, run, progress), Recorder(trainer, recipe, run, progress)
@@ -199,8 +212,6 @@ def log_dataset_summary(
     progress.say(
         f"{counts['rows']} rows from {recipe.data.source}: {dropped}{long}{counts['problems']} problems to train on"
     )
-    if note := warm_up_note(recipe):
-        progress.say(note)
     needed = prompts_per_step(recipe)
     if counts["problems"] < needed:
         raise UserError(
@@ -210,11 +221,21 @@ def log_dataset_summary(
         )
 
 
-def grpo_config(recipe: Recipe, staging: Path, weights: list[float], server: Address | None = None) -> Any:
+def grpo_config(
+    recipe: Recipe,
+    staging: Path,
+    weights: list[float],
+    server: Address | None = None,
+    recompute: "Recompute | None" = None,
+) -> Any:
     """TRL's GRPOConfig of a recipe."""
     from trl import GRPOConfig
 
-    return GRPOConfig(**grpo_settings(recipe, staging, weights, server))
+    settings = grpo_settings(recipe, staging, weights, server)
+    if recompute is not None:
+        how = settings.get("gradient_checkpointing_kwargs") or {}
+        settings["gradient_checkpointing_kwargs"] = {**how, "use_reentrant": False, "context_fn": recompute}
+    return GRPOConfig(**settings)
 
 
 def grpo_settings(recipe: Recipe, staging: Path, weights: list[float], server: Address | None = None) -> dict[str, Any]:
@@ -250,11 +271,10 @@ def deepspeed_config(recipe: Recipe) -> dict[str, Any]:
 
     "auto" is filled in by transformers from the training arguments.
     """
-    fp16, bf16 = bool(grpo_value(recipe, "fp16")), grpo_value(recipe, "bf16")
     return {
         "zero_optimization": {"stage": recipe.hardware.zero_stage},
-        "bf16": {"enabled": not fp16 if bf16 is None else bool(bf16)},  # TRL reads an unset bf16 as on
-        "fp16": {"enabled": fp16},
+        "bf16": {"enabled": autocast(recipe) == "bfloat16"},
+        "fp16": {"enabled": autocast(recipe) == "float16"},
         "gradient_clipping": float(grpo_value(recipe, "max_grad_norm")),
         "train_batch_size": "auto",
         "train_micro_batch_size_per_gpu": "auto",

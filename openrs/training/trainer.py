@@ -52,6 +52,7 @@ from openrs.training import disk, lora
 from openrs.training.canary import Canary
 from openrs.training.logprobs import allow_packing, log_probabilities
 from openrs.training.measures import Measures
+from openrs.training.recompute import Recompute
 
 CHECKPOINT = 600.0  # seconds for a checkpoint besides what its bytes take
 
@@ -67,6 +68,7 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         folder: the run's checkpoints folder.
         rewards: the reward functions, and the judge that they need.
         canary: compares vLLM with the trainer after each weight sync; None without vLLM.
+        recompute: which layers the backward computes again; None leaves that to gradient_checkpointing.
         expect: told the seconds that a checkpoint may take, and again after each of its files (the watchdog's).
         kwargs: GRPOTrainer's own; the data set has columns `prompt`, `gold` and `id`.
     """
@@ -78,6 +80,7 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         folder: Path,
         rewards: RewardSet,
         canary: Canary | None = None,
+        recompute: Recompute | None = None,
         expect: Callable[[float], None] = lambda _: None,
         **kwargs: Any,
     ) -> None:
@@ -86,6 +89,7 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         self._rewards = rewards
         self._measures = Measures(rewards.stats)
         self._canary = canary
+        self._recompute = recompute
         self._expect = expect
         self._canary_metrics: dict[str, float] = {}
         self._latest_logps: torch.Tensor
@@ -160,9 +164,8 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         was far too large, say. (The last step's weights are looked at when its checkpoint is written.)"""
         if self.state.global_step == 0:
             return
-        trained = [(name, value.detach()) for name, value in self.model.named_parameters() if value.requires_grad]
-        ends = torch.stack([torch.stack(value.aminmax()).float() for _, value in trained])  # NaN goes through both
-        bad = (~torch.isfinite(ends)).any(dim=1).nonzero().flatten().tolist()
+        trained = [(name, value) for name, value in self.model.named_parameters() if value.requires_grad]
+        bad = _nonfinite([value for _, value in trained])
         if bad:
             complete = checkpoints.list_complete(self._folder)
             what = f"{len(bad)} of {len(trained)} weight tensors are"
@@ -231,9 +234,12 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
                 **multimodal,
             )
         size = batch_size or len(input_ids)
+        options: dict[str, Any] = {"packing": self._packing, "entropy": compute_entropy}
+        if self._recompute is not None and torch.is_grad_enabled():
+            options["starting"] = self._recompute.start_forward
         with self.accelerator.autocast():
             parts = [
-                log_probabilities(model, ids, mask, logits_to_keep, packing=self._packing, entropy=compute_entropy)
+                log_probabilities(model, ids, mask, logits_to_keep, **options)
                 for ids, mask in zip(input_ids.split(size), attention_mask.split(size), strict=True)
             ]
         logps = torch.cat([part for part, _ in parts])
@@ -341,6 +347,7 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         alive = partial(self._expect, CHECKPOINT + disk.slowest(self._checkpoint_bytes()))
         alive()
         with self._timed("checkpoint"), disk.cleanup_on_disk_fault(staging, step):
+            self._stop_unless_optimizer_is_finite()
             super()._save_checkpoint(model, trial)
             self._save_position(staging)
             self.accelerator.wait_for_everyone()
@@ -350,14 +357,35 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
             self.accelerator.wait_for_everyone()
         self.checkpoint_seconds = time.perf_counter() - before
 
+    def _stop_unless_optimizer_is_finite(self) -> None:
+        """Raises RunFailure on every process when the optimizer's state of one holds NaN or Inf: an infinite second
+        moment leaves the weights finite, and keeps them from ever changing again."""
+        if self.optimizer is None or self.args.save_only_model:
+            return
+        state = [
+            (name, value)
+            for tensors in self.optimizer.state.values()
+            for name, value in tensors.items()
+            if name != "step" and isinstance(value, torch.Tensor) and value.is_floating_point() and value.numel()
+        ]
+        bad = _nonfinite([value for _, value in state]) if state else []
+        count = torch.tensor([len(bad)], device=self.accelerator.device)
+        if int(self.accelerator.reduce(count, reduction="sum")):
+            what = f"{len(bad)} of {len(state)} tensors of the optimizer's state are"
+            name = state[bad[0]][0] if bad else "another process's"
+            complete = checkpoints.list_complete(self._folder)
+            raise checkpoints.nonfinite_weights(self.state.global_step, what, name, complete)
+
     def _checkpoint_bytes(self) -> int:
         """At most: float32 weights and both moments, DeepSpeed's copy of the weights, and the weights themselves."""
         return sum(16 * value.numel() for value in self.model.parameters() if value.requires_grad)
 
     def _save_position(self, staging: Path) -> None:
-        """Where in the generation batch the run is, and each process's part of that batch while it is in use."""
+        """Where in the generation batch the run is, the canary's noise floor, and each process's part of the batch in
+        use."""
         if self.is_world_process_zero():
-            write_json(staging / "position.json", {"micro_steps": self._step})
+            floor = {} if self._canary is None else {"canary_floor": self._canary.floor}
+            write_json(staging / "position.json", {"micro_steps": self._step} | floor)
         if self._step % (self.args.steps_per_generation * self.num_iterations):
             torch.save(self._buffered_inputs, staging / f"batch-{self.accelerator.process_index}.pt")
 
@@ -367,13 +395,22 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         if checkpoint is None:
             return
         self.state.compute_steps(self.args, self.state.max_steps)  # save_steps of the recipe, not the checkpoint's
-        self._step = read_shape(Path(checkpoint) / "position.json", {"micro_steps": int})["micro_steps"]
+        position = read_shape(Path(checkpoint) / "position.json", {"micro_steps": int, "canary_floor?": float})
+        self._step = position["micro_steps"]
+        if self._canary is not None:
+            self._canary.floor = position.get("canary_floor")
         batch = Path(checkpoint) / f"batch-{self.accelerator.process_index}.pt"
         if batch.is_file():
             self._buffered_inputs = torch.load(batch, map_location=self.accelerator.device, weights_only=True)
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """TRL writes a card at every checkpoint; ours is written by `openrs export`, with results in it."""
+
+
+def _nonfinite(tensors: list[torch.Tensor]) -> list[int]:
+    """Which of the tensors hold NaN or Inf, with one wait for the device."""
+    ends = torch.stack([torch.stack(value.detach().aminmax()).float() for value in tensors])  # NaN goes through both
+    return [int(index) for index in (~torch.isfinite(ends)).any(dim=1).nonzero()]
 
 
 class EpochSampler(RepeatSampler):  # type: ignore[misc]

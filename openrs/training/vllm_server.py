@@ -19,6 +19,7 @@ from openrs.errors import RunFailure
 from openrs.planner.workload import ALONE
 from openrs.run import processes
 from openrs.run.vllm_env import vllm_environment
+from openrs.training.vllm_dtype import vllm_dtype
 
 HOST = "127.0.0.1"  # the server takes weights and commands from whoever reaches it
 
@@ -45,7 +46,7 @@ def command(recipe: Recipe, model: str, port: int | str) -> list[str]:
         "--host": HOST,
         "--port": port,
         "--served-model-name": "policy",
-        "--dtype": recipe.model.dtype,
+        "--dtype": vllm_dtype(recipe),
         "--seed": grpo_value(recipe, "seed"),
         "--gpu-memory-utilization": max(ALONE, grpo_value(recipe, "vllm_gpu_memory_utilization")),
         "--generation-config": "vllm",  # no sampling defaults from the model's folder: TRL sends all of them

@@ -101,16 +101,17 @@ watch_pip() {
 count_installed() { find "$VENV"/lib/python*/site-packages -maxdepth 1 -name '*.dist-info' | wc -l; }
 
 # PyTorch's CPU build is not on PyPI. Where pip's own configuration has it, that is used; else PyTorch's index, queried for
-# this one package only.
+# this one package only. Its hashes are the lock's, wherever the wheel comes from.
 install_cpu_torch() {
-  local torch
-  torch=$(sed -n 's/^\(torch==[^ ]*+cpu\).*/\1/p' "$LOCK_FILE")
+  local torch entry=$STATE/torch.txt
+  awk '/^[^ ]/ { ours = $1 ~ /^torch==.*\+cpu$/ } ours' "$LOCK_FILE" >"$entry"
+  torch=$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' "$entry")
   [ -n "$torch" ] && [ "$(uname -s)" = Linux ] || return 0
   say "$torch"
-  pip install --no-deps --progress-bar off "$torch" && return
+  pip install --no-deps --progress-bar off -r "$entry" && return
   grep -q 'No matching distribution found for torch' "$LOG" || step_failed "installing $torch"
   say "$torch: pip's own places have none, so from PyTorch's CPU index"
-  pip install --no-deps --progress-bar off --index-url https://download.pytorch.org/whl/cpu "$torch" ||
+  pip install --no-deps --progress-bar off --index-url https://download.pytorch.org/whl/cpu -r "$entry" ||
     step_failed "installing $torch from PyTorch's CPU index"
 }
 

@@ -19,10 +19,12 @@ def run(*words: object) -> subprocess.CompletedProcess[str]:
 def test_gpu_step_compares_all_paths_on_a_cpu(tmp_path: Path) -> None:
     """It ends with another exit code when a path's loss or gradient is not the first one's."""
     out = tmp_path / "found.json"
-    done = run(BENCHMARKS / "gpu_step.py", "--small", "--groups", 1, "--repeats", 1, "--json", out)
+    done = run(BENCHMARKS / "gpu_step.py", "--small", "--cpu", "--groups", 1, "--repeats", 1, "--json", out)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(out.read_text())
     assert found["device"] == "CPU"
+    assert found["wrong"] == []
+    assert all(sizes["planned"] > 0 for sizes in found["update_memory"].values())
     assert set(found["ratios"]) == {f"gpu_step/{path}_of_published" for path in ("trl", "rows", "packed")}
     rows = {row[0]: dict(zip(found["rows"][0], row, strict=True)) for row in found["rows"][1:]}
     assert len(rows) == 10
@@ -34,11 +36,12 @@ def test_gpu_step_compares_all_paths_on_a_cpu(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("script", sorted(BENCHMARKS.glob("*.py")), ids=lambda path: path.name)
 def test_help(script: Path) -> None:
-    if script.name in {"common.py", "judge_numbers.py", "judge_pairs.py", "update_paths.py", "report_large.py"}:
+    if script.name in {"common.py", "judge_numbers.py", "judge_pairs.py", "update_paths.py", "report_large.py",
+                       "gpu_check_page.py"}:  # fmt: skip
         pytest.skip("has no options")
     done = run(script, "--help")
     assert done.returncode == 0, done.stderr
-    assert "--json" in done.stdout or script.name == "evaluation.py"
+    assert "--json" in done.stdout or script.name in {"evaluation.py", "gpu_check.py"}
 
 
 SCRIPT = """

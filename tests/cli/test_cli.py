@@ -10,7 +10,7 @@ import forked
 import pytest
 
 from openrs import __version__
-from openrs.cli.main import parser
+from openrs.cli.main import main, parser
 
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
@@ -153,3 +153,27 @@ cli.program()
     assert done.stdout == "frozen True\n", done.stderr
     assert done.returncode == {"return 0": 0, "return 75": 75}.get(end, 1)
     assert "\x1b" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["report", "export", "plan", "train", "evaluate", "evaluate --rejudge", "recipe show", "recipe diff demo", "grade",
+     "fetch", "inputs --data", "data show", "curate", "track --to tensorboard"],
+)  # fmt: skip
+def test_no_verb_is_content_with_a_thing_that_is_not_there(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*words.split(), "./nothing-here"]) == 2
+    assert "nothing-here" in capsys.readouterr().err
+
+
+def test_a_full_stdout_ends_a_command_with_a_message() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "openrs.cli", "plan", "demo"],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert "the output cannot be written: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr

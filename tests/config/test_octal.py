@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from openrs.cli.main import main
-from openrs.config.checks import warm_up_note
 from openrs.config.load import load
 from openrs.errors import UserError
 
@@ -29,8 +28,12 @@ def test_other_numbers_stay(number: str) -> None:
     assert load("demo", ["title='010'"]).title == "010"
 
 
-def test_a_warm_up_beyond_the_last_step_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "demo", "--dry-run", "--set", "grpo.max_steps=19"]) == 0
-    assert "grpo.warmup_steps = 20) is longer than the training (grpo.max_steps = 19)" in capsys.readouterr().out
-    assert warm_up_note(load("demo", ["grpo.max_steps=20"])) == ""
-    assert not any(warm_up_note(load(name)) for name in ("exp1", "exp2", "exp3", "exp2-lora", "exp3-plus", "demo"))
+def test_a_warm_up_beyond_the_last_step_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: demo\ngrpo:\n  max_steps: 19\n  warmup_steps: 20\n")
+    assert main(["train", str(file), "--dry-run"]) == 2
+    refused = "mine.yaml:4: grpo.warmup_steps = 20 is longer than the training of grpo.max_steps = 19"
+    assert refused in capsys.readouterr().err
+    file.write_text("extends: demo\ngrpo:\n  max_steps: 20\n  warmup_steps: 20\n")
+    assert main(["train", str(file), "--dry-run"]) == 0
+    assert main(["train", "exp3", "--dry-run", "--until", "10"]) == 0  # a trial, as the message says

@@ -63,7 +63,7 @@ def test_own_for_another_machine_does_not_ask_this_one(
     assert "nvidia.com/gpu" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("base", ["exp1", "exp2", "exp3", "exp2-lora", "exp3-plus", "demo"])
+@pytest.mark.parametrize("base", ["exp1", "exp2", "exp3", "exp2-lora", "exp3-plus", "exp3-fast", "demo"])
 @pytest.mark.parametrize("how", ["set", "file", "section"])
 def test_another_model_and_other_data_bring_nothing_of_the_old_ones(base: str, how: str, tmp_path: Path) -> None:
     if how == "set":

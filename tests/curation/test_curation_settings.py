@@ -85,3 +85,22 @@ def test_a_file_goes_through_the_recipe_own(tmp_path, monkeypatch):
     path = jsonl(tmp_path / "my.problems.jsonl", [{"question": "What is $2+2$ in decimal?", "answer": 4}])
     assert main(["curate", str(path), "--workers", "1", "--set", "stages.decontaminate=false"]) == 0
     assert (tmp_path / "datasets" / "my.problems" / "train.parquet").is_file()
+
+
+def with_a_source(folder, name):
+    (folder / "loop").symlink_to("loop")
+    (folder / "own.yaml").write_text(f'title: t\nsources: {{mine: {{path: "{name}"}}}}\nstages: {{}}\n')
+    return load(str(folder / "own.yaml"))
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "x" * 5000 + ".jsonl", "loop"])
+def test_a_name_that_can_be_no_file_is_one_that_is_not_there(tmp_path, name, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert with_a_source(tmp_path, name).sources["mine"].path == name
+
+
+@pytest.mark.parametrize("name", ["x" * 5000 + "/y", "loop/y", "a\\0b"])
+def test_what_is_neither_a_file_nor_pinned_is_refused_with_the_recipes_line(tmp_path, name, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"own\.yaml:2"):
+        with_a_source(tmp_path, name)

@@ -103,3 +103,11 @@ def test_other_line_ends_and_other_kinds_are_named(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_broken_tables_are_refused_by_line(tmp_path: Path, text: str, said: str) -> None:
     assert said in refused(tmp_path / "a.csv", text.encode())
+
+
+def test_a_long_cell_is_read_and_an_open_quotation_mark_still_refused(tmp_path: Path) -> None:
+    """Python's csv stops at 128 KiB, whatever the cell."""
+    long = "x" * 200_000
+    (tmp_path / "a.csv").write_text(f'problem,answer\n"{long}",$2$\n')
+    assert read(tmp_path / "a.csv") == [Problem("0", long, "$2$")]
+    assert "close the quotation mark" in refused(tmp_path / "b.csv", f'problem,answer\n"{long},$2$\n'.encode())

@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.limits(silence=1800)]
 SHORT = """\
 extends: demo
 model: {toy: {steps: 10}}
-grpo: {max_steps: 10, save_steps: 100, max_completion_length: 8}
+grpo: {max_steps: 10, warmup_steps: 5, save_steps: 100, max_completion_length: 8}
 """
 
 

@@ -1,13 +1,16 @@
 """An evaluation fits the model and the machine: number format, window, what is said while it runs, empty folders."""
 
 import json
+import random
 import shutil
 
 import pytest
 
+from openrs.config.schema import Evaluation
 from openrs.errors import UserError
+from openrs.evaluation.benchmarks import EvalProblem
 from openrs.evaluation.engines import EngineLayout
-from openrs.evaluation.plan import Target, prepare
+from openrs.evaluation.plan import Target, fit_to_window, keep_record, prepare, protocol_of, read_record, requests_for
 from openrs.evaluation.protocols import chosen
 from openrs.evaluation.run import evaluate
 from openrs.report.evidence.evaluations import evaluations
@@ -88,3 +91,43 @@ def test_a_folder_without_a_sample_holds_no_other_evaluation(made_model, setting
     for name in ("samples.jsonl", "scores.json"):
         (folder / name).unlink()
     assert run(target, settings(temperature=0.3), folder)["protocol"]["temperature"] == 0.3
+
+
+def test_a_cut_by_longer_prompts_that_come_later_is_no_other_evaluation(tmp_path):
+    """The samples that are there have the lengths that they would have after the cut; other lengths are refused."""
+    dice, kept = random.Random(0), {True: 0, False: 0}
+    for number in range(100):
+        window, short = dice.randint(20, 60), dice.randint(1, 19)
+        asked = [dice.choice([None, dice.randint(20, 80)]), dice.choice([None, dice.randint(20, 80)])]
+        tokens, longer = dice.randint(1, 60), dice.randint(short, 19)
+        visits = []
+        for limit, longest in zip(asked, (short, longer), strict=True):
+            settings, departures = fit_to_window(Evaluation(max_model_len=limit, max_tokens=tokens), longest, window)
+            protocol = protocol_of(settings, "vllm", 1, "float32") | ({"departures": departures} if departures else {})
+            (request,) = requests_for({"b": [EvalProblem("p", "", "", "")]}, {"b": [[1] * short]}, {"b": 1}, settings)
+            evaluation = settings.model_dump()
+            visits.append({"protocol": protocol, "evaluation": evaluation, "request": request.max_new_tokens})
+        records = [
+            {"model": {"name": "m", "step": 0, "sha256": ""}, "benchmarks": {}, "inputs": {}, **visit}
+            for visit in visits
+        ]
+        for first, second in (records, records[::-1]):
+            folder = tmp_path / f"{number}-{first is records[0]}"
+            keep_record(folder, first, kept=False)
+            if first["protocol"]["max_model_len"] == second["protocol"]["max_model_len"]:
+                continue
+            if ("departures" in first["protocol"]) == ("departures" in second["protocol"]):
+                continue  # two different wishes
+            try:
+                keep_record(folder, second, kept=True)
+            except UserError:
+                kept[False] += 1
+                assert first["protocol"]["max_model_len"] is not None
+                assert second["protocol"]["max_model_len"] is not None
+                continue
+            kept[True] += 1
+            assert first["request"] == second["request"]
+            assert "departures" in read_record(folder)["protocol"]
+            assert read_record(folder)["protocol"]["max_model_len"] == window
+            assert read_record(folder)["evaluation"]["max_model_len"] == window
+    assert min(kept.values()) > 5, kept

@@ -7,7 +7,7 @@ from true_size import Executed, execute
 
 from openrs.config.load import load
 from openrs.planner.gpus import find
-from openrs.planner.memory import Part, trainer_parts
+from openrs.planner.memory import Part, kept_layers, trainer_parts
 from openrs.planner.times import exchanged_bytes
 from openrs.planner.workload import Workload, workload_of
 
@@ -15,7 +15,7 @@ EXP3 = workload_of(load("exp3"), find("A40"))
 CAPS = (EXP3.prompt_cap, EXP3.completion_cap)
 FULL = ([512] * 6, [3584] * 6)
 MIXED = ([100, 187, 300, 187, 512, 150], [3584, 2900, 1500, 2796, 3584, 2100])
-COMES_AND_GOES = ("activations", "backward of a layer or head")
+COMES_AND_GOES = ("activations", "kept of layers", "backward of a layer or head")
 
 
 def planned(workload: Workload) -> list[Part]:
@@ -45,6 +45,7 @@ def compare(workload: Workload, rows: tuple[list[int], list[int]], executed: Exe
         checkpointing=workload.checkpointing,
         reference=True,
         fused=True,
+        kept=kept_layers(workload, sum(lengths)) / workload.shape.layers,
     )
     assert flops == pytest.approx(executed.flops, rel=0.02)
     assert executed.at == "backward"
@@ -65,16 +66,27 @@ def test_exp3_at_its_true_size() -> None:
 @pytest.mark.slow
 @pytest.mark.limits(processor=300)
 @pytest.mark.parametrize(
-    ("layers", "packed", "checkpointing"), [(28, True, True), (4, False, True), (4, False, False), (4, True, False)]
+    ("layers", "packed", "checkpointing", "recompute"),
+    [
+        (28, True, True, "all"),
+        (4, False, True, "all"),
+        (4, False, False, "all"),
+        (4, True, False, "all"),
+        (4, False, True, "none"),
+        (4, True, True, 1),
+    ],
 )
-def test_packed_and_unpacked_with_and_without_recomputation(layers: int, packed: bool, checkpointing: bool) -> None:
+def test_packed_and_unpacked_with_and_without_recomputation(
+    layers: int, packed: bool, checkpointing: bool, recompute: int | str
+) -> None:
     """Four layers of the true width where that shows it: the peak is linear in the layers."""
     shape = replace(EXP3.shape, layers=layers)
-    workload = replace(EXP3, shape=shape, trained=shape.parameters, checkpointing=checkpointing)
+    workload = replace(EXP3, shape=shape, trained=shape.parameters, checkpointing=checkpointing, recompute=recompute)
     rows = MIXED if packed else FULL
-    executed = execute(workload.shape, *rows, CAPS, packing=packed, checkpointing=checkpointing)
+    executed = execute(workload.shape, *rows, CAPS, packing=packed, checkpointing=checkpointing, recompute=recompute)
     compare(workload, rows, executed, packed=packed)
 
 
-def test_zero_2_all_reduces_every_bucket_of_every_micro_batch() -> None:
+def test_zero_2_all_reduces_every_bucket_of_every_micro_batch_and_stage_1_once_a_step() -> None:
     assert exchanged_bytes(EXP3) == pytest.approx(18.7e9, rel=0.01)
+    assert exchanged_bytes(replace(EXP3, zero=1)) == pytest.approx(8.0e9, rel=0.01)

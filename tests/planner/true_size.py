@@ -25,6 +25,7 @@ from torch.utils.flop_counter import flop_registry
 
 from openrs.planner.shapes import Shape
 from openrs.training import logprobs
+from openrs.training.recompute import Recompute
 
 aten = torch.ops.aten
 
@@ -128,10 +129,12 @@ def played_gpu(tokens: int, extra: list[float]) -> Iterator[None]:
 
 def execute(
     shape: Shape, prompts: Sequence[int], completions: Sequence[int], caps: tuple[int, int], *,
-    packing: bool, checkpointing: bool,
+    packing: bool, checkpointing: bool, recompute: int | str = "all",
 ) -> Executed:  # fmt: skip
-    """One micro-batch: reference forward, policy forward, backward. prompts, completions: tokens of each row; caps: the
-    columns that TRL pads them to."""
+    """One micro-batch: reference forward, policy forward, backward.
+
+    prompts, completions: tokens of each row; caps: the columns that TRL pads them to; recompute: hardware.recompute.
+    """
     ids = torch.ones(len(prompts), sum(caps), dtype=torch.long)
     mask = torch.zeros_like(ids)
     for row, (before, after) in enumerate(zip(prompts, completions, strict=True)):
@@ -145,7 +148,11 @@ def execute(
             assert all(map(logprobs.allow_packing, models))
         policy, reference = models[0].train(), models[1].eval()
         if checkpointing:
-            policy.gradient_checkpointing_enable({"use_reentrant": False})
+            how: dict[str, Any] = {"use_reentrant": False}
+            chosen = None if recompute == "all" else Recompute(recompute, shape, 2)
+            policy.gradient_checkpointing_enable(how if chosen is None else {**how, "context_fn": chosen})
+            if chosen is not None:
+                chosen.start_forward(layout.ids.numel())
         for value in policy.parameters():  # ZeRO-2 takes a gradient into its bucket
             value.register_post_accumulate_grad_hook(lambda parameter: setattr(parameter, "grad", None))
 

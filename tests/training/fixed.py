@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from openrs.config.load import load
 from openrs.config.schema import Recipe
 from openrs.rewards.functions import RewardSet, RewardStats
+from openrs.training.recompute import Recompute
 from openrs.training.train import grpo_config
 from openrs.training.trainer import Trainer
 
@@ -65,7 +66,11 @@ def parity_recipe(*overrides: str) -> Recipe:
 
 
 def fixed_trainer(
-    recipe: Recipe, tmp_path: Path, prompts: Sequence[list[int]], rewards: Sequence[float]
+    recipe: Recipe,
+    tmp_path: Path,
+    prompts: Sequence[list[int]],
+    rewards: Sequence[float],
+    recompute: Recompute | None = None,
 ) -> FixedTrainer:
     """A trainer on the recorded policy and reference; `rewards[i]` belongs to row i of the one batch."""
     names = [f"p{i // GROUP}" for i in range(len(prompts))]
@@ -79,7 +84,8 @@ def fixed_trainer(
         folder=tmp_path / "checkpoints",
         rewards=RewardSet([given], [1.0], RewardStats()),
         model=str(PARITY / "policy"),
-        args=grpo_config(recipe, tmp_path / "staging", [1.0]),
+        args=grpo_config(recipe, tmp_path / "staging", [1.0], recompute=recompute),
+        recompute=recompute,
         processing_class=words(),
         train_dataset=Dataset.from_dict({"prompt": list(table), "gold": ["1"] * len(table), "id": list(table)}),
     )

@@ -1,15 +1,20 @@
 """Whole training runs in processes of their own, cheaply: a fork of a process that has imported everything."""
 
+import atexit
 import contextlib
 import hashlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -73,14 +78,27 @@ class Launched:
 def _fork_server() -> None:
     """Python before 3.11.10 does not give the fork server our import path, and it leaves out without a word what it
     cannot import."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *([before] if before else [])])
+    before = dict(os.environ)
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *filter(None, [before.get("PYTHONPATH")])])
+    if shim := broken_calls():
+        os.environ["LD_PRELOAD"] = str(shim)
     try:
         forkserver.ensure_running()
     finally:
-        del os.environ["PYTHONPATH"]
-        if before:
-            os.environ["PYTHONPATH"] = before
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@cache
+def broken_calls() -> Path | None:
+    """broken_calls.c as a library that is loaded before all others; None where nothing compiles it."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None or sys.platform != "linux":
+        return None
+    library = Path(tempfile.mkdtemp(prefix="openrs-shim-")) / "broken_calls.so"
+    atexit.register(shutil.rmtree, library.parent, ignore_errors=True)
+    command = [compiler, "-shared", "-fPIC", "-O1", "-o", library, Path(__file__).with_name("broken_calls.c"), "-ldl"]
+    return library if subprocess.run(command, check=False).returncode == 0 else None
 
 
 def start(argv: Sequence[object], fault: Callable[[], None] | None = None, **environment: str) -> Launched:
@@ -106,6 +124,7 @@ def _in_child(argv: list[str], said: Path, fault: Callable[[], None] | None, env
         os.dup2(file.fileno(), 2)
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    os.environ.pop("LD_PRELOAD", None)  # for this process only, not for those that it starts
     os.environ.update(environment)
     assert "openrs.training.trainer" in sys.modules, "the fork server has not imported training_imports"
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it

@@ -32,7 +32,7 @@ def test_moving_alone_is_counted_from_the_samplers_last_change() -> None:
 @pytest.mark.parametrize(
     ("reading", "says"),
     [
-        (Reading(0.1001, 0.5, 0.0), "0.1 nats apart on average, limit 0.1"),
+        (Reading(0.1001, 0.5, 0.0), r"0.1 nats apart on average, limit 0.1 \(max_gap\)"),
         (Reading(float("nan"), 0.5, 0.0), "nan nats apart"),
         (Reading(0.004, 0.01, FROZEN * 1.2), "the trainer has moved by 0.006 nats on average, vLLM not by a digit"),
     ],
@@ -120,7 +120,55 @@ def test_with_lora_the_adapters_count_and_dropout_does_not(trainer: Any) -> None
 def test_a_check_gives_the_metrics(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(StaleSampler, "shift", 0.03)
     found = Canary([[5, 6, 7], [8, 9], [10]], Settings(prompts=2, tokens=4)).check(trainer)
-    assert found == {"canary/gap": pytest.approx(0.03, abs=1e-6), "canary/gap_max": pytest.approx(0.03, abs=1e-6)}
+    near = pytest.approx(0.03, abs=1e-6)
+    assert found == {"canary/gap": near, "canary/gap_max": near, "canary/limit": 0.1}  # step 3: no floor to go by
+
+
+class RoundingSampler(StaleSampler):
+    """Stands in for vLLM in bfloat16: rounded values of weights that follow the trainer's, or of which one layer does
+    not."""
+
+    stale: dict[str, Any] | None = None
+
+    def score(self, texts: list[tuple[list[int], int]]) -> list[float]:
+        import copy
+
+        import torch
+
+        trainer = copy.copy(self._trainer)
+        trainer.model = copy.deepcopy(trainer.model)
+        trainer.model.load_state_dict(RoundingSampler.stale or {}, strict=False)
+        values = canary.score(trainer, texts)
+        return torch.tensor(values).bfloat16().tolist()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("follows", [True, False])
+def test_the_floor_of_equal_weights_sets_the_limit(
+    follows: bool, trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sync that leaves a layer out gives a gap that is below max_gap, and vLLM does move: only the floor tells."""
+    import torch
+
+    monkeypatch.setattr(canary, "_Local", RoundingSampler)
+    monkeypatch.setattr(RoundingSampler, "stale", None)
+    trainer.state.global_step = 0
+    one = Canary([[5, 6, 7], [8, 9]], Settings(tokens=16))
+    first = one.check(trainer)
+    assert one.floor == first["canary/gap"] > 1e-3
+    assert first["canary/limit"] == pytest.approx(5 * first["canary/gap"])
+    left_out = {k: v.clone() for k, v in trainer.model.state_dict().items() if ".layers.1." in k}
+    monkeypatch.setattr(RoundingSampler, "stale", None if follows else left_out)
+    torch.manual_seed(0)
+    for step in range(1, 4):
+        trainer.state.global_step = step
+        with torch.no_grad():
+            for parameter in trainer.model.parameters():
+                parameter.add_(0.004 * torch.randn_like(parameter))
+        if follows:
+            assert one.check(trainer)["canary/gap"] < 2 * one.floor
+    if not follows:
+        with pytest.raises(RunFailure, match=r"apart on average, limit 0.0\d+ \(5 x 0.0\d+ of equal"):
+            one.check(trainer)
 
 
 def test_no_prompts_no_canary(trainer: Any) -> None:

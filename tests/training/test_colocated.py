@@ -15,9 +15,10 @@ from fixed import ON_CPU, PARITY, words
 from openrs.config.load import load
 from openrs.hub import adapters
 from openrs.rewards.functions import RewardSet, RewardStats
-from openrs.training import lora
+from openrs.training import lora, vllm_server
 from openrs.training.train import grpo_config
 from openrs.training.trainer import Trainer
+from openrs.training.vllm_dtype import set_colocated_dtype, vllm_dtype
 
 
 @pytest.fixture
@@ -80,13 +81,47 @@ def test_the_seed_reaches_the_generator_that_vllm_draws_from(tmp_path: Path) -> 
     assert drawn(42) == drawn(42) != drawn(43)
 
 
+@pytest.mark.usefixtures("_played")
+@pytest.mark.parametrize(
+    ("settings", "dtype"),
+    [
+        (["model.dtype=float32", "grpo.bf16=false"], "float32"),
+        (["model.dtype=float32", "grpo.bf16=true"], "bfloat16"),
+        (["model.dtype=float32", "grpo.bf16=null"], "bfloat16"),
+        (["model.dtype=float32", "grpo.bf16=false", "grpo.fp16=true"], "float16"),
+        (["model.dtype=bfloat16", "grpo.bf16=false"], "bfloat16"),
+    ],
+)
+def test_vllm_computes_in_the_trainers_dtype_in_both_layouts(
+    settings: list[str], dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TRL gives colocated vLLM none, and vLLM then makes bfloat16 of float32."""
+    from trl.generation import vllm_generation
+
+    given: list[str] = []
+    monkeypatch.setattr(vllm_generation, "LLM", lambda *, dtype: given.append(dtype))
+    recipe = load("exp2-lora", [*ON_CPU, "grpo.use_vllm=true", *settings])
+    set_colocated_dtype(recipe)
+    vllm_generation.LLM()
+    words = vllm_server.command(recipe, "model", 1)
+    assert [*given, words[words.index("--dtype") + 1]] == [dtype, dtype]
+
+
+@pytest.mark.parametrize("name", ["exp1", "exp2", "exp3"])
+def test_the_papers_generator_stays_in_bfloat16(name: str) -> None:
+    assert vllm_dtype(load(name)) == "bfloat16"
+
+
 @pytest.mark.slow
 def test_two_seeds_sample_differently_one_repeats_and_a_resume_continues(tmp_path: Path) -> None:
     """The canary writes its texts anew in the resumed attempt, and must not draw for that."""
 
     def run(name: str, *words: object) -> Path:
         command = ["train", runs.recipe_in(tmp_path), "--run", tmp_path / name]
-        settings = ["grpo.use_vllm=true", "grpo.max_steps=4", "grpo.save_steps=2", "monitors.canary.max_gap=1e9"]
+        settings = [
+            "grpo.use_vllm=true", "grpo.max_steps=4", "grpo.save_steps=2", "monitors.canary.max_gap=1e9",
+            "monitors.canary.times=1e9",
+        ]  # fmt: skip
         sets = [word for setting in settings for word in ("--set", setting)]
         code, said = runs.openrs([*command, *sets, *words], stand_in_vllm.in_a_fork)
         assert code == 0, said

@@ -1,14 +1,15 @@
 """Adapters train, only they change, and merged they are the same model in one piece."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from fixed import ON_CPU
-from peft import PeftModel
+from fixed import ON_CPU, words
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from openrs.config.load import load
 from openrs.hub import adapters
@@ -64,25 +65,52 @@ def test_merged_equals_base_plus_adapter(run: Run, taught_model: Path, tmp_path:
     base = AutoModelForCausalLM.from_pretrained(taught_model)
     untouched = logits(base)
     adapted = logits(PeftModel.from_pretrained(base, checkpoint))
-    folder = adapters.merge(taught_model, checkpoint, tmp_path / "merged", trust_remote_code=False)
+    folder = adapters.merge(taught_model, checkpoint, tmp_path / "merged", dtype="float32", trust_remote_code=False)
     merged = logits(AutoModelForCausalLM.from_pretrained(folder))
     assert (merged - adapted).abs().max() < 1e-4
     assert (merged - untouched).abs().max() > 1e-2
     assert (folder / "tokenizer.json").is_file()
     assert not adapters.is_adapter(folder)
     written = (folder / "model.safetensors").stat().st_mtime_ns
-    assert adapters.merge(taught_model, checkpoint, folder, trust_remote_code=False) == folder
+    assert adapters.merge(taught_model, checkpoint, folder, dtype="float32", trust_remote_code=False) == folder
     assert (folder / "model.safetensors").stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize("stored", ["bfloat16", "float32"])
+@pytest.mark.parametrize("trained", ["bfloat16", "float32"])
+def test_a_merged_model_has_the_dtype_of_the_recipe_whatever_the_base_is_stored_in(
+    stored: str, trained: str, tmp_path: Path
+) -> None:
+    config = Qwen2Config(
+        vocab_size=64, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1,
+        num_key_value_heads=1,
+    )  # fmt: skip
+    base = Qwen2ForCausalLM(config).to(getattr(torch, stored))
+    base.save_pretrained(tmp_path / "base")
+    adapted = get_peft_model(base, LoraConfig(r=2, init_lora_weights=False, target_modules=["q_proj"]))
+    adapted.save_pretrained(tmp_path / "adapter")
+    words().save_pretrained(tmp_path / "adapter")
+    folder = adapters.merge(
+        tmp_path / "base", tmp_path / "adapter", tmp_path / "merged", dtype=trained, trust_remote_code=False
+    )
+    weights = load_file(folder / "model.safetensors")
+    assert {str(tensor.dtype) for tensor in weights.values()} == {f"torch.{trained}"}
+    assert json.loads((folder / "config.json").read_text())["dtype"] == trained
+    layer = adapted.base_model.model.model.layers[0].self_attn.q_proj
+    total = layer.base_layer.weight.to(getattr(torch, trained)).float() + layer.get_delta_weight("default").float()
+    assert torch.allclose(
+        weights["model.layers.0.self_attn.q_proj.weight"].float(), total.to(getattr(torch, trained)).float(), atol=1e-6
+    )
 
 
 def test_a_merged_model_of_another_adapter_is_made_anew(run: Run, taught_model: Path, tmp_path: Path) -> None:
     adapter = tmp_path / "adapter"
     shutil.copytree(run.checkpoints / "step-000006", adapter)
-    folder = adapters.merge(taught_model, adapter, tmp_path / "merged", trust_remote_code=False)
+    folder = adapters.merge(taught_model, adapter, tmp_path / "merged", dtype="float32", trust_remote_code=False)
     first = logits(AutoModelForCausalLM.from_pretrained(folder))
     tensors = load_file(adapter / adapters.ADAPTER_WEIGHTS)
     save_file({name: 2 * tensor for name, tensor in tensors.items()}, adapter / adapters.ADAPTER_WEIGHTS)
-    adapters.merge(taught_model, adapter, folder, trust_remote_code=False)
+    adapters.merge(taught_model, adapter, folder, dtype="float32", trust_remote_code=False)
     assert (logits(AutoModelForCausalLM.from_pretrained(folder)) - first).abs().max() > 1e-2
 
 
@@ -90,7 +118,7 @@ def test_evaluation_and_export_take_the_merged_model(run: Run, taught_model: Pat
     from openrs.evaluation.targets import targets_of_run
     from openrs.hub.export import export
 
-    target = targets_of_run(run, load(str(run.recipe)), trust_remote_code=False)[-1]
+    target = targets_of_run(run, load(str(run.recipe)), dtype="float32", trust_remote_code=False)[-1]
     assert target.path == str(run.path / "merged" / "step-000006")
     merged = logits(AutoModelForCausalLM.from_pretrained(target.path))
     exported = logits(AutoModelForCausalLM.from_pretrained(export(run)))

@@ -165,6 +165,7 @@ def test_a_stop_rule_ends_a_real_run_after_a_checkpoint(tmp_path: Path, made_mod
         "demo",
         [
             f"model.name={made_model}", "model.toy=null", "data.limit=24", "grpo.max_steps=6", "grpo.save_steps=6",
+            "grpo.warmup_steps=0",
             "grpo.per_device_train_batch_size=12", "monitors.length.above=20", "monitors.length.stop_above=20",
             "monitors.length.steps=2",
         ],

@@ -57,7 +57,7 @@ def checked(recipe: Recipe, said: list[str]) -> dict[str, Any]:
 
 
 def test_the_line_in_readme_reads_bare_answers_as_mathematics_and_says_so(tmp_path: Path, said: list[str]) -> None:
-    found = check(tmp_path, said, ["25", 1e-7, ["7"]])
+    found = check(tmp_path, said, ["25", 1e-5, ["7"]])
     assert (found["checked"], found["unreadable"], found["pays_wrong"], found["not_itself"]) == (3, 0, 0, 0)
     assert "3 bare answers are read as mathematics: 25 as $25$ (data.answer_template sets another form)" in said
 
@@ -87,6 +87,24 @@ def test_more_than_a_fiftieth_that_cannot_be_used_needs_a_limit(tmp_path: Path, 
     option = str(caught.value).rpartition("--set ")[2]
     assert check(tmp_path, said, answers, corrected, option)["unreadable"] == 1
     assert check(tmp_path, said, [*answers, *map(str, range(41, 90))], corrected)["unreadable"] == 1
+
+
+TINY = [1e-7, "$10^{-7}$", "$0.0000001$", "$1/10000000$", -4e-7, r"$\frac{1}{10000000}$", r"$3 \times 10^{-9}$"]
+
+
+@pytest.mark.parametrize("answer", TINY)
+def test_tiny_numbers_that_the_papers_rule_takes_for_0_are_refused(
+    tmp_path: Path, said: list[str], answer: float | str
+) -> None:
+    """It rounds to six decimals; the corrected rule reads them right, and 0 and 1e-5 are what they are."""
+    others = ["25", 0, "$0.0000000$", 1e-5, 12345678]
+    with pytest.raises(
+        UserError, match=r"1 of 6 reference answers pay the answer 0.0 \(rewards.mode: paper\)"
+    ) as caught:
+        check(tmp_path, said, [*others, answer])
+    option = str(caught.value).partition("--set ")[2].partition(",")[0]
+    assert check(tmp_path, said, [*others, answer], option)["pays_zero"] == 0
+    assert check(tmp_path, said, others)["pays_zero"] == 0
 
 
 def test_solutions_without_a_box_or_with_another_last_number_are_shown(tmp_path: Path, said: list[str]) -> None:

@@ -249,7 +249,9 @@ def two_ranks_of_which_the_second_dies_in_step_14() -> None:
 
 
 @pytest.mark.limits(processor=900)
-@pytest.mark.parametrize("zero", [0, pytest.param(2, marks=pytest.mark.soak)], ids=["DDP", "ZeRO-2"])
+@pytest.mark.parametrize(
+    "zero", [0, *(pytest.param(stage, marks=pytest.mark.soak) for stage in (1, 2))], ids=["DDP", "ZeRO-1", "ZeRO-2"]
+)
 def test_two_processes(tmp_path: Path, zero: int) -> None:
     """Killed inside a checkpoint, a line of metrics.jsonl and a generation batch. The last one is in the third epoch,
     and resumed from step 12, exactly the end of the second."""

@@ -59,12 +59,12 @@ def train(folder: Path, model: Path, *overrides: str) -> Run:
 
 
 def test_colocated_in_two_processes_the_weights_arrive(tmp_path: Path, made_model: Path) -> None:
-    """At a learning rate of 1e-2 the policy is another one after each step, and vLLM's follows to within bfloat16."""
+    """At a learning rate of 1e-2 the policy is another one after each step, and vLLM's follows, in float32 as well."""
     run = train(tmp_path / "run", made_model, "hardware.processes=2", "grpo.learning_rate=1e-2")
     rows = rows_of(run)
     assert [row["step"] for row in rows] == list(range(1, 7))
     assert rows[-1]["kl"] > 0.1
-    assert all(0 < row["canary/gap"] < 0.03 for row in rows), [row["canary/gap"] for row in rows]
+    assert all(0 < row["canary/gap"] < 1e-4 for row in rows), [row["canary/gap"] for row in rows]
     assert len({row["canary/gap"] for row in rows}) == len(rows)  # other numbers each time: neither side stood still
     assert all(row["time/sync"] > 0 and row["time/generation"] > 0 for row in rows)
 
@@ -72,9 +72,9 @@ def test_colocated_in_two_processes_the_weights_arrive(tmp_path: Path, made_mode
 @pytest.mark.parametrize(
     ("how", "rate", "says"),
     [
-        ("none", "1e-5", "the trainer has moved by .* nats on average, vLLM not by a digit"),
-        ("none", "1e-2", "log-probabilities of the same text are .* nats apart on average, limit 0.1"),
-        ("partly", "1e-2", "log-probabilities of the same text are .* nats apart on average, limit 0.1"),
+        ("none", "1e-5", "nats apart on average, limit 0.005|the trainer has moved by .* nats, vLLM not by a digit"),
+        ("none", "1e-2", "log-probabilities of the same text are .* nats apart on average, limit 0.0"),
+        ("partly", "1e-2", "log-probabilities of the same text are .* nats apart on average, limit 0.0"),
     ],
 )
 def test_the_canary_ends_a_run_whose_sync_is_broken(

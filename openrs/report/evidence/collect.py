@@ -118,6 +118,7 @@ def _references(counts: Mapping[str, Any]) -> list[str]:
     words = {
         "unreadable": "cannot be read",
         "pays_wrong": "are met by a wrong answer",
+        "pays_zero": "are met by 0.0",
         "not_itself": "are not met by themselves",
         "without_box": "are solutions without a box",
         "other_number": "are solutions whose last number is not the one that was read",

@@ -2,7 +2,8 @@
 
 import math
 from collections import Counter
-from dataclasses import asdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from openrs import __version__
@@ -11,7 +12,7 @@ from openrs.report.evidence.evaluations import Evaluated, Score
 from openrs.report.evidence.pooling import pooled
 from openrs.report.evidence.sources import Measured, Sources, measured
 from openrs.report.evidence.values import below, text, whole
-from openrs.report.pages.published import published
+from openrs.report.pages.published import published, with_measured
 from openrs.report.verdicts import claims as claim_room
 from openrs.report.verdicts.claims import Claim, ClaimVerdict, Evidence
 from openrs.report.verdicts.compare import comparison, over_training
@@ -38,12 +39,27 @@ TRAINING = {
 }
 
 
-def document(sources: Sources, price: float | None = None) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class StudyFacts:
+    """What a study adds to a report. claims: those that it asks about. decided: verdicts of claims that were looked at
+    more than once. tree: what report.json says of the study itself, given each claim's word. own: of a claim that is
+    not the paper's, the runs that it is about, by name."""
+
+    claims: Sequence[Claim]
+    decided: Mapping[str, ClaimVerdict]
+    tree: Callable[[Mapping[str, str]], dict[str, Any]]
+    own: Mapping[str, Collection[str]]
+
+
+def document(sources: Sources, price: float | None = None, study: StudyFacts | None = None) -> dict[str, Any]:
     """The tree of a report, of plain JSON values (no NaN). price: dollars per GPU-hour, over the recipe's."""
     ledgers = [ledger(run, price) for run in sources.runs]
     found = measured(sources)
     evidence = Evidence(pooled(found), sources.runs, ledgers)
-    judged = judge(evidence)
+    judged = judge(evidence, study.claims, study.own) if study else judge(evidence)
+    if study:
+        judged = [(claim, study.decided.get(claim.id, verdict)) for claim, verdict in judged]
+    kinds_asked = {claim.kind for claim, _ in judged}
     broken = sources.results.broken if sources.results else ()
     many = len(sources.runs) > 1
     said = [f"{run.name}: {note}" if many else note for run in sources.runs for note in run.notes]
@@ -58,15 +74,15 @@ def document(sources: Sources, price: float | None = None) -> dict[str, Any]:
         "openrs": __version__,
         "title": title(sources),
         "levels": levels(evidence, judged),
-        "questions": {question: list(kinds) for question, kinds in FAMILIES.items()},
+        "questions": {question: list(kinds) for question, kinds in FAMILIES.items() if kinds_asked & set(kinds)},
         "verdicts": {word: sum(verdict.word == word for _, verdict in judged) for word in claim_room.WORDS},
         "claims": [claim_room.as_json(claim, verdict) for claim, verdict in judged],
         "runs": [of_run(run, book) for run, book in zip(sources.runs, ledgers, strict=True)],
         "comparison": comparison(sources.runs),
         "results": results(found, judged),
-        "published": published(),
+        "published": with_measured(published(), found),
         "missing": list(dict.fromkeys(said)),
-    }
+    } | ({"study": study.tree({claim.id: verdict.word for claim, verdict in judged})} if study else {})
     clean: dict[str, Any] = plain(tree)
     return clean
 

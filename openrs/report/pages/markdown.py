@@ -50,6 +50,8 @@ def _lines(tree: dict[str, Any]) -> Iterator[str]:
     yield from (escaped(sentence) for sentence in words.headline(tree))
     yield ""
     yield from _levels(tree["levels"])
+    if "study" in tree:
+        yield from _study(tree["study"])
     tested = any(claim["verdict"] not in NO_EVIDENCE for claim in tree["claims"])
     if tested:
         yield from _claims(tree)
@@ -68,6 +70,31 @@ def _lines(tree: dict[str, Any]) -> Iterator[str]:
         yield from (f"- {escaped(note)}" for note in tree["missing"])
         yield ""
     yield f"Made {tree['made']} by openrs {tree['openrs']}; the numbers are those of report.json."
+
+
+def _study(study: dict[str, Any]) -> Iterator[str]:
+    yield "## The study"
+    yield ""
+    if study["changed_after_looking"]:
+        lines = [line for change in study["changes"] if change["looked"] for line in change["changes"]]
+        yield f"**Changed after looking:** {escaped('; '.join(lines))}"
+        yield ""
+    yield escaped(" ".join(study["said"]))
+    yield ""
+    if study["open"]:
+        rows = (
+            (
+                escaped(one["id"]),
+                one["verdict"],
+                ", ".join(map(str, one["looks"])) or ABSENT,
+                f"{one['dollars']['expected']:.2f}" if one["dollars"] else ABSENT,
+                escaped(", ".join(one["needs"])) or "nothing more can be bought",
+            )
+            for one in study["open"]
+        )
+        yield from table(("open claim", "verdict so far", "looks", "dollars", "what it needs"), rows, right=5)
+    yield escaped(study["estimand"])
+    yield ""
 
 
 def _levels(levels: list[dict[str, Any]]) -> Iterator[str]:
@@ -332,5 +359,22 @@ def _published(published: dict[str, Any]) -> Iterator[str]:
         for row in published["draws"]
     )
     yield from table(head, rows, right=2)
+    if any(row["measured"] for row in published["table"]):
+        yield from _measured(published["table"])
     yield from (f"- {escaped(note)}" for note in published["notes"])
     yield ""
+
+
+def _measured(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """The main table's scores as printed, and measured here, a line each."""
+    lines = (
+        (
+            row["model"],
+            reference.name(benchmark),
+            ABSENT if row[benchmark] is None else str(row[benchmark]),
+            f"{percent(one['accuracy'])} (k = {one['k']})" + (f"; {escaped(one['why_not'])}" if one["why_not"] else ""),
+        )
+        for row in rows
+        for benchmark, one in row["measured"].items()
+    )
+    yield from table(("model", "benchmark", "as printed", "measured here"), lines, right=2)

@@ -17,7 +17,7 @@ from openrs.report.evidence.collect import RunData, collect
 from openrs.report.evidence.sources import Sources, gather
 from openrs.report.pages import figures, grid, plots, words
 from openrs.report.pages.browse import Browser, browser
-from openrs.report.pages.document import TRAINING, document
+from openrs.report.pages.document import TRAINING, StudyFacts, document
 from openrs.report.pages.figures import Plot
 from openrs.report.pages.markdown import markdown
 from openrs.run.directory import Run
@@ -67,9 +67,9 @@ def report_on(names: Sequence[str], out: str | None = None, price: float | None 
     return write(sources, Path(out) if out else sources.runs[0].path if alone else Path("report"), price)
 
 
-def write(sources: Sources, folder: Path, price: float | None = None) -> Path:
+def write(sources: Sources, folder: Path, price: float | None = None, study: StudyFacts | None = None) -> Path:
     """Write the three files into `folder`; returns the page's path. Raises UserError where nothing can be written."""
-    tree = document(sources, price)
+    tree = document(sources, price, study)
     path = folder / "report.html"
     page = html(tree, sources)
     try:
@@ -83,22 +83,22 @@ def write(sources: Sources, folder: Path, price: float | None = None) -> Path:
 
 def html(tree: dict[str, Any], sources: Sources) -> str:
     """The page: one file that asks the network for nothing and runs no script but its own (its CSP says so)."""
+    return rendered(
+        "template.html",
+        r=tree,
+        view=view(tree, sources),
+        training_words=TRAINING,
+        headline=words.headline(tree),
+        tones=words.TONES,
+    )
+
+
+def rendered(template: str, **values: Any) -> str:
+    """A page of ours with its own style and script in it."""
     style = (PARTS / "style.css").read_text(encoding="utf-8")
     script = (PARTS / "script.js").read_text(encoding="utf-8")
-    return (
-        _environment()
-        .get_template("template.html")
-        .render(
-            r=tree,
-            view=view(tree, sources),
-            training_words=TRAINING,
-            headline=words.headline(tree),
-            tones=words.TONES,
-            style=style,
-            script=script,
-            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        )
-    )
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return _environment().get_template(template).render(style=style, script=script, script_hash=digest, **values)
 
 
 def view(tree: dict[str, Any], sources: Sources) -> View:
@@ -146,8 +146,9 @@ def _own_costs(tree: dict[str, Any]) -> list[tuple[str, float, float]]:
 def _matrix(tree: dict[str, Any]) -> list[tuple[str, Sequence[dict[str, Any]]]]:
     """The table's claims, model by model: five scores and the average."""
     return [
-        (model, [claim for claim in tree["claims"] if claim["kind"] in MATRIX and claim["model"] == model])
+        (model, own)
         for model in reference.released()
+        if (own := [claim for claim in tree["claims"] if claim["kind"] in MATRIX and claim["model"] == model])
     ]
 
 

@@ -310,3 +310,28 @@ def overlay(runs: Sequence[RunData]) -> list[Plot]:
         alt = f"{title} of {', '.join(run.name for run in having)} over the steps of training."
         plots.append(Plot(title, draw(WIDTH, 2.5, paint), alt, legend=words))
     return plots
+
+
+def frontier(points: Sequence[tuple[float, int, float, float]], spent: float, total: int) -> Plot:
+    """Dollars against claims decided. points: dollars, claims that can be decided, that are expected to be if the paper
+    is right, and if the re-evaluations are. spent: dollars of what is planned; beyond it lies what a budget leaves out.
+    """
+    xs = [point[0] for point in points]
+
+    def paint(axes: Any) -> None:
+        for colour, place in ((SERIES[5], 1), (SERIES[1], 2), (SERIES[0], 3)):
+            ys = [point[place] for point in points]
+            axes.step(xs, ys, where="post", color=colour, linewidth=1.5 if place > 1 else 1)
+            axes.plot(xs, ys, "o", color=colour, markersize=3.5)
+        if spent < xs[-1]:
+            axes.axvline(spent, color=SOFT, linewidth=0.8, linestyle=(0, (2, 2)))
+        axes.set_xlabel("dollars")
+        axes.xaxis.set_major_formatter(lambda value, _: f"${value:,.0f}")
+        axes.set_ylabel("claims")
+        axes.set_ylim(0, total + 0.5)
+        axes.set_xlim(left=0)
+
+    told = "; ".join(f"${x:,.2f}: {count} claims" for x, count, _, _ in points)
+    words = ((6, "can be decided"), (2, "expected, paper right"), (1, "expected, re-evaluations right"))
+    note = "dotted: what the budget pays for" if spent < xs[-1] else ""
+    return Plot("Dollars against claims decided", draw(WIDTH, 2.9, paint), f"{told}.", note, words)

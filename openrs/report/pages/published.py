@@ -1,10 +1,12 @@
 """What the published figures alone say: recomputed averages and prices, intervals, and 46.7 as the best of 21 draws."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from openrs.evaluation.statistics import avg_at_k
+from openrs.hub.pins import baselines
 from openrs.report.evidence import reference
+from openrs.report.evidence.sources import Measured
 from openrs.report.verdicts.selection import of_paper as selection
 
 ROUNDING = 0.1  # of an average of printed cells: cells and average are each rounded to a tenth, half a tenth either way
@@ -100,3 +102,33 @@ def notes() -> list[str]:
         f"{sums['steps']} steps draw {sums['completions']:,} completions for {sums['prompts']:,} prompts; {claimed}.",
         "The released models are steps 50 and 100 of 500: 600 and 1,200 prompts, $4.20 and $8.40 of the $42.",
     ]
+
+
+def with_measured(tree: dict[str, Any], measured: Sequence[Measured]) -> dict[str, Any]:
+    """The published part with what was measured of each row of the main table beside it: benchmark -> score, n, k, and
+    why it is no evidence where it is none (a window below the protocol's). The authors' logs are no measurement."""
+    names = {one["repository"].lower(): one["model"] for one in baselines().values()}
+    found: dict[tuple[str, str], Measured] = {}
+    for one in measured:
+        model = one.model or names.get(one.name.partition("@")[0].lower())
+        key = (model or "", one.benchmark)
+        if one.origin not in ("released weights", "a results file") or not model:
+            continue
+        if key not in found or _better(one) < _better(found[key]):
+            found[key] = one
+    rows = [
+        {
+            **row,
+            "measured": {
+                benchmark: {"accuracy": one.accuracy, "n": one.n, "k": one.k, "why_not": one.excluded_reason or None}
+                for benchmark in reference.TABLE_BENCHMARKS
+                if (one := found.get((row["model"], benchmark))) is not None
+            },
+        }
+        for row in tree["table"]
+    ]
+    return {**tree, "table": rows}
+
+
+def _better(one: Measured) -> tuple[Any, ...]:
+    return bool(one.excluded_reason), -one.k, one.source

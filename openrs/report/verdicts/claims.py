@@ -52,7 +52,7 @@ class Claim:
     """One claim. kind: the rule that decides. level: what testing it takes (L0 ... L3). published: as printed.
 
     logged: the published score with all its digits, from the authors' log. follows_from: what else of the list it is
-    made of; then it is no finding of its own.
+    made of; then it is no finding of its own. margin: in points, of a claim that is not the paper's.
     """
 
     id: str
@@ -67,6 +67,7 @@ class Claim:
     logged: float | None = None
     follows_from: str | None = None
     threshold: float | None = None
+    margin: float | None = None
     experiments: tuple[str, ...] = ()
     steps: tuple[int, ...] = ()
 

@@ -1,6 +1,6 @@
 """All rules over all claims, family by family."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from openrs.report.verdicts import cost_rules, paired_rules, score_rules, training_rules
 from openrs.report.verdicts.claims import Claim, ClaimVerdict, Evidence, claims
@@ -19,12 +19,16 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     "Are the released models better than the base and o1-preview?": ("above", "gain", "better"),
     "Do scores rise and fall in training?": ("early_gain", "decay"),
     "How do length and KL go in training?": ("length_falls", "length_rises", "length_level", "kl_late"),
+    "Is a recipe of one's own better than its base?": ("improves",),
     "What does training take?": ("samples", "outputs", "hours", "dollars", "cheaper"),
 }
 
 
-def judge(evidence: Evidence, every: Sequence[Claim] | None = None) -> list[tuple[Claim, ClaimVerdict]]:
-    """A verdict on every claim, in their order. every: other claims than claims(), for a simulated paper.
+def judge(
+    evidence: Evidence, every: Sequence[Claim] | None = None, own: Mapping[str, Collection[str]] | None = None
+) -> list[tuple[Claim, ClaimVerdict]]:
+    """A verdict on every claim, in their order. every: other claims than claims(), of a simulated paper or of a study.
+    own: the names of the runs that a claim is about, where not all are evidence on it.
 
     Raises ValueError for a kind of claim that stands in no family: no page would show it."""
     every = claims() if every is None else every
@@ -33,6 +37,15 @@ def judge(evidence: Evidence, every: Sequence[Claim] | None = None) -> list[tupl
     verdicts: dict[str, ClaimVerdict] = {}
     for kinds in FAMILIES.values():
         family = [claim for claim in every if claim.kind in kinds]
-        found = decide([RULES[claim.kind](claim, evidence) for claim in family])
+        found = decide([RULES[claim.kind](claim, _about(claim, evidence, own or {})) for claim in family])
         verdicts |= {claim.id: verdict for claim, verdict in zip(family, found, strict=True)}
     return [(claim, verdicts[claim.id]) for claim in every]
+
+
+def _about(claim: Claim, evidence: Evidence, own: Mapping[str, Collection[str]]) -> Evidence:
+    if claim.id not in own:
+        return evidence
+    pairs = [
+        (run, book) for run, book in zip(evidence.runs, evidence.ledgers, strict=True) if run.name in own[claim.id]
+    ]
+    return Evidence(evidence.measured, [run for run, _ in pairs], [book for _, book in pairs])

@@ -86,6 +86,18 @@ def decay(claim: Claim, evidence: Evidence) -> Prepared:
     return _change(claim, evidence, _last_decay, "down")
 
 
+def improves(claim: Claim, evidence: Evidence) -> Prepared:
+    """A recipe of one's own: its final checkpoint against its base. The evidence's runs are those of that recipe."""
+    runs = {run.name if run.seed is None else run.seed: run for run in sorted(evidence.runs, key=_length)}
+    return _change(
+        claim,
+        evidence,
+        lambda run: (run.base, run.final) if run.base and run.final else None,
+        "up",
+        list(runs.values()),
+    )
+
+
 def _first_gain(run: RunData) -> tuple[Evaluated, Evaluated] | None:
     """The base, and the run's first evaluated checkpoint of steps 50 to 100."""
     after = next((one for one in run.later if 50 <= (one.step or 0) <= 100), None)
@@ -100,11 +112,19 @@ def _last_decay(run: RunData) -> tuple[Evaluated, Evaluated] | None:
 
 
 def _change(
-    claim: Claim, evidence: Evidence, pick: Callable[[RunData], tuple[Evaluated, Evaluated] | None], claimed: str
+    claim: Claim,
+    evidence: Evidence,
+    pick: Callable[[RunData], tuple[Evaluated, Evaluated] | None],
+    claimed: str,
+    own: Sequence[RunData] | None = None,
 ) -> Prepared:
-    """A difference for each training, Student's t over trainings; and paired by problem with all samples together."""
-    benchmark, margin = str(claim.benchmark), float(reference.tree()["margins"][claim.benchmark])
-    runs = fullest(of_paper([run for run in evidence.runs if _rows(pick(run), benchmark)]))
+    """A difference for each training, Student's t over trainings; and paired by problem with all samples together.
+
+    own: the runs of one recipe, one a seed, instead of those of the paper's experiments."""
+    benchmark = str(claim.benchmark)
+    margin = claim.margin if claim.margin is not None else float(reference.tree()["margins"][benchmark])
+    having = [run for run in (evidence.runs if own is None else own) if _rows(pick(run), benchmark)]
+    runs = fullest(of_paper(having)) if own is None else having
     pairs = [pair for run in runs if (pair := _rows(pick(run), benchmark)) is not None]
     if not pairs:
         return not_tested(claim)
@@ -227,6 +247,7 @@ def kl_late(claim: Claim, evidence: Evidence) -> Prepared:
 RULES: Mapping[str, Rule] = {
     "early_gain": early_gain,
     "decay": decay,
+    "improves": improves,
     "length_falls": length_falls,
     "length_rises": length_rises,
     "length_level": length_level,

@@ -1,0 +1,220 @@
+"""The jobs of a study, each with what it costs by the planner. Never imports torch."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from openrs.config import load as recipes
+from openrs.config.schema import Model, Recipe
+from openrs.errors import UserError
+from openrs.evaluation.benchmarks import resolve
+from openrs.evaluation.protocols import samples_of
+from openrs.hub import pins
+from openrs.outside import is_file
+from openrs.planner import gpus as known_gpus
+from openrs.planner.evaluations import LEAST, MOST, Draws, evaluation_seconds
+from openrs.planner.gpus import Gpu
+from openrs.planner.plan import plan
+from openrs.planner.shapes import Shape, shape_of
+from openrs.planner.times import ASSUMED
+from openrs.run.retention import evaluated, saved
+from openrs.study.settings import Evaluate, Study, Train
+
+TRAINING_LEAST, TRAINING_MOST = 0.7, 1.3  # the planner's own tolerance on the paper's 24 hours (tests/planner)
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """A planned figure: what is expected, and how far the truth may lie below and above."""
+
+    expected: float
+    low: float
+    high: float
+
+    def __add__(self, other: "Range") -> "Range":
+        return Range(self.expected + other.expected, self.low + other.low, self.high + other.high)
+
+    def times(self, factor: float) -> "Range":
+        return Range(factor * self.expected, factor * self.low, factor * self.high)
+
+
+NOTHING = Range(0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the jobs run on. price: dollars per GPU-hour, None where nobody knows it."""
+
+    gpu: Gpu
+    gpus: int
+    price: float | None
+
+    def dollars(self, hours: Range | None) -> Range | None:
+        return None if hours is None or self.price is None else hours.times(self.gpus * self.price)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One thing to run: an evaluation of one model on one benchmark, or a training with one seed to one step.
+
+    entry: its name in the study file. samples: per problem, of an evaluation. after: the job whose run it continues.
+    hours: of wall clock on the machine, what `after` has done left out; None where the planner cannot tell.
+    """
+
+    id: str
+    entry: str
+    samples: int | None
+    seed: int | None
+    after: str | None
+    hours: Range | None
+    fits: bool | None = None
+
+    @property
+    def training(self) -> bool:
+        return self.seed is not None
+
+
+def machine_of(study: Study, gpu: str | None, gpus: int | None, price: float | None) -> Machine:
+    """Raises UserError for a number of GPUs or a price that makes no sense."""
+    chosen = known_gpus.find(gpu if gpu is not None else study.gpu)
+    count = study.gpus if gpus is None else gpus
+    if count < 0 or (count < 1 and not chosen.measured_only):
+        raise UserError(f"--gpus {count}: a plan needs at least one", fix="e.g. --gpus 4")
+    if price is None:
+        price = study.price if gpu is None and study.price is not None else chosen.price
+    if price is not None and not 0 <= price < float("inf"):
+        raise UserError(f"a price of {price:g} dollars makes no sense", fix="e.g. --price 0.44")
+    return Machine(chosen, count, price)
+
+
+def jobs_of(study: Study, machine: Machine, folder: Path) -> list[Job]:
+    """Every job of the study, in the order of its file. folder: of that file; recipes of your own lie in it.
+
+    Raises UserError for a model whose sizes nobody knows and for a recipe that cannot be loaded or shared out.
+    """
+    found = [
+        Job(f"{name}/{benchmark}", name, samples, None, None, evaluation_hours(study, name, benchmark, machine))
+        for name, one in study.evaluations.items()
+        for benchmark, samples in one.samples.items()
+    ]
+    for name, train in study.trainings.items():
+        hours, fits = training_hours(study, name, machine, folder)
+        for seed in train.seeds:
+            after = f"{train.after}/seed{seed}" if train.after is not None else None
+            found.append(Job(f"{name}/seed{seed}", name, None, seed, after, hours, fits))
+    return found
+
+
+# --- evaluations ------------------------------------------------------------------------------------------------------
+
+
+def evaluation_hours(study: Study, name: str, benchmark: str, machine: Machine) -> Range | None:
+    """Of all samples. The model is loaded anew for every look at a claim that needs them."""
+    one = study.evaluations[name]
+    loads = max(
+        (len(c.looks) for c in study.claims.values() if c.looks and f"{name}/{benchmark}" in c.needs[0]), default=1
+    )
+    cap = min(study.evaluation.max_tokens, study.evaluation.max_model_len or study.evaluation.max_tokens)
+    cap = min(cap, one.window or cap)
+    draws = [
+        Draws(part.rows * one.samples[benchmark], _tokens(one.tokens.get(benchmark, part.tokens), cap))
+        for part in resolve([benchmark])
+    ]
+    seconds = evaluation_seconds(shape_of_target(one), machine.gpu, machine.gpus, draws, cap=cap)
+    return _range(None if seconds is None else seconds + (loads - 1) * ASSUMED.startup, LEAST, MOST)
+
+
+def _tokens(usual: float, cap: int) -> float:
+    """The mean completion under a cap: a model with a small window cannot think as long as others."""
+    return min(usual, ASSUMED.length * cap)
+
+
+def shape_of_target(one: Evaluate) -> Shape:
+    references = pins.target(one.model)
+    name = one.sizes or (references[0].repo if references else one.model)
+    return shape_of(Model(name=name))
+
+
+def _range(seconds: float | None, least: float, most: float) -> Range | None:
+    if seconds is None:
+        return None
+    return Range(seconds / 3600, least * seconds / 3600, most * seconds / 3600)
+
+
+# --- trainings --------------------------------------------------------------------------------------------------------
+
+
+def recipe_of(train: Train, seed: int, folder: Path, *, elsewhere: bool = False) -> Recipe:
+    """The recipe of a training's job, up to its step. Raises UserError where it has no such step."""
+    recipe = _loaded(recipe_name(train, folder), (*train.overrides, f"grpo.seed={seed}"), elsewhere=elsewhere)
+    if train.until == "whole":
+        return recipe
+    step = recipe.paper.released_step if train.until == "released" else train.until
+    if step is None:
+        raise UserError(f"{train.recipe} has no paper.released_step", fix="give the step: until: 100")
+    if not 1 <= step <= recipe.last_step:
+        raise UserError(f"{train.recipe} has {recipe.last_step} steps, and until is {step}", fix="give a smaller step")
+    return recipe.model_copy(update={"training": recipe.training.model_copy(update={"stop_after": step})})
+
+
+@cache
+def _loaded(name: str, changes: tuple[str, ...], *, elsewhere: bool) -> Recipe:
+    return recipes.load(name, changes, elsewhere=elsewhere)
+
+
+def recipe_name(train: Train, folder: Path) -> str:
+    """A recipe file beside the study, else the name as it stands."""
+    beside = folder / train.recipe
+    return str(beside) if beside.suffix in {".yaml", ".yml"} and is_file(beside) else train.recipe
+
+
+def training_hours(study: Study, name: str, machine: Machine, folder: Path) -> tuple[Range | None, bool | None]:
+    """Hours of one seed beyond what its `after` has done, and whether it fits on the GPUs."""
+    train = study.trainings[name]
+    recipe = recipe_of(train, train.seeds[0], folder, elsewhere=not machine.gpu.measured_only)
+    there = plan(recipe, gpu=machine.gpu.name, gpus=machine.gpus, price=machine.price)
+    if there.hours is None:
+        return None, there.fits
+    steps, before, models = recipe.last_step, 0, [0, *evaluated(recipe, saved(recipe))]
+    if train.after is not None:
+        earlier = recipe_of(study.trainings[train.after], train.seeds[0], folder, elsewhere=True)
+        before = earlier.last_step
+        models = [step for step in models if step not in (0, *evaluated(earlier, saved(earlier)))]
+    startup = ASSUMED.startup / 3600
+    trained = startup + (there.hours - startup) * (steps - before) / steps
+    judged = _evaluations(recipe, machine, len(models))
+    if judged is None:
+        return None, there.fits
+    hours = _range(3600 * trained, TRAINING_LEAST, TRAINING_MOST)
+    return (hours + judged if hours is not None else None), there.fits
+
+
+def _evaluations(recipe: Recipe, machine: Machine, models: int) -> Range | None:
+    """Hours of evaluating so many models of a run by its recipe."""
+    settings = recipe.evaluation
+    if not settings.benchmarks or not models:
+        return NOTHING
+    cap = min(settings.max_tokens, settings.max_model_len or settings.max_tokens)
+    draws = [
+        Draws(one.rows * samples_of(settings, one), _tokens(one.tokens, cap)) for one in resolve(settings.benchmarks)
+    ]
+    seconds = evaluation_seconds(shape_of(recipe.model), machine.gpu, machine.gpus, draws, cap=cap)
+    return _range(None if seconds is None else models * seconds, LEAST, MOST)
+
+
+# --- what a claim needs -----------------------------------------------------------------------------------------------
+
+
+def expanded(need: str, jobs: Sequence[Job]) -> Iterator[Job]:
+    """The jobs that an entry of a claim's needs stands for, with those whose runs they continue, these first."""
+    by_id = {job.id: job for job in jobs}
+    for job in jobs:
+        if need in (job.id, job.entry):
+            yield from _chain(job, by_id)
+
+
+def _chain(job: Job, by_id: dict[str, Job]) -> Iterator[Job]:
+    if job.after is not None:
+        yield from _chain(by_id[job.after], by_id)
+    yield job

@@ -1,0 +1,136 @@
+"""A study's plan as a person reads it in a terminal. Never imports torch."""
+
+from collections.abc import Sequence
+
+from openrs.planner.evaluations import LEAST, MOST
+from openrs.planner.render import wrapped
+from openrs.report.verdicts.claims import ALPHA, Claim
+from openrs.study.jobs import NOTHING, TRAINING_LEAST, TRAINING_MOST, Range
+from openrs.study.looks import family
+from openrs.study.plan import Row, StudyPlan
+from openrs.study.sequential import last_boundary
+from openrs.study.settings import SEQUENTIAL
+
+INDENT = " " * 6
+
+
+def text(plan: StudyPlan, budget: float | None = None, hours: float | None = None) -> str:
+    """The whole answer of `openrs reproduce STUDY --plan`."""
+    limits = [] if budget is None else [f"${budget:,.2f}"]
+    limits += [] if hours is None else [f"{hours:g} hours"]
+    within = f" within {' and '.join(limits)}" if limits else ""
+    machine = plan.machine
+    price = "no price is known: give --price" if machine.price is None else f"${machine.price:g} per GPU-hour"
+    blocks = [
+        f"{plan.study.title}\non {machine.gpus} x {machine.gpu.name}, {price}",
+        f"{headline(plan)}{within}",
+        table("most decisive first", plan.rows, plan),
+        table(f"not{within}", plan.beyond, plan),
+        also(plan),
+        never(plan),
+        "\n".join(notes(plan)),
+    ]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def headline(plan: StudyPlan) -> str:
+    total = plan.rows[-1].total if plan.rows else None
+    for_how_much = f" for {dollars(total)}" if total is not None else ""
+    return f"{len(plan.decided)} of {len(plan.decidable)} claims that data can decide can be decided{for_how_much}"
+
+
+def table(title: str, rows: Sequence[Row], plan: StudyPlan) -> str:
+    if not rows:
+        return ""
+    width = max(24, *(len(row.name) for row in rows)) + 2
+    heads = f"  {'job':{width}s}{'samples':>8s}{'seeds':>7s}{'hours':>8s}  {'dollars (range)':24s}{'sum':>9s}"
+    lines = [title, heads]
+    for row in rows:
+        samples = "-" if row.jobs[0].samples is None else str(row.jobs[0].samples)
+        seeds = str(len(row.seeds)) if row.seeds else "-"
+        hours = "-" if row.hours is None else f"{row.hours.expected:.1f}"
+        spent = "-" if row.total is None else f"${row.total.expected:,.2f}"
+        lines.append(
+            f"  {row.name:{width}s}{samples:>8s}{seeds:>7s}{hours:>8s}  {dollars(row.dollars):24s}{spent:>9s}"
+            + ("  DOES NOT FIT" if row.jobs[0].fits is False else "")
+        )
+        if row.decides:
+            lines.append(
+                wrapped(f"{INDENT}decides {', '.join(_with_power(name, plan) for name in row.decides)}", INDENT)
+            )
+        if row.tests:
+            lines.append(wrapped(f"{INDENT}tests {', '.join(row.tests)}", INDENT))
+    return "\n".join(lines)
+
+
+def dollars(amount: Range | None) -> str:
+    return "-" if amount is None else f"${amount.expected:,.2f} ({amount.low:,.2f} to {amount.high:,.2f})"
+
+
+def _with_power(name: str, plan: StudyPlan) -> str:
+    power = plan.powers.get(name)
+    return name if power is None else f"{name} ({power.paper:.2f} / {power.again:.2f})"
+
+
+def also(plan: StudyPlan) -> str:
+    """Jobs that no claim needs, an entry a line."""
+    entries: dict[str, list[Row]] = {}
+    for row in plan.others:
+        entries.setdefault(row.jobs[0].entry, []).append(row)
+    if not entries:
+        return ""
+    lines = [
+        "for no claim: baselines, checkpoints, other ways to the same verdicts (--also NAME,NAME runs them as well)"
+    ]
+    for name, rows in entries.items():
+        parts = [row.dollars for row in rows]
+        total = None if None in parts else sum((part for part in parts if part is not None), start=NOTHING)
+        lines.append(f"  {name:26s}{dollars(total)}")
+    return "\n".join(lines)
+
+
+def never(plan: StudyPlan) -> str:
+    if not plan.never:
+        return ""
+    reasons: dict[str, list[str]] = {}
+    for claim, reason in plan.never:
+        reasons.setdefault(reason, []).append(claim.id)
+    lines = ["what no money decides"]
+    lines += [wrapped(f"  {reason}: {', '.join(names)}", INDENT) for reason, names in reasons.items()]
+    return "\n".join(lines)
+
+
+def notes(plan: StudyPlan) -> list[str]:
+    """How the figures came about, and what looking costs."""
+    found = []
+    if plan.powers:
+        found.append(
+            "In brackets: chance of a verdict if the paper is right / if the re-evaluations are right, simulated"
+            " through the claims' own rules (docs/study.md says what is assumed)."
+        )
+    found += looks(plan)
+    found.append(
+        f"Hours and dollars are the planner's, and in brackets its uncertainty: evaluations {LEAST:g} to {MOST:g} times"
+        f" (the authors' logs on one A40), trainings {TRAINING_LEAST:g} to {TRAINING_MOST:g} times (the paper's 24 h)."
+        " No GPU has confirmed them. Every job is planned to load its model anew."
+    )
+    return [wrapped(note, "") for note in found]
+
+
+def looks(plan: StudyPlan) -> list[str]:
+    """What looking in between costs each claim: the last boundary instead of the fixed one."""
+    different: dict[tuple[int, ...], list[Claim]] = {}
+    for claim in plan.claims:
+        if claim.kind in SEQUENTIAL and plan.study.claims[claim.id].looks:
+            different.setdefault(tuple(plan.study.claims[claim.id].looks), []).append(claim)
+    found = []
+    for samples, claims in different.items():
+        times = [look / samples[-1] for look in samples]
+        tests = len(family(plan.study, claims[0]))
+        (bound, p_value), (single, _) = (last_boundary(at, ALPHA / tests) for at in (times, [1.0]))
+        found.append(
+            f"{', '.join(claim.id for claim in claims)}: looked at with {', '.join(map(str, samples))} samples a"
+            f" problem; what is clear ends early. The last look asks for z {bound:.3f} (p {p_value:.4f}), not {single:.3f}"
+            f" (p {ALPHA / tests:.4f}): Holm's first step over the {tests} claims of one question."
+        )
+    return found

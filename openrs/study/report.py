@@ -1,0 +1,157 @@
+"""The report on a study, at any time: its claims with their verdicts, what is open, and what that would cost."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from openrs.errors import UserError
+from openrs.report.evidence.sources import Sources, gather
+from openrs.report.pages.document import StudyFacts
+from openrs.report.pages.page import write
+from openrs.report.verdicts.claims import Claim
+from openrs.run.folders import Kind, kind_of
+from openrs.run.units import format_duration
+from openrs.study import looks, state
+from openrs.study.jobs import NOTHING, Job, Machine, Range, expanded, jobs_of, machine_of
+from openrs.study.settings import SEQUENTIAL, Study, place_of_run, study_claims
+from openrs.study.state import EVALUATIONS, State
+
+ESTIMAND = (
+    "Verdicts on scores are about these very problems, whose samples are the only noise. What holds for all problems"
+    " of the kind would need more problems, not more samples: its error never falls below the spread of differences"
+    " over problems divided by the root of their number, and looks would have to be planned in problems."
+)
+
+
+def write_study_report(folder: Path, out: Path | None = None, price: float | None = None) -> Path:
+    """Write report.html, report.md and report.json; returns the page's path. Raises UserError for a damaged state."""
+    return write(runs_of(folder), out or folder, price, facts_of(folder))
+
+
+def facts_of(folder: Path) -> StudyFacts:
+    """What the study in a folder adds to a report on its runs."""
+    kept = state.read(folder)
+    if kept is None:
+        raise UserError(f"{folder} is no study: it has no {state.STATE}", fix="openrs reproduce paper --run NAME")
+    study = state.study_of(kept)
+    every = study_claims(study)
+    return StudyFacts(
+        every,
+        looks.verdicts(study, kept, folder / EVALUATIONS),
+        lambda words: study_tree(study, kept, every, words),
+        own_runs(study, every),
+    )
+
+
+def runs_of(folder: Path) -> Sources:
+    """Everything that the study's runs hold. A run is a folder in the study's."""
+    found = [
+        path
+        for path in sorted(folder.iterdir())
+        if path.is_dir() and not path.is_symlink() and (kind_of(path) is Kind.RUN or (path / "eval").is_dir())
+    ]
+    return gather([f"{path}/" for path in found])
+
+
+def own_runs(study: Study, every: list[Claim]) -> dict[str, list[str]]:
+    """Of the claims that are not the paper's: the names of the runs that they are about."""
+    return {
+        claim.id: [
+            place_of_run(study, need, seed)
+            for needs in study.claims[claim.id].needs
+            for need in needs
+            for seed in study.trainings[need].seeds
+        ]
+        for claim in every
+        if claim.kind == "improves"
+    }
+
+
+def study_tree(study: Study, kept: State, every: list[Claim], words: Mapping[str, str]) -> dict[str, Any]:
+    """What report.json says of the study."""
+    file = Path(kept.tree["file"])
+    known = kept.tree["machine"]
+    machine = machine_of(study, known["gpu"], known["gpus"], known.get("price"))
+    jobs = jobs_of(study, machine, file.parent)
+    open_claims = [claim for claim in every if is_open(study, kept, claim, words[claim.id])]
+    spent = kept.dollars()
+    decided = sum(word in ("reproduced", "not reproduced", "smaller than the margin") for word in words.values())
+    said = [
+        f"{decided} of {len(every)} claims are decided, {len(open_claims)} are open.",
+        f"{format_duration(kept.seconds())} of wall clock"
+        + (f" and ${spent:,.2f} were spent." if spent else " so far."),
+    ]
+    return {
+        "title": study.title,
+        "file": str(file),
+        "sha256": study.hash,
+        "changed_after_looking": kept.changed_after_looking,
+        "changes": kept.tree["accepted"],
+        "said": said,
+        "open": [open_entry(study, kept, claim, words[claim.id], jobs=jobs, machine=machine) for claim in open_claims],
+        "jobs": [job_entry(kept, job, machine) for job in jobs if job.id in kept.tree["jobs"]],
+        "estimand": ESTIMAND,
+    }
+
+
+def is_open(study: Study, kept: State, claim: Claim, word: str) -> bool:
+    """Whether more money could bring a verdict: of a claim that is looked at, as long as a look is left."""
+    if claim.kind in SEQUENTIAL and study.claims[claim.id].looks:
+        return not looks.closed(study, kept, claim.id)
+    return claim.at_most != "by construction" and word in looks.OPEN
+
+
+def open_entry(
+    study: Study, kept: State, claim: Claim, word: str, *, jobs: list[Job], machine: Machine
+) -> dict[str, Any]:
+    ways = []
+    for needs in study.claims[claim.id].needs:
+        missing = [
+            job
+            for job in {one.id: one for need in needs for one in expanded(need, jobs)}.values()
+            if not kept.tree["jobs"].get(job.id, {}).get("done")
+        ]
+        hours = _sum([rest_of(kept, job) for job in missing])
+        ways.append((hours.expected if hours else 0.0, [job.id for job in missing], hours))
+    _, names, hours = min(ways, key=lambda way: way[0], default=(0.0, [], None))
+    dollars = machine.dollars(hours) if names else None
+    return {
+        "id": claim.id,
+        "verdict": word,
+        "looks": looks.rounds_of(kept, claim.id),
+        "needs": names,
+        "hours": asdict(hours) if hours and names else None,
+        "dollars": asdict(dollars) if dollars else None,
+    }
+
+
+def rest_of(kept: State, job: Job) -> Range | None:
+    """Hours of what a job still lacks: of an evaluation, the samples that are not there."""
+    there = int(kept.tree["jobs"].get(job.id, {}).get("samples", 0))
+    if job.hours is None or not job.samples or not there:
+        return job.hours
+    return job.hours.times(max(0.0, 1 - there / job.samples))
+
+
+def _sum(parts: list[Range | None]) -> Range | None:
+    total = NOTHING
+    for part in parts:
+        if part is None:
+            return None
+        total = total + part
+    return total
+
+
+def job_entry(kept: State, job: Job, machine: Machine) -> dict[str, Any]:
+    known = kept.tree["jobs"][job.id]
+    planned = machine.dollars(job.hours)
+    return {
+        "id": job.id,
+        "state": "done" if known["done"] else "under way",
+        "samples": known.get("samples"),
+        "planned_hours": asdict(job.hours) if job.hours else None,
+        "planned_dollars": asdict(planned) if planned else None,
+        "hours": kept.seconds(job.id) / 3600,
+        "dollars": kept.dollars(job.id),
+    }

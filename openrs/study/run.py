@@ -1,0 +1,244 @@
+"""Runs a study: job after job on this machine, each in an ordinary run directory, resumable at every moment.
+
+The order is the plan's. Evaluations of claims that are looked at more than once grow in whole rounds, and end when a
+verdict is in. What is done stands in study.json (state.py).
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from openrs.errors import Interrupted, UserError
+from openrs.run import signals
+from openrs.run.confined import make_folder
+from openrs.run.directory import Lock, Run
+from openrs.run.progress import Progress
+from openrs.run.units import format_duration
+from openrs.study import looks, state
+from openrs.study.chances import powers_of
+from openrs.study.jobs import Job, Machine, recipe_name, recipe_of
+from openrs.study.plan import StudyPlan, make_plan
+from openrs.study.report import write_study_report
+from openrs.study.settings import Study, place_of_run
+from openrs.study.state import EVALUATIONS, State
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is planned within, and where it ends: dollars of the whole study, hours of this launch."""
+
+    budget: float | None = None
+    hours: float | None = None
+    until_usd: float | None = None
+    until_hours: float | None = None
+
+
+def run_study(
+    study: Study,
+    file: Path,
+    folder: Path,
+    *,
+    machine: Machine,
+    limits: Limits,
+    also: Sequence[str] = (),
+    accept_changes: bool = False,
+    command: str = "openrs reproduce paper",
+) -> Path:
+    """Run what is missing; returns the report's page.
+
+    Raises Interrupted at a limit or a signal, with what to type next; UserError for a study that was changed after its
+    first look, and whatever a job raises.
+    """
+    make_folder(folder)
+    with Lock(Run(folder)), signals.install_handlers():
+        where = {"gpu": machine.gpu.name, "gpus": machine.gpus, "price": machine.price}
+        kept = state.opened(folder, study, file, where, accept_changes=accept_changes)
+        progress = Progress(folder / "log")
+        Runner(
+            study, file, kept, machine=machine, limits=limits, progress=progress, command=command, also=also,
+            accept_changes=accept_changes,
+        ).run()  # fmt: skip
+        page = write_study_report(folder)
+        progress.say(f"report: {page}")
+        return page
+
+
+class Runner:
+    """Goes through the jobs. Every decision is made anew from study.json, so that a restart takes the same way."""
+
+    def __init__(
+        self,
+        study: Study,
+        file: Path,
+        kept: State,
+        *,
+        machine: Machine,
+        limits: Limits,
+        progress: Progress,
+        command: str,
+        also: Sequence[str],
+        accept_changes: bool,
+    ) -> None:
+        self.study, self.file, self.state, self.machine = study, file, kept, machine
+        self.limits, self.progress, self.command, self.also = limits, progress, command, also
+        self.accept_changes = accept_changes
+        unknown = [name for name in also if name not in study.evaluations and name not in study.trainings]
+        if unknown:
+            there = ", ".join([*study.evaluations, *study.trainings])
+            raise UserError(f"--also {unknown[0]}: there is no such entry", fix=f"there are {there}")
+
+    def run(self) -> None:
+        plan = self.plan()
+        jobs = self.order(plan)
+        with self.limited():
+            self.look(jobs)
+            while (job := self.next(jobs)) is not None:
+                self.status(plan, job)
+                self.do(job)
+                self.look(jobs)
+
+    def plan(self) -> StudyPlan:
+        """The whole study's plan, whatever is done: so the same jobs are chosen in every launch."""
+        budget, hours = self.limits.budget, self.limits.hours
+        return make_plan(self.study, self.machine, self.file.parent, powers_of(self.study), budget=budget, hours=hours)
+
+    def order(self, plan: StudyPlan) -> list[Job]:
+        more = [job for row in [*plan.beyond, *plan.others] for job in row.jobs if job.entry in self.also]
+        return [job for row in plan.rows for job in row.jobs] + more
+
+    # --- which job next -----------------------------------------------------------------------------------------------
+
+    def next(self, jobs: Sequence[Job]) -> Job | None:
+        """The first job that is behind: not done, or with fewer samples than its next look needs."""
+        for job in jobs:
+            if not self.state.job(job.id)["done"]:
+                due = self.due(job)
+                if due is None or self.samples(job) < due:
+                    return job
+        return None
+
+    def due(self, job: Job) -> int | None:
+        """Samples a problem that a job needs now: of the next look at a claim that is open, else all of them."""
+        if job.training:
+            return None
+        return min(
+            (look for name in self.looking(job) if (look := looks.next_look(self.study, self.state, name)) is not None),
+            default=job.samples,
+        )
+
+    def looking(self, job: Job) -> list[str]:
+        """Claims that are looked at more than once, and need this job."""
+        return [name for name, claim in self.study.claims.items() if claim.looks and job.id in claim.needs[0]]
+
+    def samples(self, job: Job) -> int:
+        return int(self.state.job(job.id).get("samples", 0))
+
+    # --- one job ------------------------------------------------------------------------------------------------------
+
+    def do(self, job: Job) -> None:
+        place = self.place(job)
+        self.state.begin(job.id, folder=str(place.relative_to(self.state.folder)))
+        try:
+            if job.training:
+                self.train(job, place)
+                self.state.end(job.id, done=True)
+            else:
+                samples = self.due(job) or 1
+                self.evaluate(job, place, samples)
+                self.state.end(job.id, done=samples == job.samples, samples=samples)
+        except BaseException:
+            self.state.end(job.id, done=False)
+            raise
+
+    def place(self, job: Job) -> Path:
+        """The run directory of a job: one for all evaluations, one a training and seed, which later stages continue."""
+        if not job.training:
+            return self.state.folder / EVALUATIONS
+        return self.state.folder / place_of_run(self.study, job.entry, job.seed or 0)
+
+    def evaluate(self, job: Job, place: Path, samples: int) -> None:
+        from openrs.evaluation.targets import evaluate_model
+
+        one = self.study.evaluations[job.entry]
+        options = self.study.evaluation.model_dump(exclude={"samples_small", "checkpoints"})
+        options |= {"benchmarks": [job.id.partition("/")[2]], "samples": samples}
+        evaluate_model(
+            one.model, None, options, revision=None, dtype=None, keep_in=f"{place}", shard=None, trust_remote_code=False
+        )
+
+    def train(self, job: Job, place: Path) -> None:
+        from openrs.run.attempt import attempt
+        from openrs.training import launch
+
+        train = self.study.trainings[job.entry]
+        recipe = recipe_of(train, int(job.seed or 0), self.file.parent)
+        launch.check_machine(recipe, recipe_name(train, self.file.parent))
+        with attempt(recipe, Run(place), accept_changes=self.accept_changes) as progress:
+            from openrs.reproduce import reproduce  # imports torch, so only once the run is locked
+
+            reproduce(recipe, Run(place), progress)
+
+    # --- looks --------------------------------------------------------------------------------------------------------
+
+    def look(self, jobs: Sequence[Job]) -> None:
+        """Look at every claim whose next look has its samples; a job that no open claim needs is done."""
+        for name, claim in self.study.claims.items():
+            while claim.looks and looks.ready(self.study, self.state, name):
+                self.progress.say(looks.make(self.study, self.state, name, self.state.folder / EVALUATIONS))
+        for job in jobs:
+            names = self.looking(job)
+            known = job.id in self.state.tree["jobs"] and not self.state.job(job.id)["done"]
+            if names and known and all(looks.closed(self.study, self.state, name) for name in names):
+                self.state.change(job.id, done=True)
+
+    # --- limits and what is said --------------------------------------------------------------------------------------
+
+    @contextmanager
+    def limited(self) -> Iterator[None]:
+        """The block ends as by SIGTERM when a limit is reached: training with a checkpoint, sampling at once."""
+        ends = []
+        if self.limits.until_hours is not None:
+            ends.append((3600 * self.limits.until_hours, f"{self.limits.until_hours:g} hours are over"))
+        if self.limits.until_usd is not None:
+            rate = (self.machine.price or 0.0) * self.machine.gpus / 3600
+            if not rate:
+                raise UserError("--until-usd: no price is known", fix="give --price, dollars per GPU-hour")
+            left = self.limits.until_usd - (self.state.dollars() or 0.0)
+            if left <= 0:
+                raise UserError(
+                    f"${self.state.dollars() or 0.0:,.2f} are spent, and --until-usd is {self.limits.until_usd:g}",
+                    fix=f"{self.command} --until-usd {2 * self.limits.until_usd:g}",
+                )
+            ends.append((left / rate, f"${self.limits.until_usd:g} are spent"))
+        reached: list[str] = []
+        timer: threading.Timer | None = None
+        if ends:
+            seconds, reason = min(ends)
+            timer = threading.Timer(seconds, lambda: (reached.append(reason), os.kill(os.getpid(), signal.SIGTERM)))
+            timer.daemon = True
+            timer.start()
+        try:
+            yield
+        except Interrupted as interrupted:
+            reason = reached[0] if reached else str(interrupted).partition(";")[0]
+            raise Interrupted(f"{reason}; everything is saved, and this resumes it: {self.command}") from None
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def status(self, plan: StudyPlan, job: Job) -> None:
+        """Where the study is, in one line, before a job's own lines."""
+        done = sum(self.state.job(one.id)["done"] for row in plan.rows for one in row.jobs)
+        every = sum(len(row.jobs) for row in plan.rows)
+        spent, cost = self.state.dollars(), self.machine.dollars(job.hours)
+        money = f", ${spent:,.2f} spent" if spent is not None else ""
+        planned = f", planned ${cost.expected:,.2f}" if cost is not None else ""
+        self.progress.say(
+            f"--- {time.strftime('%H:%M')} {done} of {every} jobs done, {format_duration(self.state.seconds())}{money};"
+            f" now {job.id}{planned}"
+        )

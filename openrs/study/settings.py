@@ -1,0 +1,228 @@
+"""A study file: which jobs can be run, and which of them each claim needs. Typed, frozen, refused with file and line.
+
+Never imports torch.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from openrs.config.faults import did_you_mean, refuse_secrets, setting_faults
+from openrs.config.load import RECIPES
+from openrs.config.schema import Evaluation, Settings
+from openrs.config.yaml_lines import Lines, override, place_of, read_yaml
+from openrs.errors import UserError
+from openrs.outside import is_file
+from openrs.report.verdicts.claims import Claim, claims
+
+STUDIES = RECIPES / "studies"
+NAME = r"^[a-z0-9][a-z0-9.-]{0,59}$"
+SEQUENTIAL = ("better", "above")  # kinds of claims that may be looked at more than once (docs/study.md)
+
+
+class Evaluate(Settings):
+    """One model on some benchmarks: a job for each benchmark."""
+
+    model: str = Field(description="paper:base, paper:open-rs3, paper:exp3@50 ..., a hub repository or a folder")
+    sizes: str | None = Field(None, description="the hub name whose sizes it has, where the planner cannot know")
+    samples: dict[str, int] = Field(min_length=1, description="benchmark -> completions per problem")
+    tokens: dict[str, float] = Field(
+        default_factory=dict, description="benchmark -> mean completion, where it is not the benchmark's usual one"
+    )
+    window: int | None = Field(None, ge=8, description="tokens that fit into the model's window, below the protocol's")
+
+
+class Train(Settings):
+    """One recipe with several seeds, each a job and a run: base evaluation, training to a step, evaluation, report."""
+
+    recipe: str = Field(description="a recipe's name, or a YAML file beside the study")
+    until: int | Literal["released", "whole"] = "whole"
+    seeds: list[int] = Field(min_length=1)
+    after: str | None = Field(None, description="the training whose runs this one continues, seed by seed")
+    overrides: list[str] = Field(default_factory=list, alias="set", description="as --set: grpo.learning_rate=2e-6")
+
+
+class ClaimSettings(Settings):
+    """needs: sets of jobs, any one of which is enough. Everything else only for a claim of your own."""
+
+    needs: list[list[str]] = Field(default_factory=list, description="entries, or ENTRY/BENCHMARK")
+    looks: list[int] = Field(
+        default_factory=list, description="samples a problem at which it is looked at; none: once, at the end"
+    )
+    text: str | None = Field(None, description="of a claim of your own: my recipe is better than its base on ...")
+    benchmark: str | None = None
+    margin: float | None = Field(None, gt=0, description="points; a smaller gain is none (fixed before the first look)")
+
+    @model_validator(mode="after")
+    def _looks_grow(self) -> "ClaimSettings":
+        if self.looks != sorted(set(self.looks)) or any(look < 1 for look in self.looks):
+            raise ValueError("looks must be numbers of samples that grow, such as [16, 24, 32, 40]")
+        return self
+
+
+class Study(Settings):
+    """One study, whole."""
+
+    title: str
+    gpu: str = Field("A40", description="of the plan, where --gpu names no other")
+    gpus: int = Field(1, ge=0)
+    price: float | None = Field(None, ge=0, description="dollars per GPU-hour; the planner's where absent")
+    evaluation: Evaluation = Evaluation()
+    evaluations: dict[str, Evaluate] = Field(default_factory=dict)
+    trainings: dict[str, Train] = Field(default_factory=dict)
+    claims: dict[str, ClaimSettings] = Field(min_length=1)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the whole tree: equal exactly when every setting is."""
+        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
+
+
+def packaged() -> list[str]:
+    return sorted(path.stem for path in STUDIES.glob("*.yaml"))
+
+
+def study_file(name: str) -> Path | None:
+    """The file of the study called `name`, or at that path; None when `name` is something else, a recipe for one."""
+    if name in packaged():
+        return STUDIES / f"{name}.yaml"
+    path = Path(name)
+    if path.suffix not in {".yaml", ".yml"} or not is_file(path):
+        return None
+    return path if "claims" in read_yaml(path)[0] else None
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Study:
+    """Read a study. Raises UserError with file and line for an unknown key, a job that is needed and not there, a claim
+    that is neither the paper's nor described."""
+    tree, lines = read_yaml(path)
+    for change in overrides:
+        override(change, tree, lines, example="gpus=1")
+    refuse_secrets(tree, lines)
+    try:
+        study = Study.model_validate(tree)
+    except ValidationError as error:
+        raise UserError("\n".join(setting_faults(error, Study, lines)), fix=f"see {STUDIES / 'paper.yaml'}") from None
+    if faults := [*_job_faults(study, lines), *_claim_faults(study, lines)]:
+        raise UserError("\n".join(faults), fix="see docs/study.md")
+    return study
+
+
+def _job_faults(study: Study, lines: Lines) -> list[str]:
+    found: list[str] = []
+    for section, entries in (("evaluations", study.evaluations), ("trainings", study.trainings)):
+        found += [
+            f"{place_of((section, name), lines)}: {name!r} is not a name: a-z, 0-9, - and ."
+            for name in entries
+            if not re.fullmatch(NAME, name)
+        ]
+    found += [
+        f"{place_of(('trainings', name), lines)}: {name} is the name of an evaluation, too"
+        for name in study.trainings
+        if name in study.evaluations
+    ]
+    for name, one in study.evaluations.items():
+        if any(samples < 1 for samples in one.samples.values()):
+            found.append(f"{place_of(('evaluations', name, 'samples'), lines)}: a benchmark has less than one sample")
+    for name, train in study.trainings.items():
+        before = study.trainings.get(train.after or "")
+        if train.after is None:
+            continue
+        where = place_of(("trainings", name, "after"), lines)
+        if before is None or _circular(study, name):
+            found.append(f"{where}: {name} cannot continue {train.after}; trainings: {', '.join(study.trainings)}")
+        elif (before.recipe, before.overrides) != (train.recipe, train.overrides) or not set(train.seeds) <= set(
+            before.seeds
+        ):
+            found.append(f"{where}: {train.after} has another recipe, other settings or not all seeds of {name}")
+    return found
+
+
+def _circular(study: Study, name: str) -> bool:
+    """Whether a training continues, by whatever others, itself."""
+    seen: set[str | None] = set()
+    entry: str | None = name
+    while entry in study.trainings and entry not in seen:
+        seen.add(entry)
+        entry = study.trainings[entry].after
+    return entry in seen
+
+
+def _claim_faults(study: Study, lines: Lines) -> list[str]:
+    known, found = {claim.id: claim for claim in claims()}, []
+    jobs = [*study.evaluations, *study.trainings]
+    parts = {f"{name}/{benchmark}" for name, one in study.evaluations.items() for benchmark in one.samples}
+    for name, claim in study.claims.items():
+        where = place_of(("claims", name), lines)
+        own = claim.text is not None
+        if name not in known and not own:
+            hint = did_you_mean(name, known)
+            found.append(f"{where}: {name} is no claim of the paper, and has no text{'; ' + hint if hint else ''}")
+        if name in known and (own or claim.benchmark or claim.margin):
+            found.append(f"{where}: {name} is the paper's claim: its text, benchmark and margin are fixed")
+        if own and (claim.benchmark is None or claim.margin is None):
+            found.append(f"{where}: a claim of your own needs benchmark and margin")
+        if own and any(need not in study.trainings for needs in claim.needs for need in needs):
+            found.append(
+                f"{where}: a claim of your own needs trainings: {', '.join(study.trainings) or 'there are none'}"
+            )
+        found += [
+            f"{where}: there is no job {need}; {did_you_mean(need, [*jobs, *parts]) or ', '.join(jobs)}"
+            for needs in claim.needs
+            for need in needs
+            if need not in jobs and need not in parts
+        ]
+        if claim.looks and (name not in known or known[name].kind not in SEQUENTIAL):
+            found.append(f"{where}: {name} is looked at once: looks suit claims of kind {' and '.join(SEQUENTIAL)}")
+        found += _looks_faults(study, claim, where)
+    return found
+
+
+def _looks_faults(study: Study, claim: ClaimSettings, where: str) -> list[str]:
+    """The last look is at all samples of the jobs that the claim needs, and they are all of one benchmark."""
+    if not claim.looks:
+        return []
+    if len(claim.needs) != 1 or any("/" not in need for need in claim.needs[0]):
+        return [f"{where}: looks need one set of jobs ENTRY/BENCHMARK"]
+    parts = [need.partition("/")[::2] for need in claim.needs[0] if need.partition("/")[0] in study.evaluations]
+    samples = {study.evaluations[entry].samples.get(benchmark) for entry, benchmark in parts}
+    if len({benchmark for _, benchmark in parts}) != 1 or samples != {claim.looks[-1]}:
+        return [f"{where}: the last look must be at the samples of its jobs, on one benchmark"]
+    return []
+
+
+def study_claims(study: Study) -> list[Claim]:
+    """The claims that the study asks about, as the report's rules take them: the paper's first, then its own."""
+    paper = [claim for claim in claims() if claim.id in study.claims]
+    own = [
+        Claim(
+            id=name,
+            text=str(claim.text),
+            where="a claim of this study",
+            kind="improves",
+            level="L3",
+            needs=f"three seeds or more of {' or '.join(need for needs in claim.needs for need in needs)}",
+            benchmark=claim.benchmark,
+            margin=claim.margin,
+        )
+        for name, claim in study.claims.items()
+        if claim.text is not None
+    ]
+    return [*paper, *own]
+
+
+def place_of_run(study: Study, entry: str, seed: int) -> str:
+    """The run directory of a training in the study's folder: that of the entry whose runs it continues."""
+    while (after := study.trainings[entry].after) is not None:
+        entry = after
+    return f"{entry}-seed{seed}"
+
+
+def plain(study: Study) -> dict[str, Any]:
+    """For study.json."""
+    return study.model_dump(by_alias=True)

@@ -1,0 +1,175 @@
+"""study.json: what a study has done so far, in one file that is there whole or not at all. Never imports torch.
+
+A job's samples, checkpoints and scores are in its own run directory; here stand only which jobs are done, what they
+took, and the looks that were made.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from openrs.errors import UserError
+from openrs.outside import read_shape
+from openrs.run.files import now, write_json
+from openrs.secrets import redact_tree
+from openrs.study.settings import Study, plain
+
+STATE = "study.json"
+EVALUATIONS = "evaluations"  # the run that keeps the evaluations of models that are not trained here
+SCHEMA = 1
+SHAPE: dict[str, Any] = {
+    "schema": int,
+    "file": str,
+    "sha256": str,
+    "settings": {},
+    "machine": {"gpu": str, "gpus": int},
+    "accepted": [{"at": str, "changes": [str]}],
+    "jobs": {"*": {"attempts": [{"started": int | float, "seconds?": int | float}], "done": bool}},
+    "looks": {"*": [{"samples": int, "at": str, "sha256": str}]},
+}
+FREE = ("title", "gpu", "gpus", "price")  # settings that change no result
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The state in a study's folder. Every change is written at once; the caller holds the folder's lock."""
+
+    folder: Path
+    tree: dict[str, Any]
+
+    @property
+    def path(self) -> Path:
+        return self.folder / STATE
+
+    def write(self) -> None:
+        write_json(self.path, redact_tree(self.tree))
+
+    # --- jobs ---------------------------------------------------------------------------------------------------------
+
+    def job(self, name: str) -> dict[str, Any]:
+        """What is known of a job; nothing of one that was never started."""
+        return dict(self.tree["jobs"].get(name, {"attempts": [], "done": False}))
+
+    def done(self) -> set[str]:
+        return {name for name, job in self.tree["jobs"].items() if job["done"]}
+
+    def begin(self, name: str, **facts: Any) -> None:
+        """A job starts. An attempt without an end was killed: it lasted until its folder was last written to."""
+        for job in self.tree["jobs"].values():
+            for attempt in job["attempts"]:
+                if "seconds" not in attempt:
+                    last = max((p.stat().st_mtime for p in _files(self.folder / attempt["folder"])), default=0.0)
+                    attempt["seconds"] = max(0.0, last - attempt["started"])
+        job = self.tree["jobs"].setdefault(name, {"attempts": [], "done": False})
+        job["attempts"].append({"started": time.time(), **facts})
+        self.write()
+
+    def end(self, name: str, *, done: bool, **facts: Any) -> None:
+        """The attempt that `begin` began is over."""
+        attempt = self.tree["jobs"][name]["attempts"][-1]
+        attempt["seconds"] = max(0.0, time.time() - attempt["started"])
+        self.change(name, done=done, **facts)
+
+    def change(self, name: str, **facts: Any) -> None:
+        self.tree["jobs"][name].update(facts)
+        self.write()
+
+    def seconds(self, name: str | None = None) -> float:
+        """Wall clock of one job, or of all, killed attempts counted as far as they are known."""
+        jobs = self.tree["jobs"] if name is None else {name: self.tree["jobs"].get(name, {"attempts": []})}
+        return sum(float(one.get("seconds", 0.0)) for job in jobs.values() for one in job["attempts"])
+
+    def dollars(self, name: str | None = None) -> float | None:
+        price, gpus = self.tree["machine"].get("price"), self.tree["machine"]["gpus"]
+        return None if price is None else self.seconds(name) / 3600 * gpus * float(price)
+
+    # --- looks --------------------------------------------------------------------------------------------------------
+
+    def looks(self, claim: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.tree["looks"].get(claim, [])
+        return found
+
+    def spend(self, claim: str, samples: int, digest: str) -> dict[str, Any]:
+        """A look is spent before anything of it is shown, so that a crash gives none back."""
+        entry: dict[str, Any] = {"samples": samples, "at": now(), "sha256": digest}
+        self.tree["looks"].setdefault(claim, []).append(entry)
+        self.write()
+        return entry
+
+    @property
+    def looked(self) -> bool:
+        """Whether a result may have been seen: a look was made, or a job is done."""
+        return bool(self.tree["looks"]) or bool(self.done())
+
+    @property
+    def changed_after_looking(self) -> bool:
+        return any(change["looked"] for change in self.tree["accepted"])
+
+
+def read(folder: Path) -> State | None:
+    """The state in a folder, None where there is none. Raises UserError when it is damaged."""
+    path = folder / STATE
+    if not path.is_file():
+        return None
+    tree = read_shape(path, SHAPE, "copy it from a backup; without it nobody knows which looks were made")
+    if tree["schema"] != SCHEMA:
+        raise UserError(f"{path} has schema {tree['schema']}, not {SCHEMA}", fix="use the openrs that wrote it")
+    return State(folder, tree)
+
+
+def opened(folder: Path, study: Study, file: Path, machine: Mapping[str, Any], *, accept_changes: bool) -> State:
+    """The folder's state for this study, a new one where there is none.
+
+    Raises UserError when the study is another one than before and a result may have been seen, unless accepted.
+    """
+    state = read(folder)
+    if state is None:
+        tree = {"schema": SCHEMA, "file": str(file), "sha256": study.hash, "settings": plain(study), "created": now()}
+        state = State(folder, {**tree, "machine": dict(machine), "accepted": [], "jobs": {}, "looks": {}})
+    changes = differences(state.tree["settings"], plain(study))
+    if changes and state.looked and not accept_changes:
+        raise UserError(
+            f"{file} was changed after the first look:\n" + "\n".join(f"    {change}" for change in changes),
+            "claims, margins and looks that are chosen after seeing results say nothing",
+            f"take the settings back, give another --run, or --accept-changes: the report then says so ({state.path})",
+        )
+    if changes:
+        state.tree["accepted"].append({"at": now(), "changes": changes, "looked": state.looked})
+    now_known = {"file": str(file), "sha256": study.hash, "settings": plain(study), "machine": dict(machine)}
+    state.tree.update(now_known)
+    state.write()
+    return state
+
+
+def study_of(state: State) -> Study:
+    """The study as it was last run. Raises UserError when the file is damaged."""
+    from pydantic import ValidationError
+
+    try:
+        return Study.model_validate(state.tree["settings"])
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise UserError(
+            f"{state.path}: settings.{'.'.join(map(str, fault['loc']))}: {fault['msg']}", fix="copy it from a backup"
+        ) from None
+
+
+def differences(was: Any, now_: Any, key: str = "") -> list[str]:
+    """Settings that differ, a line each; those that change no result are left out."""
+    if key in FREE or was == now_:
+        return []
+    if isinstance(was, dict) and isinstance(now_, dict):
+        names = [*was, *(name for name in now_ if name not in was)]
+        return [
+            line
+            for name in names
+            for line in differences(was.get(name), now_.get(name), f"{key}.{name}" if key else str(name))
+        ]
+    return [f"{key}: {was} -> {now_}"]
+
+
+def _files(folder: Path) -> list[Path]:
+    names = ("samples.jsonl", "metrics.jsonl", "attempts/*/log", "eval/*/samples.jsonl", "eval/*/scores.json")
+    return [path for name in names for path in folder.glob(name) if path.is_file()]
