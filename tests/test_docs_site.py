@@ -58,7 +58,7 @@ def test_every_verb_is_on_the_page_with_its_options(site: ModuleType) -> None:
 
 
 def test_every_schema_is_on_the_page(site: ModuleType) -> None:
-    page = site.files_page()
+    page = site.schemas_page()
     schemas = [path.name for path in (ROOT / "openrs").rglob("*.schema.json")]
     assert "report.schema.json" in schemas
     assert [name for name in schemas if f"## {name}\n" not in page] == []
@@ -81,14 +81,14 @@ def test_the_navigation_has_every_page() -> None:
     named = set(re.findall(r"[\w/-]+\.md", yaml.safe_dump(yaml.safe_load(text)["nav"])))
     pages = {path.name for path in (ROOT / "docs").glob("*.md")}
     assert pages - named == set()
-    assert named - pages == {"index.md", "reference/recipe.md", "reference/commands.md", "reference/files.md"}
+    assert named - pages == {"index.md", "reference/recipe.md", "reference/commands.md", "reference/schemas.md"}
 
 
 @pytest.mark.soak
 def test_the_site_is_built_strictly_and_asks_for_nothing_from_the_web(tmp_path: Path) -> None:
     if not (ROOT / ".venv-docs" / "bin" / "python").exists():
         pytest.skip("./scripts/docs was not run here: there is no .venv-docs")
-    command = [ROOT / ".venv-docs" / "bin" / "python", "-m", "mkdocs", "build", "--quiet", "--strict", "-d", tmp_path]
+    command = [ROOT / ".venv-docs" / "bin" / "python", "-m", "mkdocs", "build", "--strict", "-d", tmp_path]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     for page in tmp_path.rglob("*.html"):

@@ -34,7 +34,8 @@ def add(verbs: Verbs) -> None:
         verbs, "results", results, "read lighteval results of any origin: score, n, k, inputs verified or not"
     )
     others.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="results_*.json, or folders of them")
-    others.add_argument("--json", action="store_true")
+    others.add_argument("--format", choices=["text", "csv", "md", "json"], default="text", help="default: text")
+    others.add_argument("--json", dest="format", action="store_const", const="json", help="the same as --format json")
     page = add_verb(
         verbs, "report", report, "evaluate the paper's claims on the given runs: report.html, report.md and report.json"
     )
@@ -42,6 +43,13 @@ def add(verbs: Verbs) -> None:
         "runs", nargs="*", metavar="RUN", help="runs, single evaluations, or result files; none: the published figures"
     )
     page.add_argument("--out", metavar="DIR", help="where to write (default: a single run, else the folder report)")
+    page.add_argument("--paper", action="store_true", help="lead with the paper's claims, whatever the runs are")
+    page.add_argument(
+        "--watch",
+        type=int,
+        metavar="S",
+        help="write the page again every S seconds until the runs end; an open tab follows",
+    )
     page.add_argument("--price", type=float, metavar="USD", help="dollars per GPU-hour, over the recipe's")
 
     judge = add_verb(verbs, "grade", grade, "judge answers: one verdict per line, with the extracted answer")
@@ -147,15 +155,26 @@ def inputs(args: argparse.Namespace) -> int:
 
 
 def results(args: argparse.Namespace) -> int:
-    from openrs.report.evidence.lighteval_logs import lines, read
+    from openrs.report.evidence.lighteval_logs import Reading, lines, read
+
+    def table(reading: Reading) -> str:
+        if args.format == "json":
+            return json.dumps(reading.as_json(), indent=2, ensure_ascii=False)
+        if args.format == "text":
+            return "\n".join(lines(reading))
+        from openrs.report.pages.results_table import as_csv, as_markdown
+
+        return (as_csv if args.format == "csv" else as_markdown)(reading)
 
     reading = read(args.paths)
-    say(json.dumps(reading.as_json(), indent=2, ensure_ascii=False) if args.json else "\n".join(lines(reading)))
+    say(table(reading))
+    for broken in reading.broken if args.format in ("csv", "md") else ():
+        say(f"skipped: {broken.path}: {broken.reason}", error=True)
     return EXIT_DONE if reading.results else EXIT_REFUSED
 
 
 def report(args: argparse.Namespace) -> int:
-    from openrs.report.pages.page import report_on
+    from openrs.report.pages.page import keep_fresh, report_on
     from openrs.run.directory import run_at
     from openrs.study.state import STATE
 
@@ -165,7 +184,9 @@ def report(args: argparse.Namespace) -> int:
 
         say(f"report: {write_study_report(folder, Path(args.out) if args.out else None, args.price)}")
         return EXIT_DONE
-    say(f"report: {report_on(args.runs, args.out, args.price)}")
+    if args.watch is not None:
+        keep_fresh(args.runs, args.out, args.price, paper=args.paper, every=args.watch)
+    say(f"report: {report_on(args.runs, args.out, args.price, paper=args.paper)}")
     return EXIT_DONE
 
 

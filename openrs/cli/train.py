@@ -28,6 +28,13 @@ def add(verbs: Verbs) -> None:
     _run_options(sub)
     study.add_options(sub)
 
+    sub = add_verb(
+        verbs, "watch", watch, "how a run goes, from its files: curves, time left, alarms, disk, completions"
+    )
+    sub.add_argument("run_name", metavar="RUN", help="the name of a folder in runs/, or its path")
+    sub.add_argument("--every", type=float, default=2.0, metavar="S", help="seconds between looks (default 2)")
+    sub.add_argument("--once", action="store_true", help="one look")
+
     sub = add_verb(verbs, "export", export, "write a run's checkpoint as a plain model folder with a model card")
     sub.add_argument("run_name", metavar="RUN", help="the name of a folder in runs/, or its path")
     sub.add_argument("--step", type=int, metavar="N", help="default: the latest complete checkpoint")
@@ -93,6 +100,14 @@ def _attempts(args: argparse.Namespace, work: "Callable[[Recipe, Run, Progress],
     for recipe, run in requested:
         with attempt(recipe, run, accept_changes=args.accept_changes) as progress:
             work(recipe, run, progress)
+    return EXIT_DONE
+
+
+def watch(args: argparse.Namespace) -> int:
+    from openrs.run.directory import existing_run
+    from openrs.run.watch import watch
+
+    watch(existing_run(args.run_name), max(0.2, args.every), once=args.once)
     return EXIT_DONE
 
 

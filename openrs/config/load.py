@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from openrs.config.faults import did_you_mean, refuse_secrets, setting_faults
 from openrs.config.machine import cuda_visible_devices, has_nvidia_gpu
-from openrs.config.schema import Evaluation, Recipe
+from openrs.config.schema import Evaluation, Recipe, Settings
 from openrs.config.yaml_lines import Key, Lines, dump_yaml, override, read_yaml, text_of
 from openrs.errors import UserError
 from openrs.outside import is_file
@@ -91,16 +91,21 @@ def to_json(recipe: Recipe) -> str:
 
 def diff(a: Recipe, b: Recipe) -> list[tuple[str, Any, Any]]:
     """Settings that differ, as (dotted key, value in a, value in b); a key that one side lacks shows None there."""
-    trees = [dict(_flat(recipe.model_dump())) for recipe in (a, b)]
-    keys = list(dict.fromkeys(key for tree in trees for key in tree))
-    values = [(key, *(_setting(recipe, tree, key) for recipe, tree in zip((a, b), trees, strict=True))) for key in keys]
-    return [(key, left, right) for key, left, right in values if left != right]
+    return diff_trees(_whole(a), _whole(b))
 
 
-def _setting(recipe: Recipe, tree: dict[str, Any], key: str) -> Any:
-    """A recipe's value of a dotted key, also where it is a default that the tree leaves out."""
-    section, _, name = key.rpartition(".")
-    return tree.get(key, getattr(getattr(recipe, section, None), name, None))
+def _whole(recipe: Recipe) -> dict[str, Any]:
+    """The tree of a recipe with the defaults that it leaves out."""
+    tree = recipe.model_dump()
+    sections = {name: dict(section) for name, section in recipe if isinstance(section, Settings)}
+    return {name: {**sections.get(name, {}), **value} if name in sections else value for name, value in tree.items()}
+
+
+def diff_trees(a: dict[str, Any], b: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """The same of two recipes as they are written, also those of another version of openrs."""
+    left, right = dict(_flat(a)), dict(_flat(b))
+    keys = [*left, *(key for key in right if key not in left)]
+    return [(key, left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)]
 
 
 def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -130,7 +130,7 @@ class Shape:
         return norms + (2 * self.hidden + 4 * self.intermediate) * element + attention
 
     def kept_per_layer(self, element: int) -> int:
-        """Bytes per token, besides its input, of a layer that keeps its matrix products and attention under checkpointing.
+        """Bytes per token, besides its input, of a layer that keeps matrix products and attention under checkpointing.
 
         q, k, v, attention's output with its log-sum-exp, and the outputs of the output, gate and up projections; not
         the down projection's, which nobody needs.

@@ -63,6 +63,7 @@ def begin(
         if "ended" not in earlier:
             earlier |= {"ended": None, "exit_code": None, "reason": UNKNOWN_END}
     known |= {
+        "schema": 1,  # openrs/schemas/manifest.schema.json
         "openrs": code_version(),
         "recipe": {"title": recipe.title, "sha256": recipe.hash},
         "image": os.environ.get("OPENRS_IMAGE_DIGEST"),

@@ -7,7 +7,7 @@ from typing import Any
 
 from openrs.errors import UserError
 from openrs.report.evidence.sources import Sources, gather
-from openrs.report.pages.document import StudyFacts
+from openrs.report.pages.document import StudyFacts, document
 from openrs.report.pages.page import write
 from openrs.report.verdicts.claims import Claim
 from openrs.run.folders import Kind, kind_of
@@ -26,7 +26,8 @@ ESTIMAND = (
 
 def write_study_report(folder: Path, out: Path | None = None, price: float | None = None) -> Path:
     """Write report.html, report.md and report.json; returns the page's path. Raises UserError for a damaged state."""
-    return write(runs_of(folder), out or folder, price, facts_of(folder))
+    sources = runs_of(folder)
+    return write(sources, out or folder, document(sources, price, facts_of(folder)))
 
 
 def facts_of(folder: Path) -> StudyFacts:

@@ -57,8 +57,10 @@ def on_files(files: Any, config: Any) -> Any:
     return files
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Links of docs/ into the repository lead to copies in the site."""
+    if page.file.src_uri.startswith("reference/"):
+        return markdown
     return re.sub(r"\]\(\.\./([^)#\s]+)", lambda link: f"]({_inside(link[1])}", markdown)
 
 
@@ -85,7 +87,7 @@ def reference() -> dict[str, str]:
     return {
         "reference/recipe.md": recipe_page(),
         "reference/commands.md": commands_page(),
-        "reference/files.md": files_page(),
+        "reference/schemas.md": schemas_page(),
     }
 
 
@@ -195,26 +197,12 @@ def verbs(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.Argum
             yield from verbs(one)
 
 
-def files_page() -> str:
-    """The run directory, and every JSON schema of the package."""
-    from openrs.run import directory
-
-    lines = ["# Files of a run", "", "```text", (directory.__doc__ or "").split("\n\n", 1)[1].strip(), "```", ""]
-    lines += [
-        "How a run is written and resumed: [resume.md](../resume.md). The schemas, as tests hold the files to them:",
-        "",
-    ]
+def schemas_page() -> str:
+    """Every JSON schema of the package, whole."""
+    lines = ["# JSON schemas", "", "What the files are for, with examples: [run-files.md](../run-files.md).", ""]
     for path in sorted((ROOT / "openrs").rglob("*.schema.json")):
         text = path.read_text(encoding="utf-8")
         schema = json.loads(text)
-        lines += [
-            f"## {path.name}",
-            "",
-            f"**{schema.get('title', path.name)}.** {schema.get('description', '')}",
-            "",
-            "```json",
-            text.strip(),
-            "```",
-            "",
-        ]
+        lines += [f"## {path.name}", "", f"**{schema['title']}.** {schema['description']}", ""]
+        lines += ["```json", text.strip(), "```", ""]
     return "\n".join(lines)

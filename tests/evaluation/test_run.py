@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from schemas import faults_in
 from waiting import gone, until
 
 from openrs.cli.main import main
@@ -76,6 +77,7 @@ def test_counts_are_exact_and_the_time_is_split(undisturbed):
     assert scores == json.loads((folder / "scores.json").read_text())
     assert scores["protocol"]["engine"] == "transformers"
     assert scores["inputs"]["unproven"] == ["sums", "more"]
+    assert faults_in("scores", scores) == []
 
 
 def test_killed_at_random_and_resumed_it_is_the_undisturbed_one(undisturbed, target, tmp_path):

@@ -164,6 +164,30 @@ def test_completions_can_be_filtered(browser, page):
     assert browser.value(f"{VISIBLE}.length") == 0
 
 
+def test_completions_can_be_searched_by_step_and_reward(browser, page):
+    browser.open(page)
+    browser.value(SET % ("to", "40"))
+    browser.value(SET % ("from", "10"))
+    steps = browser.value(f"{VISIBLE}.map((one) => Number(one.dataset.step))")
+    assert steps
+    assert all(10 <= step <= 40 for step in steps)
+    browser.value(SET % ("least", "1"))
+    paid = browser.value(f"{VISIBLE}.map((one) => Number(one.dataset.reward))")
+    assert paid
+    assert all(reward >= 1 for reward in paid)
+    browser.value(SET % ("most", "0"))
+    assert browser.value(f"{VISIBLE}.length") == 0
+
+
+def test_a_score_table_folds_on_a_phone(browser, page):
+    cells = "Array.from(document.querySelectorAll('table.fold td')).map((one) => one.getBoundingClientRect())"
+    browser.open(page, 390)
+    assert browser.value(f"{cells}.every((box) => box.left >= 0 && box.right <= 390)") is True
+    assert "points" in browser.value(
+        "getComputedStyle(document.querySelectorAll('table.fold td')[5], '::before').content"
+    )
+
+
 def test_paper_shows_everything(browser, page):
     browser.open(page)
     pdf = browser.call("Page.printToPDF", printBackground=True)
@@ -194,7 +218,8 @@ def test_other_kinds_of_reports_are_as_quiet(browser, tmp_path, what):
         assert browser.complaints == []
         assert browser.value("document.documentElement.scrollWidth") <= width
         assert browser.value(CONTRAST) == []
-        assert browser.value("document.getElementById('verdicts') !== null") is True
+        paper = what in ("nothing", "two runs")
+        assert browser.value("document.getElementById('verdicts') !== null") is paper
 
 
 def test_the_authors_logs_in_a_browser(browser, tmp_path, shared_data):

@@ -1,5 +1,7 @@
 """Other people's results: the authors' own logs, today's schema, and everything that can be wrong with a file."""
 
+import csv
+import io
 import json
 import math
 from pathlib import Path
@@ -274,3 +276,27 @@ def test_the_verb_prints_a_table_and_json(shared_data, capsys):
     tree = json.loads(capsys.readouterr().out)
     assert len(tree["results"]) == 5
     assert tree["broken"] == []
+
+
+def test_csv_and_markdown_hold_the_same_scores_and_no_formula(tmp_path, shared_data, capsys):
+    path = str(shared_data / "paper_logs")
+    assert main(["results", path, "--format", "csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert len(rows) == 10
+    found = {(row["file"], row["benchmark"]): row for row in rows}
+    assert main(["results", path, "--format", "md"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 12
+    for one in read([Path(path)]).results:
+        assert found[one.files[0], one.benchmark]["score_percent"] == f"{100 * one.score:.2f}"
+        assert found[one.files[0], one.benchmark]["n_problems"] == str(one.n)
+        assert sum(f"| {100 * one.score:.2f} |" in line for line in lines) > 0
+    tree = json.loads(next((shared_data / "paper_logs").rglob("results_*.json")).read_text())
+    tree["config_general"]["model_name"] = "=cmd|' /C calc'!A0\n| x |"
+    put(tmp_path, tree)
+    assert main(["results", str(tmp_path), "--format", "csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert rows
+    assert all(row["model"].startswith("'=cmd") for row in rows)
+    assert main(["results", str(tmp_path), "--format", "md"]) == 0
+    assert all(line.count(" | ") == 9 for line in capsys.readouterr().out.splitlines() if "calc" in line)

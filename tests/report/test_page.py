@@ -10,7 +10,7 @@ import forked
 import pytest
 from made_run import made_run, write_evaluation
 
-import openrs.report.pages.page
+import openrs
 from openrs.errors import UserError
 from openrs.evaluation.statistics import paired_difference
 from openrs.report.evidence.sources import gather
@@ -18,7 +18,7 @@ from openrs.report.pages.document import document
 from openrs.report.pages.page import report_on, write_report
 from openrs.run.directory import Run
 
-SCHEMA = json.loads((Path(openrs.report.pages.page.__file__).parent / "report.schema.json").read_text())
+SCHEMA = json.loads((Path(openrs.__file__).parent / "schemas" / "report.schema.json").read_text())
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import runs
+from schemas import faults_in
 
 from openrs.cli.main import main
 from openrs.errors import RunFailure
@@ -163,3 +164,10 @@ def test_no_metrics_no_mirror(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     (tmp_path / "manifest.json").write_text('{"attempts": [{"started": "2026-11-21T08:00:00Z"}]}')
     assert main(["track", str(tmp_path), "--to", "tensorboard"]) == 2
     assert "has no metrics yet" in capsys.readouterr().err
+
+
+def test_what_a_training_writes_follows_its_schemas(undisturbed: Path) -> None:
+    rows = [json.loads(line) for line in (undisturbed / "metrics.jsonl").read_text().splitlines()]
+    assert len(rows) == 20
+    assert [fault for row in rows for fault in faults_in("metrics", row)] == []
+    assert faults_in("manifest", json.loads((undisturbed / "manifest.json").read_text())) == []

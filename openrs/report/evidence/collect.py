@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from openrs.report.evidence.changes import Change, changes
 from openrs.report.evidence.evaluations import LONGEST_TEXT, Evaluated, Text, evaluation, evaluations
 from openrs.report.evidence.files import json_file, jsonl_rows, yaml_file
 from openrs.report.evidence.values import below, mapping, number, text, whole
@@ -46,6 +47,7 @@ class RunData:
     recipe: dict[str, Any] = field(default_factory=dict)
     metrics: Metrics = field(default_factory=lambda: Metrics([], {}))
     evaluations: list[Evaluated] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
     texts: list[Text] = field(default_factory=list)
     checkpoints: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -100,15 +102,16 @@ def collect(run: Run) -> RunData:
         return data
     data.evaluations = evaluations(run.path / "eval", data.notes)
     files = (run.manifest, run.recipe, run.metrics)
+    data.recipe = mapping(yaml_file(run.recipe, data.notes)) if run.recipe.is_file() else {}
+    data.changes = changes(data.base, data.final, run.path / "eval")
     if data.evaluations and not any(path.is_file() for path in files):
         data.notes.append("only evaluations are here: no training was recorded")
         return data
     data.notes += [f"{path.name} is missing" for path in files if not path.is_file()]
     data.manifest = mapping(json_file(run.manifest, data.notes)) if run.manifest.is_file() else {}
     data.notes += _references(mapping(data.manifest, "references"))
-    data.recipe = mapping(yaml_file(run.recipe, data.notes)) if run.recipe.is_file() else {}
     data.metrics = _metrics(run.metrics, data.notes) if run.metrics.is_file() else data.metrics
-    data.texts = _training_texts(run.completions, data.notes)
+    data.texts = _training_texts(run.completions, _weights(data.recipe), data.notes)
     data.checkpoints = sorted(step_of(path) for path in run.checkpoints.glob(PLACE))
     return data
 
@@ -152,7 +155,16 @@ def _metrics(path: Path, notes: list[str]) -> Metrics:
 # --- completions of the training --------------------------------------------------------------------------------------
 
 
-def _training_texts(folder: Path, notes: list[str]) -> list[Text]:
+def _weights(recipe: Mapping[str, Any]) -> dict[str, float]:
+    """Weight of each reward function of the recipe."""
+    functions = below(recipe, "rewards", "functions")
+    entries = functions if isinstance(functions, list) else []
+    return {
+        text(below(one, "name"), 60): found for one in entries if (found := number(below(one, "weight"))) is not None
+    }
+
+
+def _training_texts(folder: Path, weights: Mapping[str, float], notes: list[str]) -> list[Text]:
     """A few completions of each of a few saved steps, evenly spread from the first to the last."""
     files = sorted(folder.glob("step-*.parquet"))
     if not files:
@@ -163,30 +175,40 @@ def _training_texts(folder: Path, notes: list[str]) -> list[Text]:
     found: list[Text] = []
     for path in chosen:
         try:
-            found += _of_step(path, max(1, TEXTS // places))
+            rows = _spread_rows(path, max(1, TEXTS // places))
         except (OSError, ValueError) as error:  # pyarrow's errors for broken files are ValueErrors
             notes.append(f"completions/{path.name} cannot be read: {text(str(error), 120)}")
+            continue
+        found += [_training_text(path.stem, row, weights) for row in rows]
     return found
 
 
-def _of_step(path: Path, count: int) -> list[Text]:
+def _spread_rows(path: Path, count: int) -> list[dict[str, Any]]:
+    """Rows evenly spread over the first hundred: neighbours are answers to one problem."""
     from pyarrow.parquet import ParquetFile
 
     with ParquetFile(path) as file:
-        batch = next(file.iter_batches(batch_size=count), None)
-    return [_training_text(path.stem, row) for row in batch.to_pylist()] if batch is not None else []
+        batch = next(file.iter_batches(batch_size=100), None)
+    if batch is None:
+        return []
+    taken = min(count, batch.num_rows)
+    return [batch.slice(i * batch.num_rows // count, 1).to_pylist()[0] for i in range(taken)]
 
 
-def _training_text(step: str, row: Mapping[str, Any]) -> Text:
-    rewards = [(name.removeprefix("reward/"), number(row[name])) for name in row if name.startswith("reward/")]
-    facts = [(f"reward {text(name, 40)}", f"{value:.3g}") for name, value in rewards if value is not None]
+def _training_text(name: str, row: Mapping[str, Any], weights: Mapping[str, float]) -> Text:
+    paid = {
+        text(key[7:], 60): value for key in row if key.startswith("reward/") and (value := number(row[key])) is not None
+    }
+    facts = [(f"reward {text(key, 40)}", f"{value:.3g}") for key, value in paid.items()]
     advantage = number(row.get("advantage"))
     return Text(
-        place=f"training, step {step.removeprefix('step-').lstrip('0') or 0}",
+        place="training",
         problem=text(row.get("id"), 120),
         gold=text(row.get("gold"), 300),
         prompt=text(row.get("prompt"), LONGEST_TEXT // 4),
         completion=text(row.get("completion"), LONGEST_TEXT),
         verdict=text(row.get("verdict"), 40) or "not judged",
         facts=(*facts, *([("advantage", f"{advantage:+.3f}")] if advantage is not None else [])),
+        step=int(digits) if (digits := name.removeprefix("step-")).isdecimal() else None,
+        reward=sum(weights.get(key, 1.0) * value for key, value in paid.items()) if paid else None,
     )

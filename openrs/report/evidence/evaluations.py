@@ -30,7 +30,10 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """One completion to look at. Everything in it is model output: hostile until escaped."""
+    """One completion to look at. Everything in it is model output: hostile until escaped.
+
+    step: of the training, or the checkpoint evaluated. reward: the weighted sum that a training completion was paid.
+    """
 
     place: str
     problem: str
@@ -39,6 +42,8 @@ class Text:
     completion: str
     verdict: str
     facts: tuple[tuple[str, str], ...]
+    step: int | None = None
+    reward: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +105,7 @@ class Evaluated:
 
     @property
     def label(self) -> str:
-        return "base" if self.step == 0 else f"step {self.step}" if self.step is not None else self.model
+        return _label(self.step, self.model)
 
     def inputs_of(self, benchmark: str) -> str:
         """`verified`: every hash that was taken equals the authors'; `differs`; or `not proven`."""
@@ -111,6 +116,16 @@ class Evaluated:
         if "differs" in states or changed:
             return "differs"
         return "verified" if "equal" in states else "not proven"
+
+
+def _step_in(folder: str) -> int | None:
+    """The checkpoint that a folder of eval/ is named after; 0 is the base."""
+    match = re.fullmatch(r"step-(\d{1,12})", folder)
+    return int(match[1]) if match else None
+
+
+def _label(step: int | None, model: str) -> str:
+    return "base" if step == 0 else f"step {step}" if step is not None else model
 
 
 def comparable(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
@@ -144,12 +159,12 @@ def evaluation(folder: Path, notes: list[str]) -> Evaluated | None:
             scores[name] = replace(score, fault=score.fault or f"it {said}")
     if not scores and not samples:
         return None
-    step, match = whole(below(tree, "model", "step")), re.fullmatch(r"step-(\d{1,12})", folder.name)
+    step = whole(below(tree, "model", "step"))
     return Evaluated(
         name=text(folder.name, 120),
         model=text(below(tree, "model", "name") or folder.name, 120),
         revision=text(below(tree, "model", "revision"), 60) or None,
-        step=step if step is not None else int(match[1]) if match else None,
+        step=step if step is not None else _step_in(folder.name),
         protocol=mapping(tree, "protocol"),
         inputs=mapping(tree, "inputs"),
         scores=scores,
@@ -280,12 +295,12 @@ def _samples(
         if key in done:
             continue
         done.add(key)
-        cell = _cell(row)
+        cell = cell_of(row)
         cells.setdefault(benchmark, {}).setdefault(problem, []).append(cell)
         hashes.setdefault(benchmark, []).append(text(row.get("tokens_hash"), 20))
         place = kept.wants()
         if place is not None:
-            kept.texts[place : place + 1] = [_text(folder.name, row, cell)]
+            kept.texts[place : place + 1] = [text_of(folder.name, row, cell)]
     once = {
         benchmark: combined(hashes[benchmark])
         for benchmark, problems in cells.items()
@@ -296,20 +311,22 @@ def _samples(
     return cells, once, tuple(kept.texts), kept.seen
 
 
-def _cell(row: Mapping[str, Any]) -> Cell:
+def cell_of(row: Mapping[str, Any]) -> Cell:
     verdict = text(row.get("verdict"), 40) or "not judged"
     return Cell(verdict, text(row.get("answer"), 60), whole(row.get("tokens")) or 0, row.get("finish") == "length")
 
 
-def _text(model: str, row: Mapping[str, Any], cell: Cell) -> Text:
+def text_of(model: str, row: Mapping[str, Any], cell: Cell, longest: int = LONGEST_TEXT) -> Text:
     facts = (("answer", cell.answer), ("tokens", f"{cell.tokens:,}"), ("ended", "at the cap" if cell.cut else "itself"))
+    step = _step_in(model)
     names = (text(row.get("benchmark"), 60), text(row.get("problem"), 120), f"sample {text(row.get('sample'), 8)}")
     return Text(
-        place=f"evaluation of {text(model, 80)}",
+        place=f"evaluation of {_label(step, text(model, 80))}",
         problem=", ".join(names),
         gold="",
         prompt="",
-        completion=text(row.get("text"), LONGEST_TEXT),
+        completion=text(row.get("text"), longest),
         verdict=cell.verdict,
         facts=facts,
+        step=step,
     )

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from openrs import __version__
+from openrs.report.evidence.changes import Change
 from openrs.report.evidence.collect import Metrics, RunData
 from openrs.report.evidence.evaluations import Evaluated, Score
 from openrs.report.evidence.pooling import pooled
@@ -51,8 +52,13 @@ class StudyFacts:
     own: Mapping[str, Collection[str]]
 
 
-def document(sources: Sources, price: float | None = None, study: StudyFacts | None = None) -> dict[str, Any]:
-    """The tree of a report, of plain JSON values (no NaN). price: dollars per GPU-hour, over the recipe's."""
+def document(
+    sources: Sources, price: float | None = None, study: StudyFacts | None = None, *, paper: bool = False
+) -> dict[str, Any]:
+    """The tree of a report, of plain JSON values (no NaN). price: dollars per GPU-hour, over the recipe's.
+
+    paper: lead with the claims whatever the runs are; a study does that anyway.
+    """
     ledgers = [ledger(run, price) for run in sources.runs]
     found = measured(sources)
     evidence = Evidence(pooled(found), sources.runs, ledgers)
@@ -73,6 +79,7 @@ def document(sources: Sources, price: float | None = None, study: StudyFacts | N
         "made": now(),
         "openrs": __version__,
         "title": title(sources),
+        "focus": "paper" if paper or study is not None else focus(sources, judged),
         "levels": levels(evidence, judged),
         "questions": {question: list(kinds) for question, kinds in FAMILIES.items() if kinds_asked & set(kinds)},
         "verdicts": {word: sum(verdict.word == word for _, verdict in judged) for word in claim_room.WORDS},
@@ -85,6 +92,13 @@ def document(sources: Sources, price: float | None = None, study: StudyFacts | N
     } | ({"study": study.tree({claim.id: verdict.word for claim, verdict in judged})} if study else {})
     clean: dict[str, Any] = plain(tree)
     return clean
+
+
+def focus(sources: Sources, judged: list[tuple[Claim, ClaimVerdict]]) -> str:
+    """`own` for runs that are none of the paper's experiments and no evidence on its claims, else `paper`."""
+    evidence = any(verdict.word not in claim_room.NO_EVIDENCE for _, verdict in judged)
+    of_paper = sources.results is not None or any(run.experiment for run in sources.runs)
+    return "paper" if evidence or of_paper or not sources.runs else "own"
 
 
 def named(run: RunData, known: set[str]) -> list[str]:
@@ -106,6 +120,7 @@ def of_run(run: RunData, book: Ledger | None) -> dict[str, Any]:
         "run": about(run),
         "evaluations": [evaluation(one) for one in run.evaluations],
         "differences": over_training(run),
+        "changes": [change(one) for one in run.changes],
         "selection": of_run_selection(run),
         "training": training(run.metrics),
         "cost": book.as_json() if book else None,
@@ -153,6 +168,19 @@ def state(run: RunData) -> str:
         return "done" if code == 0 else "stopped"
     ready = run.planned is not None and run.metrics.steps and run.metrics.steps[-1] >= run.planned and run.final
     return "trained and evaluated" if ready else "running, or killed"
+
+
+def change(one: Change) -> dict[str, Any]:
+    """A problem won or lost, with an answer of base and final checkpoint; their texts are on the page only."""
+    return {
+        "benchmark": one.benchmark,
+        "problem": one.problem,
+        "before": one.before,
+        "after": one.after,
+        "k": list(one.k),
+        "answers": [dict(answer.facts).get("answer") if answer else None for answer in one.texts],
+        "verdicts": [answer.verdict if answer else None for answer in one.texts],
+    }
 
 
 def evaluation(one: Evaluated) -> dict[str, Any]:

@@ -176,7 +176,7 @@ def _curve(metrics: Metrics, panel: Panel) -> Plot:
         if panel.floor:
             axes.set_ylim(bottom=min([0.0, *(y for y in known if y < 0)]))
 
-    svg = draw(4.4, 2.5, paint)
+    svg = draw(3.6, 2.3, paint)
     note = f"each point is a mean over {stretch} steps" if stretch > 1 else ""
     span = f"steps {metrics.steps[0]} to {metrics.steps[-1]}"
     words = legend([word for _, word in lines])
@@ -199,7 +199,7 @@ def _time_split(metrics: Metrics, parts: Sequence[tuple[str, str]]) -> Plot:
     means = [f"{word} {short(sum(ys) / len(ys))} s" for (_, word), ys in zip(parts, heights, strict=True)]
     alt = f"Mean seconds of a step: {', '.join(means)}."
     words = legend([word for _, word in parts])
-    return Plot("Where a step's seconds go", draw(4.4, 2.5, paint), alt, legend=words)
+    return Plot("Where a step's seconds go", draw(3.6, 2.3, paint), alt, legend=words)
 
 
 def step_axes(axes: Any, unit: str) -> None:

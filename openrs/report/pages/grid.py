@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from openrs.report.evidence import reference
+from openrs.report.evidence.changes import cells_of, share_solved
 from openrs.report.evidence.collect import RunData
-from openrs.report.evidence.evaluations import Cell, Evaluated
+from openrs.report.evidence.evaluations import Cell
 
 ROWS = 60  # problems up to which every sample gets a cell of its own, in a row for each problem
 SAMPLES = 64  # samples of a problem that are shown
@@ -57,23 +58,12 @@ def grids(run: RunData) -> list[Grid]:
     return [grid for grid in found if grid is not None]
 
 
-def cells_of(one: Evaluated, benchmark: str) -> Mapping[str, Sequence[Cell]]:
-    """Cells by problem: of samples.jsonl, else of the verdicts in scores.json (then without answers)."""
-    if one.cells.get(benchmark):
-        return one.cells[benchmark]
-    score = one.scores.get(benchmark)
-    rows = score.per_problem if score else {}
-    return {
-        p: [Cell("correct" if mark else "incorrect", "", 0, cut=False) for mark in marks] for p, marks in rows.items()
-    }
-
-
 def _grid(benchmark: str, tables: Mapping[str, Mapping[str, Sequence[Cell]]]) -> Grid | None:
     problems = list(dict.fromkeys(problem for table in tables.values() for problem in table))
     if not problems:
         return None
     k = max(len(cells) for table in tables.values() for cells in table.values())
-    solved = {p: sum(_share(table.get(p, ())) for table in tables.values()) for p in problems}
+    solved = {p: sum(share_solved(table.get(p, ())) for table in tables.values()) for p in problems}
     ordered = sorted(problems, key=lambda p: -solved[p])[:PROBLEMS]
     notes = (
         [f"{PROBLEMS:,} of {len(problems):,} problems shown, the most solved first"] if len(problems) > PROBLEMS else []
@@ -89,10 +79,6 @@ def _grid(benchmark: str, tables: Mapping[str, Mapping[str, Sequence[Cell]]]) ->
         return Grid(title, (), (_changes(tables, ordered),), CHANGES, "; ".join(notes))
     fields = tuple(_field(label, table, ordered, k) for label, table in tables.items())
     return Grid(title, (), fields, SHARES if k > 1 else WORDS, "; ".join(notes))
-
-
-def _share(cells: Sequence[Cell]) -> float:
-    return sum(cell.verdict == "correct" for cell in cells) / len(cells) if cells else 0.0
 
 
 def _letter(cell: Cell) -> str:
@@ -121,7 +107,7 @@ def _changes(tables: Mapping[str, Mapping[str, Sequence[Cell]]], problems: Seque
     states = {(True, True): "y", (False, True): "g", (True, False): "l", (False, False): "n"}
     found = []
     for problem in problems:
-        state = states[_share(before.get(problem, ())) > 0, _share(after.get(problem, ())) > 0]
+        state = states[share_solved(before.get(problem, ())) > 0, share_solved(after.get(problem, ())) > 0]
         said = tuple(_said(label, table.get(problem, ())) for label, table in ((first, before), (second, after)))
         found.append((state, (problem, said)))
     found.sort(key=lambda entry: order.index(entry[0]))
@@ -130,7 +116,7 @@ def _changes(tables: Mapping[str, Mapping[str, Sequence[Cell]]], problems: Seque
 
 def _field(label: str, table: Mapping[str, Sequence[Cell]], problems: Sequence[str], k: int) -> Field:
     here = [problem for problem in problems if table.get(problem)]
-    letters = [f"s{round(4 * _share(table[p]))}" if k > 1 else _letter(table[p][0]) for p in here]
+    letters = [f"s{round(4 * share_solved(table[p]))}" if k > 1 else _letter(table[p][0]) for p in here]
     return Field(label, tuple(letters), tuple((p, (_said(label, table[p]),)) for p in here))
 
 

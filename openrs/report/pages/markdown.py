@@ -49,21 +49,24 @@ def _lines(tree: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield from (escaped(sentence) for sentence in words.headline(tree))
     yield ""
-    yield from _levels(tree["levels"])
+    paper = tree["focus"] == "paper"
+    if paper:
+        yield from _levels(tree["levels"])
     if "study" in tree:
         yield from _study(tree["study"])
     tested = any(claim["verdict"] not in NO_EVIDENCE for claim in tree["claims"])
-    if tested:
+    if tested and paper:
         yield from _claims(tree)
-    for one in tree["runs"]:
-        yield from _run(one, several=len(tree["runs"]) > 1)
     if tree["comparison"]:
         yield from _comparison(tree["comparison"])
+    for one in tree["runs"]:
+        yield from _run(one, several=len(tree["runs"]) > 1, paper=paper)
     if tree["results"]:
         yield from _results(tree["results"])
-    if not tested:
+    if paper and not tested:
         yield from _claims(tree)
-    yield from _published(tree["published"])
+    if paper:
+        yield from _published(tree["published"])
     if tree["missing"]:
         yield "## What is missing"
         yield ""
@@ -125,7 +128,7 @@ def _claimed(claim: dict[str, Any]) -> str:
     return escaped(said + (f". Follows from {claim['follows_from']}" if "follows_from" in claim else ""))
 
 
-def _run(one: dict[str, Any], *, several: bool) -> Iterator[str]:
+def _run(one: dict[str, Any], *, several: bool, paper: bool) -> Iterator[str]:
     run = one["run"]
     if several:
         yield f"## Run {escaped(run['name'])}"
@@ -136,6 +139,8 @@ def _run(one: dict[str, Any], *, several: bool) -> Iterator[str]:
     yield ""
     if one["differences"]:
         yield from _differences(one["differences"])
+    if one["changes"]:
+        yield from _changes(one["changes"])
     if one["selection"]:
         yield escaped(one["selection"]["said"])
         yield ""
@@ -144,7 +149,7 @@ def _run(one: dict[str, Any], *, several: bool) -> Iterator[str]:
     if one["training"]["steps"]:
         yield from _training(one["training"])
     if one["cost"]:
-        yield from _cost(one["cost"])
+        yield from _cost(one["cost"], paper=paper)
 
 
 def _difference_cells(row: dict[str, Any]) -> tuple[str, ...]:
@@ -182,6 +187,26 @@ def _differences(rows: list[dict[str, Any]]) -> Iterator[str]:
     for settings in sorted(differing):
         yield f"The two evaluations differ in {escaped(settings)}: the difference is not only the model's."
     yield ""
+
+
+def _changes(rows: list[dict[str, Any]]) -> Iterator[str]:
+    yield "Problems lost and won, the largest changes (the page has both completions):"
+    yield ""
+    yield from table(
+        ("", "benchmark", "problem", "right before, %", "right after, %", "answer before", "answer after"),
+        (
+            (
+                "won" if row["after"] > row["before"] else "lost",
+                escaped(reference.name(row["benchmark"])),
+                escaped(row["problem"]),
+                percent(row["before"]),
+                percent(row["after"]),
+                *(escaped(answer or ABSENT) for answer in row["answers"]),
+            )
+            for row in rows
+        ),
+        right=3,
+    )
 
 
 def _evaluations(evaluations: list[dict[str, Any]]) -> Iterator[str]:
@@ -234,9 +259,10 @@ def _second_opinions(evaluations: list[dict[str, Any]]) -> Iterator[str]:
 
 def sampling(protocol: dict[str, Any]) -> str:
     """How completions were drawn, in a few words."""
-    named = (("temperature", "T"), ("top_p", "top-p"), ("max_tokens", "cap"), ("seed", "seed"), ("engine", ""))
+    names = {"temperature": "temperature", "top_p": "top-p", "max_tokens": "cap", "seed": "seed", "engine": ""}
     return (
-        ", ".join(f"{word} {protocol[key]}".strip() for key, word in named if protocol.get(key) is not None) or ABSENT
+        ", ".join(f"{word} {protocol[key]}".strip() for key, word in names.items() if protocol.get(key) is not None)
+        or ABSENT
     )
 
 
@@ -256,7 +282,7 @@ def _training(training: dict[str, Any]) -> Iterator[str]:
         yield ""
 
 
-def _cost(cost: dict[str, Any]) -> Iterator[str]:
+def _cost(cost: dict[str, Any], *, paper: bool) -> Iterator[str]:
     yield "## Cost"
     yield ""
     priced = cost["dollars"] is not None
@@ -269,8 +295,9 @@ def _cost(cost: dict[str, Any]) -> Iterator[str]:
     if priced:
         told = f"{dollars(cost['training_dollars'])} of training, {dollars(cost['dollars_per_step'])} a step"
         told += f", {dollars(cost['dollars_per_point'])} a point gained" * (cost["dollars_per_point"] is not None)
+        beside = " The paper: $42 for 500 steps." if paper else ""
         price = f"{dollars(cost['price_per_gpu_hour'])} per GPU-hour ({escaped(cost['price_from'])})"
-        yield f"{cost['gpus']} x {escaped(cost['gpu'] or 'GPU')} at {price}: {told}. The paper: $42 for 500 steps."
+        yield f"{cost['gpus']} x {escaped(cost['gpu'] or 'GPU')} at {price}: {told}.{beside}"
         yield ""
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,15 +14,18 @@ from markupsafe import Markup
 from openrs.config.yaml_lines import dump_yaml
 from openrs.errors import UserError
 from openrs.report.evidence import reference, values
+from openrs.report.evidence.changes import Change
 from openrs.report.evidence.collect import RunData, collect
 from openrs.report.evidence.sources import Sources, gather
 from openrs.report.pages import figures, grid, plots, words
 from openrs.report.pages.browse import Browser, browser
-from openrs.report.pages.document import TRAINING, StudyFacts, document
+from openrs.report.pages.document import TRAINING, document
 from openrs.report.pages.figures import Plot
-from openrs.report.pages.markdown import markdown
-from openrs.run.directory import Run
+from openrs.report.pages.markdown import markdown, sampling
+from openrs.run.directory import Run, run_at
 from openrs.run.files import write_json, write_text
+from openrs.run.terminal import say
+from openrs.run.watch import has_ended
 from openrs.secrets import redact, redact_tree
 
 PARTS = Path(__file__).parent
@@ -41,6 +45,7 @@ class View:
     cost: Sequence[Plot] = ()
     grids: Sequence[grid.Grid] = ()
     browser: Browser | None = None
+    changes: Sequence[Change] = ()
     matrix: Sequence[tuple[str, Sequence[dict[str, Any]]]] = field(default_factory=list)
     groups: Sequence[tuple[str, Sequence[dict[str, Any]]]] = field(default_factory=list)
 
@@ -51,27 +56,49 @@ def write_report(run: Run, price: float | None = None) -> Path:
     Works on whatever part of a run is there and never fails for what files hold: what is missing is said in the report.
     price: dollars per GPU-hour, over the recipe's.
     """
-    return write(Sources((collect(run),)), run.path, price)
+    sources = Sources((collect(run),))
+    return write(sources, run.path, document(sources, price))
 
 
-def report_on(names: Sequence[str], out: str | None = None, price: float | None = None) -> Path:
+def report_on(
+    names: Sequence[str],
+    out: str | None = None,
+    price: float | None = None,
+    *,
+    paper: bool = False,
+    refresh: int | None = None,
+) -> Path:
     """The report on runs, single evaluations and result files; without any, on the published figures alone.
 
-    A single run's report goes into the run, every other into `out` (default: the folder `report`).
+    A single run's report goes into the run, every other into `out` (default: the folder `report`). paper: lead with the
+    paper's claims whatever the runs are. refresh: seconds after which a browser loads the page again.
     Raises UserError for a path that is not there, and for result files of which none can be read.
     """
     if price is not None and not 0 <= price < values.LARGEST:
         raise UserError(f"--price {price} is no price", fix="give dollars per GPU-hour, e.g. --price 0.4375")
     sources = gather(names)
     alone = len(sources.runs) == 1 and sources.results is None
-    return write(sources, Path(out) if out else sources.runs[0].path if alone else Path("report"), price)
+    folder = Path(out) if out else sources.runs[0].path if alone else Path("report")
+    return write(sources, folder, document(sources, price, paper=paper), refresh)
 
 
-def write(sources: Sources, folder: Path, price: float | None = None, study: StudyFacts | None = None) -> Path:
+def keep_fresh(names: Sequence[str], out: str | None, price: float | None, *, paper: bool, every: int) -> None:
+    """Write the report every `every` seconds as long as one of the runs goes on; the page loads itself again as often.
+
+    Raises UserError as `report_on`, and for less than a second.
+    """
+    if every < 1:
+        raise UserError(f"--watch {every} is no time to wait", fix="give seconds, e.g. --watch 60")
+    while not all(has_ended(run_at(name)) for name in names):
+        page = report_on(names, out, price, paper=paper, refresh=every)
+        say(f"report: {page} (again in {every} s)")
+        time.sleep(every)
+
+
+def write(sources: Sources, folder: Path, tree: dict[str, Any], refresh: int | None = None) -> Path:
     """Write the three files into `folder`; returns the page's path. Raises UserError where nothing can be written."""
-    tree = document(sources, price, study)
     path = folder / "report.html"
-    page = html(tree, sources)
+    page = html(tree, sources, refresh)
     try:
         write_json(folder / "report.json", redact_tree(tree))
         write_text(folder / "report.md", redact(markdown(tree)))
@@ -81,7 +108,7 @@ def write(sources: Sources, folder: Path, price: float | None = None, study: Stu
     return path
 
 
-def html(tree: dict[str, Any], sources: Sources) -> str:
+def html(tree: dict[str, Any], sources: Sources, refresh: int | None = None) -> str:
     """The page: one file that asks the network for nothing and runs no script but its own (its CSP says so)."""
     return rendered(
         "template.html",
@@ -90,6 +117,7 @@ def html(tree: dict[str, Any], sources: Sources) -> str:
         training_words=TRAINING,
         headline=words.headline(tree),
         tones=words.TONES,
+        refresh=refresh,
     )
 
 
@@ -108,16 +136,20 @@ def view(tree: dict[str, Any], sources: Sources) -> View:
     selections = [one["selection"] for one in tree["runs"]]
     over = [plots.checkpoints(run, one, named=alone is None) for run, one in zip(runs, selections, strict=True)]
     length = plots.accuracy_against_length(runs)
+    paper = tree["focus"] == "paper"
     return View(
         scores=plots.benchmarks(runs),
         checkpoints=[plot for plot in (*over, length) if plot is not None],
         training=figures.curves(alone.metrics) if alone and alone.metrics.steps else plots.overlay(runs),
         zeros=figures.zeros(alone.metrics) if alone else (),
         recipes=[_recipe(run) for run in runs],
-        published=[plots.published_checkpoints(), plots.published_length(), *plots.published_benchmarks()],
-        cost=[plots.cost_against_score(_own_costs(tree))],
+        published=[plots.published_checkpoints(), plots.published_length(), *plots.published_benchmarks()]
+        if paper
+        else (),
+        cost=[plots.cost_against_score(_own_costs(tree))] if paper else (),
         grids=grid.grids(alone) if alone else (),
         browser=browser(alone) if alone else None,
+        changes=alone.changes if alone else (),
         matrix=_matrix(tree),
         groups=_groups(tree),
     )
@@ -170,8 +202,16 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    shows = (values.percent, values.points, values.span, values.point_span, values.short, values.probability)
-    environment.filters |= {show.__name__: show for show in (*shows, values.duration, values.dollars, grid.tally)}
+    shows: tuple[Any, ...] = (
+        values.percent,
+        values.points,
+        values.span,
+        values.point_span,
+        values.short,
+        values.probability,
+    )
+    shows += (values.duration, values.dollars, grid.tally, sampling)
+    environment.filters |= {show.__name__: show for show in shows}
     environment.filters["benchmark"] = reference.name
     environment.filters["ours"] = Markup  # only for what this package made: plots, style, script
     return environment

@@ -1,6 +1,7 @@
 """Plots of scores: benchmarks with intervals and published draws, a benchmark over checkpoints, length, cost, runs."""
 
 import functools
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ from openrs.report.pages.figures import (
 )
 from openrs.report.verdicts.selection import of_paper
 
-WIDTH = 4.4  # inches; 72 units each
+WIDTH = 3.6  # inches; 72 units each: in a column of 340 pixels the 8.5 units of text are 11 pixels
 ROWS = 10  # evaluations in a benchmark's plot
 OWN, PRINTED, AGAIN = "measured here", "published draw", "mean and sd of others' seeds"
 
@@ -53,6 +54,7 @@ def _benchmark(name: str, entries: Sequence[tuple[RunData, Evaluated]], runs: Se
             if interval:
                 axes.plot([100 * end for end in interval], [place, place], color=SERIES[0], linewidth=1.6)
             axes.plot([100 * value], [place], "o", color=SERIES[0], markersize=4.5)
+            axes.text(103, place, percent(value), va="center", fontweight="bold")
             _published_marks(axes, place, model, name)
         _rows_axes(axes, [row[0] for row in rows])
 
@@ -60,7 +62,7 @@ def _benchmark(name: str, entries: Sequence[tuple[RunData, Evaluated]], runs: Se
     left = f"{len(kept)} of {len(entries)} evaluations shown" if len(kept) < len(entries) else ""
     any_published = any(reference.published(row[3], name) is not None for row in rows)
     words = ((1, OWN), (2, PRINTED), (6, AGAIN)) if any_published else ()
-    height = 0.62 + 0.3 * max(2, len(rows))
+    height = 0.7 + 0.32 * max(2, len(rows))
     return Plot(reference.name(name), draw(WIDTH, height, paint), f"In percent. {'; '.join(told)}.", left, words)
 
 
@@ -86,7 +88,7 @@ def published_benchmarks() -> Sequence[Plot]:
         told = [f"{model}: {row['published'] * 100:.1f}, {span(row['interval'])}" for model, row in rows]
         alt = f"Published, in percent, with 95 % intervals of one draw. {'; '.join(told)}."
         words = ((2, f"{PRINTED}, 95 % interval"), (6, AGAIN))
-        plots.append(Plot(reference.name(name), draw(WIDTH, 1.9, paint), alt, legend=words))
+        plots.append(Plot(reference.name(name), draw(WIDTH, 2.1, paint), alt, legend=words))
     return plots
 
 
@@ -105,6 +107,7 @@ def _rows_axes(axes: Any, labels: Sequence[str], *, whole: bool = True) -> None:
     """Rows from above to below, percent from left to right: all of 0 to 100 under bars, what is used under dots."""
     axes.set_yticks(range(len(labels)), [_cut(label) for label in labels[::-1]])
     axes.set_ylim(-0.6, len(labels) - 0.4)
+    axes.set_xlabel("percent right, with 95 % interval")
     if whole:
         axes.set_xlim(0, 100)
         axes.set_xticks([0, 20, 40, 60, 80, 100])
@@ -113,7 +116,7 @@ def _rows_axes(axes: Any, labels: Sequence[str], *, whole: bool = True) -> None:
     axes.spines["left"].set_visible(False)
 
 
-def _cut(label: str, longest: int = 22) -> str:
+def _cut(label: str, longest: int = 18) -> str:
     return label if len(label) <= longest else f"{label[: longest - 1]}…"
 
 
@@ -286,29 +289,40 @@ def cost_against_score(own: Iterable[tuple[str, float, float]]) -> Plot:
     return Plot("Cost against score", draw(WIDTH, 2.7, paint), f"{told}.", note, tuple(words))
 
 
+DASHES: Sequence[Any] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (3, 3)), (0, (8, 2)))
+
+
 def overlay(runs: Sequence[RunData]) -> list[Plot]:
-    """Running means of reward, accuracy, length and KL of several runs in one plot each."""
+    """Running means of several runs over each other, a plot for each metric."""
     wanted = (
-        ("reward", "Reward", ""),
+        ("reward", "Reward", "weighted sum"),
         ("accuracy", "Accuracy of the completions", "share"),
         ("completions/mean_length", "Mean length", "tokens"),
+        ("completions/clipped_ratio", "Cut off at the cap", "share"),
         ("kl", "KL from the starting model", "nats per token"),
+        ("entropy", "Entropy", "nats per token"),
+        ("frac_reward_zero_std", "Groups without a signal", "share"),
+        ("grad_norm", "Gradient norm", ""),
+        ("time/step", "Seconds of a step", "seconds"),
     )
     plots = []
     for name, title, unit in wanted:
-        having = [run for run in runs if run.metrics.has(name)][: len(SERIES)]
+        every = [run for run in runs if run.metrics.has(name)]
+        having = every[: len(SERIES)]
         if not having:
             continue
 
         def paint(axes: Any, name: str = name, unit: str = unit, having: list[RunData] = having) -> None:
             step_axes(axes, unit)
-            for colour, run in zip(SERIES, having, strict=False):
+            for colour, dashes, run in zip(SERIES, DASHES, having, strict=False):
                 xs, ys = thinned(run.metrics.steps, run.metrics.columns[name])
-                axes.plot(xs, running_mean(ys, max(1, len(ys) // 25)), color=colour, linewidth=1.5)
+                axes.plot(xs, running_mean(ys, max(1, len(ys) // 25)), color=colour, linestyle=dashes, linewidth=1.5)
 
         words = legend([run.name for run in having])
-        alt = f"{title} of {', '.join(run.name for run in having)} over the steps of training."
-        plots.append(Plot(title, draw(WIDTH, 2.5, paint), alt, legend=words))
+        ends = [(run.name, [y for y in run.metrics.columns[name] if not math.isnan(y)]) for run in having]
+        alt = f"{title}: {'; '.join(f'{run} from {short(ys[0])} to {short(ys[-1])} {unit}' for run, ys in ends)}."
+        left = f"the first {len(having)} of {len(every)} runs" if len(having) < len(every) else ""
+        plots.append(Plot(title, draw(WIDTH, 2.3, paint), alt, left, legend=words))
     return plots
 
 

@@ -71,11 +71,13 @@ if (filter) {
   const more = document.getElementById("more");
   let limit = 12;
   const apply = () => {
-    const { place: where, verdict, text } = Object.fromEntries(new FormData(filter));
+    const { place: where, verdict, text, from, to, least, most } = Object.fromEntries(new FormData(filter));
     const wanted = text.toLowerCase();
+    const within = (value, low, high) => (low === "" && high === "")
+      || (value !== undefined && (low === "" || Number(value) >= Number(low)) && (high === "" || Number(value) <= Number(high)));
     let found = 0;
     for (const one of texts) {
-      const fits = (!where || one.dataset.place === where) && (!verdict || one.dataset.verdict === verdict)
+      const fits = within(one.dataset.step, from, to) && within(one.dataset.reward, least, most) && (!where || one.dataset.place === where) && (!verdict || one.dataset.verdict === verdict)
         && (!wanted || one.textContent.toLowerCase().includes(wanted));
       found += fits;
       one.hidden = !fits || found > limit;

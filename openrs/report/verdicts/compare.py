@@ -4,8 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from openrs.config.load import diff, load_resolved
-from openrs.errors import UserError
+from openrs.config.load import diff_trees
 from openrs.evaluation.seeds import over_seeds
 from openrs.evaluation.statistics import holm
 from openrs.report.evidence.collect import RunData
@@ -16,9 +15,9 @@ from openrs.report.verdicts.paired_rules import difference_numbers, paired, pool
 
 
 def difference(before: Score, after: Score) -> dict[str, Any]:
-    """after - before, paired by problem. The numbers are None when the two share no problem."""
+    """after - before, paired by problem. The numbers are None when the two share fewer than two."""
     both = shared(before.per_problem, after.per_problem)
-    test = paired(before.per_problem, after.per_problem) if both else None
+    test = paired(before.per_problem, after.per_problem) if len(both) > 1 else None
     shares = [[sum(one.per_problem[p]) / len(one.per_problem[p]) for p in both] for one in (before, after)]
     steps = [new - old for old, new in zip(*shares, strict=True)]
     numbers = difference_numbers(test) if test else {"difference": None, "interval": None, "p": None, "n": 0}
@@ -79,11 +78,9 @@ def compared(run: RunData) -> Evaluated | None:
 
 
 def _settings(a: RunData, b: RunData) -> dict[str, Any] | None:
-    try:
-        found = diff(*(load_resolved(run.path / "recipe.yaml") for run in (a, b)))
-    except UserError:  # a recipe of another version of openrs, or none: then there is nothing to compare
+    if not a.recipe or not b.recipe:
         return None
-    rows = [{"key": key, "a": _shown(old), "b": _shown(new)} for key, old, new in found]
+    rows = [{"key": text(k), "a": _shown(old), "b": _shown(new)} for k, old, new in diff_trees(a.recipe, b.recipe)]
     return {"a": a.name, "b": b.name, "changes": rows}
 
 
@@ -129,7 +126,7 @@ def _benchmark_pooled(group: Sequence[RunData], name: str) -> dict[str, Any]:
     ups = sum(new.accuracy > old.accuracy for old, new in pairs)
     row = {"benchmark": name, "by_seed": by_seed, "difference": None, "interval": None, "p": None}
     complete = all(set(both) == set(score.per_problem) for pair in pairs for score in pair)
-    if not both or not complete:
+    if len(both) < 2 or not complete:
         return {**row, "verdict": "not tested"}
     effect = over_seeds(*([[pair[side].per_problem[p] for p in both] for pair in pairs] for side in (0, 1)))
     test = paired(*pools)
