@@ -162,3 +162,24 @@ def test_the_picture_is_small_and_there(scheme: str) -> None:
     assert len(picture) < 200_000
     assert struct.unpack(">II", picture[16:24]) > (1000, 500)
     assert f"docs/pictures/report-{scheme}.png" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+# What runs anywhere in seconds and writes nothing, unless a word stands for something of the reader's.
+_RUNS_HERE = re.compile(
+    r"openrs (recipe (list|show|diff)|plan|completion|train .*--dry-run)\b"
+)
+_READER_S = re.compile(r"\b(?!USD)[A-Z]{3,}\b|\b(my|mine|runs|lora|own)\b|\.\.\.")
+
+
+def run_here() -> list[str]:
+    every = {command for page in PAGES for command in commands(page.read_text(encoding="utf-8"))}
+    plain = {re.sub(r"\s(#|->|→|&&).*|\s{2,}.*", "", command) for command in every}
+    named = {"openrs plan", "openrs plan --gpu"}
+    return sorted(line for line in plain - named if _RUNS_HERE.match(line) and not _READER_S.search(line))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("command", run_here())
+def test_a_command_of_the_docs_runs(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(shlex.split(command)[1:]) == 0
