@@ -165,9 +165,7 @@ def test_the_picture_is_small_and_there(scheme: str) -> None:
 
 
 # What runs anywhere in seconds and writes nothing, unless a word stands for something of the reader's.
-_RUNS_HERE = re.compile(
-    r"openrs (recipe (list|show|diff)|plan|completion|train .*--dry-run)\b"
-)
+_RUNS_HERE = re.compile(r"openrs (recipe (list|show|diff)|plan|completion|train .*--dry-run)\b")
 _READER_S = re.compile(r"\b(?!USD)[A-Z]{3,}\b|\b(my|mine|runs|lora|own)\b|\.\.\.")
 
 
