@@ -39,7 +39,9 @@ def add(verbs: Verbs) -> None:
     add_overrides(sub)
     sub.add_argument("--run", metavar="NAME", help="the run directory (default: the recipe's name)")
     sub.add_argument("--quick", action="store_true", help="only checks that take under two seconds (for health checks)")
-    sub.add_argument("--json", action="store_true")
+    form = sub.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true")
+    form.add_argument("--report", action="store_true", help="what a bug report needs, as Markdown, without secrets")
 
     sub = add_verb(verbs, "fetch", fetch, "download all models and data of a recipe into the cache, pinned and checked")
     sub.add_argument(
@@ -103,6 +105,7 @@ def needed(name: str, overrides: Sequence[str]) -> "list[Reference]":
 def doctor(args: argparse.Namespace) -> int:
     from openrs.config.load import load
     from openrs.doctor import doctor as doctors
+    from openrs.doctor.bug_report import bug_report
     from openrs.run.directory import run_at
 
     measure = args.what[:1] == ["nccl"]
@@ -115,5 +118,8 @@ def doctor(args: argparse.Namespace) -> int:
         doctors.measure_nccl(recipe, run.path, say)
         return EXIT_DONE
     text, code = doctors.diagnose(recipe, names[0] if names else None, run.path, quick=args.quick, as_json=args.json)
+    if args.report:
+        say(bug_report(text, run), end="")
+        return EXIT_DONE
     say(text, end="")
     return code
