@@ -138,16 +138,16 @@ def test_another_recipe_on_the_same_run_is_refused(reproduced: Run, taught_model
 
 
 def test_same_seed_same_digits(tmp_path: Path, made_model: Path) -> None:
-    recipe = small(made_model, 4)
+    recipe = small(made_model, 4, "grpo.per_device_train_batch_size=24")
     first, second = (trained(Run(tmp_path / name), recipe) for name in ("a", "b"))
     exact = ("loss", "reward", "kl", "grad_norm", "learning_rate", "entropy", "completions/mean_length", "problems")
     assert [[row[key] for key in exact] for row in first] == [[row[key] for key in exact] for row in second]
-    other = trained(Run(tmp_path / "c"), small(made_model, 4, "grpo.seed=43"))
-    assert [row["problems"] for row in other] != [row["problems"] for row in first]
+    other = trained(Run(tmp_path / "c"), small(made_model, 1, "grpo.per_device_train_batch_size=24", "grpo.seed=43"))
+    assert other[0]["problems"] != first[0]["problems"]
 
 
 def test_real_problems_end_honestly_near_zero(tmp_path: Path, shared_data: Path, taught_model: Path) -> None:
-    """Six steps on DeepScaleR's rows and an evaluation on AMC23: a model of sums knows no competition mathematics."""
+    """Three steps on DeepScaleR's rows and an evaluation on AMC23: a model of sums knows no competition mathematics."""
     from openrs.config.schema import Evaluation
     from openrs.evaluation.run import Target, evaluate
     from openrs.rewards.grading import Judge
@@ -155,7 +155,7 @@ def test_real_problems_end_honestly_near_zero(tmp_path: Path, shared_data: Path,
 
     recipe = small(
         taught_model,
-        6,
+        3,
         f"data.source={shared_data / 'training' / 'deepscaler_subset_1209.parquet'}",
         "data.problem_column=prompt.0.content",
         "data.answer_column=reward_model.ground_truth",
@@ -168,17 +168,17 @@ def test_real_problems_end_honestly_near_zero(tmp_path: Path, shared_data: Path,
     )
     run = Run(tmp_path / "run")
     metrics = trained(run, recipe)
-    assert len(metrics) == 6
-    assert sum(row["accuracy"] for row in metrics) / 6 < 0.10
+    assert len(metrics) == 3
+    assert sum(row["accuracy"] for row in metrics) / 3 < 0.10
     manifest = json.loads(run.manifest.read_text(encoding="utf-8"))
     assert manifest["data"]["rows"] == 1209
     assert manifest["data"]["too_long"] > 300
-    target = Target("step-000006", str(run.checkpoints / "step-000006"), None, 6, "float32")
+    target = Target("step-000003", str(run.checkpoints / "step-000003"), None, 3, "float32")
     settings = Evaluation(
         benchmarks=["amc23"], data=str(shared_data / "benchmarks"), temperature=0.7, top_p=1.0, max_tokens=24
     )
     with Judge() as judge:
-        found = evaluate(target, settings, run.evaluation("step-000006"), Progress(), judge)
+        found = evaluate(target, settings, run.evaluation("step-000003"), Progress(), judge)
     amc = found["benchmarks"]["amc23"]
     assert (amc["n"], amc["k"]) == (40, 1)
     assert amc["accuracy"] <= 0.10

@@ -219,7 +219,12 @@ class Runner:
         timer: threading.Timer | None = None
         if ends:
             seconds, reason = min(ends)
-            timer = threading.Timer(seconds, lambda: (reached.append(reason), os.kill(os.getpid(), signal.SIGTERM)))
+
+            def end() -> None:
+                reached.append(reason)
+                os.kill(os.getpid(), signal.SIGTERM)
+
+            timer = threading.Timer(seconds, end)
             timer.daemon = True
             timer.start()
         try:

@@ -94,7 +94,8 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
 
 
 def test_a_hub_that_is_gone_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # read once, at its import
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     message = refused(source="nobody/nothing", revision="0" * 40)
     assert message.startswith("data set nobody/nothing at 000")
     assert "fix:" in message

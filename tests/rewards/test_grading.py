@@ -158,16 +158,17 @@ def test_every_input_gets_a_verdict() -> None:
 
 
 def test_slow_items_get_a_verdict_while_others_flow() -> None:
-    limit, workers = 1.5, 4
+    limit, workers = 1.5, 3
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     quick = [Item("$5$", r"\boxed{5}", Rule.PAPER)] * 3
-    items = [item for text in SLOW for item in (Item("$5$", text, Rule.PAPER), *quick)]
+    some = SLOW[::3]  # all of them: test_slow_latex_is_judged_inside_the_limits
+    items = [item for text in some for item in (Item("$5$", text, Rule.PAPER), *quick)]
     with Judge(workers=workers, timeout=limit) as judge:
         grades = judge.grade(items)
     slow = grades[::4]
     assert {grade.verdict for grade in grades if grade not in slow} == {"correct"}
     assert {grade.verdict for grade in slow} <= {"timeout", "incorrect"}
-    assert sum(grade.verdict == "timeout" for grade in slow) >= 11
+    assert sum(grade.verdict == "timeout" for grade in slow) >= 4
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = workers + sum(grade.verdict == "timeout" for grade in slow)  # a second of processor time each
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

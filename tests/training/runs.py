@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +20,8 @@ from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
+
+import forked
 
 from openrs.run import checkpoints
 from openrs.run.files import read_jsonl, sha256
@@ -103,7 +106,8 @@ def broken_calls() -> Path | None:
 
 def start(argv: Sequence[object], fault: Callable[[], None] | None = None, **environment: str) -> Launched:
     """Start `openrs ARGV` in a fork; `fault` runs in it first, and may break whatever it likes."""
-    said = Path(f"{argv[argv.index('--run') + 1]}.said") if "--run" in argv else Path(os.devnull)
+    run = argv[argv.index("--run") + 1] if "--run" in argv else argv[1] if argv[0] == "report" else None
+    said = Path(f"{str(run).rstrip('/')}.said") if run is not None else Path(os.devnull)
     said.parent.mkdir(parents=True, exist_ok=True)
     _fork_server()
     # a daemon: one that a failed test left behind is ended with pytest, which would wait for it for ever
@@ -129,7 +133,9 @@ def _in_child(argv: list[str], said: Path, fault: Callable[[], None] | None, env
     assert "openrs.training.trainer" in sys.modules, "the fork server has not imported training_imports"
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     from openrs.cli.main import main
+    from openrs.evaluation import engine_pool
 
+    engine_pool.subprocess = types.SimpleNamespace(**{**vars(subprocess), "Popen": forked.Popen})  # type: ignore[assignment]
     if fault is not None:
         fault()
     code = main(argv)

@@ -1,17 +1,19 @@
 """The short form of scripts/soak: runs killed at random moments end equal to the undisturbed one."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+RUNS = int(os.environ.get("OPENRS_SOAK_RUNS", "3"))  # .ci/run takes 1
 SCRIPT = Path(__file__).parents[2] / "scripts" / "soak"
 
 
 @pytest.mark.soak
 @pytest.mark.limits(processor=1500)
-@pytest.mark.parametrize(("runs", "processes"), [(3, 1), (1, 2)])
+@pytest.mark.parametrize(("runs", "processes"), [(RUNS, 1), (1, 2)])
 def test_killed_at_random(tmp_path: Path, runs: int, processes: int) -> None:
     command = [sys.executable, SCRIPT, "--runs", str(runs), "--processes", str(processes), "--keep", tmp_path / "soak"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
