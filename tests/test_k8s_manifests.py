@@ -307,6 +307,7 @@ def test_only_pods_that_fetch_reach_the_hub() -> None:
         assert (template["metadata"]["labels"].get("openrs-fetches") == "true") == fetches, where
 
 
+@pytest.mark.slow
 def test_the_wheel_carries_the_manifests(tmp_path: Path) -> None:
     """`pip install openrs` has to work without a checkout."""
     if importlib.util.find_spec("setuptools") is None:
