@@ -127,9 +127,10 @@ def machine() -> dict[str, Any]:
 
 
 def clocks() -> dict[str, str] | None:
-    """What nvidia-smi says of the first GPU's clocks, power, heat and driver; None without one."""
+    """What nvidia-smi says of clocks, power, heat and driver of the first GPU that we may see; None without one."""
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0] or "0"
     fields = "name,driver_version,clocks.sm,clocks.max.sm,clocks.mem,power.limit,temperature.gpu,memory.total"
-    words = ["nvidia-smi", "--id=0", f"--query-gpu={fields}", "--format=csv,noheader"]
+    words = ["nvidia-smi", f"--id={first}", f"--query-gpu={fields}", "--format=csv,noheader"]
     try:
         done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=20)
     except (OSError, subprocess.TimeoutExpired):

@@ -86,7 +86,7 @@ def parts(out: Path, *, cpu: bool) -> list[Part]:
     gpu_step = [sys.executable, str(HERE / "gpu_step.py")]
     runs = [sys.executable, str(HERE / "gpu_runs.py")]
     real = "the real size" if not cpu else "the toy size (in place of the real one)"
-    limit = 1.0 if not cpu else 2.0  # a rehearsal's machine may be busy, and all of it is small
+    limit = 1.0 if not cpu else 5.0  # a rehearsal's machine may be busy, and all of it is small
     rows = (
         ("doctor", "openrs doctor", [sys.executable, "-P", "-m", "openrs.cli", "doctor", "--json"], 100, False, ""),
         ("recorded", "loss and gradient of the trainer against the paper's recorded ones, fp32 and bf16",
@@ -182,7 +182,7 @@ def kill_session(process: subprocess.Popen[bytes]) -> None:
 
 def read_result(part: Part, result: Path, log: Path) -> dict[str, Any]:
     try:
-        text = result.read_text() if part.result else log.read_text()
+        text = without_paths(result.read_text() if part.result else log.read_text(), result.parent)
         found = json.loads(text[text.index("{") :])  # the doctor's is its output
     except (OSError, ValueError):
         return {}
@@ -201,6 +201,11 @@ def reason(found: Mapping[str, Any], log: Path, code: int, out: Path) -> str:
         return "; ".join(map(str, found["wrong"]))[:400]
     last = tail(log.read_text(errors="replace"), 1)
     text = f"exit code {code}: {last[0]}" if last else f"exit code {code}, without a word"
+    return without_paths(text, out)
+
+
+def without_paths(text: str, out: Path) -> str:
+    """A text without this machine's folders, for files that are sent to others."""
     for path, word in ((str(out), "OUT"), (str(common.ROOT), "."), (str(Path.home()), "~")):
         text = text.replace(path, word) if len(path) > 1 else text
     return text

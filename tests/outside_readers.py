@@ -287,8 +287,45 @@ def verb(*words: str) -> Callable[[Path], None]:
 
 
 # reader -> sound files below its folder, and how it is called
+STUDY = """
+title: sums
+trainings: {mine: {recipe: demo, until: 20, seeds: [1, 2, 3]}}
+claims: {helps: {text: better on sums, benchmark: demo, margin: 3, needs: [[mine]]}}
+"""
+STUDY_STATE = {
+    "schema": 1,
+    "file": "own.yaml",
+    "sha256": "ab",
+    "settings": {
+        "title": "sums",
+        "trainings": {"mine": {"recipe": "demo", "until": 20, "seeds": [1, 2, 3]}},
+        "claims": {"helps": {"text": "better", "benchmark": "demo", "margin": 3, "needs": [["mine"]]}},
+    },
+    "machine": {"gpu": "none", "gpus": 0, "price": 0.0},
+    "accepted": [],
+    "jobs": {"mine/seed1": {"attempts": [{"started": 1.0, "seconds": 2.0, "folder": "mine-seed1"}], "done": True}},
+    "looks": {"helps": [{"samples": 8, "at": "2026-11-29T00:00:00Z", "sha256": "ab", "p": {"differs": 0.5}}]},
+}
+
+
+def read_study(folder: Path) -> None:
+    """What every command does with a study's state before anything else."""
+    from openrs.study import state
+
+    kept = state.read(folder)
+    if kept is not None:
+        state.study_of(kept)
+        kept.seconds()
+        kept.dollars()
+
+
 READERS: dict[str, tuple[Files, Callable[[Path], None]]] = {
     "recipe": ({"own.yaml": RECIPE, "system.txt": "Think."}, verb("recipe", "show", "{}/own.yaml")),
+    "study": (
+        {"own.yaml": STUDY},
+        lambda folder: str(__import__("openrs.study.settings", fromlist=["load"]).load(folder / "own.yaml")),  # type: ignore[func-returns-value]
+    ),
+    "study.json": ({"study.json": STUDY_STATE}, read_study),
     "curation recipe": (
         {"own.yaml": CURATION},
         lambda folder: str(__import__("openrs.curation.settings", fromlist=["load"]).load(f"{folder}/own.yaml")),  # type: ignore[func-returns-value]

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from openrs.cli.main import main
-from openrs.errors import RunFailure
-from openrs.run.disk_faults import FAULTS, explained, fault_behind, faults_explained
+from openrs.errors import ExplainedError, RunFailure
+from openrs.run.disk_faults import FAULTS, explained, fault_behind, faults_explained, written_to
 
 OTHERS = [errno.ENOENT, errno.EACCES, errno.EPERM, errno.EEXIST, errno.EPIPE, errno.ECONNRESET, errno.ENOTDIR]
 
@@ -79,6 +79,15 @@ def test_what_is_explained_already_stays_as_it_is(tmp_path: Path) -> None:
         raise inner
 
 
+@pytest.mark.parametrize("number", [*FAULTS, *OTHERS], ids=lambda number: errno.errorcode[number])
+def test_where_a_page_is_asked_for_a_broken_disk_is_no_wrong_name(number: int, tmp_path: Path) -> None:
+    with pytest.raises(ExplainedError) as ended, written_to(tmp_path, "--out"):
+        raise OSError(number, os.strerror(number))
+    assert ended.value.exit_code == (1 if number in FAULTS else 2)
+    assert "another" in ended.value.fix
+    assert "--out" in ended.value.fix
+
+
 # --- for real, as far as a kernel can be made to do it ----------------------------------------------------------------
 
 
@@ -135,5 +144,7 @@ def test_a_library_that_does_not_say_why_is_explained_by_the_disk(read_only: Pat
 
 
 def test_a_report_on_a_disk_that_is_read_only(read_only: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["report", "--out", str(read_only)]) in (1, 2)
-    assert "fix: " in capsys.readouterr().err
+    assert main(["report", "--out", str(read_only)]) == 1
+    said = capsys.readouterr().err
+    assert "is read-only" in said
+    assert "another --out: elsewhere" in said

@@ -15,6 +15,8 @@ import yaml
 from hang_limits import read_stats, tree_of
 from waiting import until
 
+from openrs import __version__
+
 ROOT = Path(__file__).parents[1]
 UNTIL_DONE = ROOT / "docker" / "until-done"
 
@@ -208,3 +210,11 @@ def test_the_build_context_has_no_run_no_data_and_no_secret() -> None:
                        "scripts/lib/after_install.py"}  # fmt: skip
     packaged = json.dumps(sorted(path.name for path in (ROOT / "docker").iterdir()))
     assert packaged == '["as-owner", "compile", "install-lock", "project", "provenance.py", "same-times", "until-done"]'
+
+
+def test_the_image_s_version_is_the_package_s() -> None:
+    line = next(row for row in (ROOT / "scripts" / "image").read_text().splitlines() if row.startswith("version="))
+    asked = subprocess.run(
+        ["bash", "-c", f'{line}; echo "$version"'], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert asked.stdout.strip() == __version__

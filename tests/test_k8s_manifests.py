@@ -3,9 +3,6 @@
 import importlib.util
 import json
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +11,6 @@ from k8s_files import (
     JOBS,
     K8S,
     NEWEST,
-    ROOT,
     VERSIONS,
     all_containers,
     job,
@@ -305,38 +301,3 @@ def test_only_pods_that_fetch_reach_the_hub() -> None:
     for where, template in pod_templates().items():
         fetches = any(one["name"].startswith("fetch") for one in all_containers(template["spec"]))
         assert (template["metadata"]["labels"].get("openrs-fetches") == "true") == fetches, where
-
-
-@pytest.mark.slow
-def test_the_wheel_carries_the_manifests(tmp_path: Path) -> None:
-    """`pip install openrs` has to work without a checkout."""
-    if importlib.util.find_spec("setuptools") is None:
-        pytest.skip("setuptools is not installed")
-    source = tmp_path / "source"
-    source.mkdir()
-    for name in ("openrs", "k8s"):
-        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        if (ROOT / name).is_file():
-            shutil.copy(ROOT / name, source / name)
-        else:
-            (source / name).write_text("")
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        ".",
-        "--no-deps",
-        "--no-build-isolation",
-        "--quiet",
-        "-w",
-        str(tmp_path),
-    ]
-    subprocess.run(command, cwd=source, check=True, capture_output=True)
-    wheel = next(tmp_path.glob("openrs-*.whl"))
-    folder = tmp_path / "installed"
-    shutil.unpack_archive(wheel, folder, "zip")
-    for name in JOBS:
-        packed = folder / "openrs" / "cluster" / "k8s" / name / "job.yaml"
-        assert packed.read_text(encoding="utf-8") == (K8S / f"job-{name}.yaml").read_text(encoding="utf-8")

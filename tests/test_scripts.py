@@ -286,24 +286,46 @@ def executable(folder: Path, name: str, *lines: str) -> None:
 def test_no_fitting_python_is_refused_with_what_was_tried(project: Project, tmp_path: Path) -> None:
     tools = tmp_path / "bin"
     tools.mkdir()
-    for tool in ("bash", "dirname", "env"):
+    for tool in ("bash", "dirname", "env", "sed"):
         (tools / tool).symlink_to(shutil.which(tool) or tool)
     executable(tools, "python3.11", "echo 'pyenv: python3.11: command not found' >&2; exit 127")
     executable(tools, "python3.12", 'case "$3" in *version*) echo 3.12.1 ;; *) exit 1 ;; esac')
-    executable(tools, "python3", "echo 3.13.0")
+    executable(tools, "python3", "echo 3.14.0")
     searching = {"PATH": str(tools), "HOME": str(tmp_path), "PYENV_ROOT": str(tmp_path)}
     code, output = project.setup(OPENRS_PYTHON="", **searching)
     assert code == 2
-    assert "openrs needs Python 3.11 or 3.12, and found none. Tried:" in output
+    assert "openrs needs Python 3.11, 3.12 or 3.13, and found none. Tried:" in output
     assert "python3.11: does not start" in output
     assert "python3.12: is 3.12.1, but without venv (Debian, Ubuntu: apt install python3.12-venv)" in output
-    assert "python3: is 3.13.0" in output
+    assert "python3: is 3.14.0" in output
     assert "python: not found" in output
     assert not (project.root / ".venv").exists()
 
     code, output = project.setup(OPENRS_PYTHON="python3", **searching)
     assert code == 2
-    assert "python3: is 3.13.0" in output
+    assert "python3: is 3.14.0" in output
+
+
+def test_where_no_python_fits_uv_brings_one_and_it_is_said(project: Project, tmp_path: Path) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for tool in ("bash", "dirname", "env", "sed"):
+        (tools / tool).symlink_to(shutil.which(tool) or tool)
+    executable(tools, "python3", "echo 3.14.0")
+    executable(tmp_path, "brought", 'case "$3" in *version*) echo 3.11.15 ;; esac')
+    executable(tools, "uv", f'case "$*" in *find*) echo "{tmp_path}/brought" ;; *) echo "$*" >&2 ;; esac')
+    searching = {"PATH": str(tools), "HOME": str(tmp_path), "PYENV_ROOT": str(tmp_path), "OPENRS_PYTHON": ""}
+    answer = project.ask('{ find_python; echo "$PYTHON $PYTHON_VERSION"; } 2>&1', **searching)
+    assert answer.splitlines() == [
+        "no Python 3.11, 3.12 or 3.13 here: uv brings 3.11, into its own folder",
+        "python install --quiet 3.11",
+        f"{tmp_path}/brought 3.11.15",
+    ]
+    executable(tools, "uv", "echo 'no network' >&2; exit 2")
+    code, output = project.setup(**searching)
+    assert code == 2
+    assert "no network" in output
+    assert "uv: could not bring 3.11" in output
 
 
 def test_unknown_lock_and_option_are_refused(project: Project) -> None:
@@ -327,7 +349,7 @@ def test_unknown_lock_and_option_are_refused(project: Project) -> None:
 )
 def test_the_lock_follows_the_gpu(project: Project, tmp_path: Path, nvidia_smi: str, lock: str) -> None:
     executable(tmp_path, "nvidia-smi", nvidia_smi)
-    for name in ("cpu.txt", "cuda-py311.txt", "cuda-py312.txt"):
+    for name in ("cpu.txt", "cuda-py311.txt", "cuda-py312.txt", "cuda-py313.txt"):
         (project.root / "locks" / name).touch()
     asked = 'STATE=/nowhere; find_python; choose_lock; locate_lock; echo "$LOCK_NAME ${LOCK_FILE##*/}"'
     path = f"{tmp_path}:{os.environ['PATH']}"

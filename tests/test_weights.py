@@ -1,5 +1,7 @@
 """A model whose file lacks a tensor, or has another one, is refused by whoever would load it: no tensor is made up."""
 
+import os
+import pickle
 import shutil
 import sys
 from collections.abc import Callable
@@ -20,7 +22,7 @@ from openrs.evaluation.engines import load as load_engine
 from openrs.evaluation.sampling import EngineSettings
 from openrs.hub import adapters
 from openrs.hub.export import export
-from openrs.hub.loading import check_weights
+from openrs.hub.loading import check_weights, refuse_code
 from openrs.run import checkpoints
 from openrs.run.directory import Run
 from openrs.run.files import write_json
@@ -195,7 +197,7 @@ def adapter(made_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_whole_adapter_is_merged(made_model: Path, adapter: Path, tmp_path: Path) -> None:
-    folder = adapters.merge(made_model, adapter, tmp_path / "merged", trust_remote_code=False)
+    folder = adapters.merge(made_model, adapter, tmp_path / "merged", dtype="float32", trust_remote_code=False)
     check_weights(folder, trust_remote_code=False)
 
 
@@ -221,7 +223,7 @@ def test_an_adapter_with_other_tensors_is_refused(
     fault(weights)
     save_file(weights, folder / adapters.ADAPTER_WEIGHTS, metadata={"format": "pt"})
     with pytest.raises(UserError, match=r"are not those of its model|cannot be loaded: Error\(s\) in loading"):
-        adapters.merge(made_model, folder, tmp_path / "merged", trust_remote_code=False)
+        adapters.merge(made_model, folder, tmp_path / "merged", dtype="float32", trust_remote_code=False)
     assert not (tmp_path / "merged").exists()
 
 
@@ -230,7 +232,7 @@ def test_a_base_that_lacks_a_tensor_is_refused_when_it_is_merged(
 ) -> None:
     base = changed(made_model, tmp_path / "base", renamed)
     with pytest.raises(UserError, match="base are not those of its model"):
-        adapters.merge(base, adapter, tmp_path / "merged", trust_remote_code=False)
+        adapters.merge(base, adapter, tmp_path / "merged", dtype="float32", trust_remote_code=False)
 
 
 def test_the_command_says_it(made_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -239,3 +241,62 @@ def test_the_command_says_it(made_model: Path, tmp_path: Path, capsys: pytest.Ca
     said = capsys.readouterr().err
     assert "missing (" in said
     assert "fix: fetch or copy the model anew" in said
+
+
+# --- what DeepSpeed would unpickle ------------------------------------------------------------------------------------
+
+
+class Code:
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.place),)
+
+
+def as_deepspeed_writes_it(value: object, path: Path) -> None:
+    torch.save(value, path)
+
+
+def with_newer_opcodes(value: object, path: Path) -> None:
+    torch.save(value, path, pickle_protocol=4)
+
+
+def as_old_torch_wrote_it(value: object, path: Path) -> None:
+    torch.save(value, path, _use_new_zipfile_serialization=False)
+
+
+def plainly_pickled(value: object, path: Path) -> None:
+    path.write_bytes(pickle.dumps(value))
+
+
+@pytest.mark.parametrize("name", ["mp_rank_00_model_states.pt", "bf16_zero_pp_rank_0_optim_states.pt", "any"])
+@pytest.mark.parametrize("write", [as_deepspeed_writes_it, with_newer_opcodes, as_old_torch_wrote_it, plainly_pickled])
+def test_a_checkpoint_of_deepspeed_that_would_run_code_is_refused(
+    write: Callable[[object, Path], None], name: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "step-000001" / "global_step1"
+    folder.mkdir(parents=True)
+    write({"module": {"w": torch.ones(2)}, "loss_scaler": Code(tmp_path / "ran")}, folder / name)
+    with pytest.raises(UserError, match=str(folder / name)):
+        refuse_code(folder.parent)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.slow  # imports deepspeed
+def test_what_deepspeed_writes_is_not_refused(tmp_path: Path) -> None:
+    scaler = pytest.importorskip("deepspeed.runtime.fp16.loss_scaler")
+    config = pytest.importorskip("deepspeed.runtime.zero.config")
+    (tmp_path / "global_step1").mkdir()
+    state = {"zero_stage": config.ZeroStageEnum(2), "loss_scaler": scaler.LossScaler(1.0), "fp32": [torch.ones(2)]}
+    torch.save({"optimizer_state_dict": state}, tmp_path / "global_step1" / "optim_states.pt")
+    (tmp_path / "latest").write_text("global_step1")
+    refuse_code(tmp_path)
+
+
+@pytest.mark.parametrize("tag", ["../elsewhere", "/elsewhere", "global_step2", "..", ""])
+def test_deepspeeds_folder_is_one_of_the_checkpoints(tag: str, tmp_path: Path) -> None:
+    (tmp_path / "global_step1").mkdir()
+    (tmp_path / "latest").write_text(tag)
+    with pytest.raises(UserError, match="names another folder"):
+        refuse_code(tmp_path)

@@ -39,11 +39,16 @@ def add(verbs: Verbs) -> None:
     add_overrides(sub)
     sub.add_argument("--run", metavar="NAME", help="the run directory (default: the recipe's name)")
     sub.add_argument("--quick", action="store_true", help="only checks that take under two seconds (for health checks)")
-    sub.add_argument("--json", action="store_true")
+    form = sub.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true")
+    form.add_argument("--report", action="store_true", help="what a bug report needs, as Markdown, without secrets")
 
     sub = add_verb(verbs, "fetch", fetch, "download all models and data of a recipe into the cache, pinned and checked")
     sub.add_argument(
-        "recipes", nargs="+", metavar="RECIPE", help="a recipe, a run, or one of the paper's models: paper:open-rs3 ..."
+        "recipes",
+        nargs="+",
+        metavar="RECIPE",
+        help="a recipe, a study, a run, or a model of the paper: paper:open-rs3 ...",
     )
     add_overrides(sub)
     sub.add_argument("--list", action="store_true", help="list files and sizes, without network")
@@ -76,15 +81,20 @@ def fetch(args: argparse.Namespace) -> int:
 
 
 def needed(name: str, overrides: Sequence[str]) -> "list[Reference]":
-    """What a recipe, a run or a model needs from the hub; nothing for a folder with a model. Raises UserError."""
+    """What a recipe, a study, a run or a model needs from the hub; nothing for a model's folder. Raises UserError."""
     from openrs.config.load import load, packaged
     from openrs.hub.pins import references, target
     from openrs.run import manifest
     from openrs.run.directory import existing_run, run_at
     from openrs.run.folders import Kind, kind_of
+    from openrs.study.jobs import references_of
+    from openrs.study.settings import load as load_study
+    from openrs.study.settings import study_file
 
     if (refs := target(name)) is not None:
         return refs
+    if (file := study_file(name)) is not None:
+        return references_of(load_study(file, overrides), file.parent)
     folder = next((path for path in (run_at(name).path, Path(name)) if path.is_dir()), None)
     if folder is None or name in packaged():
         return references(load(name, overrides))
@@ -95,6 +105,7 @@ def needed(name: str, overrides: Sequence[str]) -> "list[Reference]":
 def doctor(args: argparse.Namespace) -> int:
     from openrs.config.load import load
     from openrs.doctor import doctor as doctors
+    from openrs.doctor.bug_report import bug_report
     from openrs.run.directory import run_at
 
     measure = args.what[:1] == ["nccl"]
@@ -107,5 +118,8 @@ def doctor(args: argparse.Namespace) -> int:
         doctors.measure_nccl(recipe, run.path, say)
         return EXIT_DONE
     text, code = doctors.diagnose(recipe, names[0] if names else None, run.path, quick=args.quick, as_json=args.json)
+    if args.report:
+        say(bug_report(text, run), end="")
+        return EXIT_DONE
     say(text, end="")
     return code

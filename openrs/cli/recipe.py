@@ -41,7 +41,8 @@ def recipe_new(args: argparse.Namespace) -> int:
     from openrs.new_recipe import write
 
     say(write(args.file, args.model, args.data, args.base), end="")
-    say(f"\nwritten: {args.file}; next: openrs train {args.file} --dry-run, then openrs train {args.file}")
+    train, run = f"openrs train {args.file}", args.file.stem
+    say(f"\nwritten: {args.file}; next: {train} --dry-run, then {train}, then openrs report {run}")
     return EXIT_DONE
 
 

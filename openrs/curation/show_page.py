@@ -9,8 +9,8 @@ from markupsafe import Markup
 from openrs.curation.picture import histogram
 from openrs.curation.references import reference_answer
 from openrs.curation.show import SHOWN_TEXT, Finding, Shown
-from openrs.errors import UserError
 from openrs.rewards.grading import printable
+from openrs.run.disk_faults import written_to
 from openrs.run.files import write_text
 
 BAR = 40
@@ -75,10 +75,8 @@ def write_page(shown: Shown, path: Path) -> None:
         most=SHOWN_TEXT,
         readable=readable,
     )
-    try:
+    with written_to(path, "--html"):
         write_text(path, page)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}", fix="give another --html FILE") from None
 
 
 def readable(text: str) -> str:

@@ -29,8 +29,8 @@ SLOW_DISK = 100e6  # bytes a second
 
 
 def python() -> Finding:
-    good = (3, 11) <= sys.version_info[:2] <= (3, 12)
-    return judged("Python", good, platform.python_version(), "3.11 or 3.12", "make the environment anew: scripts/setup")
+    good = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    return judged("Python", good, platform.python_version(), "3.11 to 3.13", "make the environment anew: scripts/setup")
 
 
 def packages() -> Finding:

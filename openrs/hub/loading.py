@@ -1,10 +1,13 @@
 """A model loaded by transformers. One place decides which weights are accepted, and whether a model's code may run."""
 
+import pickle
+import struct
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from openrs.errors import UserError
+from openrs.outside import read_text
 from openrs.run.libraries import importing
 
 
@@ -42,6 +45,42 @@ def check_weights(folder: Path, *, trust_remote_code: bool, pickle_weights: bool
     For whoever loads the model elsewhere afterwards (vLLM, TRL, who gets an export). Raises UserError as load_model.
     """
     load_model(folder, trust_remote_code=trust_remote_code, pickle_weights=pickle_weights, device_map="meta")
+
+
+# What DeepSpeed's files of a checkpoint hold besides tensors, numbers and containers.
+DEEPSPEED_STATE = {
+    "deepspeed.runtime.fp16.loss_scaler.LossScaler",
+    "deepspeed.runtime.fp16.loss_scaler.DynamicLossScaler",
+    "deepspeed.runtime.zero.config.ZeroStageEnum",
+    "deepspeed.utils.tensor_fragment.fragment_address",
+}
+
+
+def refuse_code(checkpoint: Path) -> None:
+    """Raises UserError when a file of DeepSpeed's in a checkpoint names anything but data: it unpickles them whole, and
+    the run may be a stranger's. Nothing is unpickled to find out. (All others are read with weights_only.)"""
+    from torch.serialization import get_unsafe_globals_in_checkpoint
+
+    fix = "resume only runs that you made; the model can still be exported and evaluated"
+    latest = checkpoint / "latest"  # names the folder that DeepSpeed reads
+    if latest.is_file() and read_text(latest).strip() not in {path.name for path in checkpoint.iterdir()}:
+        raise UserError(f"{latest} names another folder", "DeepSpeed would read what lies outside", fix)
+    for path in sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.parent != checkpoint):
+        try:
+            names = set(get_unsafe_globals_in_checkpoint(path)) - DEEPSPEED_STATE
+        except (
+            OSError,
+            RuntimeError,
+            ValueError,
+            EOFError,
+            LookupError,
+            struct.error,
+            pickle.UnpicklingError,
+        ) as error:
+            raise UserError(f"{path} is not a file of tensors as torch writes it: {error}", fix=fix) from None
+        if names:
+            what = f"{path} would run code when it is read: {_some(names)}"
+            raise UserError(what, "a checkpoint of openrs holds tensors and numbers only", fix)
 
 
 def refuse_other_tensors(

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from openrs.errors import ExplainedError, RunFailure
+from openrs.errors import ExplainedError, RunFailure, UserError
 from openrs.run.units import format_bytes
 
 FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
@@ -121,3 +121,14 @@ def faults_explained(folder: Path, then: str) -> Iterator[None]:
         if failure is None:
             raise
         raise failure from None
+
+
+@contextmanager
+def written_to(place: Path, option: str) -> Iterator[None]:
+    """Around writing what a command was asked for to a place that `option` names. Raises RunFailure for a disk that
+    fails in the block, and UserError for a place where nothing can be written."""
+    try:
+        yield
+    except OSError as error:
+        refused = UserError(f"{place} cannot be written: {error.strerror}", fix=f"give another place with {option}")
+        raise explained(error, place, f"writes it anew (another {option}: elsewhere)") or refused from None

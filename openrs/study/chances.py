@@ -34,8 +34,8 @@ def _chances(study: Study, every: list[Claim], world: World) -> Mapping[str, pow
         seeds = min(
             len(study.trainings[need].seeds) for claim in in_training for need in study.claims[claim.id].needs[0]
         )
-        samples = training_samples(study, in_training)
-        found |= power.in_training(in_training, samples, seeds, world, trials=RULE_TRIALS)
+        drawn = training_samples(study, in_training)
+        found |= power.in_training(in_training, drawn, seeds, world, trials=RULE_TRIALS)
     return found
 
 

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from openrs.config import load as recipes
+from openrs.config.names import is_hub_name
 from openrs.config.schema import Model, Recipe
 from openrs.errors import UserError
 from openrs.evaluation.benchmarks import resolve
@@ -21,7 +22,7 @@ from openrs.planner.times import ASSUMED
 from openrs.run.retention import evaluated, saved
 from openrs.study.settings import Evaluate, Study, Train
 
-TRAINING_LEAST, TRAINING_MOST = 0.7, 1.3  # the planner's own tolerance on the paper's 24 hours (tests/planner)
+TRAINING_MOST = 1.3  # the planner's tolerance on the paper's 24 hours (tests/planner); downwards it has a range itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +175,7 @@ def training_hours(study: Study, name: str, machine: Machine, folder: Path) -> t
     train = study.trainings[name]
     recipe = recipe_of(train, train.seeds[0], folder, elsewhere=not machine.gpu.measured_only)
     there = plan(recipe, gpu=machine.gpu.name, gpus=machine.gpus, price=machine.price)
-    if there.hours is None:
+    if there.hours is None or there.hours_least is None:
         return None, there.fits
     steps, before, models = recipe.last_step, 0, [0, *evaluated(recipe, saved(recipe))]
     if train.after is not None:
@@ -186,7 +187,7 @@ def training_hours(study: Study, name: str, machine: Machine, folder: Path) -> t
     judged = _evaluations(recipe, machine, len(models))
     if judged is None:
         return None, there.fits
-    hours = _range(3600 * trained, TRAINING_LEAST, TRAINING_MOST)
+    hours = _range(3600 * trained, there.hours_least / there.hours, TRAINING_MOST)
     return (hours + judged if hours is not None else None), there.fits
 
 
@@ -201,6 +202,25 @@ def _evaluations(recipe: Recipe, machine: Machine, models: int) -> Range | None:
     ]
     seconds = evaluation_seconds(shape_of(recipe.model), machine.gpu, machine.gpus, draws, cap=cap)
     return _range(None if seconds is None else models * seconds, LEAST, MOST)
+
+
+def references_of(study: Study, folder: Path) -> list[pins.Reference]:
+    """Every hub repository that the study's jobs need: models, training data, benchmarks."""
+    found = [ref for one in study.evaluations.values() for ref in pins.target(one.model) or _of_hub(one.model)]
+    if study.evaluation.data is None:
+        names = dict.fromkeys(name for one in study.evaluations.values() for name in one.samples)
+        found += [
+            pins.reference("dataset", one.hub, f"benchmark {one.name}", one.revision)
+            for one in resolve(list(names))
+            if one.hub
+        ]
+    for train in study.trainings.values():
+        found += pins.references(recipe_of(train, train.seeds[0], folder, elsewhere=True))
+    return found
+
+
+def _of_hub(model: str) -> list[pins.Reference]:
+    return [pins.reference("model", model, model, allow_unpinned=True)] if is_hub_name(model) else []
 
 
 # --- what a claim needs -----------------------------------------------------------------------------------------------

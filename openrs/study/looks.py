@@ -7,6 +7,7 @@ counts every claim of the question in the study, tested or not, so that no later
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -205,11 +206,10 @@ def described(study: Study, state: State, claim: Claim, evidence: Evidence) -> t
         after, before = (np.array([sum(one.rows[problem]) for problem in both]) for one in (model, base))
         times = times_of(study, state, claim.id)
         low, high = sequential.difference_bounds(after, before, made[-1], sequential.interval_tail(times))
-        errors = (
-            [float(sequential.sampling_errors(side, made[-1])[0]) for side in (after, before)] if made[-1] > 1 else []
-        )
         value = float((after.mean() - before.mean()) / made[-1])
-        se = float(np.hypot(*errors)) if errors else 0.0
+        se = 0.0  # of one sample a problem nothing tells its noise
+        if made[-1] > 1:
+            se = math.hypot(*(float(sequential.sampling_errors(side, made[-1])[0]) for side in (after, before)))
         estimate = sequential.unbiased_estimate(value, se, times)
         span = (float(low), float(high))
         said += f"; repeated 95 % interval {point_span(span)}, median-unbiased estimate {100 * estimate:+.1f} points"

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from openrs.errors import UserError
 from openrs.report.pages import plots
 from openrs.report.pages.page import rendered
+from openrs.run.disk_faults import written_to
 from openrs.run.files import write_text
 from openrs.study import render
 from openrs.study.plan import StudyPlan
@@ -23,9 +23,7 @@ def write_page(plan: StudyPlan, path: Path) -> Path:
         else None,
         notes=[" ".join(note.split()) for note in render.notes(plan)],
     )
-    try:
+    with written_to(path, "--page"):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, page)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}", fix="give another file with --page") from None
     return path

@@ -153,7 +153,7 @@ class _Planner:
             while (best := self._best(group, set(order), budget, hours)) is not None:
                 order += [name for name in best if name not in order]
         beyond: list[str] = []
-        for group in (self._cheapest(decide), test):
+        for group in (self._cheapest(decide, set(order)), test):
             while (best := self._best(group, {*order, *beyond}, None, None)) is not None:
                 beyond += [name for name in best if name not in (*order, *beyond)]
         return order, beyond
@@ -180,15 +180,18 @@ class _Planner:
         """A claim's chance to be decided; one whose chance is not known counts whole, one that is hopeless a little."""
         return max(0.01, self.powers[name].mean) if name in self.powers else 1.0
 
-    def _cheapest(self, group: Mapping[str, list[tuple[str, ...]]]) -> dict[str, list[tuple[str, ...]]]:
-        """For each claim one way, so that all of them together cost least."""
+    def _cheapest(
+        self, group: Mapping[str, list[tuple[str, ...]]], have: Collection[str] = ()
+    ) -> dict[str, list[tuple[str, ...]]]:
+        """For each claim that `have` does not decide one way, so that all of them together cost least."""
+        group = {name: ways for name, ways in group.items() if not any(set(have).issuperset(way) for way in ways)}
         different = list(dict.fromkeys(tuple(ways) for ways in group.values()))
         if prod(len(ways) for ways in different) > MOST_WAYS:
             return {name: list(ways) for name, ways in group.items()}
         best: tuple[tuple[str, ...], ...] = ()
         least = inf
         for chosen in product(*different):
-            price = self._price({name for way in chosen for name in way})
+            price = self._price({name for way in chosen for name in way}.difference(have))
             if price < least:
                 best, least = chosen, price
         picked = dict(zip(different, best, strict=True)) if best or not different else {}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from openrs.planner.evaluations import LEAST, MOST
 from openrs.planner.render import wrapped
 from openrs.report.verdicts.claims import ALPHA, Claim
-from openrs.study.jobs import NOTHING, TRAINING_LEAST, TRAINING_MOST, Range
+from openrs.study.jobs import NOTHING, TRAINING_MOST, Range
 from openrs.study.looks import family
 from openrs.study.plan import Row, StudyPlan
 from openrs.study.sequential import last_boundary
@@ -34,9 +34,13 @@ def text(plan: StudyPlan, budget: float | None = None, hours: float | None = Non
 
 
 def headline(plan: StudyPlan) -> str:
+    """How many claims are decided for how much; what is only tested costs extra."""
+    deciding = [row.total for row in plan.rows if row.decides]
+    for_how_much = f" for {dollars(deciding[-1])}" if deciding and deciding[-1] is not None else ""
+    said = f"{len(plan.decided)} of {len(plan.decidable)} claims that data can decide can be decided{for_how_much}"
     total = plan.rows[-1].total if plan.rows else None
-    for_how_much = f" for {dollars(total)}" if total is not None else ""
-    return f"{len(plan.decided)} of {len(plan.decidable)} claims that data can decide can be decided{for_how_much}"
+    more = total is not None and not plan.rows[-1].decides
+    return f"{said}; with those that can only be tested, {dollars(total)}" if more else said
 
 
 def table(title: str, rows: Sequence[Row], plan: StudyPlan) -> str:
@@ -111,8 +115,9 @@ def notes(plan: StudyPlan) -> list[str]:
     found += looks(plan)
     found.append(
         f"Hours and dollars are the planner's, and in brackets its uncertainty: evaluations {LEAST:g} to {MOST:g} times"
-        f" (the authors' logs on one A40), trainings {TRAINING_LEAST:g} to {TRAINING_MOST:g} times (the paper's 24 h)."
-        " No GPU has confirmed them. Every job is planned to load its model anew."
+        " (the authors' logs on one A40), trainings from the planner's fast end to"
+        f" {TRAINING_MOST:g} times (the paper's 24 hours). No GPU has confirmed them. Every job is planned to load its"
+        " model anew."
     )
     return [wrapped(note, "") for note in found]
 
@@ -130,7 +135,8 @@ def looks(plan: StudyPlan) -> list[str]:
         (bound, p_value), (single, _) = (last_boundary(at, ALPHA / tests) for at in (times, [1.0]))
         found.append(
             f"{', '.join(claim.id for claim in claims)}: looked at with {', '.join(map(str, samples))} samples a"
-            f" problem; what is clear ends early. The last look asks for z {bound:.3f} (p {p_value:.4f}), not {single:.3f}"
+            f" problem; what is clear ends early. The last look asks for z {bound:.3f} (p {p_value:.4f}), not"
+            f" {single:.3f}"
             f" (p {ALPHA / tests:.4f}): Holm's first step over the {tests} claims of one question."
         )
     return found

@@ -38,6 +38,7 @@ def facts_of(folder: Path) -> StudyFacts:
     study = state.study_of(kept)
     every = study_claims(study)
     return StudyFacts(
+        study.title,
         every,
         looks.verdicts(study, kept, folder / EVALUATIONS),
         lambda words: study_tree(study, kept, every, words),
@@ -79,7 +80,7 @@ def study_tree(study: Study, kept: State, every: list[Claim], words: Mapping[str
     spent = kept.dollars()
     decided = sum(word in ("reproduced", "not reproduced", "smaller than the margin") for word in words.values())
     said = [
-        f"{decided} of {len(every)} claims are decided, {len(open_claims)} are open.",
+        f"{decided} of {len(every)} claims decided, {len(open_claims)} open.",
         f"{format_duration(kept.seconds())} of wall clock"
         + (f" and ${spent:,.2f} were spent." if spent else " so far."),
     ]

@@ -219,10 +219,16 @@ class Runner:
         timer: threading.Timer | None = None
         if ends:
             seconds, reason = min(ends)
-            timer = threading.Timer(seconds, lambda: (reached.append(reason), os.kill(os.getpid(), signal.SIGTERM)))
+
+            def end() -> None:
+                reached.append(reason)
+                os.kill(os.getpid(), signal.SIGTERM)
+
+            timer = threading.Timer(seconds, end)
             timer.daemon = True
-            timer.start()
         try:
+            if timer is not None:
+                timer.start()
             yield
         except Interrupted as interrupted:
             reason = reached[0] if reached else str(interrupted).partition(";")[0]

@@ -60,7 +60,8 @@ class State:
         for job in self.tree["jobs"].values():
             for attempt in job["attempts"]:
                 if "seconds" not in attempt:
-                    last = max((p.stat().st_mtime for p in _files(self.folder / attempt["folder"])), default=0.0)
+                    place = self.folder / str(attempt.get("folder", ""))
+                    last = max((path.stat().st_mtime for path in _files(place)), default=0.0)
                     attempt["seconds"] = max(0.0, last - attempt["started"])
         job = self.tree["jobs"].setdefault(name, {"attempts": [], "done": False})
         job["attempts"].append({"started": time.time(), **facts})

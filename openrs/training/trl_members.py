@@ -116,6 +116,7 @@ ATTRIBUTES = {
     "args": "GRPOConfig",
     "model": "the policy",
     "num_iterations": "updates a generation batch",
+    "optimizer": "its state is checked for NaN and Inf before a checkpoint",
     "processing_class": "the tokenizer, saved with each checkpoint",
     "ref_model": "the reference model, None with LoRA or beta 0",
     "state": "TrainerState: global_step",

@@ -39,13 +39,17 @@ try_python() {
   return 1
 }
 
-# find_python ["3.11 3.12"]: sets PYTHON and PYTHON_VERSION, or refuses with what was tried. OPENRS_PYTHON overrides the search.
+# versions "3.11 3.12 3.13" -> "3.11, 3.12 or 3.13"
+versions() { echo "$1" | sed -e 's/ \([^ ]*\)$/ or \1/' -e 's/\([0-9]\) \([0-9]\)/\1, \2/g'; }
+
+# find_python ["3.11 3.12"]: sets PYTHON and PYTHON_VERSION: the first that is there, else one that uv brings; or refuses with what was
+# tried. OPENRS_PYTHON overrides the search.
 find_python() {
-  local wanted=${1:-3.11 3.12} minor candidate
+  local wanted=${1:-3.11 3.12 3.13} minor candidate
   TRIED=
   if [ -n "${OPENRS_PYTHON:-}" ]; then
     try_python "$OPENRS_PYTHON" "$wanted" && return
-    refuse "OPENRS_PYTHON is not a Python that openrs can use (${wanted/ / or }):" "${TRIED%$'\n'}"
+    refuse "OPENRS_PYTHON is not a Python that openrs can use ($(versions "$wanted")):" "${TRIED%$'\n'}"
   fi
   for minor in $wanted; do try_python "python$minor" "$wanted" && return; done
   for candidate in python3 python; do try_python "$candidate" "$wanted" && return; done
@@ -54,7 +58,17 @@ find_python() {
       [ ! -x "$candidate" ] || { try_python "$candidate" "$wanted" && return; }
     done
   done
-  refuse "openrs needs Python ${wanted/ / or }, and found none. Tried:" "${TRIED%$'\n'}" \
-    "Install one (Debian, Ubuntu: apt install python3.11 python3.11-venv; macOS: brew install python@3.11) or name it:" \
-    "  OPENRS_PYTHON=/path/to/python3.11 $0"
+  minor=${wanted%% *}
+  if command -v uv >/dev/null 2>&1; then
+    echo "no Python $(versions "$wanted") here: uv brings $minor, into its own folder" >&2
+    if uv python install --quiet "$minor" && candidate=$(uv python find --python-preference only-managed "$minor"); then
+      try_python "$candidate" "$wanted" && return
+    else
+      TRIED="${TRIED}  uv: could not bring $minor"$'\n'
+    fi
+  fi
+  refuse "openrs needs Python $(versions "$wanted"), and found none. Tried:" "${TRIED%$'\n'}" \
+    "Install one (Debian, Ubuntu: apt install python$minor python$minor-venv; macOS: brew install python@$minor), or uv, which brings" \
+    "one at the next call (https://docs.astral.sh/uv), or name one:" \
+    "  OPENRS_PYTHON=/path/to/python$minor $0"
 }

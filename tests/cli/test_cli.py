@@ -9,7 +9,8 @@ from pathlib import Path
 import forked
 import pytest
 
-from openrs.cli.main import main
+from openrs import __version__
+from openrs.cli.main import main, parser
 
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
@@ -34,6 +35,44 @@ def test_help_names_the_verbs() -> None:
     assert done.returncode == 0
     for verb in ("train", "evaluate", "report", "reproduce", "recipe", "inputs", "grade", "doctor", "plan"):
         assert f"    {verb}" in done.stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion_is_the_parser_s_own(shell: str) -> None:
+    shtab = pytest.importorskip("shtab")
+    printed = openrs("completion", shell).stdout
+    assert printed == shtab.complete(parser(), shell=shell) + "\n"  # the printer took nothing away
+    assert "--accept-changes" in printed
+    if shell == "bash":
+        given = f'{printed}\nCOMP_WORDS=(openrs rep); COMP_CWORD=1; _shtab_openrs; echo "${{COMPREPLY[*]}}"'
+        done = subprocess.run(["bash", "-c", given], capture_output=True, text=True, check=True)
+        assert sorted(done.stdout.split()) == ["report", "reproduce"]
+
+
+def test_a_bug_report_has_what_is_needed_and_no_secret(tmp_path: Path) -> None:
+    attempt = tmp_path / "runs" / "mine" / "attempts" / "01"
+    attempt.mkdir(parents=True)
+    home, token = str(tmp_path / "anna"), "hf_" + "Ab9" * 11
+    (attempt / "log").write_text(
+        f"the first line\n{'x' * 9}\n" * 30 + f"{home}/model: 401 for {token}\n```\nthe last line\n"
+    )
+    environment = {
+        **ENVIRONMENT,
+        "HOME": home,
+        "OPENRS_MIRROR": "https://anna:geheim1@host/x",
+        "WANDB_API_KEY": "geheimer22",
+    }
+    command = [sys.executable, "-m", "openrs.cli", "doctor", "--quick", "--report", "--run", "mine"]
+    done = forked.run(command, cwd=tmp_path, env={**environment, "OPENRS_NOTE": "geheimer22"})
+    assert done.returncode == 0, done.stderr
+    assert f"- openrs {__version__}, commit " in done.stdout
+    assert f"- Python {sys.version.split()[0]}" in done.stdout
+    assert "OPENRS_MIRROR=https://[hidden]@host/x" in done.stdout
+    assert "~/model: 401 for [hidden]" in done.stdout
+    assert "the last line" in done.stdout
+    assert done.stdout.count("```") == 4
+    for secret in (token, "geheim", home):
+        assert secret not in done.stdout
 
 
 def test_recipe_verbs() -> None:

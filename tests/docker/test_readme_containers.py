@@ -1,4 +1,4 @@
-"""Every command of README's container part, exactly as printed, in README's order, on a machine without GPUs."""
+"""Every command at the head of docs/docker.md, exactly as printed, in its order, on a machine without GPUs."""
 
 import json
 import re
@@ -15,10 +15,9 @@ pytestmark = [pytest.mark.docker, pytest.mark.limits(silence=1800)]
 
 
 def printed() -> list[str]:
-    """The commands of the section's code blocks, without their comments."""
-    section = re.split(r"(?m)^## ", (ROOT / "README.md").read_text(encoding="utf-8"))
-    text = next(part for part in section if part.startswith("In containers\n"))
-    lines = "\n".join(re.findall(r"(?ms)^```sh\n(.*?)^```", text)).splitlines()
+    """The commands of the page's first block, without their comments."""
+    text = (ROOT / "docs" / "docker.md").read_text(encoding="utf-8")
+    lines = re.findall(r"(?ms)^```sh\n(.*?)^```", text)[0].splitlines()
     return [re.sub(r"\s+#.*", "", line) for line in lines if line.strip()]
 
 

@@ -19,7 +19,7 @@ from openrs.hub import download as hubs
 from openrs.hub.cache import problems, snapshot
 from openrs.hub.download import Hub
 from openrs.hub.fetch import fetch, fetch_all, listed, render
-from openrs.hub.pins import Reference, reference, references
+from openrs.hub.pins import Reference, reference, references, target
 
 MODEL, DATA = "a" * 40, "b" * 40
 WEIGHTS = random.Random(0).randbytes(200_000)
@@ -216,6 +216,17 @@ def test_the_first_fetch_locks_the_commit(hub: FakeHub, tmp_path: Path) -> None:
     free = Reference("dataset", "some/rows", "main", "training data", unpinned=True)
     fetch([free], client(hub, tmp_path))
     assert caches.locked_commit(free, tmp_path) == "c" * 40
+
+
+def test_a_baseline_whose_commit_nobody_knows_is_locked_at_its_first_fetch(hub: FakeHub, tmp_path: Path) -> None:
+    """Also `openrs fetch paper` and `openrs evaluate paper:still-3` keep to what came first."""
+    (ref,) = target("paper:still-3") or ()
+    hub.repos[f"models/{ref.repo}"] = hub.repos["models/some/model"]
+    fetch([ref], client(hub, tmp_path))
+    assert caches.locked_commit(ref, tmp_path) == MODEL
+    hub.repos[f"models/{ref.repo}"].commits.append("d" * 40)
+    fetch([ref], client(hub, tmp_path))
+    assert caches.locked_commit(ref, tmp_path) == MODEL
 
 
 def test_a_beginning_that_no_commit_has(hub: FakeHub, tmp_path: Path) -> None:

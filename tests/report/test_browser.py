@@ -1,6 +1,10 @@
 """The page in a real browser (Debian's chromium, headless, from file://): whole, quiet, safe, good on a phone."""
 
+import hashlib
 import json
+import shutil
+import subprocess
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,6 +71,27 @@ TIP = "document.getElementById('tip')"
 def browser() -> Iterator[Chromium]:
     with Chromium() as found:
         yield found
+
+
+AXE, AXE_SHA256 = "4.14.1", "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c"
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """axe-core's script, from npm: it is not in the repository."""
+    if shutil.which("npm") is None:
+        pytest.skip("npm is not here")
+    folder = tmp_path_factory.mktemp("axe")
+    command = ["npm", "pack", "--silent", "--fetch-retries=1", f"axe-core@{AXE}"]
+    packed = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if packed.returncode:
+        pytest.skip(f"npm gives no axe-core: {packed.stderr.strip()[-200:]}")
+    with tarfile.open(folder / f"axe-core-{AXE}.tgz") as archive:
+        member = archive.extractfile("package/axe.min.js")
+        assert member is not None
+        script = member.read()
+    assert hashlib.sha256(script).hexdigest() == AXE_SHA256
+    return script.decode()
 
 
 @pytest.fixture(scope="module")
@@ -229,3 +254,24 @@ def test_the_authors_logs_in_a_browser(browser, tmp_path, shared_data):
     cells = browser.value("Array.from(document.querySelectorAll('#results tbody tr')).map((r) => r.innerText)")
     assert len(cells) == 10
     assert all("verified" in cell and "yes" in cell for cell in cells)
+
+
+@pytest.mark.parametrize("what", ["paper", "own", "several", "logs"])
+def test_axe_finds_nothing(browser, page, axe, tmp_path, shared_data, what):
+    """Everything is opened first; light on a desk, dark on a phone."""
+    if what == "logs":
+        page = report_on([str(shared_data / "paper_logs")], str(tmp_path / "out"))
+    elif what != "paper":
+        runs = [made_run(tmp_path / f"run{seed}", steps=20, seed=seed) for seed in (1, 2)]
+        for run in runs:
+            run.recipe.write_text(run.recipe.read_text().split("paper:")[0])
+        page = report_on([str(run.path) for run in runs[: 1 if what == "own" else 2]], str(tmp_path / "out"))
+    for width, dark in ((1280, False), (390, True)):
+        browser.open(page, width, dark=dark)
+        browser.value("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+        browser.value(f"{axe};0")
+        found = browser.value(
+            "axe.run(document, {resultTypes: ['violations']}).then((result) => result.violations"
+            ".map((one) => [one.id, one.impact, one.nodes.map((node) => node.html.slice(0, 200))]))"
+        )
+        assert found == [], (width, dark)

@@ -226,7 +226,7 @@ def test_the_command_says_where_the_report_is_and_refuses_what_is_not_there(tmp_
     (tmp_path / "file").write_text("")
     blocked = openrs("--out", "file")
     assert blocked.returncode == 2
-    assert "give another folder with --out" in blocked.stderr
+    assert "give another place with --out" in blocked.stderr
     (tmp_path / "results_x.json").write_text("{")
     assert openrs("results_x.json").returncode == 2
 

@@ -14,7 +14,7 @@ from openrs.planner.shapes import shape_of
 from openrs.report.evidence import reference
 from openrs.report.verdicts.claims import claims
 from openrs.study import settings
-from openrs.study.jobs import jobs_of, machine_of, recipe_of
+from openrs.study.jobs import jobs_of, machine_of, recipe_of, references_of
 from openrs.study.plan import Power, StudyPlan, make_plan
 from openrs.study.settings import STUDIES, Study
 
@@ -132,6 +132,7 @@ def test_other_gpus_cannot_decide_what_four_a40_take(paper: Study) -> None:
         assert name not in plan.decided
 
 
+@pytest.mark.slow
 def test_the_plan_never_imports_torch(tmp_path: Path) -> None:
     code = (
         "import sys; from openrs.cli.main import main; from openrs.study import chances;"
@@ -170,6 +171,28 @@ def test_a_study_of_ones_own(tmp_path: Path) -> None:
     assert row.decides == ("mine-helps",)
     assert row.seeds == [1, 2, 3]
     assert row.hours is None  # how fast a CPU is only a run on it can say
+
+
+def test_the_example_of_the_docs_is_a_study(tmp_path: Path) -> None:
+    docs = (Path(__file__).parents[2] / "docs" / "study.md").read_text()
+    lines = docs[docs.index("    title: does my reward help?") :].splitlines()
+    end = next(i for i, line in enumerate(lines) if line.startswith("    openrs reproduce"))
+    (tmp_path / "own.yaml").write_text("\n".join(line[4:] for line in lines[:end]))
+    (tmp_path / "mine.yaml").write_text("extends: exp3\ntitle: mine\n")
+    study = settings.load(tmp_path / "own.yaml")
+    plan = make_plan(study, machine_of(study, None, None, None), tmp_path, {})
+    assert plan.decided == ["mine-helps"]
+    assert plan.rows[0].dollars is not None
+
+
+def test_all_that_a_study_needs_can_be_fetched_before(paper: Study) -> None:
+    needed = {ref.repo for ref in references_of(paper, STUDIES)}
+    assert {
+        "knoveleng/OpenRS-GRPO",
+        "PRIME-RL/Eurus-2-7B-PRIME",
+        "knoveleng/open-rs",
+        "knoveleng/Minerva-Math",
+    } <= needed
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,8 @@ def broken_calls() -> Path | None:
 
 def start(argv: Sequence[object], fault: Callable[[], None] | None = None, **environment: str) -> Launched:
     """Start `openrs ARGV` in a fork; `fault` runs in it first, and may break whatever it likes."""
-    said = Path(f"{argv[argv.index('--run') + 1]}.said") if "--run" in argv else Path(os.devnull)
+    run = argv[argv.index("--run") + 1] if "--run" in argv else argv[1] if argv[0] == "report" else None
+    said = Path(f"{str(run).rstrip('/')}.said") if run is not None else Path(os.devnull)
     said.parent.mkdir(parents=True, exist_ok=True)
     _fork_server()
     # a daemon: one that a failed test left behind is ended with pytest, which would wait for it for ever

@@ -28,7 +28,6 @@ WORDS = {
     errno.ENOSPC: "did not take|is full", errno.EDQUOT: "quota", errno.EROFS: "read-only", errno.EIO: "fails",
     errno.ESTALE: "stale",
 }  # fmt: skip
-pytestmark = pytest.mark.skipif(runs.broken_calls() is None, reason="no C compiler (cc, gcc or clang) on this Linux")
 
 
 def counted() -> None:
@@ -62,6 +61,8 @@ def train(folder: Path) -> list[Any]:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """A run that was left alone, and its calls."""
+    if runs.broken_calls() is None:
+        pytest.skip("nothing here compiles broken_calls.c: no Linux, or no cc, gcc or clang")
     folder = tmp_path_factory.mktemp("whole")
     code, said, calls = launched(train(folder), folder / "run")
     assert code == 0, said
@@ -113,6 +114,34 @@ def test_it_ends_in_words_and_resumes_to_the_same_bits(
     kinds = [kind(line) for line in whole[1]]
     number = len(kinds) - kinds[::-1].index(call) if "manifest" not in call else kinds.index("open metrics.jsonl")
     assert not (fault_found := check(number, fault, whole[0], tmp_path)), fault_found
+
+
+def check_report(number: int, fault: int, whole: Path, folder: Path) -> str:
+    """The same for the report of a run that is done: what stands there is whole, and the next call writes all of it."""
+    run = shutil.copytree(whole, folder / "run")
+    code, said, calls = launched(["report", f"{run}/"], run, number, fault)
+    at = f"{errno.errorcode[fault]} at call {number} of a report, {kind(calls[-1])}"
+    words = re.search(f"{WORDS[fault]}|did not take", said) and "fix: " in said
+    if code not in (0, 1) or "Traceback" in said or (code == 1 and not words):
+        return f"{at}: exit {code}: {said}"
+    ends = {"report.html": "</html>\n", "report.json": "}\n", "report.md": "\n"}
+    torn = [name for name, end in ends.items() if (run / name).exists() and not (run / name).read_text().endswith(end)]
+    code, said, _ = launched(["report", f"{run}/"], run)
+    missing = [name for name in ends if not (run / name).is_file()]
+    return f"{at}: torn {torn}, then exit {code}, missing {missing}\n{said}" if torn or code or missing else ""
+
+
+@pytest.mark.soak
+def test_every_call_of_a_report(whole: tuple[Path, list[str]], tmp_path: Path) -> None:
+    run = shutil.copytree(whole[0], tmp_path / "run")
+    code, said, calls = launched(["report", f"{run}/"], run)
+    assert code == 0, said
+    taken, found = pairs(len(calls))[:PAIRS], []
+    for number, fault in taken:
+        if bad := check_report(number, fault, whole[0], tmp_path / f"{number}-{fault}"):
+            found.append(bad)
+        print(f"report, {len(calls)} calls: {number} {fault} {bad}", flush=True)
+    assert not found, "\n".join(found)
 
 
 def pairs(calls: int) -> list[tuple[int, int]]:

@@ -46,6 +46,7 @@ class StudyFacts:
     more than once. tree: what report.json says of the study itself, given each claim's word. own: of a claim that is
     not the paper's, the runs that it is about, by name."""
 
+    title: str
     claims: Sequence[Claim]
     decided: Mapping[str, ClaimVerdict]
     tree: Callable[[Mapping[str, str]], dict[str, Any]]
@@ -78,7 +79,7 @@ def document(
         "schema": SCHEMA,
         "made": now(),
         "openrs": __version__,
-        "title": title(sources),
+        "title": study.title if study else title(sources),
         "focus": "paper" if paper or study is not None else focus(sources, judged),
         "levels": levels(evidence, judged),
         "questions": {question: list(kinds) for question, kinds in FAMILIES.items() if kinds_asked & set(kinds)},

@@ -82,8 +82,6 @@ def _study(study: dict[str, Any]) -> Iterator[str]:
         lines = [line for change in study["changes"] if change["looked"] for line in change["changes"]]
         yield f"**Changed after looking:** {escaped('; '.join(lines))}"
         yield ""
-    yield escaped(" ".join(study["said"]))
-    yield ""
     if study["open"]:
         rows = (
             (

@@ -23,6 +23,7 @@ from openrs.report.pages.document import TRAINING, document
 from openrs.report.pages.figures import Plot
 from openrs.report.pages.markdown import markdown, sampling
 from openrs.run.directory import Run, run_at
+from openrs.run.disk_faults import written_to
 from openrs.run.files import write_json, write_text
 from openrs.run.terminal import say
 from openrs.run.watch import has_ended
@@ -96,15 +97,14 @@ def keep_fresh(names: Sequence[str], out: str | None, price: float | None, *, pa
 
 
 def write(sources: Sources, folder: Path, tree: dict[str, Any], refresh: int | None = None) -> Path:
-    """Write the three files into `folder`; returns the page's path. Raises UserError where nothing can be written."""
+    """Write the three files into `folder`; returns the page's path. Raises UserError where nothing can be written, and
+    RunFailure for a disk that fails."""
     path = folder / "report.html"
     page = html(tree, sources, refresh)
-    try:
+    with written_to(folder, "--out"):
         write_json(folder / "report.json", redact_tree(tree))
         write_text(folder / "report.md", redact(markdown(tree)))
         write_text(path, redact(page))
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written: {error.strerror}", fix="give another folder with --out") from None
     return path
 
 

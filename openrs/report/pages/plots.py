@@ -54,7 +54,7 @@ def _benchmark(name: str, entries: Sequence[tuple[RunData, Evaluated]], runs: Se
             if interval:
                 axes.plot([100 * end for end in interval], [place, place], color=SERIES[0], linewidth=1.6)
             axes.plot([100 * value], [place], "o", color=SERIES[0], markersize=4.5)
-            axes.text(103, place, percent(value), va="center", fontweight="bold")
+            axes.text(103, place, f"{percent(value)} %", va="center", fontweight="bold")
             _published_marks(axes, place, model, name)
         _rows_axes(axes, [row[0] for row in rows])
 

@@ -120,9 +120,9 @@ def with_measured(tree: dict[str, Any], measured: Sequence[Measured]) -> dict[st
         {
             **row,
             "measured": {
-                benchmark: {"accuracy": one.accuracy, "n": one.n, "k": one.k, "why_not": one.excluded_reason or None}
+                benchmark: {"accuracy": own.accuracy, "n": own.n, "k": own.k, "why_not": own.excluded_reason or None}
                 for benchmark in reference.TABLE_BENCHMARKS
-                if (one := found.get((row["model"], benchmark))) is not None
+                if (own := found.get((row["model"], benchmark))) is not None
             },
         }
         for row in tree["table"]

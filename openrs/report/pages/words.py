@@ -19,6 +19,8 @@ TONES = {
 
 def headline(tree: dict[str, Any]) -> list[str]:
     """A few sentences on what was found; the first says the most."""
+    if "study" in tree:
+        return list(tree["study"]["said"])
     if len(tree["runs"]) == 1:
         return list(_run(tree["runs"][0])) or ["Nothing was measured in this run yet."]
     if tree["runs"]:
