@@ -226,8 +226,9 @@ class Runner:
 
             timer = threading.Timer(seconds, end)
             timer.daemon = True
-            timer.start()
         try:
+            if timer is not None:
+                timer.start()
             yield
         except Interrupted as interrupted:
             reason = reached[0] if reached else str(interrupted).partition(";")[0]
