@@ -182,7 +182,7 @@ def kill_session(process: subprocess.Popen[bytes]) -> None:
 
 def read_result(part: Part, result: Path, log: Path) -> dict[str, Any]:
     try:
-        text = result.read_text() if part.result else log.read_text()
+        text = without_paths(result.read_text() if part.result else log.read_text(), result.parent)
         found = json.loads(text[text.index("{") :])  # the doctor's is its output
     except (OSError, ValueError):
         return {}
@@ -201,6 +201,11 @@ def reason(found: Mapping[str, Any], log: Path, code: int, out: Path) -> str:
         return "; ".join(map(str, found["wrong"]))[:400]
     last = tail(log.read_text(errors="replace"), 1)
     text = f"exit code {code}: {last[0]}" if last else f"exit code {code}, without a word"
+    return without_paths(text, out)
+
+
+def without_paths(text: str, out: Path) -> str:
+    """A text without this machine's folders, for files that are sent to others."""
     for path, word in ((str(out), "OUT"), (str(common.ROOT), "."), (str(Path.home()), "~")):
         text = text.replace(path, word) if len(path) > 1 else text
     return text

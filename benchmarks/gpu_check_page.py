@@ -13,7 +13,8 @@ p { margin: .3rem 0 } .passed, .ok { color: var(--good) } .failed, .fail { color
 .skipped, .soft { color: var(--soft) }
 .wide { overflow-x: auto } table { border-collapse: collapse; font-size: .9rem }
 td, th { border-bottom: 1px solid var(--line); padding: .25rem .6rem .25rem 0; text-align: left; vertical-align: top }
-th { font-weight: 600 } .wide td { overflow-wrap: normal } .state { font-weight: 600 }
+td:last-child:not(:empty) { min-width: 7.5rem }
+th { font-weight: 600 } .wide :is(td, th) { overflow-wrap: normal } .state { font-weight: 600 }
 """
 
 

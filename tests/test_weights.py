@@ -197,7 +197,7 @@ def adapter(made_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_whole_adapter_is_merged(made_model: Path, adapter: Path, tmp_path: Path) -> None:
-    folder = adapters.merge(made_model, adapter, tmp_path / "merged", trust_remote_code=False)
+    folder = adapters.merge(made_model, adapter, tmp_path / "merged", dtype="float32", trust_remote_code=False)
     check_weights(folder, trust_remote_code=False)
 
 
@@ -223,7 +223,7 @@ def test_an_adapter_with_other_tensors_is_refused(
     fault(weights)
     save_file(weights, folder / adapters.ADAPTER_WEIGHTS, metadata={"format": "pt"})
     with pytest.raises(UserError, match=r"are not those of its model|cannot be loaded: Error\(s\) in loading"):
-        adapters.merge(made_model, folder, tmp_path / "merged", trust_remote_code=False)
+        adapters.merge(made_model, folder, tmp_path / "merged", dtype="float32", trust_remote_code=False)
     assert not (tmp_path / "merged").exists()
 
 
@@ -232,7 +232,7 @@ def test_a_base_that_lacks_a_tensor_is_refused_when_it_is_merged(
 ) -> None:
     base = changed(made_model, tmp_path / "base", renamed)
     with pytest.raises(UserError, match="base are not those of its model"):
-        adapters.merge(base, adapter, tmp_path / "merged", trust_remote_code=False)
+        adapters.merge(base, adapter, tmp_path / "merged", dtype="float32", trust_remote_code=False)
 
 
 def test_the_command_says_it(made_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

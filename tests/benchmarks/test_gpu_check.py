@@ -16,7 +16,7 @@ import gpu_check
 import gpu_check_page
 
 ROOT = Path(__file__).parents[2]
-GOOD = "import json, sys; json.dump({'rows': [['a'], [1.5]], 'benchmark': '<b>x</b>'}, open(sys.argv[-1], 'w'))"
+GOOD = "import json, sys; json.dump({'rows': [['a'], [sys.argv[-1]]], 'said': '<b>x</b>'}, open(sys.argv[-1], 'w'))"
 WRONG = "import json, sys; json.dump({'wrong': ['not the same update']}, open(sys.argv[-1], 'w')); sys.exit(1)"
 HANGS = "import subprocess, sys, time; print(subprocess.Popen(['sleep', '600']).pid, flush=True); time.sleep(600)"
 
@@ -59,7 +59,9 @@ def test_a_part_that_fails_or_hangs_stops_no_other(tmp_path: Path, monkeypatch: 
     state = Path(f"/proc/{grandchild}/stat")
     assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] in {"Z", "X"}
     page = (out / "gpu-check.html").read_text()
+    assert found["good"]["found"]["rows"] == [["a"], ["OUT/good.json"]]
     assert "<b>x</b>" not in page  # what parts say is text
+    assert "&lt;b&gt;x" in page
     assert "<script>" not in page
     assert "no figure here is a GPU" in page
     assert str(tmp_path) not in page + (out / "gpu-check.json").read_text()

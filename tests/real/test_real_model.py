@@ -149,10 +149,10 @@ def test_a_merged_adapter_has_the_values_of_base_plus_adapter(recipe: Path, real
     with torch.no_grad():
         untouched = base(input_ids=ids).logits
         adapted = PeftModel.from_pretrained(base, adapter).eval()(input_ids=ids).logits
-        folder = adapters.merge(real_model, adapter, tmp_path / "merged", trust_remote_code=False)
+        folder = adapters.merge(real_model, adapter, tmp_path / "merged", dtype="float32", trust_remote_code=False)
         merged = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(input_ids=ids).logits
-    # the merged weights are stored in the base's bfloat16: what that rounds is small beside what was learned
-    assert (adapted - untouched).abs().mean() > 10 * (merged - adapted).abs().mean()
+    assert (merged - adapted).abs().max() < 1e-3
+    assert (merged - untouched).abs().max() > 1e-2
 
 
 def test_every_verdict_on_amc23_is_that_of_lightevals_own_metric(

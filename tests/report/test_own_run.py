@@ -33,7 +33,7 @@ def sections(page):
 
 
 def test_it_leads_with_its_own_results_and_the_paper_comes_on_request(tmp_path, unrendered):
-    run = own(tmp_path / "run")
+    run = own(tmp_path / "run", samples=1)
     page = report_on([str(run.path)])
     assert sections(page) == ORDER
     said = page.read_text() + page.with_name("report.md").read_text()
@@ -67,7 +67,7 @@ def test_several_runs_show_their_differences_first(tmp_path, unrendered):
     cells = re.sub(r"<[^>]+>", " ", first[1]).split()
     start = cells.index("grpo.learning_rate")
     assert cells[start + 1 : start + 4] == ["1e-06", "2e-06", "3e-06"]
-    assert first[1].count("<figure>") == 7
+    assert first[1].count("<figure>") == 9
 
 
 def samples(run, step, marks):

@@ -63,7 +63,7 @@ def test_the_base_of_adapters_stays_bit_equal_in_bf16_and_vllm_gets_what_is_eval
     words().save_pretrained(adapter)
     plain = type(model.get_base_model()).from_pretrained(PARITY / "policy", dtype=torch.bfloat16)
     plain.save_pretrained(base)
-    folder = adapters.merge(base, adapter, tmp_path / "merged", trust_remote_code=False)
+    folder = adapters.merge(base, adapter, tmp_path / "merged", dtype="bfloat16", trust_remote_code=False)
     evaluated = type(plain).from_pretrained(folder, dtype=torch.bfloat16).state_dict()
     loaded = trainer.vllm_generation.llm.loaded
     assert sorted(loaded) == sorted(dict(plain.named_parameters()))
