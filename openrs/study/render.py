@@ -23,7 +23,7 @@ def text(plan: StudyPlan, budget: float | None = None, hours: float | None = Non
     price = "no price is known: give --price" if machine.price is None else f"${machine.price:g} per GPU-hour"
     blocks = [
         f"{plan.study.title}\non {machine.gpus} x {machine.gpu.name}, {price}",
-        f"{headline(plan)}{within}",
+        wrapped(f"{headline(plan)}{within}", INDENT),
         table("most decisive first", plan.rows, plan),
         table(f"not{within}", plan.beyond, plan),
         also(plan),

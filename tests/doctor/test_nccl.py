@@ -63,6 +63,7 @@ if rank == 1 and "NCCL_P2P_DISABLE" not in os.environ:
 """
 
 
+@pytest.mark.slow
 def test_a_hang_is_caught_named_and_the_safe_settings_win(tmp_path: Path) -> None:
     said: list[str] = []
     found = measure(
@@ -190,6 +191,7 @@ def test_when_nothing_works_it_is_refused_with_the_evidence(tmp_path: Path, monk
     assert "NCCL_P2P_DISABLE" in environment(tmp_path, "safe", {})
 
 
+@pytest.mark.slow
 def test_ctrl_c_takes_the_ranks_along(tmp_path: Path) -> None:
     ranks_that(tmp_path, "time.sleep(600)")
     code = (

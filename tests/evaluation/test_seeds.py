@@ -42,6 +42,7 @@ def test_the_tail_is_the_inverse_of_the_quantile():
             assert _tail(-value, *parts) == pytest.approx(1 - alpha, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [0.0, 0.01, 0.02])
 @pytest.mark.parametrize("shared", [True, False])
 def test_no_effect_is_called_a_rise_in_at_most_5_of_100_and_a_fall_as_well(spread, shared):
@@ -65,6 +66,7 @@ def test_pooled_samples_alone_err_far_more_often():
     assert wrong / runs > 0.15
 
 
+@pytest.mark.slow
 def test_an_effect_of_the_margins_size_is_called_smaller_in_at_most_5_of_100():
     rng, rates = np.random.default_rng(3), problem_rates(fit_beta(0.83, 0.02, 200))
     runs, wrong = 120, 0

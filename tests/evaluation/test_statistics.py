@@ -257,6 +257,7 @@ def test_interval_over_problems_covers(kind, mean, n, k):
     assert close(hits, runs), hits / runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("k", "seed"), [(3, 0), (10, 1), (64, 2)])
 def test_equivalence_to_three_published_seeds_errs_in_at_most_5_of_100(k, seed):
     """The truth is the margin away: `equivalent` is wrong. The published mean is that of three single draws."""

@@ -102,6 +102,7 @@ def test_quick_trusts_what_was_checked_when_it_came(
         fetch_all(refs(), said.append, quick=True)
 
 
+@pytest.mark.slow
 def test_transformers_and_datasets_find_it_offline(hub: FakeHub, tmp_path: Path) -> None:
     fetch(refs(), client(hub, tmp_path))
     code = (
@@ -358,6 +359,7 @@ def openrs(hub: FakeHub, tmp_path: Path, *words: str, **settings: str) -> subpro
     return subprocess.run(command, env=here, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_the_command(hub: FakeHub, tmp_path: Path) -> None:
     recipe = str(tmp_path / "recipe.yaml")
     token = "hf_" + "s" * 30
@@ -373,6 +375,7 @@ def test_the_command(hub: FakeHub, tmp_path: Path) -> None:
     assert "Traceback" not in refused.stderr
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_at_once_and_the_next_goes_on(hub: FakeHub, tmp_path: Path) -> None:
     import signal
 

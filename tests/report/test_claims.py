@@ -242,6 +242,7 @@ def test_a_run_of_another_experiment_is_no_evidence(tmp_path):
     assert {word for word, _ in judged(*paths).values()} == {"not tested", "by construction"}
 
 
+@pytest.mark.slow
 def test_no_gain_in_six_seeds_is_smaller_than_the_margin(tmp_path):
     folder = tmp_path / "none"
     paths = seeds(folder, 0.0, 6, benchmarks=(("math_500", 500, 0.8),), checkpoints=(0, 50, 250))

@@ -199,6 +199,7 @@ def judged_as_published(judge: Judge, items: list[tuple[str, str]]) -> int:
     return sum(pair[0] == 1.0 for pair in published)
 
 
+@pytest.mark.slow
 def test_paper_rules_judge_real_references_as_the_published_code(judge: Judge, shared_data: Path) -> None:
     items = real_pairs(shared_data, 60)
     assert 50 <= judged_as_published(judge, items) <= 80
@@ -249,6 +250,7 @@ MEGABYTE = 1_000_000
 OF_EACH = int(os.environ.get("OPENRS_SPECIAL_BYTES", MEGABYTE))  # .ci/run takes an eighth
 
 
+@pytest.mark.slow
 @pytest.mark.limits(processor=120)
 @pytest.mark.parametrize("function", [extraction.answer_in, extraction.gold_in], ids=lambda function: function.__name__)
 def test_a_megabyte_of_every_special_character_is_searched_once(function) -> None:
@@ -256,6 +258,7 @@ def test_a_megabyte_of_every_special_character_is_searched_once(function) -> Non
         assert isinstance(function(part * (MEGABYTE // len(part))), str)
 
 
+@pytest.mark.slow
 @pytest.mark.limits(processor=120)
 def test_a_megabyte_of_all_special_characters_is_normalized_once() -> None:
     text = "".join(random.Random(0).choices(SPECIAL, k=MEGABYTE // 3))
@@ -271,6 +274,7 @@ def test_a_megabyte_of_every_special_character_is_normalized_once(function) -> N
         assert isinstance(function(part * (OF_EACH // len(part))), str)
 
 
+@pytest.mark.slow
 def test_slow_latex_is_judged_inside_the_limits(judge: Judge) -> None:
     slow = [json.loads(line)["text"] for line in (HERE / "slow_latex.jsonl").read_text().splitlines()]
     with Judge(2, timeout=2) as strict:

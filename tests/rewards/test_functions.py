@@ -190,6 +190,7 @@ def test_timeout_and_crash_pay_as_a_wrong_answer(mode: Any, verdict: str) -> Non
         assert found == [[of_accuracy], [pytest.approx(of_cosine)]]
 
 
+@pytest.mark.slow
 def test_a_real_timeout_pays_nothing() -> None:
     with Judge(workers=1, timeout=2.0) as judge:
         rewards = build_rewards([Spec("accuracy")], "paper", judge)

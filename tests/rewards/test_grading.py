@@ -148,6 +148,7 @@ def test_odd_characters_and_a_million_of_them_do_not_hide_the_answer(judge: Judg
     )
 
 
+@pytest.mark.slow
 def test_every_input_gets_a_verdict() -> None:
     items = [Item("$4$", text, rule) for text in NASTY.values() for rule in (Rule.PAPER, Rule.EXPR_GOLD)]
     items += [Item(text, r"\boxed{4}", Rule.CORRECTED) for text in (NASTY | READABLE).values()]
@@ -157,6 +158,7 @@ def test_every_input_gets_a_verdict() -> None:
     assert max(len(grade.answer) for grade in grades) < 500
 
 
+@pytest.mark.slow
 def test_slow_items_get_a_verdict_while_others_flow() -> None:
     limit, workers = 1.5, 3
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -175,6 +177,7 @@ def test_slow_items_get_a_verdict_while_others_flow() -> None:
     assert spent <= 1.5 * limit * len(slow) + 2 * started  # 1.5 x the limit each is what the judge promises
 
 
+@pytest.mark.slow
 def test_published_timeout_inside_math_verify_stays_a_wrong_answer_not_ours() -> None:
     """math-verify stops at 3 s by itself and says "not equal"; inside our 5 s that verdict stands, and gold = text
     stays right."""
@@ -256,6 +259,7 @@ def judged_like_lighteval(judge: Judge, lighteval_scores: Score, items: list[Ite
     return counts
 
 
+@pytest.mark.slow
 def test_evaluation_rules_judge_as_lighteval_does(judge: Judge, lighteval_scores: Score) -> None:
     items = [
         Item(gold, answer, rule) for gold in GOLDS for answer in ANSWERS for rule in (Rule.LATEX_GOLD, Rule.EXPR_GOLD)
@@ -270,6 +274,7 @@ def answer_of(row: dict[str, Any]) -> str:
     return str(row["answer"]) if "answer" in row else row["solution"].rpartition(r"\boxed{")[2].rpartition("}")[0]
 
 
+@pytest.mark.slow
 def test_evaluation_rules_judge_real_golds_as_lighteval_does(
     judge: Judge, lighteval_scores: Score, shared_data: Path
 ) -> None:

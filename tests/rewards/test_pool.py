@@ -20,6 +20,7 @@ from openrs.rewards import pool
 from openrs.rewards.grading import Item, Judge, Rule
 
 WORKER = Path(pool.__file__).with_name("worker.py")
+pytestmark = pytest.mark.slow  # every judge here starts workers of its own, at 1 s of processor time each
 QUICK = Item("$4$", r"\boxed{4}", Rule.PAPER)
 SLOW = Item("$5$", r"\boxed{3^{1000000000}}", Rule.LATEX_GOLD)  # 10 s: two time-outs of lighteval's
 HUNGRY = Item("$5$", r"\boxed{(1+i)^{10^7}}", Rule.PAPER)

@@ -8,11 +8,17 @@ quiet()  # before the libraries are imported, hence E402; and they are imported 
 
 import datasets  # noqa: E402, F401
 import deepspeed  # noqa: E402, F401
+import lighteval.logging.evaluation_tracker  # noqa: E402
+import lighteval.logging.info_loggers  # noqa: E402
+import lighteval.tasks.lighteval_task  # noqa: E402, F401
 import pyarrow.parquet  # noqa: E402, F401
 import tensorboard.summary.writer.record_writer  # noqa: E402, F401
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping  # noqa: E402
 
 import openrs.cli.main  # noqa: E402
+import openrs.evaluation.run  # noqa: E402
+import openrs.report.pages.page  # noqa: E402
+import openrs.reproduce  # noqa: E402
 import openrs.rewards.functions  # noqa: E402
 import openrs.training.demo_model  # noqa: E402
 import openrs.training.launch  # noqa: E402
