@@ -155,7 +155,7 @@ class CanaryConfig(Settings):
     prompts: int = Field(8, ge=0, description="the first problems of the data; 0: no canary")
     tokens: int = Field(32, ge=1, description="of greedy completion for each, made once at the start")
     max_gap: float = Field(
-        0.1, gt=0, description="mean |difference| of log-probabilities of equal weights, nats (canary.py says why)"
+        0.1, gt=0, description="largest mean |difference| of log-probabilities, nats (canary.py says why)"
     )
     times: float = Field(5.0, gt=1, description="later differences may be so many times that of equal weights")
 

@@ -9,8 +9,8 @@ over all tokens of |log-probability of vLLM - of the trainer|.
    16 and 32 are multiples of 0.125, so a logit is off by 0.03 on average, the log-probability of a greedily chosen
    token by less (times 1 - p).
 2. The gap. Later ones may be `times` the floor (5: rounding grew by half in docs/training.md's runs, while the text,
-   greedy at first, became less likely), and always LEAST. The floor is kept in checkpoints, since a resumed run starts
-   with weights that vLLM has not. A checkpoint without one leaves `max_gap` as the limit.
+   greedy at first, became less likely) and always LEAST, but never more than `max_gap`. The floor is kept in
+   checkpoints, since a resumed run starts with weights that vLLM has not; one without it leaves `max_gap` alone.
 3. Frozen. vLLM's values are the very same numbers as at its last change, while the trainer's have moved by 0.005 nats
    on average since: at 1e-6 a stale sampler would stay under the second rule for long. Weights that did change move
    some of the values, also when logits are rounded to 0.125, so this cannot fire on a sync that works.
@@ -78,7 +78,8 @@ class Canary:
     @property
     def limit(self) -> float:
         """Largest gap that is taken for rounding, nats."""
-        return self._settings.max_gap if self.floor is None else max(self._settings.times * self.floor, LEAST)
+        most = self._settings.max_gap
+        return most if self.floor is None else min(max(self._settings.times * self.floor, LEAST), most)
 
     def check(self, trainer: Any) -> dict[str, float]:
         """Call on every process right after a sync. Returns the metrics of the process that is worst off.
@@ -108,11 +109,11 @@ class Canary:
         }
 
     def _judge(self, readings: Sequence[Reading], step: int) -> None:
-        key = "max_gap" if self.floor is None else "times"
+        key = "max_gap" if self.limit == self._settings.max_gap else "times"
         apart = [reading.gap for reading in readings if not reading.gap <= self.limit]  # so that NaN counts
         alone = max(reading.moved_alone for reading in readings)
         if apart:
-            of = key if self.floor is None else f"{self._settings.times:g} x {self.floor:.2g} of equal weights"
+            of = key if key == "max_gap" else f"{self._settings.times:g} x {self.floor:.2g} of equal weights"
             what = f"their log-probabilities of the same text are {apart[0]:.3g} nats apart on average"
             what += f", limit {self.limit:.3g} ({of})"
         elif alone > FROZEN:

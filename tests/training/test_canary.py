@@ -45,6 +45,20 @@ def test_the_worst_process_ends_the_run(reading: Reading, says: str) -> None:
     assert caught.value.exit_code == 1
 
 
+@pytest.mark.parametrize(
+    ("floor", "limit", "of"),
+    [(1e-5, 0.005, "5 x 1e-05 of equal weights"), (0.01, 0.05, "5 x 0.01 of equal weights"), (0.09, 0.1, "max_gap")],
+)
+def test_the_limit_follows_the_floor_and_is_never_above_max_gap(floor: float, limit: float, of: str) -> None:
+    one = Canary([[1]], Settings())
+    one.floor = floor
+    assert one.limit == pytest.approx(limit)
+    one._judge([Reading(limit, 1.0, 0.0)], 1)
+    with pytest.raises(RunFailure, match=rf"limit {limit:g} \({of}\)") as caught:
+        one._judge([Reading(limit * 1.01, 1.0, 0.0)], 1)
+    assert ("canary.max_gap" if of == "max_gap" else "canary.times") in str(caught.value)
+
+
 def test_what_is_near_the_limits_goes_on() -> None:
     Canary([[1]], Settings())._judge([Reading(0.1, 3.0, FROZEN)], 1)
 
