@@ -283,6 +283,21 @@ def test_a_checkpoint_of_deepspeed_that_would_run_code_is_refused(
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_folder_of_a_checkpoint_behind_a_link_is_refused_and_chat_templates_are_not(tmp_path: Path) -> None:
+    """The link stays within the run, where other commands let it be; DeepSpeed would follow it."""
+    step = tmp_path / "step-000001"
+    (step / "additional_chat_templates").mkdir(parents=True)
+    (step / "additional_chat_templates" / "tools.jinja").write_text("{{ messages }}")
+    (step / "latest").write_text("additional_chat_templates")
+    refuse_code(step)
+    (tmp_path / "elsewhere").mkdir()
+    plainly_pickled({"loss_scaler": Code(tmp_path / "ran")}, tmp_path / "elsewhere" / "mp_rank_00_model_states.pt")
+    (step / "global_step1").symlink_to("../elsewhere")
+    (step / "latest").write_text("global_step1")
+    with pytest.raises(UserError, match="global_step1 is a link"):
+        refuse_code(step)
+
+
 @pytest.mark.slow  # imports deepspeed
 def test_what_deepspeed_writes_is_not_refused(tmp_path: Path) -> None:
     scaler = pytest.importorskip("deepspeed.runtime.fp16.loss_scaler")

@@ -65,7 +65,12 @@ def refuse_code(checkpoint: Path) -> None:
     latest = checkpoint / "latest"  # names the folder that DeepSpeed reads
     if latest.is_file() and read_text(latest).strip() not in {path.name for path in checkpoint.iterdir()}:
         raise UserError(f"{latest} names another folder", "DeepSpeed would read what lies outside", fix)
-    for path in sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.parent != checkpoint):
+    there = sorted(checkpoint.rglob("*"))  # does not look behind links
+    for path in there:
+        if path.is_symlink() and path.is_dir():
+            raise UserError(f"{path} is a link to another folder", "DeepSpeed would read what is there", fix)
+    inner = [path for path in there if path.is_file() and path.parent != checkpoint]
+    for path in (path for path in inner if path.suffix != ".jinja"):  # a tokenizer's other chat templates
         try:
             names = set(get_unsafe_globals_in_checkpoint(path)) - DEEPSPEED_STATE
         except (
