@@ -108,11 +108,16 @@ def prompts_per_step(recipe: Recipe) -> int:
     return int(per_step * recipe.hardware.world_size // grpo_value(recipe, "num_generations"))
 
 
-def check(recipe: Recipe, lines: Lines) -> None:
+# Settings that were once let pass: a run that has them can still be read.
+LATE_REFUSALS = ("grpo.warmup_steps",)
+
+
+def check(recipe: Recipe, lines: Lines, *, begun: bool = False) -> None:
     """Raises UserError naming file and line for every setting that cannot work; all of them in one message."""
     problems = [*_options(recipe, lines), *_numbers(recipe, lines)]
     if not problems:  # the sums below need options of the right type
-        problems = [f"{place_of(tuple(key.split('.')), lines)}: {text}" for key, text in _combinations(recipe)]
+        faults = [fault for fault in _combinations(recipe) if not (begun and fault[0] in LATE_REFUSALS)]
+        problems = [f"{place_of(tuple(key.split('.')), lines)}: {text}" for key, text in faults]
     if problems:
         raise UserError("\n".join(problems))
 

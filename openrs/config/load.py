@@ -39,10 +39,11 @@ def packaged() -> dict[str, str]:
     return {name: title for name, title in titles().items() if name != OWN}
 
 
-def load(name: str, overrides: Sequence[str] = (), *, elsewhere: bool = False) -> Recipe:
+def load(name: str, overrides: Sequence[str] = (), *, elsewhere: bool = False, begun: bool = False) -> Recipe:
     """Read a recipe by name or path, lay it over what it extends, apply `--set` overrides, check everything.
 
-    elsewhere: it is for another machine, so that this one's lack of a GPU says nothing (`on_cpu`).
+    elsewhere: it is for another machine, so that this one's lack of a GPU says nothing (`on_cpu`). begun: it is for a
+    run that an openrs which asked less may have begun.
     Raises UserError with file and line for an unknown, misspelt or ill-typed key and for combinations that cannot work.
     """
     from openrs.config.checks import check
@@ -64,13 +65,13 @@ def load(name: str, overrides: Sequence[str] = (), *, elsewhere: bool = False) -
         recipe = Recipe.model_validate(tree)
     except ValidationError as error:
         raise _invalid(error, Recipe, lines) from None
-    check(recipe, lines)
+    check(recipe, lines, begun=begun)
     return recipe
 
 
 def load_resolved(path: Path) -> Recipe:
     """Read the recipe.yaml that a run wrote: complete in itself, nothing extended."""
-    return load(str(path))
+    return load(str(path), begun=True)
 
 
 def with_changes(settings: Evaluation, changes: Mapping[str, Any]) -> Evaluation:

@@ -21,7 +21,7 @@ from openrs.config.names import Layout, is_hub_name
 from openrs.config.schema import Recipe
 from openrs.doctor import nccl
 from openrs.errors import EXIT_DONE, EXIT_INTERRUPTED, Interrupted, UserError
-from openrs.run import checkpoints, processes, signals
+from openrs.run import checkpoints, manifest, processes, signals
 from openrs.run.directory import Run, run_at
 from openrs.run.progress import Progress
 from openrs.run.units import format_duration
@@ -60,10 +60,15 @@ def runs(
         changes.append(f"training.stop_after={_step(load(name, overrides), name, until)}")
     called = Path(name).stem if run is None else run
     if not seeds:
-        return [(load(name, changes), run_at(called))]
+        return [_asked(name, changes, called)]
     if len(set(seeds)) < len(seeds):
         raise UserError(f"--seeds names one seed twice: {','.join(map(str, seeds))}", "two runs would be one")
-    return [(load(name, [*changes, f"grpo.seed={seed}"]), run_at(f"{called.rstrip('/')}-seed{seed}")) for seed in seeds]
+    return [_asked(name, [*changes, f"grpo.seed={seed}"], f"{called.rstrip('/')}-seed{seed}") for seed in seeds]
+
+
+def _asked(name: str, changes: Sequence[str], called: str) -> tuple[Recipe, Run]:
+    run = run_at(called)
+    return load(name, changes, begun=manifest.has_results(run)), run
 
 
 def _step(recipe: Recipe, name: str, until: str) -> int:

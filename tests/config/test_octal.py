@@ -1,12 +1,16 @@
 """A whole number with a zero in front is octal in YAML: refused in files and in --set; everything else stays."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from openrs.cli.main import main
-from openrs.config.load import load
+from openrs.config.load import load, to_yaml
 from openrs.errors import UserError
+from openrs.run.attempt import changed_settings
+from openrs.run.directory import Run
+from openrs.training.launch import runs
 
 
 @pytest.mark.parametrize("number", ["010", "-07", "00", "0_17"])
@@ -37,3 +41,20 @@ def test_a_warm_up_beyond_the_last_step_is_refused(tmp_path: Path, capsys: pytes
     file.write_text("extends: demo\ngrpo:\n  max_steps: 20\n  warmup_steps: 20\n")
     assert main(["train", str(file), "--dry-run"]) == 0
     assert main(["train", "exp3", "--dry-run", "--until", "10"]) == 0  # a trial, as the message says
+
+
+def test_a_run_that_was_begun_with_such_a_warm_up_is_still_read_and_resumed(
+    tmp_path: Path,
+) -> None:
+    changes = ["grpo.max_steps=5", "grpo.warmup_steps=20"]
+    run = Run(tmp_path / "run")
+    run.path.mkdir()
+    whole = to_yaml(load("demo"))
+    for key, _, value in (change.removeprefix("grpo.").partition("=") for change in changes):
+        whole = re.sub(rf"(?m)^  {key}: .*", f"  {key}: {value}", whole)
+    run.recipe.write_text(whole)
+    with pytest.raises(UserError, match="never reach"):
+        runs("demo", changes, str(run.path))
+    run.metrics.write_text("{}\n")
+    ((recipe, _),) = runs("demo", changes, str(run.path))
+    assert changed_settings(recipe, run) == ([], [])
