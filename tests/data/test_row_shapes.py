@@ -1,7 +1,6 @@
 """Shapes of rows that people have, and values of their cells: right, or refused by row."""
 
 import json
-import random
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from openrs.data.problems import Problems, load_problems
 from openrs.data.prompts import tokenize_problems
 from openrs.data.shapes import as_mathematics, number_text
 from openrs.errors import UserError
-from openrs.rewards.grading import Item, Judge, Rule, Verdict
 
 CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Q?"}]
 ASSISTANT = {"role": "assistant", "content": "So it is \\boxed{25}."}
@@ -117,114 +115,3 @@ def test_own_rewards_and_the_papers_data_get_the_answer_as_it_stands(
     monkeypatch.setattr("openrs.data.problems.hub_rows", lambda *_: iter(rows))
     found = load_problems(Data(source="knoveleng/open-rs", revision="0" * 40), judged=True)
     assert (found.rows[0].answer, found.notes) == ("#### 25", [])
-
-
-# --- odd rows by the hundred ------------------------------------------------------------------------------------------
-
-QUESTION = "What is a + b, né?"
-ODD_ANSWERS: list[Any] = [
-    True, {"a": 1}, ["1", "2"], [[1, 2]], float("nan"), float("inf"), None, "", " ", [], [[]], "\ud800", "2\0",
-    "\x0crac12",
-    [{"role": "user"}], {}, ['["1", "2"]'],
-]  # fmt: skip
-ODD_QUESTIONS: list[Any] = [
-    7, True, None, "", [], {}, ["a"], {"role": "user", "content": "a"}, [{"role": "assistant", "content": "a"}],
-    "a\0", "\udfff", [{"role": "user", "content": [{"type": "image"}]}], [{"role": "user", "content": None}],
-    "[{'role': 'user'}]", [[[[]]]],
-]  # fmt: skip
-ODD_LINES = [
-    b"[1]",
-    b"7",
-    b"null",
-    b'"a"',
-    b"{",
-    b"\xff",
-    b'{"problem": "\xff"}',
-    b"[" * 20_000,
-    b"\0",
-    b'{"a": ' * 3_000,
-]
-
-
-def dressed(rng: random.Random, number: int) -> Any:
-    text = str(number)
-    return rng.choice(
-        [number, float(number), text, [text], [number], [[text]], f"#### {text}", f" {text} ", f"a\n#### {text}",
-         f"${text}$", f"\\boxed{{{text}}}", json.dumps([text])]
-    )  # fmt: skip
-
-
-def shaped(rng: random.Random, question: Any, answer: Any) -> dict[str, Any]:
-    chat = [*rng.choice([[], CHAT[:1]]), {"role": "user", "content": question}]
-    asked = question if not isinstance(question, str) else rng.choice([question, chat, json.dumps(chat)])
-    names = rng.choice(
-        [("problem", "answer"), ("question", "answer"), ("prompt", "ground_truth"), ("messages", "label")]
-    )
-    row = {names[0]: asked, names[1]: answer}
-    if rng.random() < 0.3:
-        row = {"prompt": asked, "reward_model": {"ground_truth": answer}}
-    return {"extra": rng.choice([None, 1, {"x": [1]}]), **row}
-
-
-def odd_file(rng: random.Random, path: Path) -> tuple[Path, list[int] | None]:
-    """A file of a few rows of one shape, and its answers; None where it has something in it that no reader may take."""
-    numbers = [rng.randrange(2, 1000) for _ in range(3)]
-    state = rng.getstate()
-    rows: list[dict[str, Any]] = []
-    for number in numbers:  # one shape in a file
-        value = dressed(rng, number)
-        shape = random.Random()
-        shape.setstate(state)
-        rows.append(shaped(shape, QUESTION, value))
-    lines = [json.dumps(row, ensure_ascii=rng.random() < 0.5).encode("utf-8", "surrogatepass") for row in rows]
-    fault = rng.random() < 0.6
-    if fault:
-        place = rng.randrange(3)
-        shape = random.Random()
-        shape.setstate(state)
-        bad = rng.choice(["answer", "question", "line"])
-        if bad == "line":
-            lines[place] = rng.choice(ODD_LINES)
-        else:
-            odd = (QUESTION, rng.choice(ODD_ANSWERS)) if bad == "answer" else (rng.choice(ODD_QUESTIONS), "2")
-            lines[place] = json.dumps(shaped(shape, *odd)).encode()
-    array = rng.random() < 0.3
-    content = b"[" + b",\n".join(lines) + b"]" if array else b"\n".join(lines) + b"\n"
-    if not fault and rng.random() < 0.3:
-        content = b"\xef\xbb\xbf" + content
-    elif rng.random() < 0.1:
-        text = content.decode("utf-8", "replace")
-        content, fault = rng.choice([text.encode("utf-16"), text.encode("utf-32"), content.replace(b"\n", b"\r")]), True
-    path.write_bytes(content)
-    return path, None if fault else numbers
-
-
-def outcome(path: Path) -> Any:
-    """The problems, or the message that refuses them."""
-    try:
-        return load_problems(Data(source=str(path)), judged=True)
-    except UserError as error:
-        return str(error)
-
-
-def test_odd_rows_are_right_or_refused_by_name(tmp_path: Path) -> None:
-    right: dict[str, int] = {}
-    outcomes = {True: 0, False: 0}
-    for seed in range(300):
-        path, numbers = odd_file(random.Random(seed), tmp_path / "odd.jsonl")
-        found = outcome(path)
-        refused = isinstance(found, str)
-        outcomes[refused] += 1
-        if refused:
-            assert (numbers, "odd.jsonl" in found) == (None, True), f"{seed}: {found}"
-            continue
-        assert numbers is not None, f"{seed}: {path.read_bytes()!r} was taken as {found.rows}"
-        assert [problem.problem for problem in found.rows] == [QUESTION] * 3, seed
-        right |= {problem.answer: number for problem, number in zip(found.rows, numbers, strict=True)}
-        outcomes[True] += 1
-    assert min(outcomes.values()) > 60, outcomes
-    some = dict(random.Random(0).sample(sorted(right.items()), 10))
-    items = [Item(gold, rf"\boxed{{{n + d}}}", Rule.PAPER) for gold, n in some.items() for d in (0, 1)]
-    with Judge(1) as judge:
-        verdicts = [grade.verdict for grade in judge.grade(items)]
-    assert verdicts == [Verdict.CORRECT, Verdict.INCORRECT] * 10
