@@ -5,8 +5,8 @@ import platform
 from pathlib import Path
 
 from openrs.doctor.checks_system import DECIDING
+from openrs.outside import open_regular
 from openrs.run import manifest
-from openrs.run.confined import open_appending
 from openrs.run.directory import Run
 from openrs.secrets import redact
 
@@ -29,17 +29,22 @@ def bug_report(diagnosis: str, run: Run) -> str:
     ]
     if attempts := run.attempts():
         log = attempts[-1] / "log"
-        parts += _folded(f"the end of {run.path.name}/attempts/{attempts[-1].name}/log", _end_of(log))
-    return redact("\n".join(parts)).replace(str(Path.home()), "~") + "\n"
+        parts += _folded(f"the end of {run.path.name}/attempts/{attempts[-1].name}/log", _end_of(log, run))
+    home = str(Path.home())  # / for a user without one, as in a container
+    text = redact("\n".join(parts))
+    return (text.replace(home, "~") if len(home) > 1 else text) + "\n"
 
 
-def _end_of(log: Path) -> str:
-    """The last lines of a log. Raises UserError for a link or a pipe in its place."""
-    if not log.is_file():
+def _end_of(log: Path, run: Run) -> str:
+    """The last lines of a log of the run. Nothing is followed out of it, and nothing is written."""
+    if not log.is_file() or not log.resolve().is_relative_to(run.path.resolve()):
         return "no log"
-    with os.fdopen(open_appending(log), "rb") as file:
-        file.seek(-min(file.seek(0, os.SEEK_END), LAST_BYTES), os.SEEK_END)
-        return "\n".join(file.read().decode("utf-8", errors="replace").splitlines()[-LAST_LINES:])
+    try:
+        with open_regular(log) as file:
+            file.seek(-min(file.seek(0, os.SEEK_END), LAST_BYTES), os.SEEK_END)
+            return "\n".join(file.read().decode("utf-8", errors="replace").splitlines()[-LAST_LINES:])
+    except OSError as error:  # another user's run
+        return f"it cannot be read: {error.strerror}"
 
 
 def _folded(title: str, text: str) -> list[str]:
