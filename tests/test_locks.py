@@ -1,6 +1,7 @@
 """The locks agree with pyproject.toml and with one another, and carry nothing of the machine that solved them."""
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -148,6 +149,20 @@ def test_the_pythons_that_are_promised_are_the_same_everywhere() -> None:
     named = [line.rpartition(" ")[2] for line in project["classifiers"] if " :: Python :: " in line]
     assert tuple(named) == PYTHONS
     assert f"wanted=${{1:-{' '.join(PYTHONS)}}}" in shell
+
+
+def test_cis_lock_for_pypis_torch_is_the_cpu_lock_with_another_build() -> None:
+    """.ci/run writes it where pip finds no +cpu build; pip then wants a hash for every entry."""
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    functions = re.findall(r"(?ms)^(?:entries|cpu_lock_from_pypi)\(\) \{.*?^\}", script)
+    asked = ["bash", "-euc", "\n".join([*functions, "cpu_lock_from_pypi"])]
+    made = subprocess.run(asked, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    names = [entry.partition("==")[0] for entry in re.split(r"(?m)^(?=[a-z])", made)[1:] if "--hash=sha256:" in entry]
+    cpu = re.findall(r"(?m)^([a-z0-9-]+)==", (LOCKS / "cpu.txt").read_text(encoding="utf-8"))
+    assert {name for name in names if not name.startswith("nvidia-")} == set(cpu)
+    assert len(names) == len(re.findall(r"(?m)^[a-z]", made))
+    assert re.findall(r"(?m)^torch==(\S+)", made) == [pins("cpu.txt")["torch"].removesuffix("+cpu")]
+    assert len([name for name in names if name.startswith("nvidia-")]) == 15
 
 
 def test_nothing_of_one_machine_is_in_the_locks() -> None:
