@@ -117,10 +117,10 @@ def json_lines_in(file: IO[bytes] | BufferedIOBase) -> Iterator[JsonLine]:
         if number == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
         if line.strip():
-            yield JsonLine(number, *json_object(line), line.endswith(b"\n"))
+            yield JsonLine(number, *_json_object(line), line.endswith(b"\n"))
 
 
-def json_object(line: bytes) -> tuple[dict[str, Any] | None, str]:
+def _json_object(line: bytes) -> tuple[dict[str, Any] | None, str]:
     """The object in a line, or None and what is wrong."""
     try:
         text = line.decode("utf-8")

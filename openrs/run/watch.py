@@ -19,8 +19,8 @@ from openrs.config.yaml_lines import read_yaml
 from openrs.errors import UserError
 from openrs.outside import open_regular, read_json
 from openrs.run.directory import Run
-from openrs.run.files import json_object
-from openrs.run.terminal import clean, say
+from openrs.run.files import json_lines_in
+from openrs.run.terminal import clean, redraw, say
 from openrs.run.units import format_bytes, format_duration
 
 BARS, PLAIN_BARS = "▁▂▃▄▅▆▇█", "_.-=+*#@"
@@ -55,11 +55,11 @@ class Metrics:
             if file.seek(0, 2) < self._read:
                 self._read, self.rows = 0, {}
             file.seek(self._read)
-            for line in file:
-                if not line.endswith(b"\n"):
+            for line in json_lines_in(file):
+                if not line.ended:
                     break
-                self._read += len(line)
-                row = json_object(line)[0] or {}  # the report counts damaged lines
+                self._read = file.tell()
+                row = line.row or {}  # a damaged line has none; the report counts them
                 step = row.get("step")
                 if isinstance(step, int) and not isinstance(step, bool) and 0 < step < 1e15:
                     if step in self.rows:  # a resumed run is here again
@@ -215,8 +215,7 @@ def watch(run: Run, every: float, *, once: bool = False, pause: Callable[[float]
         lines = screen(run, metrics, max(20, size.columns), unicode=unicode)
         step = max(metrics.rows, default=0)
         if live:
-            sys.stdout.write("\x1b[H\x1b[J" + "\n".join(lines[: max(1, size.lines - 1)]) + "\n")
-            sys.stdout.flush()
+            redraw(lines[: max(1, size.lines - 1)])
         elif ended or step != before:
             say("\n".join(lines) + "\n")
         if ended:
