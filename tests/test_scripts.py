@@ -148,6 +148,7 @@ def project(tmp_path: Path) -> Project:
     make_wheel(wheels, "tiny_dev", "1.0", tiny_dev__dot__py="")
     make_wheel(wheels, "torch", "9.9+cpu" if sys.platform == "linux" else "9.9", torch__dot__py="")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("PIP_", "OPENRS_", "PYTHON"))}
+    kept["OPENRS_UV"] = ""  # the packages lie in a folder that pip is told of
     nothing_else = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels), "PIP_CONFIG_FILE": os.devnull}
     return Project(root, wheels, {**kept, **nothing_else, "OPENRS_PYTHON": sys.executable, "OPENRS_LOCK": "base"})
 
