@@ -131,7 +131,7 @@ def looks(plan: StudyPlan) -> list[str]:
     found = []
     for samples, claims in different.items():
         times = [look / samples[-1] for look in samples]
-        tests = len(family(plan.study, claims[0]))
+        tests = len(family(plan.study))
         (bound, p_value), (single, _) = (last_boundary(at, ALPHA / tests) for at in (times, [1.0]))
         found.append(
             f"{', '.join(claim.id for claim in claims)}: looked at with {', '.join(map(str, samples))} samples a"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ def facts_of(folder: Path) -> StudyFacts:
     return StudyFacts(
         study.title,
         every,
-        looks.verdicts(study, kept, folder / EVALUATIONS),
+        partial(looks.cut, study),
+        looks.prepared(study, kept, looks.evaluations(folder / EVALUATIONS)),
         lambda words: study_tree(study, kept, every, words),
         own_runs(study, every),
     )
