@@ -340,7 +340,8 @@ def unbiased_estimate(estimate: float, se: float, times: Sequence[float], alpha:
             last = t
         return above + _tail(grid, mass, times[-1] - last, drift, estimate / scale * times[-1]) - 0.5
 
-    return float(optimize.brentq(surplus, -25.0, 25.0)) * scale
+    far = 25.0 + abs(estimate) / scale
+    return float(optimize.brentq(surplus, -far, far)) * scale
 
 
 def conditional_power(z: float, times: Sequence[float], planned: Sequence[float], effect: float, se: float) -> float:

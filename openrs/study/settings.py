@@ -22,6 +22,7 @@ from openrs.report.verdicts.claims import Claim, claims
 
 STUDIES = RECIPES / "studies"
 NAME = r"^[a-z0-9][a-z0-9.-]{0,59}$"
+SCORED = ("score", "average", "above", "gain", "better")  # kinds of claims on evaluations; others are on trainings
 SEQUENTIAL = ("better", "above")  # kinds of claims that may be looked at more than once (docs/study.md)
 
 
@@ -177,10 +178,33 @@ def _claim_faults(study: Study, lines: Lines) -> list[str]:
             for need in needs
             if need not in jobs and need not in parts
         ]
+        found += [f"{where}: {fault}" for fault in _needs_faults(study, known.get(name), claim)]
         if claim.looks and (name not in known or known[name].kind not in SEQUENTIAL):
             found.append(f"{where}: {name} is looked at once: looks suit claims of kind {' and '.join(SEQUENTIAL)}")
         found += _looks_faults(study, claim, where)
     return found
+
+
+def _needs_faults(study: Study, paper: Claim | None, claim: ClaimSettings) -> list[str]:
+    """A claim of the paper needs evaluations on its benchmark, or trainings, by its kind; no set of jobs is empty."""
+    needs = [need for needs in claim.needs for need in needs]
+    if not all(claim.needs):
+        return ["needs has an empty set of jobs"]
+    if paper is None:
+        return []
+    if paper.kind not in SCORED:
+        return [
+            f"a claim of kind {paper.kind} needs trainings, and {need} is none"
+            for need in needs
+            if need not in study.trainings
+        ]
+    faults = []
+    for entry, _, benchmark in (need.partition("/") for need in needs):
+        there = study.evaluations[entry].samples if entry in study.evaluations else {}
+        wanted = paper.benchmark or benchmark
+        if entry not in study.evaluations or (wanted and (wanted not in there or benchmark not in ("", wanted))):
+            faults.append(f"it needs evaluations on {wanted or 'its benchmarks'}, and {entry} is none")
+    return faults
 
 
 def _looks_faults(study: Study, claim: ClaimSettings, where: str) -> list[str]:
@@ -214,6 +238,15 @@ def study_claims(study: Study) -> list[Claim]:
         if claim.text is not None
     ]
     return [*paper, *own]
+
+
+def first_looks(study: Study) -> dict[str, int]:
+    """ENTRY/BENCHMARK -> samples a problem of the first look that needs it: what claims count that are judged once."""
+    found: dict[str, int] = {}
+    for claim in study.claims.values():
+        for need in claim.needs[0] if claim.looks else ():
+            found[need] = min(claim.looks[0], found.get(need, claim.looks[0]))
+    return found
 
 
 def place_of_run(study: Study, entry: str, seed: int) -> str:
