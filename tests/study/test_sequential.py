@@ -203,6 +203,7 @@ def test_the_estimate_at_the_stop_is_as_often_too_high_as_too_low():
         up = np.where(earlier, z[np.arange(len(z)), first] > 0, z[:, -1] >= value / se)
         assert up.mean() == pytest.approx(0.5, abs=0.005)
     assert sequential.unbiased_estimate(0.06, 0.02, times[:1]) == 0.06
+    assert sequential.unbiased_estimate(0.3, 0.01, (1 / 64, 1.0)) == pytest.approx(0.3)  # 30 standard errors, too
     assert 0 < sequential.unbiased_estimate(0.045, 0.02, times) < 0.045  # a stop that was not taken was chosen, too
 
 
