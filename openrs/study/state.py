@@ -7,6 +7,7 @@ took, and the looks that were made.
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,10 @@ def read(folder: Path) -> State | None:
             raise UserError(f"{path}: looks.{name}: looks at {samples} samples were not made in this order", fix=fix)
     if tree["schema"] != SCHEMA:
         raise UserError(f"{path} has schema {tree['schema']}, not {SCHEMA}", fix="use the openrs that wrote it")
-    return State(folder, tree)
+    state = State(folder, tree)
+    if not all(0 <= (one.get(key) or 0) < inf for one in state.attempts() for key in ("seconds", "rate")):
+        raise UserError(f"{path}: an attempt took a time, or has a price, that is none", fix=fix)
+    return state
 
 
 def opened(folder: Path, study: Study, file: Path, machine: Mapping[str, Any], *, accept_changes: bool) -> State:

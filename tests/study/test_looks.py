@@ -1,6 +1,7 @@
 """Looks and the report's rules: with one look the verdicts are those of the rules; what is judged once keeps its k."""
 
 import argparse
+import math
 import re
 from pathlib import Path
 
@@ -177,6 +178,8 @@ LOOK = {"samples": 8, "at": "", "sha256": "", "word": "cannot tell"}
         ("looks", {"better-aime24": [{**LOOK, "p": {"differs": "low"}}]}, "looks.better-aime24.0.p.differs"),
         ("machine", {"gpu": "A40", "gpus": 1, "price": "cheap"}, "machine.price"),
         ("accepted", [{"at": "", "changes": []}], "accepted.0.looked"),
+        ("jobs", {"a": {"attempts": [{"started": 0, "seconds": math.nan}], "done": True}}, "an attempt took a time"),
+        ("jobs", {"a": {"attempts": [{"started": 0, "seconds": -9.0}], "done": True}}, "an attempt took a time"),
         ("jobs", {"a": {"attempts": [], "done": True, "samples": "all"}}, "jobs.a.samples"),
     ],
 )
