@@ -172,7 +172,14 @@ class Runner:
         options = self.study.evaluation.model_dump(exclude={"samples_small", "checkpoints"})
         options |= {"benchmarks": [job.id.partition("/")[2]], "samples": samples}
         evaluate_model(
-            one.model, None, options, revision=None, dtype=None, keep_in=f"{place}", shard=None, trust_remote_code=False
+            one.model,
+            None,
+            options,
+            revision=None,
+            dtype=None,
+            keep_in=f"{place}/",
+            shard=None,
+            trust_remote_code=False,
         )
 
     def train(self, job: Job, place: Path) -> None:
@@ -211,7 +218,9 @@ class Runner:
         if self.limits.until_usd is not None:
             rate = (self.machine.price or 0.0) * self.machine.gpus / 3600
             if not rate:
-                raise UserError("--until-usd: no price is known", fix="give --price, dollars per GPU-hour")
+                raise UserError(
+                    "--until-usd: no price is known", fix="give --price, dollars per GPU-hour, or --until-hours"
+                )
             left = self.limits.until_usd - (self.state.dollars() or 0.0)
             if left <= 0:
                 raise UserError(

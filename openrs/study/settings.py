@@ -6,7 +6,7 @@ Never imports torch.
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -116,7 +116,12 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Study:
 
 def _job_faults(study: Study, lines: Lines) -> list[str]:
     found: list[str] = []
-    for section, entries in (("evaluations", study.evaluations), ("trainings", study.trainings)):
+    sections: dict[str, Iterable[str]] = {
+        "evaluations": study.evaluations,
+        "trainings": study.trainings,
+        "claims": study.claims,
+    }
+    for section, entries in sections.items():
         found += [
             f"{place_of((section, name), lines)}: {name!r} is not a name: a-z, 0-9, - and ."
             for name in entries

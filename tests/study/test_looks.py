@@ -3,7 +3,9 @@
 import argparse
 import math
 import re
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from openrs.evaluation.difficulty_model import sample_matrix
 from openrs.report.evidence.sources import Measured
 from openrs.report.verdicts.claims import Evidence
 from openrs.report.verdicts.judge import judge
+from openrs.run.directory import run_at
 from openrs.run.progress import Progress
 from openrs.study import looks, power, state
 from openrs.study.chances import looks_of
@@ -133,6 +136,17 @@ def test_a_look_that_a_crash_left_unfinished_shows_nothing(tmp_path: Path) -> No
     assert said()["better-aime24"][0] == "not tested"
 
 
+def test_no_look_is_spent_on_nothing(tmp_path: Path) -> None:
+    """Evaluations that were removed or replaced since: the look is refused, and still there."""
+    study = study_of([4, 8])
+    kept = state_in(tmp_path, study)
+    found = draws(np.random.default_rng(5), 3)
+    for there in ([], found, [one for one in found if one.model == power.BASE]):
+        with pytest.raises(UserError, match="is not there with 4 samples"):
+            looks.look_at(study, kept, "better-aime24", there)
+    assert kept.looks("better-aime24") == []
+
+
 def test_going_on_in_vain_is_said(tmp_path: Path) -> None:
     """Futility, which binds nobody: at the second look of two equal models a gain of 5 points is out of reach."""
     study = study_of([4, 12, 16])
@@ -207,6 +221,18 @@ def runner(folder: Path, study: Study, limits: Limits, command: str = "openrs re
         study, folder / "s.yaml", state_in(folder, study), machine=machine, limits=limits, progress=Progress(),
         command=command, also=[], accept_changes=False,
     )  # fmt: skip
+
+
+def test_evaluations_go_where_the_looks_read_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of a study that lives in the folder from which it is called (--run .)."""
+    kept: list[str] = []
+    targets = SimpleNamespace(evaluate_model=lambda *_, keep_in, **__: kept.append(keep_in))
+    monkeypatch.setitem(sys.modules, "openrs.evaluation.targets", targets)
+    monkeypatch.chdir(tmp_path)
+    run = runner(Path(), study_of([4]), Limits())
+    job = Job("base/aime24", "base", 4, None, None, None)
+    run.do(job, {job.id})
+    assert run_at(kept[0]).path == Path("evaluations")
 
 
 def test_a_claim_whose_other_jobs_are_not_run_holds_nobody_up(tmp_path: Path) -> None:

@@ -257,6 +257,7 @@ def test_all_that_a_study_needs_can_be_fetched_before(paper: Study) -> None:
         ("needs: [[mine]]", "looks: [2, 4], needs: [[mine]]", r"is looked at once"),
         ("until: 20", "until: 20, after: yours", r"own.yaml:6: mine cannot continue yours"),
         ("gpus: 0", "gpus: -1", r"own.yaml:4: gpus = -1"),
+        ("mine-helps:", "'mine <b>':", r"own.yaml:8: 'mine <b>' is not a name"),
         ("needs: [[mine]]", "needs: [[]]", r"own.yaml:8: needs has an empty set of jobs"),
         ("claims:\n", "claims:\n  better-amc23: {needs: [[mine]]}\n", r"needs evaluations on amc23, and mine is none"),
         ("claims:\n", "evaluations: {e: {model: m, samples: {amc23: 1}}}\nclaims:\n  decay-after-150: {needs: [[e]]}\n",
