@@ -74,7 +74,7 @@ def look_at(study: Study, state: State, name: str, found: Sequence[Measured]) ->
     evidence = evidence_at(found, claim, samples)
     if missing := models_of(claim) - {one.model for one in evidence.measured if one.k >= samples}:
         raise UserError(
-            f"{claim.benchmark} of {', '.join(sorted(map(str, missing)))} is not there with {samples} samples a problem",
+            f"{claim.benchmark} of {', '.join(sorted(map(str, missing)))} is not there with {samples} samples",
             f"the look at {name} would be spent on nothing",
             "bring the folder of evaluations back; or name the models in the study as paper:open-rs3 ... and give a new"
             " --run",
