@@ -18,14 +18,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from openrs.evaluation import statistics
-from openrs.evaluation.difficulty_model import fit_beta, problem_rates, sample_matrix, shifted
+from openrs.evaluation.difficulty_model import sample_matrix, shifted
 from openrs.report.evidence import reference
 from openrs.report.evidence.collect import Metrics, RunData
 from openrs.report.evidence.evaluations import Evaluated, Score
@@ -33,7 +32,7 @@ from openrs.report.evidence.sources import Measured
 from openrs.report.verdicts.claims import WORDS, Claim, Evidence, claims
 from openrs.report.verdicts.cost import Ledger
 from openrs.report.verdicts.judge import FAMILIES, judge
-from openrs.report.verdicts.selection import pooled_deviation
+from openrs.study.difficulty import rates
 from openrs.study.power import PROTOCOL, measured
 
 BASE = str(reference.tree()["base"])
@@ -55,12 +54,6 @@ LIMIT = 0.05
 
 
 # --- scores of released models ----------------------------------------------------------------------------------------
-
-
-@cache
-def rates(mean: float, benchmark: str) -> Any:
-    """Rates of a benchmark's problems for a model of this mean; equally hard problems stand at equal places."""
-    return problem_rates(fit_beta(mean, pooled_deviation(benchmark), int(reference.tree()["problems"][benchmark])))
 
 
 def truth(scenario: str, model: str, benchmark: str) -> float:
