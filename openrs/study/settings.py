@@ -109,9 +109,14 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Study:
         study = Study.model_validate(tree)
     except ValidationError as error:
         raise UserError("\n".join(setting_faults(error, Study, lines)), fix=f"see {STUDIES / 'paper.yaml'}") from None
-    if faults := [*_job_faults(study, lines), *_claim_faults(study, lines)]:
-        raise UserError("\n".join(faults), fix="see docs/study.md")
+    refuse_faults(study, lines, "see docs/study.md")
     return study
+
+
+def refuse_faults(study: Study, lines: Lines, fix: str) -> None:
+    """Raises UserError for what no single key shows: jobs that are not there, claims that need others."""
+    if faults := [*_job_faults(study, lines), *_claim_faults(study, lines)]:
+        raise UserError("\n".join(faults), fix=fix)
 
 
 def _job_faults(study: Study, lines: Lines) -> list[str]:

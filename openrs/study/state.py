@@ -16,7 +16,7 @@ from openrs.outside import read_shape
 from openrs.run.files import now, write_json
 from openrs.run.folders import Kind, kind_of
 from openrs.secrets import redact_tree
-from openrs.study.settings import Study, plain
+from openrs.study.settings import Study, plain, refuse_faults
 
 STATE = "study.json"
 EVALUATIONS = "evaluations"  # the run that keeps the evaluations of models that are not trained here
@@ -193,12 +193,14 @@ def study_of(state: State) -> Study:
     from pydantic import ValidationError
 
     try:
-        return Study.model_validate(state.tree["settings"])
+        study = Study.model_validate(state.tree["settings"])
     except ValidationError as error:
         fault = error.errors()[0]
         raise UserError(
             f"{state.path}: settings.{'.'.join(map(str, fault['loc']))}: {fault['msg']}", fix="copy it from a backup"
         ) from None
+    refuse_faults(study, {(): str(state.path)}, "copy it from a backup")
+    return study
 
 
 def differences(was: Any, now_: Any, key: str = "") -> list[str]:

@@ -205,6 +205,14 @@ def test_a_damaged_state_is_refused_by_its_place(tmp_path: Path, part: str, valu
         state.read(tmp_path)
 
 
+def test_settings_in_a_state_are_checked_as_those_of_a_file(tmp_path: Path) -> None:
+    kept = state_in(tmp_path, study_of([4, 8]))
+    state.study_of(kept)
+    kept.tree["settings"]["claims"]["better-amc23"]["needs"] = []
+    with pytest.raises(UserError, match=r"study.json: .*looks need one set of jobs"):
+        state.study_of(kept)
+
+
 def test_a_run_is_not_taken_for_a_studys_folder(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text('{"attempts": []}')
     with pytest.raises(UserError, match="is a run, and no study"):
