@@ -243,6 +243,19 @@ def test_no_cpu_torch_anywhere_is_said_with_the_log(project: Project) -> None:
     assert "Traceback" not in output
 
 
+def test_uv_installs_and_where_it_fails_pip_does(whole: Project, tmp_path: Path) -> None:
+    """A stand-in for uv: it is given what pip is, and its failure is said and mended by pip."""
+    asked = tmp_path / "asked"
+    executable(tmp_path, "uv", f"echo \"$@\" >>{asked}; exit 1")
+    code, output = whole.setup(OPENRS_UV=str(tmp_path / "uv"))
+    assert code == 0, output
+    assert "uv could not" in output
+    assert whole.imports("tiny_one", "tiny_two")
+    (line,) = asked.read_text().splitlines()
+    assert line.startswith("pip install --python ")
+    assert line.endswith("--no-deps --no-progress -r " + str(whole.root / "locks" / "base.txt"))
+
+
 def test_somebody_elses_environment_is_left_alone(project: Project) -> None:
     (project.root / ".venv").mkdir()
     (project.root / ".venv" / "precious").touch()
