@@ -395,7 +395,7 @@ def main() -> None:
     parser.add_argument("--large", type=int, default=20_000, help="above 100 problems")
     parser.add_argument("--studies", type=int, default=4000, help="whole studies in each world")
     parser.add_argument("--rules", type=int, default=30, help="whole studies in each world through the rules")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, metavar="FILE.md", help="where the tables go, after each part")
     given = parser.parse_args()
     page, part = Page(given.out), given.trials // 4
     rows = []

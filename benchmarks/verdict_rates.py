@@ -18,25 +18,24 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from openrs.evaluation import statistics
-from openrs.evaluation.difficulty_model import fit_beta, problem_rates, sample_matrix, shifted
+from openrs.evaluation.difficulty_model import sample_matrix, shifted
 from openrs.report.evidence import reference
 from openrs.report.evidence.collect import Metrics, RunData
 from openrs.report.evidence.evaluations import Evaluated, Score
-from openrs.report.evidence.sources import PAPER_SAMPLING, Measured
+from openrs.report.evidence.sources import Measured
 from openrs.report.verdicts.claims import WORDS, Claim, Evidence, claims
 from openrs.report.verdicts.cost import Ledger
 from openrs.report.verdicts.judge import FAMILIES, judge
-from openrs.report.verdicts.selection import pooled_deviation
+from openrs.study.difficulty import rates
+from openrs.study.power import PROTOCOL, measured
 
 BASE = str(reference.tree()["base"])
-PROTOCOL = {**PAPER_SAMPLING, "engine": "vllm", "bos": 2, "seed": 1234}
 SCENARIOS = {
     "paper": "The paper is exactly right: every model has its printed mean, the printed scores are draws of it",
     "equal": "Released = base: all models are the base (re-evaluated means), the printed scores are draws of it",
@@ -55,12 +54,6 @@ LIMIT = 0.05
 
 
 # --- scores of released models ----------------------------------------------------------------------------------------
-
-
-@cache
-def rates(mean: float, benchmark: str) -> Any:
-    """Rates of a benchmark's problems for a model of this mean; equally hard problems stand at equal places."""
-    return problem_rates(fit_beta(mean, pooled_deviation(benchmark), int(reference.tree()["problems"][benchmark])))
 
 
 def truth(scenario: str, model: str, benchmark: str) -> float:
@@ -101,31 +94,8 @@ def evaluated_models(scenario: str, k: int, rng: np.random.Generator) -> list[Me
     for model in (BASE, *reference.released()):
         for benchmark in reference.TABLE_BENCHMARKS:
             marks = sample_matrix(rates(truth(scenario, model, benchmark), benchmark), k, rng)
-            found.append(_measured(model, benchmark, marks))
+            found.append(measured(model, benchmark, marks))
     return found
-
-
-def _measured(model: str, benchmark: str, marks: Any) -> Measured:
-    n, k = marks.shape
-    return Measured(
-        source=model,
-        origin="released weights",
-        name=model,
-        model=model,
-        experiment=None,
-        step=None,
-        benchmark=benchmark,
-        metric=f"avg@{k}",
-        n=n,
-        k=k,
-        accuracy=float(marks.mean()),
-        stderr=None,
-        rows=_rows(marks),
-        protocol=PROTOCOL,
-        inputs="verified",
-        tokens=None,
-        excluded_reason="",
-    )
 
 
 def _rows(marks: Any) -> dict[str, list[int]]:

@@ -148,6 +148,7 @@ def project(tmp_path: Path) -> Project:
     make_wheel(wheels, "tiny_dev", "1.0", tiny_dev__dot__py="")
     make_wheel(wheels, "torch", "9.9+cpu" if sys.platform == "linux" else "9.9", torch__dot__py="")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("PIP_", "OPENRS_", "PYTHON"))}
+    kept["OPENRS_UV"] = ""  # the packages lie in a folder that pip is told of
     nothing_else = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels), "PIP_CONFIG_FILE": os.devnull}
     return Project(root, wheels, {**kept, **nothing_else, "OPENRS_PYTHON": sys.executable, "OPENRS_LOCK": "base"})
 
@@ -240,6 +241,19 @@ def test_no_cpu_torch_anywhere_is_said_with_the_log(project: Project) -> None:
     assert "No matching distribution found for torch==9.9+cpu" in output
     assert f"pip's full output: {project.state}/log" in output
     assert "Traceback" not in output
+
+
+def test_uv_installs_and_where_it_fails_pip_does(whole: Project, tmp_path: Path) -> None:
+    """A stand-in for uv: it is given what pip is, and its failure is said and mended by pip."""
+    asked = tmp_path / "asked"
+    executable(tmp_path, "uv", f"echo \"$@\" >>{asked}; exit 1")
+    code, output = whole.setup(OPENRS_UV=str(tmp_path / "uv"))
+    assert code == 0, output
+    assert "uv could not" in output
+    assert whole.imports("tiny_one", "tiny_two")
+    (line,) = asked.read_text().splitlines()
+    assert line.startswith("pip install --python ")
+    assert line.endswith("--no-deps --no-progress -r " + str(whole.root / "locks" / "base.txt"))
 
 
 def test_somebody_elses_environment_is_left_alone(project: Project) -> None:

@@ -37,10 +37,13 @@ def add(verbs: Verbs) -> None:
     others.add_argument("--format", choices=["text", "csv", "md", "json"], default="text", help="default: text")
     others.add_argument("--json", dest="format", action="store_const", const="json", help="the same as --format json")
     page = add_verb(
-        verbs, "report", report, "evaluate the paper's claims on the given runs: report.html, report.md and report.json"
+        verbs, "report", report, "what runs and result files show, and the paper's claims: report.html, .md and .json"
     )
     page.add_argument(
-        "runs", nargs="*", metavar="RUN", help="runs, single evaluations, or result files; none: the published figures"
+        "runs",
+        nargs="*",
+        metavar="RUN",
+        help="runs, a study, evaluations, result files; none: the published figures",
     )
     page.add_argument("--out", metavar="DIR", help="where to write (default: a single run, else the folder report)")
     page.add_argument("--paper", action="store_true", help="lead with the paper's claims, whatever the runs are")
@@ -180,6 +183,10 @@ def report(args: argparse.Namespace) -> int:
 
     folder = run_at(args.runs[0]).path if len(args.runs) == 1 else None
     if folder is not None and (folder / STATE).is_file():
+        if args.watch is not None:
+            raise UserError(
+                "--watch is for runs, and this is a study", fix=f"openrs report {args.runs[0]}, at any time"
+            )
         from openrs.study.report import write_study_report
 
         say(f"report: {write_study_report(folder, Path(args.out) if args.out else None, args.price)}")

@@ -4,6 +4,7 @@ Modules that the verb needs are imported when it is called: `openrs --help` stay
 """
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 ONLY_STUDIES = ("plan", "budget", "hours", "gpu", "gpus", "price", "page", "until_usd", "until_hours", "also")
 ONLY_RECIPES = ("seeds", "until")
+RESUMED = ("run", "budget", "hours", "gpu", "gpus", "price", "also")
 
 
 def add_options(sub: argparse.ArgumentParser) -> None:
@@ -66,7 +68,6 @@ def reproduce(args: argparse.Namespace, file: Path) -> int:
     from openrs.study.run import Limits, run_study
 
     limits = Limits(args.budget, args.hours, args.until_usd, args.until_hours)
-    command = f"openrs reproduce {args.recipe}" + (f" --run {args.run}" if args.run else "")
     run_study(
         study,
         file,
@@ -75,9 +76,21 @@ def reproduce(args: argparse.Namespace, file: Path) -> int:
         limits=limits,
         also=args.also,
         accept_changes=args.accept_changes,
-        command=command,
+        command=resuming(args),
     )
     return EXIT_DONE
+
+
+def resuming(args: argparse.Namespace) -> str:
+    """The command that goes on, as it was typed: without its --budget it would run, and spend, more. The limits of one
+    launch are not in it."""
+    words = ["openrs", "reproduce", args.recipe]
+    for name in RESUMED:
+        if (value := getattr(args, name)) not in (None, []):
+            words += [f"--{name}", ",".join(value) if name == "also" else str(value)]
+    for change in args.overrides:
+        words += ["--set", change]
+    return shlex.join(words)
 
 
 def show_plan(study: "Study", machine: "Machine", file: Path, folder: Path, args: argparse.Namespace) -> int:

@@ -107,7 +107,7 @@ def watch(args: argparse.Namespace) -> int:
     from openrs.run.directory import existing_run
     from openrs.run.watch import watch
 
-    watch(existing_run(args.run_name), max(0.2, args.every), once=args.once)
+    watch(existing_run(args.run_name), min(3600.0, max(0.2, args.every)), once=args.once)
     return EXIT_DONE
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from openrs.doctor.checks_system import DECIDING
 from openrs.outside import open_regular
 from openrs.run import manifest
+from openrs.run.confined import refuse_links_out
 from openrs.run.directory import Run
 from openrs.secrets import redact
 
@@ -15,7 +16,11 @@ LAST_LINES, LAST_BYTES = 30, 64 * 1024
 
 
 def bug_report(diagnosis: str, run: Run) -> str:
-    """Version, machine and settings, what the doctor found, and the end of the run's last log where there is one."""
+    """Version, machine and settings, what the doctor found, and the end of the run's last log where there is one.
+
+    Raises UserError for a link out of the run.
+    """
+    refuse_links_out(run.path)
     version, installed = manifest.code_version(), manifest.packages()
     commit = f"commit {version['commit'] or 'unknown'}" + (", changed since" if version["changed"] else "")
     deciding = ", ".join(f"{name} {installed[name]}" for name in sorted(DECIDING & installed.keys()))
@@ -29,22 +34,19 @@ def bug_report(diagnosis: str, run: Run) -> str:
     ]
     if attempts := run.attempts():
         log = attempts[-1] / "log"
-        parts += _folded(f"the end of {run.path.name}/attempts/{attempts[-1].name}/log", _end_of(log, run))
-    home = str(Path.home())  # / for a user without one, as in a container
-    text = redact("\n".join(parts))
-    return (text.replace(home, "~") if len(home) > 1 else text) + "\n"
+        parts += _folded(f"the end of {run.path.name}/attempts/{attempts[-1].name}/log", _end_of(log))
+    home = os.path.expanduser("~")  # noqa: PTH111  (Path's raises for a user id without a home; in a container it may be /)
+    text = redact("\n".join(parts)) + "\n"
+    return text.replace(home, "~") if home != "/" else text
 
 
-def _end_of(log: Path, run: Run) -> str:
-    """The last lines of a log of the run. Nothing is followed out of it, and nothing is written."""
-    if not log.is_file() or not log.resolve().is_relative_to(run.path.resolve()):
+def _end_of(log: Path) -> str:
+    """The last lines of a log."""
+    if not log.is_file():
         return "no log"
-    try:
-        with open_regular(log) as file:
-            file.seek(-min(file.seek(0, os.SEEK_END), LAST_BYTES), os.SEEK_END)
-            return "\n".join(file.read().decode("utf-8", errors="replace").splitlines()[-LAST_LINES:])
-    except OSError as error:  # another user's run
-        return f"it cannot be read: {error.strerror}"
+    with open_regular(log) as file:
+        file.seek(-min(file.seek(0, os.SEEK_END), LAST_BYTES), os.SEEK_END)
+        return "\n".join(file.read().decode("utf-8", errors="replace").splitlines()[-LAST_LINES:])
 
 
 def _folded(title: str, text: str) -> list[str]:

@@ -8,6 +8,7 @@ that turn the direction of writing let a line read otherwise than it is.
 import re
 import sys
 import traceback
+from collections.abc import Sequence
 from types import TracebackType
 
 from openrs.errors import RunFailure
@@ -42,6 +43,12 @@ def say(text: str, *, end: str = "\n", error: bool = False) -> None:
             "what stdout is redirected to takes no more",
             "redirect it to a file on a disk with room",
         ) from None
+
+
+def redraw(lines: Sequence[str]) -> None:
+    """Show lines from the top of the terminal, cleaned, over what was there."""
+    sys.stdout.write("\x1b[H\x1b[J" + clean("\n".join(lines)) + "\n")
+    sys.stdout.flush()
 
 
 def show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

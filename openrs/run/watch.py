@@ -4,8 +4,6 @@ Everything shown is cleaned: completions, names and log lines are other people's
 """
 
 import itertools
-import json
-import math
 import shutil
 import sys
 import time
@@ -21,7 +19,8 @@ from openrs.config.yaml_lines import read_yaml
 from openrs.errors import UserError
 from openrs.outside import open_regular, read_json
 from openrs.run.directory import Run
-from openrs.run.terminal import clean, say
+from openrs.run.files import json_lines_in
+from openrs.run.terminal import clean, redraw, say
 from openrs.run.units import format_bytes, format_duration
 
 BARS, PLAIN_BARS = "▁▂▃▄▅▆▇█", "_.-=+*#@"
@@ -56,13 +55,13 @@ class Metrics:
             if file.seek(0, 2) < self._read:
                 self._read, self.rows = 0, {}
             file.seek(self._read)
-            for line in file:
-                if not line.endswith(b"\n"):
+            for line in json_lines_in(file):
+                if not line.ended:
                     break
-                self._read += len(line)
-                row = _row(line)
+                self._read = file.tell()
+                row = line.row or {}  # a damaged line has none; the report counts them
                 step = row.get("step")
-                if isinstance(step, int) and not isinstance(step, bool):
+                if isinstance(step, int) and not isinstance(step, bool) and 0 < step < 1e15:
                     if step in self.rows:  # a resumed run is here again
                         self.rows = {old: kept for old, kept in self.rows.items() if old < step}
                     self.rows[step] = row
@@ -70,15 +69,7 @@ class Metrics:
     def column(self, name: str) -> list[float]:
         """The finite values of a metric, by step."""
         values = (row.get(name) for row in self.rows.values())
-        return [float(v) for v in values if isinstance(v, int | float) and math.isfinite(v) and abs(v) < 1e100]
-
-
-def _row(line: bytes) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):  # a damaged line; the report counts them
-        return {}
-    return row if isinstance(row, dict) else {}
+        return [float(v) for v in values if isinstance(v, int | float) and abs(v) < 1e100]  # NaN is not below it
 
 
 def last_attempt(run: Run) -> dict[str, Any]:
@@ -115,8 +106,8 @@ def screen(run: Run, metrics: Metrics, width: int, *, unicode: bool = True) -> l
     metrics.look()
     lines = [*_head(run, metrics), *_curves(metrics, width, BARS if unicode else PLAIN_BARS)]
     lines += [f"alarms  {_alarms(metrics.rows)}", f"disk    {format_bytes(shutil.disk_usage(run.path).free)} free"]
-    if said := _last_line(run):
-        lines.append(f"log     {said}")
+    if logged := _last_line(run):
+        lines.append(f"log     {logged}")
     lines += _completions(run)
     encoding = "utf-8" if unicode else "ascii"
     shown = (clean(" ".join(line.split("\n"))).encode(encoding, "backslashreplace").decode(encoding) for line in lines)
@@ -224,8 +215,7 @@ def watch(run: Run, every: float, *, once: bool = False, pause: Callable[[float]
         lines = screen(run, metrics, max(20, size.columns), unicode=unicode)
         step = max(metrics.rows, default=0)
         if live:
-            sys.stdout.write("\x1b[H\x1b[J" + "\n".join(lines[: max(1, size.lines - 1)]) + "\n")
-            sys.stdout.flush()
+            redraw(lines[: max(1, size.lines - 1)])
         elif ended or step != before:
             say("\n".join(lines) + "\n")
         if ended:

@@ -6,7 +6,7 @@ from openrs.report.verdicts.claims import Claim
 from openrs.study import power
 from openrs.study.difficulty import World
 from openrs.study.plan import Power, Powers
-from openrs.study.settings import Study, study_claims
+from openrs.study.settings import Study, first_looks, study_claims
 
 TRIALS = 200  # of claims against the base: a chance is known to about 3.5 points
 RULE_TRIALS = 24  # of claims on scores in training, which go through the rules themselves: to about 10 points
@@ -40,12 +40,19 @@ def _chances(study: Study, every: list[Claim], world: World) -> Mapping[str, pow
 
 
 def looks_of(study: Study, claim: Claim) -> list[int]:
-    """Samples a problem at each look; a claim without looks is looked at once, with the samples of its jobs."""
+    """Samples a problem at each look; a claim without looks is judged once, with the samples of its jobs, or of their
+    first look where they grow look by look."""
     settings = study.claims[claim.id]
     if settings.looks or claim.kind not in power.AGAINST_BASE or not settings.needs:
         return settings.looks
     parts = [need.partition("/")[::2] for need in settings.needs[0]]
-    return [min(study.evaluations[entry].samples[benchmark or str(claim.benchmark)] for entry, benchmark in parts)]
+    grown = first_looks(study)
+    return [
+        min(
+            grown.get(f"{entry}/{claim.benchmark}", study.evaluations[entry].samples[str(claim.benchmark)])
+            for entry, _ in parts
+        )
+    ]
 
 
 def training_samples(study: Study, claims: list[Claim]) -> dict[str, int]:

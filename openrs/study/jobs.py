@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from math import isfinite
 from pathlib import Path
 
 from openrs.config import load as recipes
@@ -21,8 +22,6 @@ from openrs.planner.shapes import Shape, shape_of
 from openrs.planner.times import ASSUMED
 from openrs.run.retention import evaluated, saved
 from openrs.study.settings import Evaluate, Study, Train
-
-TRAINING_MOST = 1.3  # the planner's tolerance on the paper's 24 hours (tests/planner); downwards it has a range itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +94,7 @@ def jobs_of(study: Study, machine: Machine, folder: Path) -> list[Job]:
     Raises UserError for a model whose sizes nobody knows and for a recipe that cannot be loaded or shared out.
     """
     found = [
-        Job(f"{name}/{benchmark}", name, samples, None, None, evaluation_hours(study, name, benchmark, machine))
+        _evaluation(study, name, benchmark, samples, machine)
         for name, one in study.evaluations.items()
         for benchmark, samples in one.samples.items()
     ]
@@ -105,6 +104,12 @@ def jobs_of(study: Study, machine: Machine, folder: Path) -> list[Job]:
             after = f"{train.after}/seed{seed}" if train.after is not None else None
             found.append(Job(f"{name}/seed{seed}", name, None, seed, after, hours, fits))
     return found
+
+
+def _evaluation(study: Study, name: str, benchmark: str, samples: int, machine: Machine) -> Job:
+    hours = evaluation_hours(study, name, benchmark, machine)
+    fits = None if hours is None else isfinite(hours.expected)
+    return Job(f"{name}/{benchmark}", name, samples, None, None, hours if fits else None, fits)
 
 
 # --- evaluations ------------------------------------------------------------------------------------------------------
@@ -181,14 +186,20 @@ def training_hours(study: Study, name: str, machine: Machine, folder: Path) -> t
     if train.after is not None:
         earlier = recipe_of(study.trainings[train.after], train.seeds[0], folder, elsewhere=True)
         before = earlier.last_step
+        if before >= steps:
+            raise UserError(
+                f"{name} continues {train.after} to step {steps}, which ends at step {before}",
+                fix="give a later `until`",
+            )
         models = [step for step in models if step not in (0, *evaluated(earlier, saved(earlier)))]
     startup = ASSUMED.startup / 3600
     trained = startup + (there.hours - startup) * (steps - before) / steps
     judged = _evaluations(recipe, machine, len(models))
     if judged is None:
         return None, there.fits
-    hours = _range(3600 * trained, there.hours_least / there.hours, TRAINING_MOST)
-    return (hours + judged if hours is not None else None), there.fits
+    if not isfinite(judged.expected):
+        return None, False
+    return Range(trained, trained * there.hours_least / there.hours, trained) + judged, there.fits
 
 
 def _evaluations(recipe: Recipe, machine: Machine, models: int) -> Range | None:

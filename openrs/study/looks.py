@@ -8,7 +8,7 @@ counts every claim of the question in the study, tested or not, so that no later
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,17 +16,16 @@ from pathlib import Path
 import numpy as np
 
 from openrs.errors import UserError
-from openrs.evaluation.statistics import holm
 from openrs.report.evidence import reference
 from openrs.report.evidence.pooling import pooled
 from openrs.report.evidence.sources import Measured, gather, measured
 from openrs.report.evidence.values import point_span
-from openrs.report.verdicts.claims import Claim, ClaimVerdict, Evidence
-from openrs.report.verdicts.family import Corrected, Tests
-from openrs.report.verdicts.judge import FAMILIES, RULES
+from openrs.report.verdicts.claims import Claim, ClaimVerdict, Evidence, not_tested
+from openrs.report.verdicts.family import Corrected, Prepared, Tests
+from openrs.report.verdicts.judge import FAMILIES, RULES, judge
 from openrs.report.verdicts.paired_rules import pair_of, shared
 from openrs.study import sequential
-from openrs.study.settings import Study, study_claims
+from openrs.study.settings import SEQUENTIAL, Study, study_claims
 from openrs.study.state import State
 
 OPEN = ("cannot tell", "not tested")  # words after which looking goes on
@@ -63,10 +62,23 @@ def make(study: Study, state: State, name: str, folder: Path) -> str:
 
     Raises UserError when the samples of a look that was spent are not those that are there now.
     """
+    return look_at(study, state, name, evaluations(folder))
+
+
+def look_at(study: Study, state: State, name: str, found: Sequence[Measured]) -> str:
+    """Make the next look at these evaluations. What it rejects may decide other claims of the question, too."""
     samples = next_look(study, state, name)
     assert samples is not None
-    claim = next(one for one in study_claims(study) if one.id == name)
-    evidence = evidence_at(folder, claim, samples)
+    every = study_claims(study)
+    claim = next(one for one in every if one.id == name)
+    evidence = evidence_at(found, claim, samples)
+    if missing := models_of(claim) - {one.model for one in evidence.measured if one.k >= samples}:
+        raise UserError(
+            f"{claim.benchmark} of {', '.join(sorted(map(str, missing)))} is not there with {samples} samples",
+            f"the look at {name} would be spent on nothing",
+            "bring the folder of evaluations back; or name the models in the study as paper:open-rs3 ... and give a new"
+            " --run",
+        )
     digest = digest_of(evidence)
     made = state.looks(name)
     entry = made[-1] if made and "word" not in made[-1] else state.spend(name, samples, digest)
@@ -77,65 +89,109 @@ def make(study: Study, state: State, name: str, folder: Path) -> str:
             "bring the evaluation's folder back, or start a new --run",
         )
     tests = RULES[claim.kind](claim, evidence)
-    times = times_of(study, state, name)
-    entry["p"] = repeated(claim, evidence, tests, times, rounds_of(state, name)) if isinstance(tests, Tests) else {}
-    verdict = verdict_at(study, state, claim, evidence)
-    entry["word"] = verdict.word
-    state.write()
-    return f"{name}: {verdict.word}. {verdict.said}"
-
-
-def verdicts(study: Study, state: State, folder: Path) -> dict[str, ClaimVerdict]:
-    """The verdicts of all claims that were looked at, at their last finished look, for the report."""
-    found = {}
-    for claim in study_claims(study):
-        made = [look for look in state.looks(claim.id) if "word" in look]
-        if made:
-            found[claim.id] = verdict_at(study, state, claim, evidence_at(folder, claim, made[-1]["samples"]))
-    return found
-
-
-def verdict_at(study: Study, state: State, claim: Claim, evidence: Evidence) -> ClaimVerdict:
-    """The rule's verdict on the samples of the claim's last look, with repeated p-values and Holm over the question."""
-    tests = RULES[claim.kind](claim, evidence)
-    made = [look for look in state.looks(claim.id) if "p" in look]
-    if not isinstance(tests, Tests) or not made or not made[-1]["p"]:
-        return tests if isinstance(tests, ClaimVerdict) else tests.verdict(Corrected(dict.fromkeys(tests.p, 1.0), 1))
-    own: Mapping[str, float] = made[-1]["p"]
-    corrected = {question: corrected_p(study, state, claim, question) for question in own}
-    verdict = tests.verdict(Corrected(corrected, len(family(study, claim))))
-    said, numbers = described(study, state, claim, evidence)
-    return replace(
-        verdict,
-        said=f"{verdict.said}; {said}",
-        rule=f"{verdict.rule}. Looked at more than once: p-values are repeated ones (docs/study.md)",
-        numbers={**verdict.numbers, **numbers},
+    rounds = rounds_of(state, name)
+    p_values = (
+        repeated(claim, evidence, tests, times_of(study, name, rounds), rounds) if isinstance(tests, Tests) else {}
     )
+    entry |= {"p": p_values, "word": "cannot tell"}
+    known = prepared(study, state, found)
+    judged = {one.id: verdict for one, verdict in judge(Evidence([], [], []), family(study), known=known)}
+    for one, verdict in judged.items():
+        last = state.looks(one)[-1:]
+        if last and last[0].get("word") in OPEN:  # what is decided stays decided
+            last[0]["word"] = verdict.word
+    state.write()
+    return f"{name}: {judged[name].word}. {judged[name].said}"
+
+
+# --- what the report's rules are given --------------------------------------------------------------------------------
+
+
+def family(study: Study) -> list[Claim]:
+    """The claims of the study that answer a question with claims that may be looked at more than once."""
+    kinds = {kind for kinds in FAMILIES.values() if set(SEQUENTIAL) & set(kinds) for kind in kinds}
+    return [claim for claim in study_claims(study) if claim.kind in kinds]
+
+
+def prepared(study: Study, state: State, found: Sequence[Measured]) -> dict[str, Tests]:
+    """What Holm's correction is given of each claim of the question: p-values that count the looks made.
+
+    Every claim counts, tested or not, so that none that comes later takes a verdict back; one of which nothing is known
+    yet has p 1. Empty for a study without looks: then the report's rules need no help.
+    """
+    every = family(study)
+    if not any(study.claims[claim.id].looks or state.looks(claim.id) for claim in every):
+        return {}
+    fixed = Evidence(pooled(cut(study, found)), [], [])
+    tests: dict[str, Tests] = {}
+    for claim in every:
+        looked = study.claims[claim.id].looks or state.looks(claim.id)
+        own = _looked_at(study, state, claim, found) if looked else RULES[claim.kind](claim, fixed)
+        tests[claim.id] = own if isinstance(own, Tests) else _counted(claim, own)
+    return tests
+
+
+def _counted(claim: Claim, verdict: ClaimVerdict) -> Tests:
+    """A claim that was not tested, with p 1 for what its kind asks."""
+    questions = ("differs", "within") if claim.kind == "better" else ("differs",)
+    return Tests(dict.fromkeys(questions, 1.0), lambda _: verdict)
+
+
+def _looked_at(study: Study, state: State, claim: Claim, found: Sequence[Measured]) -> Prepared:
+    """The claim at its last finished look. A look that a crash left unfinished shows nothing."""
+    made = [look for look in state.looks(claim.id) if "word" in look]
+    if not made:
+        return not_tested(claim, "no look was made yet")
+    rounds = [int(look["samples"]) for look in made]
+    evidence = evidence_at(found, claim, rounds[-1])
+    if digest_of(evidence) != made[-1]["sha256"]:
+        return not_tested(claim, f"the samples of its look with {rounds[-1]} a problem are not those of then")
+    tests = RULES[claim.kind](claim, evidence)
+    if not isinstance(tests, Tests):
+        return tests
+
+    def verdict(corrected: Corrected) -> ClaimVerdict:
+        plain = tests.verdict(corrected)
+        said, numbers = described(study, claim, evidence, rounds, ended=plain.word not in OPEN)
+        return replace(
+            plain,
+            said=f"{plain.said}; {said}",
+            rule=f"{plain.rule}. Looked at more than once: p-values are repeated ones (docs/study.md)",
+            numbers={**plain.numbers, **numbers},
+        )
+
+    own = made[-1].get("p") or {}
+    return Tests({question: float(own.get(question, 1.0)) for question in tests.p}, verdict)
+
+
+def cut(study: Study, found: Sequence[Measured]) -> list[Measured]:
+    """Evaluations that grow look by look, each with the samples of its first look.
+
+    For claims that are judged once: how many samples they count must not depend on what was seen in between.
+    """
+    least: dict[tuple[str | None, str | None], int] = {}
+    for claim in study_claims(study):
+        if looks := study.claims[claim.id].looks:
+            for model in models_of(claim):
+                at = (model, claim.benchmark)
+                least[at] = min(looks[0], least.get(at, looks[0]))
+    return [
+        first(one, least[one.model, one.benchmark])
+        if one.origin == "released weights" and (one.model, one.benchmark) in least
+        else one
+        for one in found
+    ]
 
 
 # --- p-values ---------------------------------------------------------------------------------------------------------
-
-
-def family(study: Study, claim: Claim) -> list[str]:
-    """The claims of the study that answer the same question."""
-    kinds = next(kinds for kinds in FAMILIES.values() if claim.kind in kinds)
-    return [one.id for one in study_claims(study) if one.kind in kinds]
-
-
-def corrected_p(study: Study, state: State, claim: Claim, question: str) -> float:
-    """Holm over the question's claims; one without a look has p 1, and one that is looked at once counts with it."""
-    p_values = dict.fromkeys(family(study, claim), 1.0)
-    for name in p_values:
-        made = [look for look in state.looks(name) if question in look.get("p", {})]
-        if made:
-            p_values[name] = float(made[-1]["p"][question])
-    return holm(p_values)[claim.id]
 
 
 def repeated(
     claim: Claim, evidence: Evidence, tests: Tests, times: Sequence[float], rounds: list[int]
 ) -> dict[str, float]:
     """The rule's p-values with the looks made counted. With a single look at all samples they are the rule's own."""
+    if list(times) == [1.0]:
+        return dict(tests.p)
     found = {}
     for question, p_value in tests.p.items():
         if question == "within":  # one-sided, the larger of two
@@ -152,10 +208,14 @@ def rounds_of(state: State, name: str) -> list[int]:
     return [int(look["samples"]) for look in state.looks(name)]
 
 
-def times_of(study: Study, state: State, name: str) -> tuple[float, ...]:
-    """Information fractions of the looks made. A look made before an accepted change of the plan counts as planned."""
-    made = rounds_of(state, name)
-    return sequential.Looks(tuple(sorted({*study.claims[name].looks, *made})), tuple(made)).times
+def planned_looks(study: Study, name: str, rounds: Sequence[int]) -> list[int]:
+    """A look made before an accepted change of the plan counts as planned."""
+    return sorted({*study.claims[name].looks, *rounds})
+
+
+def times_of(study: Study, name: str, rounds: Sequence[int]) -> tuple[float, ...]:
+    """Information fractions of the looks made."""
+    return sequential.Looks(tuple(planned_looks(study, name, rounds)), tuple(rounds)).times
 
 
 def differences_of(claim: Claim, evidence: Evidence, rounds: list[int]) -> sequential.Ints:
@@ -172,11 +232,19 @@ def differences_of(claim: Claim, evidence: Evidence, rounds: list[int]) -> seque
 # --- evidence and words -----------------------------------------------------------------------------------------------
 
 
-def evidence_at(folder: Path, claim: Claim, samples: int) -> Evidence:
+def evaluations(folder: Path) -> list[Measured]:
+    """The scores that the run of a study's evaluations holds, none where it is not there yet."""
+    return measured(gather([f"{folder}/"])) if folder.is_dir() else []
+
+
+def models_of(claim: Claim) -> set[str | None]:
+    return {claim.model, str(reference.tree()["base"])} if claim.kind == "better" else {claim.model}
+
+
+def evidence_at(found: Sequence[Measured], claim: Claim, samples: int) -> Evidence:
     """What is known of the claim's benchmark from the first `samples` samples of every problem."""
-    every = pooled(measured(gather([f"{folder}/"])))
-    models = {claim.model, str(reference.tree()["base"]) if claim.kind == "better" else claim.model}
-    wanted = [one for one in every if one.benchmark == claim.benchmark and one.model in models]
+    models = models_of(claim)
+    wanted = [one for one in pooled(found) if one.benchmark == claim.benchmark and one.model in models]
     return Evidence([first(one, samples) for one in wanted], [], [])
 
 
@@ -191,12 +259,15 @@ def first(one: Measured, samples: int) -> Measured:
 def digest_of(evidence: Evidence) -> str:
     """SHA-256 of every verdict that a look rests on."""
     rows = [[one.name, one.benchmark, one.rows] for one in evidence.measured]
-    return hashlib.sha256(json.dumps(sorted(rows, key=str)).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(sorted(rows, key=str), sort_keys=True).encode()).hexdigest()
 
 
-def described(study: Study, state: State, claim: Claim, evidence: Evidence) -> tuple[str, dict[str, object]]:
-    """Which look it was; of two models also the repeated interval and the median-unbiased estimate."""
-    made, planned = rounds_of(state, claim.id), study.claims[claim.id].looks
+def described(
+    study: Study, claim: Claim, evidence: Evidence, made: list[int], *, ended: bool
+) -> tuple[str, dict[str, object]]:
+    """Which look it was; of two models also the repeated interval, the median-unbiased estimate, and as long as looks
+    are left what going on promises. made: samples at the looks up to this one."""
+    planned = planned_looks(study, claim.id, made)
     said = f"look {len(made)} of {len(planned)}, with {made[-1]} of {planned[-1]} samples a problem"
     numbers: dict[str, object] = {"looks": made, "planned": planned}
     pair = pair_of(evidence, claim.model, claim.benchmark) if claim.kind == "better" else None
@@ -204,7 +275,7 @@ def described(study: Study, state: State, claim: Claim, evidence: Evidence) -> t
         base, model = pair
         both = shared(base.rows, model.rows)
         after, before = (np.array([sum(one.rows[problem]) for problem in both]) for one in (model, base))
-        times = times_of(study, state, claim.id)
+        times = times_of(study, claim.id, made)
         low, high = sequential.difference_bounds(after, before, made[-1], sequential.interval_tail(times))
         value = float((after.mean() - before.mean()) / made[-1])
         se = 0.0  # of one sample a problem nothing tells its noise
@@ -214,4 +285,14 @@ def described(study: Study, state: State, claim: Claim, evidence: Evidence) -> t
         span = (float(low), float(high))
         said += f"; repeated 95 % interval {point_span(span)}, median-unbiased estimate {100 * estimate:+.1f} points"
         numbers |= {"repeated_interval": list(span), "unbiased_estimate": estimate}
+        left = [look / planned[-1] for look in planned if look > made[-1]]
+        if left and se and not ended:
+            margin = float(reference.tree()["margins"][claim.benchmark])
+            chance = sequential.conditional_power(value / se, times, left, margin / 100, se)
+            said += (
+                f"; going on finds a gain of {margin:g} points with a chance of {100 * chance:.0f} %, if there is one"
+            )
+            if chance < sequential.FUTILE:
+                said += ": hardly worth it, and ending here errs no more often"
+            numbers["conditional_power"] = chance
     return said, numbers

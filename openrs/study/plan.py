@@ -6,8 +6,9 @@ from itertools import product
 from math import inf, prod
 from pathlib import Path
 
+from openrs.errors import UserError
 from openrs.report.evidence import reference
-from openrs.report.verdicts.claims import Claim
+from openrs.report.verdicts.claims import SEEDS, Claim
 from openrs.study.jobs import NOTHING, Job, Machine, Range, expanded, jobs_of
 from openrs.study.settings import Study, study_claims
 
@@ -109,18 +110,25 @@ class _Planner:
         self.jobs = {job.id: job for job in jobs_of(study, machine, folder)}
         self.claims = study_claims(study)
         every = list(self.jobs.values())
-        self.ways = {
-            claim.id: [
+        self.ways: dict[str, list[tuple[str, ...]]] = {}
+        self.never: list[tuple[Claim, str]] = []
+        self.hopeless = set[str]()  # with these jobs on this machine
+        for claim in self.claims:
+            ways = [
                 tuple(dict.fromkeys(job.id for need in needs for job in expanded(need, every)))
                 for needs in study.claims[claim.id].needs
             ]
-            for claim in self.claims
-        }
-        self.never = [(claim, reason) for claim in self.claims if (reason := why_never(claim, machine))]
-        self.hopeless = {claim.id for claim, _ in self.never if claim.at_most == "reproduced"}  # on this machine
+            faults = [self._fault(way) for way in ways]
+            self.ways[claim.id] = [way for way, fault in zip(ways, faults, strict=True) if not fault]
+            reason = why_never(claim, machine) or ("" if self.ways[claim.id] else next(iter(faults), ""))
+            if reason:
+                self.never.append((claim, reason))
+            if reason and claim.at_most == "reproduced":
+                self.hopeless.add(claim.id)
         self.decidable = {claim.id for claim in self.claims}.difference(claim.id for claim, _ in self.never)
 
     def plan(self, budget: float | None, hours: float | None) -> StudyPlan:
+        self._refuse_unknown(budget, hours)
         decide = {name: ways for name, ways in self.ways.items() if name in self.decidable and ways}
         test = {n: ways for n, ways in self.ways.items() if n not in self.decidable | self.hopeless and ways}
         if budget is None and hours is None:
@@ -138,6 +146,29 @@ class _Planner:
             self._rows(rest, (*order, *beyond)),
             self.never,
         )
+
+    def _fault(self, way: tuple[str, ...]) -> str:
+        """Why these jobs decide nothing, or ""."""
+        jobs = [self.jobs[name] for name in way]
+        if any(job.fits is False for job in jobs):
+            return f"does not fit on {self.machine.gpus} x {self.machine.gpu.name}"
+        continued = {job.after for job in jobs}
+        runs = sum(job.training and job.id not in continued for job in jobs)
+        return f"fewer than {SEEDS} seeds decide nothing" if 0 < runs < SEEDS else ""
+
+    def _refuse_unknown(self, budget: float | None, hours: float | None) -> None:
+        """A limit that nobody can keep: what has no price, or takes nobody knows how long, would count as free."""
+        machine = self.machine
+        if budget is not None and machine.price is None:
+            raise UserError(
+                f"--budget {budget:g}: no price is known for {machine.gpu.name}", fix="give --price as well"
+            )
+        unknown = [job.id for job in self.jobs.values() if job.hours is None and job.fits is not False]
+        if unknown and (budget is not None or hours is not None):
+            raise UserError(
+                f"how long {unknown[0]} takes on {machine.gpu.name} is not known, so no plan keeps to a limit",
+                fix="leave out --budget and --hours; --until-hours ends a launch after a time",
+            )
 
     # --- order --------------------------------------------------------------------------------------------------------
 

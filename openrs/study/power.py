@@ -2,8 +2,9 @@
 
 Claims against the base are simulated by the thousand: their p-values are computed for all trials at once, by the
 formulas of the rules (a test compares them with the rules' own), and Holm's correction and the words follow. Claims on
-printed scores and on scores in training go through the rules themselves, in fewer trials. Claims on length, KL, hours
-and dollars have no power here: nothing published tells how far trainings lie apart in them.
+scores in training go through the rules themselves, in fewer trials. Claims on printed scores, which can be no more than
+compatible, have no power here, and none on length, KL, hours and dollars: nothing published tells how far trainings lie
+apart in them.
 """
 
 from collections import Counter
@@ -34,7 +35,6 @@ from openrs.study.sequential import Ints, Looks, boundaries, flip_boundaries, sa
 BASE = str(reference.tree()["base"])
 OPEN: tuple[Word, ...] = ("cannot tell", "not tested")
 AGAINST_BASE = FAMILIES["Are the released models better than the base and o1-preview?"]
-PRINTED = FAMILIES["Are the printed scores what the released models give?"]
 IN_TRAINING = ("early_gain", "decay")
 TRIALS, RULE_TRIALS = 600, 24
 SPREAD = 0.01  # between trainings of one recipe, a proportion: assumed, nothing published tells it
@@ -248,38 +248,7 @@ def _shares(words: Any) -> dict[Word, float]:
     return {word: count / len(words) for word, count in counted.items()}
 
 
-# --- printed scores ---------------------------------------------------------------------------------------------------
-
-
-def printed_scores(
-    claims: Sequence[Claim],
-    samples: Mapping[tuple[str, str], int],
-    world: World,
-    *,
-    trials: int = RULE_TRIALS,
-    seed: int = 0,
-) -> dict[str, Chances]:
-    """Chances of the claims of kinds `score` and `average`, by the rules themselves.
-
-    samples: (model, benchmark) -> samples a problem, fixed beforehand: the printed draw's own noise does not shrink, 8
-    to 16 are enough. What is not evaluated is "not tested".
-    """
-    every = [claim for claim in claims if claim.kind in PRINTED]
-    found: dict[str, Counter[Word]] = {claim.id: Counter() for claim in every}
-    rng = np.random.default_rng([seed, WORLD_ORDER.index(world), 1])
-    for _ in range(trials if every else 0):
-        evidence = Evidence(
-            [
-                measured(model, benchmark, sample_matrix(_rates(world, model, benchmark), k, rng))
-                for (model, benchmark), k in samples.items()
-            ],
-            [],
-            [],
-        )
-        verdicts = decide([RULES[claim.kind](claim, evidence) for claim in every])
-        for claim, verdict in zip(every, verdicts, strict=True):
-            found[claim.id][verdict.word] += 1
-    return {name: Chances({word: n / trials for word, n in words.items()}, trials) for name, words in found.items()}
+# --- evaluations as the rules take them -------------------------------------------------------------------------------
 
 
 def _rates(world: World, model: str, benchmark: str) -> Floats:

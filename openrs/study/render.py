@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from openrs.planner.evaluations import LEAST, MOST
 from openrs.planner.render import wrapped
 from openrs.report.verdicts.claims import ALPHA, Claim
-from openrs.study.jobs import NOTHING, TRAINING_MOST, Range
+from openrs.study.jobs import NOTHING, Range
 from openrs.study.looks import family
 from openrs.study.plan import Row, StudyPlan
 from openrs.study.sequential import last_boundary
@@ -115,9 +115,8 @@ def notes(plan: StudyPlan) -> list[str]:
     found += looks(plan)
     found.append(
         f"Hours and dollars are the planner's, and in brackets its uncertainty: evaluations {LEAST:g} to {MOST:g} times"
-        " (the authors' logs on one A40), trainings from the planner's fast end to"
-        f" {TRAINING_MOST:g} times (the paper's 24 hours). No GPU has confirmed them. Every job is planned to load its"
-        " model anew."
+        " (the authors' logs on one A40), trainings from the planner's fast end to its cautious one, which is planned"
+        " with. No GPU has confirmed them. Every job is planned to load its model anew."
     )
     return [wrapped(note, "") for note in found]
 
@@ -131,7 +130,7 @@ def looks(plan: StudyPlan) -> list[str]:
     found = []
     for samples, claims in different.items():
         times = [look / samples[-1] for look in samples]
-        tests = len(family(plan.study, claims[0]))
+        tests = len(family(plan.study))
         (bound, p_value), (single, _) = (last_boundary(at, ALPHA / tests) for at in (times, [1.0]))
         found.append(
             f"{', '.join(claim.id for claim in claims)}: looked at with {', '.join(map(str, samples))} samples a"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from openrs.run.folders import Kind, kind_of
 from openrs.run.units import format_duration
 from openrs.study import looks, state
 from openrs.study.jobs import NOTHING, Job, Machine, Range, expanded, jobs_of, machine_of
+from openrs.study.plan import why_never
 from openrs.study.settings import SEQUENTIAL, Study, place_of_run, study_claims
 from openrs.study.state import EVALUATIONS, State
 
@@ -40,7 +42,8 @@ def facts_of(folder: Path) -> StudyFacts:
     return StudyFacts(
         study.title,
         every,
-        looks.verdicts(study, kept, folder / EVALUATIONS),
+        partial(looks.cut, study),
+        looks.prepared(study, kept, looks.evaluations(folder / EVALUATIONS)),
         lambda words: study_tree(study, kept, every, words),
         own_runs(study, every),
     )
@@ -76,7 +79,12 @@ def study_tree(study: Study, kept: State, every: list[Claim], words: Mapping[str
     known = kept.tree["machine"]
     machine = machine_of(study, known["gpu"], known["gpus"], known.get("price"))
     jobs = jobs_of(study, machine, file.parent)
-    open_claims = [claim for claim in every if is_open(study, kept, claim, words[claim.id])]
+    open_claims = [
+        claim
+        for claim in every
+        if is_open(study, kept, claim, words[claim.id])
+        and not (claim.at_most == "reproduced" and why_never(claim, machine))  # nothing on this machine decides it
+    ]
     spent = kept.dollars()
     decided = sum(word in ("reproduced", "not reproduced", "smaller than the margin") for word in words.values())
     said = [
@@ -86,7 +94,7 @@ def study_tree(study: Study, kept: State, every: list[Claim], words: Mapping[str
     ]
     return {
         "title": study.title,
-        "file": str(file),
+        "file": file.name,
         "sha256": study.hash,
         "changed_after_looking": kept.changed_after_looking,
         "changes": kept.tree["accepted"],

@@ -4,11 +4,12 @@ The order is the plan's. Evaluations of claims that are looked at more than once
 verdict is in. What is done stands in study.json (state.py).
 """
 
+import math
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from openrs.study.chances import powers_of
 from openrs.study.jobs import Job, Machine, recipe_name, recipe_of
 from openrs.study.plan import StudyPlan, make_plan
 from openrs.study.report import write_study_report
-from openrs.study.settings import Study, place_of_run
+from openrs.study.settings import Study, first_looks, place_of_run
 from openrs.study.state import EVALUATIONS, State
 
 
@@ -99,7 +100,7 @@ class Runner:
             self.look(jobs)
             while (job := self.next(jobs)) is not None:
                 self.status(plan, job)
-                self.do(job)
+                self.do(job, {one.id for one in jobs})
                 self.look(jobs)
 
     def plan(self) -> StudyPlan:
@@ -114,22 +115,25 @@ class Runner:
     # --- which job next -----------------------------------------------------------------------------------------------
 
     def next(self, jobs: Sequence[Job]) -> Job | None:
-        """The first job that is behind: not done, or with fewer samples than its next look needs."""
+        """The first job that is behind: a training that is not done, an evaluation with fewer samples than are due."""
+        ids = {job.id for job in jobs}
         for job in jobs:
-            if not self.state.job(job.id)["done"]:
-                due = self.due(job)
-                if due is None or self.samples(job) < due:
-                    return job
+            if self.samples(job) < self.due(job, ids) if not job.training else not self.state.job(job.id)["done"]:
+                return job
         return None
 
-    def due(self, job: Job) -> int | None:
-        """Samples a problem that a job needs now: of the next look at a claim that is open, else all of them."""
-        if job.training:
-            return None
-        return min(
-            (look for name in self.looking(job) if (look := looks.next_look(self.study, self.state, name)) is not None),
-            default=job.samples,
-        )
+    def due(self, job: Job, ids: Collection[str]) -> int:
+        """Samples a problem that an evaluation needs now: of the next look at an open claim, else all of them.
+
+        ids: the jobs of this launch. A claim that needs others is not waited for: what is judged once has its samples
+        from the first look on.
+        """
+        names = self.looking(job)
+        if not names:
+            return job.samples or 1
+        ready = [name for name in names if set(self.study.claims[name].needs[0]) <= set(ids)]
+        due = [look for name in ready if (look := looks.next_look(self.study, self.state, name)) is not None]
+        return min(due, default=first_looks(self.study)[job.id])
 
     def looking(self, job: Job) -> list[str]:
         """Claims that are looked at more than once, and need this job."""
@@ -140,7 +144,7 @@ class Runner:
 
     # --- one job ------------------------------------------------------------------------------------------------------
 
-    def do(self, job: Job) -> None:
+    def do(self, job: Job, ids: Collection[str]) -> None:
         place = self.place(job)
         self.state.begin(job.id, folder=str(place.relative_to(self.state.folder)))
         try:
@@ -148,7 +152,7 @@ class Runner:
                 self.train(job, place)
                 self.state.end(job.id, done=True)
             else:
-                samples = self.due(job) or 1
+                samples = self.due(job, ids)
                 self.evaluate(job, place, samples)
                 self.state.end(job.id, done=samples == job.samples, samples=samples)
         except BaseException:
@@ -168,7 +172,14 @@ class Runner:
         options = self.study.evaluation.model_dump(exclude={"samples_small", "checkpoints"})
         options |= {"benchmarks": [job.id.partition("/")[2]], "samples": samples}
         evaluate_model(
-            one.model, None, options, revision=None, dtype=None, keep_in=f"{place}", shard=None, trust_remote_code=False
+            one.model,
+            None,
+            options,
+            revision=None,
+            dtype=None,
+            keep_in=f"{place}/",
+            shard=None,
+            trust_remote_code=False,
         )
 
     def train(self, job: Job, place: Path) -> None:
@@ -207,12 +218,14 @@ class Runner:
         if self.limits.until_usd is not None:
             rate = (self.machine.price or 0.0) * self.machine.gpus / 3600
             if not rate:
-                raise UserError("--until-usd: no price is known", fix="give --price, dollars per GPU-hour")
+                raise UserError(
+                    "--until-usd: no price is known", fix="give --price, dollars per GPU-hour, or --until-hours"
+                )
             left = self.limits.until_usd - (self.state.dollars() or 0.0)
             if left <= 0:
                 raise UserError(
                     f"${self.state.dollars() or 0.0:,.2f} are spent, and --until-usd is {self.limits.until_usd:g}",
-                    fix=f"{self.command} --until-usd {2 * self.limits.until_usd:g}",
+                    fix=self.resume(more=True),
                 )
             ends.append((left / rate, f"${self.limits.until_usd:g} are spent"))
         reached: list[str] = []
@@ -224,7 +237,7 @@ class Runner:
                 reached.append(reason)
                 os.kill(os.getpid(), signal.SIGTERM)
 
-            timer = threading.Timer(seconds, end)
+            timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), end)
             timer.daemon = True
         try:
             if timer is not None:
@@ -232,10 +245,19 @@ class Runner:
             yield
         except Interrupted as interrupted:
             reason = reached[0] if reached else str(interrupted).partition(";")[0]
-            raise Interrupted(f"{reason}; everything is saved, and this resumes it: {self.command}") from None
+            resume = self.resume(more=reason.startswith("$"))
+            raise Interrupted(f"{reason}; everything is saved, and this resumes it: {resume}") from None
         finally:
             if timer is not None:
                 timer.cancel()
+
+    def resume(self, *, more: bool) -> str:
+        """What to type next, with the limits of this launch. more: with as many dollars again beyond what is spent."""
+        limits, command = self.limits, self.command
+        if limits.until_usd is not None:
+            spent = math.ceil(self.state.dollars() or 0.0) if more else 0
+            command += f" --until-usd {spent + limits.until_usd:g}"
+        return command + (f" --until-hours {limits.until_hours:g}" if limits.until_hours is not None else "")
 
     def status(self, plan: StudyPlan, job: Job) -> None:
         """Where the study is, in one line, before a job's own lines."""

@@ -20,7 +20,7 @@ Rosner and Mehta 1984. docs/study-design.md has the derivations and the limits.
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,24 +61,10 @@ class Looks:
                 f"look at {self.planned} samples a problem",
             )
 
-    def after(self, samples: int) -> "Looks":
-        """With the look at this many samples spent as well. Write it down before anything of the look is computed."""
-        return Looks(self.planned, (*self.made, samples))
-
     @property
     def times(self) -> tuple[float, ...]:
         """Information fractions of the looks made."""
         return tuple(information(samples, self.planned[-1]) for samples in self.made)
-
-    def as_json(self, alpha: float = ALPHA) -> dict[str, list[float]]:
-        """What is used up: looks, and for each the boundary (normal deviate) and the alpha spent by then, two-sided."""
-        used = [float(2 * spent(t, alpha / 2)) for t in self.times]
-        bounds = list(boundaries(self.times, alpha / 2))
-        return {"planned": list(self.planned), "made": list(self.made), "boundaries": bounds, "spent": used}
-
-    @classmethod
-    def from_json(cls, tree: Mapping[str, Sequence[float]]) -> "Looks":
-        return cls(tuple(map(int, tree["planned"])), tuple(map(int, tree["made"])))
 
 
 # --- spending and boundaries ------------------------------------------------------------------------------------------
@@ -340,7 +326,8 @@ def unbiased_estimate(estimate: float, se: float, times: Sequence[float], alpha:
             last = t
         return above + _tail(grid, mass, times[-1] - last, drift, estimate / scale * times[-1]) - 0.5
 
-    return float(optimize.brentq(surplus, -25.0, 25.0)) * scale
+    far = 25.0 + abs(estimate) / scale
+    return float(optimize.brentq(surplus, -far, far)) * scale
 
 
 def conditional_power(z: float, times: Sequence[float], planned: Sequence[float], effect: float, se: float) -> float:

@@ -6,7 +6,7 @@ Never imports torch.
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from openrs.report.verdicts.claims import Claim, claims
 
 STUDIES = RECIPES / "studies"
 NAME = r"^[a-z0-9][a-z0-9.-]{0,59}$"
+SCORED = ("score", "average", "above", "gain", "better")  # kinds of claims on evaluations; others are on trainings
 SEQUENTIAL = ("better", "above")  # kinds of claims that may be looked at more than once (docs/study.md)
 
 
@@ -108,14 +109,24 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Study:
         study = Study.model_validate(tree)
     except ValidationError as error:
         raise UserError("\n".join(setting_faults(error, Study, lines)), fix=f"see {STUDIES / 'paper.yaml'}") from None
-    if faults := [*_job_faults(study, lines), *_claim_faults(study, lines)]:
-        raise UserError("\n".join(faults), fix="see docs/study.md")
+    refuse_faults(study, lines, "see docs/study.md")
     return study
+
+
+def refuse_faults(study: Study, lines: Lines, fix: str) -> None:
+    """Raises UserError for what no single key shows: jobs that are not there, claims that need others."""
+    if faults := [*_job_faults(study, lines), *_claim_faults(study, lines)]:
+        raise UserError("\n".join(faults), fix=fix)
 
 
 def _job_faults(study: Study, lines: Lines) -> list[str]:
     found: list[str] = []
-    for section, entries in (("evaluations", study.evaluations), ("trainings", study.trainings)):
+    sections: dict[str, Iterable[str]] = {
+        "evaluations": study.evaluations,
+        "trainings": study.trainings,
+        "claims": study.claims,
+    }
+    for section, entries in sections.items():
         found += [
             f"{place_of((section, name), lines)}: {name!r} is not a name: a-z, 0-9, - and ."
             for name in entries
@@ -177,10 +188,33 @@ def _claim_faults(study: Study, lines: Lines) -> list[str]:
             for need in needs
             if need not in jobs and need not in parts
         ]
+        found += [f"{where}: {fault}" for fault in _needs_faults(study, known.get(name), claim)]
         if claim.looks and (name not in known or known[name].kind not in SEQUENTIAL):
             found.append(f"{where}: {name} is looked at once: looks suit claims of kind {' and '.join(SEQUENTIAL)}")
         found += _looks_faults(study, claim, where)
     return found
+
+
+def _needs_faults(study: Study, paper: Claim | None, claim: ClaimSettings) -> list[str]:
+    """A claim of the paper needs evaluations on its benchmark, or trainings, by its kind; no set of jobs is empty."""
+    needs = [need for needs in claim.needs for need in needs]
+    if not all(claim.needs):
+        return ["needs has an empty set of jobs"]
+    if paper is None:
+        return []
+    if paper.kind not in SCORED:
+        return [
+            f"a claim of kind {paper.kind} needs trainings, and {need} is none"
+            for need in needs
+            if need not in study.trainings
+        ]
+    faults = []
+    for entry, _, benchmark in (need.partition("/") for need in needs):
+        there = study.evaluations[entry].samples if entry in study.evaluations else {}
+        wanted = paper.benchmark or benchmark
+        if entry not in study.evaluations or (wanted and (wanted not in there or benchmark not in ("", wanted))):
+            faults.append(f"it needs evaluations on {wanted or 'its benchmarks'}, and {entry} is none")
+    return faults
 
 
 def _looks_faults(study: Study, claim: ClaimSettings, where: str) -> list[str]:
@@ -214,6 +248,15 @@ def study_claims(study: Study) -> list[Claim]:
         if claim.text is not None
     ]
     return [*paper, *own]
+
+
+def first_looks(study: Study) -> dict[str, int]:
+    """ENTRY/BENCHMARK -> samples a problem of the first look that needs it: what claims count that are judged once."""
+    found: dict[str, int] = {}
+    for claim in study.claims.values():
+        for need in claim.needs[0] if claim.looks else ():
+            found[need] = min(claim.looks[0], found.get(need, claim.looks[0]))
+    return found
 
 
 def place_of_run(study: Study, entry: str, seed: int) -> str:

@@ -7,14 +7,16 @@ took, and the looks that were made.
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from openrs.errors import UserError
 from openrs.outside import read_shape
 from openrs.run.files import now, write_json
+from openrs.run.folders import Kind, kind_of
 from openrs.secrets import redact_tree
-from openrs.study.settings import Study, plain
+from openrs.study.settings import Study, plain, refuse_faults
 
 STATE = "study.json"
 EVALUATIONS = "evaluations"  # the run that keeps the evaluations of models that are not trained here
@@ -24,10 +26,16 @@ SHAPE: dict[str, Any] = {
     "file": str,
     "sha256": str,
     "settings": {},
-    "machine": {"gpu": str, "gpus": int},
-    "accepted": [{"at": str, "changes": [str]}],
-    "jobs": {"*": {"attempts": [{"started": int | float, "seconds?": int | float}], "done": bool}},
-    "looks": {"*": [{"samples": int, "at": str, "sha256": str}]},
+    "machine": {"gpu": str, "gpus": int, "price?": int | float},
+    "accepted": [{"at": str, "changes": [str], "looked": bool}],
+    "jobs": {
+        "*": {
+            "attempts": [{"started": int | float, "seconds?": int | float, "rate?": int | float, "folder?": str}],
+            "done": bool,
+            "samples?": int,
+        }
+    },
+    "looks": {"*": [{"samples": int, "at": str, "sha256": str, "p?": {"*": int | float}, "word?": str}]},
 }
 FREE = ("title", "gpu", "gpus", "price")  # settings that change no result
 
@@ -55,16 +63,19 @@ class State:
     def done(self) -> set[str]:
         return {name for name, job in self.tree["jobs"].items() if job["done"]}
 
-    def begin(self, name: str, **facts: Any) -> None:
-        """A job starts. An attempt without an end was killed: it lasted until its folder was last written to."""
+    def settle(self) -> None:
+        """An attempt without an end was killed: it lasted until its folder was last written to."""
         for job in self.tree["jobs"].values():
             for attempt in job["attempts"]:
-                if "seconds" not in attempt:
+                if attempt.get("seconds") is None:
                     place = self.folder / str(attempt.get("folder", ""))
                     last = max((path.stat().st_mtime for path in _files(place)), default=0.0)
                     attempt["seconds"] = max(0.0, last - attempt["started"])
+
+    def begin(self, name: str, **facts: Any) -> None:
+        """A job starts. rate: what an hour costs on this machine; the next launch may be on another."""
         job = self.tree["jobs"].setdefault(name, {"attempts": [], "done": False})
-        job["attempts"].append({"started": time.time(), **facts})
+        job["attempts"].append({"started": time.time(), "rate": self.rate, **facts})
         self.write()
 
     def end(self, name: str, *, done: bool, **facts: Any) -> None:
@@ -77,14 +88,30 @@ class State:
         self.tree["jobs"][name].update(facts)
         self.write()
 
+    def attempts(self, name: str | None = None) -> list[dict[str, Any]]:
+        """The attempts at one job, or at all."""
+        jobs = self.tree["jobs"]
+        return [one for job in jobs if name in (None, job) for one in jobs[job]["attempts"]]
+
     def seconds(self, name: str | None = None) -> float:
         """Wall clock of one job, or of all, killed attempts counted as far as they are known."""
-        jobs = self.tree["jobs"] if name is None else {name: self.tree["jobs"].get(name, {"attempts": []})}
-        return sum(float(one.get("seconds", 0.0)) for job in jobs.values() for one in job["attempts"])
+        return sum(float(one.get("seconds") or 0.0) for one in self.attempts(name))
+
+    @property
+    def rate(self) -> float | None:
+        """Dollars an hour of the machine of this launch."""
+        price = self.tree["machine"].get("price")
+        return None if price is None else float(price) * self.tree["machine"]["gpus"]
 
     def dollars(self, name: str | None = None) -> float | None:
-        price, gpus = self.tree["machine"].get("price"), self.tree["machine"]["gpus"]
-        return None if price is None else self.seconds(name) / 3600 * gpus * float(price)
+        """Of each attempt at the rate of its own machine; None where no rate is known."""
+        total = 0.0
+        for one in self.attempts(name):
+            rate = self.rate if one.get("rate") is None else float(one["rate"])
+            if rate is None:
+                return None
+            total += float(one.get("seconds") or 0.0) / 3600 * rate
+        return None if self.rate is None and not total else total
 
     # --- looks --------------------------------------------------------------------------------------------------------
 
@@ -114,10 +141,22 @@ def read(folder: Path) -> State | None:
     path = folder / STATE
     if not path.is_file():
         return None
-    tree = read_shape(path, SHAPE, "copy it from a backup; without it nobody knows which looks were made")
+    fix = "copy it from a backup; without it nobody knows which looks were made"
+    tree = read_shape(path, SHAPE, fix)
+    for name, made in tree["looks"].items():
+        samples = [look["samples"] for look in made]
+        if (
+            samples != sorted(set(samples))
+            or min(samples, default=1) < 1
+            or any("word" not in one for one in made[:-1])
+        ):
+            raise UserError(f"{path}: looks.{name}: looks at {samples} samples were not made in this order", fix=fix)
     if tree["schema"] != SCHEMA:
         raise UserError(f"{path} has schema {tree['schema']}, not {SCHEMA}", fix="use the openrs that wrote it")
-    return State(folder, tree)
+    state = State(folder, tree)
+    if not all(0 <= (one.get(key) or 0) < inf for one in state.attempts() for key in ("seconds", "rate")):
+        raise UserError(f"{path}: an attempt took a time, or has a price, that is none", fix=fix)
+    return state
 
 
 def opened(folder: Path, study: Study, file: Path, machine: Mapping[str, Any], *, accept_changes: bool) -> State:
@@ -125,9 +164,13 @@ def opened(folder: Path, study: Study, file: Path, machine: Mapping[str, Any], *
 
     Raises UserError when the study is another one than before and a result may have been seen, unless accepted.
     """
-    state = read(folder)
+    state, path = read(folder), str(file.absolute())  # the report reads it from any folder
     if state is None:
-        tree = {"schema": SCHEMA, "file": str(file), "sha256": study.hash, "settings": plain(study), "created": now()}
+        if kind_of(folder) is Kind.RUN:
+            raise UserError(
+                f"{folder} is a run, and no study", "a study keeps runs in its folder", "give another name: --run NAME"
+            )
+        tree = {"schema": SCHEMA, "file": path, "sha256": study.hash, "settings": plain(study), "created": now()}
         state = State(folder, {**tree, "machine": dict(machine), "accepted": [], "jobs": {}, "looks": {}})
     changes = differences(state.tree["settings"], plain(study))
     if changes and state.looked and not accept_changes:
@@ -138,8 +181,9 @@ def opened(folder: Path, study: Study, file: Path, machine: Mapping[str, Any], *
         )
     if changes:
         state.tree["accepted"].append({"at": now(), "changes": changes, "looked": state.looked})
-    now_known = {"file": str(file), "sha256": study.hash, "settings": plain(study), "machine": dict(machine)}
+    now_known = {"file": path, "sha256": study.hash, "settings": plain(study), "machine": dict(machine)}
     state.tree.update(now_known)
+    state.settle()
     state.write()
     return state
 
@@ -149,12 +193,14 @@ def study_of(state: State) -> Study:
     from pydantic import ValidationError
 
     try:
-        return Study.model_validate(state.tree["settings"])
+        study = Study.model_validate(state.tree["settings"])
     except ValidationError as error:
         fault = error.errors()[0]
         raise UserError(
             f"{state.path}: settings.{'.'.join(map(str, fault['loc']))}: {fault['msg']}", fix="copy it from a backup"
         ) from None
+    refuse_faults(study, {(): str(state.path)}, "copy it from a backup")
+    return study
 
 
 def differences(was: Any, now_: Any, key: str = "") -> list[str]:

@@ -6,6 +6,8 @@
 #                  nvidia-smi finds a GPU, else cpu)
 #   OPENRS_VENV    the folder                        (default: .venv)
 #
+#   OPENRS_UV      the uv that installs              (default: uv of locks/uv.txt, fetched for the purpose; empty: pip installs)
+#
 # How it knows what is there: copies of the lock files inside the environment, each written last; equal copies mean done.
 # `.openrs/busy` stands while pip works. pip takes a package whose unpacking was cut off for an installed one, so an environment
 # found incomplete, or made from another lock, is emptied and rebuilt. Of two calls at once the second waits on flock, which the
@@ -92,6 +94,8 @@ watch_pip() {
   while sleep 15 >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
     if grep -q '^Installing collected' "$LOG"; then
       say "... all fetched, $(($(count_installed) - before)) of $total unpacked"
+    elif grep -q '^Resolved' "$LOG"; then
+      say "... $(($(count_installed) - before)) of $total unpacked, the others being fetched"
     else
       say "... $(grep -c '^Collecting' "$LOG" || true) of $total fetched"
     fi
@@ -108,11 +112,26 @@ install_cpu_torch() {
   torch=$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' "$entry")
   [ -n "$torch" ] && [ "$(uname -s)" = Linux ] || return 0
   say "$torch"
-  pip install --no-deps --progress-bar off -r "$entry" && return
+  pip install --no-deps --no-compile --progress-bar off -r "$entry" && return
   grep -q 'No matching distribution found for torch' "$LOG" || step_failed "installing $torch"
   say "$torch: pip's own places have none, so from PyTorch's CPU index"
-  pip install --no-deps --progress-bar off --index-url https://download.pytorch.org/whl/cpu -r "$entry" ||
+  pip install --no-deps --no-compile --progress-bar off --index-url https://download.pytorch.org/whl/cpu -r "$entry" ||
     step_failed "installing $torch from PyTorch's CPU index"
+}
+
+# fetch_uv: sets UV. uv takes a fifth of pip's time (docs/stack.md). It knows nothing of pip's configuration, so where it can't be fetched, or
+# fails later, pip installs.
+fetch_uv() {
+  UV=${OPENRS_UV-$STATE/uv/bin/uv}
+  [ -z "$UV" ] || [ -x "$UV" ] || pip install --no-deps --no-compile --progress-bar off --retries 1 --target "$STATE/uv" \
+    -r "$ROOT/locks/uv.txt" || UV=
+}
+
+# uv_installs FILE: compiles nothing, since most modules are never imported; Python compiles what is.
+uv_installs() {
+  [ -n "$UV" ] && "$UV" pip install --python "$VENV/bin/python" --no-deps --no-progress -r "$1" >>"$LOG" 2>&1 && return
+  [ -z "$UV" ] || say "uv could not (it says why in $LOG): pip instead"
+  return 1
 }
 
 # install_lock FILE: --no-deps because a lock is complete; nothing that it does not name can come in.
@@ -123,7 +142,7 @@ install_lock() {
   : >"$LOG" # what came before went well
   watch_pip "$total" 9>&- &
   watcher=$!
-  pip install --no-deps --progress-bar off -r "$1" || {
+  uv_installs "$1" || pip install --no-deps --progress-bar off -r "$1" || {
     kill "$watcher" 2>/dev/null
     step_failed "installing ${1#"$ROOT"/}"
   }
@@ -158,6 +177,7 @@ make_environment() {
   say "making $VENV_NAME with $PYTHON ($PYTHON_VERSION), ${LOCK_FILE#"$ROOT"/} ($WHY)"
   "$PYTHON" -I -m venv "$VENV" >>"$LOG" 2>&1 || step_failed "making the virtual environment"
   install_cpu_torch
+  fetch_uv
   install_lock "$LOCK_FILE"
   "$VENV/bin/python" -I "$ROOT/scripts/lib/after_install.py" >>"$LOG" 2>&1 || step_failed "finishing the environment"
   { echo "$LOCK_NAME" >"$STATE/name" && echo "$PYTHON_VERSION $VENV" >"$STATE/place"; } || step_failed "writing to $VENV"
@@ -220,6 +240,7 @@ set_up() {
       make_environment
     fi
     touch "$STATE/busy"
+    [ -n "${UV+there}" ] || fetch_uv
     if [ "$want" = --dev ] && ! in_place dev; then
       install_lock "$ROOT/locks/dev.txt"
       keep "$ROOT/locks/dev.txt" dev.txt
@@ -229,7 +250,7 @@ set_up() {
       pip install --no-deps --no-build-isolation --editable "$ROOT" || step_failed "installing openrs itself"
       keep "$ROOT/pyproject.toml" pyproject.toml
     fi
-    rm -f "$STATE/busy"
+    rm -rf "$STATE/busy" "$STATE/uv"
     say "set-up done: $VENV_NAME, $(du -sm "$VENV" | cut -f 1) MB"
   else
     say "done by the other: $VENV_NAME is in place"

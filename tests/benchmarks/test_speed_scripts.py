@@ -56,7 +56,7 @@ def test_help(script: Path) -> None:
         pytest.skip("has no options")
     done = run(script, "--help")
     assert done.returncode == 0, done.stderr
-    assert "--json" in done.stdout or script.name in {"evaluation.py", "gpu_check.py"}
+    assert "--json" in done.stdout or script.name in {"evaluation.py", "gpu_check.py", "study_simulation.py"}
 
 
 SCRIPT = """

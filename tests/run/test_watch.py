@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.cells import cell_len
 
+from openrs.cli.main import main
 from openrs.report.pages import page as pages
 from openrs.run import watch as watching
 from openrs.run.directory import Run
@@ -93,6 +94,8 @@ def test_metrics_are_read_on_and_read_again_after_a_resume(tmp_path):
 def test_files_that_are_damaged_do_not_end_it(tmp_path, left):
     run = going_on(tmp_path / "run")
     (run.path / left).write_bytes(b'{"attempts": [\x00\xff\n[1, 2]\n"x"\n')
+    with run.metrics.open("a") as file:
+        file.write(f'\n{{"step": 11, "reward": {"9" * 400}, "kl": NaN}}\n{{"step": {"9" * 4300}}}\n')
     (run.completions / "step-000011.parquet").write_bytes(b"PAR1 not really")
     assert "cannot be read" in shown(run)
 
@@ -161,3 +164,16 @@ def test_the_page_is_written_again_until_the_run_ends(tmp_path, monkeypatch):
     pages.keep_fresh([str(run.path)], None, None, paper=False, every=7)
     assert seen == [(7, True)] * 2
     assert 'http-equiv="refresh"' not in pages.report_on([str(run.path)]).read_text()
+
+
+@pytest.mark.parametrize("every", ["0", "-5", "999999999999"])
+def test_a_page_is_refused_that_would_be_written_at_no_sensible_time(tmp_path, every, capsys):
+    run = going_on(tmp_path / "run")
+    assert main(["report", str(run.path), "--watch", every]) == 2
+    assert f"--watch {every} is not from 1 to 86400" in capsys.readouterr().err
+
+
+def test_a_study_is_not_watched(tmp_path, capsys):
+    (tmp_path / "study.json").write_text("{}")
+    assert main(["report", str(tmp_path), "--watch", "60"]) == 2
+    assert "--watch is for runs" in capsys.readouterr().err

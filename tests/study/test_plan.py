@@ -1,5 +1,6 @@
 """What a study's plan says, against the planner itself; what is refused, and with which words."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -173,6 +174,56 @@ def test_a_study_of_ones_own(tmp_path: Path) -> None:
     assert row.hours is None  # how fast a CPU is only a run on it can say
 
 
+def test_a_limit_that_nobody_can_keep_is_refused(paper: Study, tmp_path: Path) -> None:
+    """Without a price everything would be within any budget."""
+    (tmp_path / "own.yaml").write_text(OWN)
+    own = settings.load(tmp_path / "own.yaml")
+    for study, gpu, limits in (
+        (own, None, {"budget": 1.0}),
+        (own, None, {"hours": 1.0}),
+        (paper, "B300x", {"budget": 1.0}),
+    ):
+        with pytest.raises(UserError, match=r"no price is known|is not known"):
+            make_plan(study, machine_of(study, gpu, None, None), tmp_path, {}, **limits)
+
+
+def test_no_money_decides_what_does_not_fit_or_has_two_seeds(paper: Study, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(OWN.replace("[1, 2, 3]", "[1, 2]"))
+    own = settings.load(tmp_path / "own.yaml")
+    plan = make_plan(own, machine_of(own, None, None, None), tmp_path, {})
+    assert [reason for _, reason in plan.never] == ["fewer than 3 seeds decide nothing"]
+    assert not plan.decided
+    plan = make_plan(paper, machine_of(paper, "RTX-4090", 1, None), STUDIES, {})
+    said = {claim.id: reason for claim, reason in plan.never}
+    assert said["decay-after-150"] == "does not fit on 1 x RTX-4090"
+    assert set(plan.decided) == {name for name in plan.decidable if paper.claims[name].looks}
+
+
+def test_a_model_that_no_gpu_holds_ends_no_plan(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 8192, "num_hidden_layers": 80, "num_attention_heads": 64, "num_key_value_heads": 8}
+    sizes |= {"intermediate_size": 29568, "vocab_size": 152064}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2", **sizes}))
+    file = tmp_path / "own.yaml"
+    file.write_text(
+        "title: large\ngpu: A40\nevaluations:\n"
+        f"  base: {{model: paper:base, sizes: {tmp_path}, samples: {{amc23: 8}}}}\n"
+        "  open-rs2: {model: paper:open-rs2, samples: {amc23: 8}}\n"
+        "claims: {better-amc23: {needs: [[base/amc23, open-rs2/amc23]], looks: [4, 8]}}\n"
+    )
+    study = settings.load(file)
+    plan = make_plan(study, machine_of(study, None, None, None), tmp_path, {})
+    assert [reason for _, reason in plan.never] == ["does not fit on 1 x A40"]
+
+
+def test_a_training_continues_one_that_ends_before_it(tmp_path: Path) -> None:
+    mine = "mine: {recipe: demo, until: 20, seeds: [1, 2, 3]"
+    own = OWN.replace(mine, f"{mine}, after: more}}\n  {mine.replace('mine', 'more')}")
+    (tmp_path / "own.yaml").write_text(own.replace("gpu: none\ngpus: 0", "gpu: A40\ngpus: 1"))
+    study = settings.load(tmp_path / "own.yaml")
+    with pytest.raises(UserError, match="mine continues more to step 20, which ends at step 20"):
+        make_plan(study, machine_of(study, None, None, None), tmp_path, {})
+
+
 def test_the_example_of_the_docs_is_a_study(tmp_path: Path) -> None:
     docs = (Path(__file__).parents[2] / "docs" / "study.md").read_text()
     lines = docs[docs.index("    title: does my reward help?") :].splitlines()
@@ -206,6 +257,11 @@ def test_all_that_a_study_needs_can_be_fetched_before(paper: Study) -> None:
         ("needs: [[mine]]", "looks: [2, 4], needs: [[mine]]", r"is looked at once"),
         ("until: 20", "until: 20, after: yours", r"own.yaml:6: mine cannot continue yours"),
         ("gpus: 0", "gpus: -1", r"own.yaml:4: gpus = -1"),
+        ("mine-helps:", "'mine <b>':", r"own.yaml:8: 'mine <b>' is not a name"),
+        ("needs: [[mine]]", "needs: [[]]", r"own.yaml:8: needs has an empty set of jobs"),
+        ("claims:\n", "claims:\n  better-amc23: {needs: [[mine]]}\n", r"needs evaluations on amc23, and mine is none"),
+        ("claims:\n", "evaluations: {e: {model: m, samples: {amc23: 1}}}\nclaims:\n  decay-after-150: {needs: [[e]]}\n",
+         r"a claim of kind decay needs trainings, and e is none"),
     ],
 )  # fmt: skip
 def test_a_wrong_study_is_refused_with_file_and_line(tmp_path: Path, old: str, new: str, said: str) -> None:

@@ -118,7 +118,7 @@ def test_evaluation_and_export_take_the_merged_model(run: Run, taught_model: Pat
     from openrs.evaluation.targets import targets_of_run
     from openrs.hub.export import export
 
-    target = targets_of_run(run, load(str(run.recipe)), dtype="float32", trust_remote_code=False)[-1]
+    target = targets_of_run(run, load(str(run.recipe)), trust_remote_code=False)[-1]
     assert target.path == str(run.path / "merged" / "step-000006")
     merged = logits(AutoModelForCausalLM.from_pretrained(target.path))
     exported = logits(AutoModelForCausalLM.from_pretrained(export(run)))

@@ -38,18 +38,18 @@ def changes(base: Evaluated | None, final: Evaluated | None, folder: Path) -> li
     if base is None or final is None:
         return []
     names = [name for name in dict.fromkeys([*base.scores, *base.cells]) if name in {*final.scores, *final.cells}]
-    found = [change for name in names for change in _largest(name, cells_of(base, name), cells_of(final, name))][:MOST]
-    olds = _texts(folder / base.name, {(c.benchmark, c.problem): not c.won for c in found})
-    news = _texts(folder / final.name, {(c.benchmark, c.problem): c.won for c in found})
-    keys = [(change.benchmark, change.problem) for change in found]
-    return [replace(one, texts=(olds.get(key), news.get(key))) for one, key in zip(found, keys, strict=True)]
+    largest = [c for name in names for c in _largest(name, cells_of(base, name), cells_of(final, name))][:MOST]
+    olds = _texts(folder / base.name, {(c.benchmark, c.problem): not c.won for c in largest})
+    news = _texts(folder / final.name, {(c.benchmark, c.problem): c.won for c in largest})
+    keys = [(change.benchmark, change.problem) for change in largest]
+    return [replace(change, texts=(olds.get(key), news.get(key))) for change, key in zip(largest, keys, strict=True)]
 
 
-def cells_of(one: Evaluated, benchmark: str) -> Mapping[str, Sequence[Cell]]:
+def cells_of(evaluated: Evaluated, benchmark: str) -> Mapping[str, Sequence[Cell]]:
     """Cells by problem: of samples.jsonl, else of the verdicts in scores.json (then without answers)."""
-    if one.cells.get(benchmark):
-        return one.cells[benchmark]
-    score = one.scores.get(benchmark)
+    if evaluated.cells.get(benchmark):
+        return evaluated.cells[benchmark]
+    score = evaluated.scores.get(benchmark)
     rows = score.per_problem if score else {}
     return {
         p: [Cell("correct" if mark else "incorrect", "", 0, cut=False) for mark in marks] for p, marks in rows.items()
@@ -66,8 +66,8 @@ def _largest(name: str, before: Mapping[str, Sequence[Cell]], after: Mapping[str
         for p in before
         if p in after
     ]
-    moved = sorted((one for one in every if one.after != one.before), key=lambda one: -abs(one.after - one.before))
-    return [*[one for one in moved if not one.won][:SHOWN], *[one for one in moved if one.won][:SHOWN]]
+    moved = sorted((c for c in every if c.after != c.before), key=lambda c: -abs(c.after - c.before))
+    return [*[c for c in moved if not c.won][:SHOWN], *[c for c in moved if c.won][:SHOWN]]
 
 
 def _texts(folder: Path, wanted: Mapping[tuple[str, str], bool]) -> dict[tuple[str, str], Text]:

@@ -160,7 +160,9 @@ def _weights(recipe: Mapping[str, Any]) -> dict[str, float]:
     functions = below(recipe, "rewards", "functions")
     entries = functions if isinstance(functions, list) else []
     return {
-        text(below(one, "name"), 60): found for one in entries if (found := number(below(one, "weight"))) is not None
+        text(below(entry, "name"), 60): weight
+        for entry in entries
+        if (weight := number(below(entry, "weight"))) is not None
     }
 
 

@@ -18,6 +18,7 @@ from openrs.report.verdicts import claims as claim_room
 from openrs.report.verdicts.claims import Claim, ClaimVerdict, Evidence
 from openrs.report.verdicts.compare import comparison, over_training
 from openrs.report.verdicts.cost import Ledger, ledger
+from openrs.report.verdicts.family import Tests
 from openrs.report.verdicts.judge import FAMILIES, judge
 from openrs.report.verdicts.levels import levels
 from openrs.report.verdicts.selection import of_run as of_run_selection
@@ -42,13 +43,17 @@ TRAINING = {
 
 @dataclass(frozen=True, slots=True)
 class StudyFacts:
-    """What a study adds to a report. claims: those that it asks about. decided: verdicts of claims that were looked at
-    more than once. tree: what report.json says of the study itself, given each claim's word. own: of a claim that is
-    not the paper's, the runs that it is about, by name."""
+    """What a study adds to a report.
+
+    claims: those that it asks about. cut: the scores as claims count them that are judged once, where sampling went on
+    for others. known: tests that count the looks made. tree: what report.json says of the study itself, given each
+    claim's word. own: of a claim that is not the paper's, the runs that it is about, by name.
+    """
 
     title: str
     claims: Sequence[Claim]
-    decided: Mapping[str, ClaimVerdict]
+    cut: Callable[[Sequence[Measured]], Sequence[Measured]]
+    known: Mapping[str, Tests]
     tree: Callable[[Mapping[str, str]], dict[str, Any]]
     own: Mapping[str, Collection[str]]
 
@@ -62,10 +67,8 @@ def document(
     """
     ledgers = [ledger(run, price) for run in sources.runs]
     found = measured(sources)
-    evidence = Evidence(pooled(found), sources.runs, ledgers)
-    judged = judge(evidence, study.claims, study.own) if study else judge(evidence)
-    if study:
-        judged = [(claim, study.decided.get(claim.id, verdict)) for claim, verdict in judged]
+    evidence = Evidence(pooled(study.cut(found) if study else found), sources.runs, ledgers)
+    judged = judge(evidence, study.claims, study.own, study.known) if study else judge(evidence)
     kinds_asked = {claim.kind for claim, _ in judged}
     broken = sources.results.broken if sources.results else ()
     many = len(sources.runs) > 1

@@ -86,10 +86,10 @@ def report_on(
 def keep_fresh(names: Sequence[str], out: str | None, price: float | None, *, paper: bool, every: int) -> None:
     """Write the report every `every` seconds as long as one of the runs goes on; the page loads itself again as often.
 
-    Raises UserError as `report_on`, and for less than a second.
+    Raises UserError as `report_on`, and for less than a second or more than a day.
     """
-    if every < 1:
-        raise UserError(f"--watch {every} is no time to wait", fix="give seconds, e.g. --watch 60")
+    if not 1 <= every <= 86_400:
+        raise UserError(f"--watch {every} is not from 1 to 86400", fix="give seconds, e.g. --watch 60")
     while not all(has_ended(run_at(name)) for name in names):
         page = report_on(names, out, price, paper=paper, refresh=every)
         say(f"report: {page} (again in {every} s)")

@@ -345,7 +345,7 @@ def frontier(points: Sequence[tuple[float, int, float, float]], spent: float, to
         axes.set_ylim(0, total + 0.5)
         axes.set_xlim(left=0)
 
-    told = "; ".join(f"${x:,.2f}: {count} claims" for x, count, _, _ in points)
+    steps = "; ".join(f"${x:,.2f}: {count} claims" for x, count, _, _ in points)
     words = ((6, "can be decided"), (2, "expected, paper right"), (1, "expected, re-evaluations right"))
     note = "dotted: what the budget pays for" if spent < xs[-1] else ""
-    return Plot("Dollars against claims decided", draw(WIDTH, 2.9, paint), f"{told}.", note, words)
+    return Plot("Dollars against claims decided", draw(WIDTH, 2.9, paint), f"{steps}.", note, words)

@@ -107,22 +107,22 @@ def notes() -> list[str]:
 def with_measured(tree: dict[str, Any], measured: Sequence[Measured]) -> dict[str, Any]:
     """The published part with what was measured of each row of the main table beside it: benchmark -> score, n, k, and
     why it is no evidence where it is none (a window below the protocol's). The authors' logs are no measurement."""
-    names = {one["repository"].lower(): one["model"] for one in baselines().values()}
-    found: dict[tuple[str, str], Measured] = {}
-    for one in measured:
-        model = one.model or names.get(one.name.partition("@")[0].lower())
-        key = (model or "", one.benchmark)
-        if one.origin not in ("released weights", "a results file") or not model:
+    names = {baseline["repository"].lower(): baseline["model"] for baseline in baselines().values()}
+    best: dict[tuple[str, str], Measured] = {}
+    for result in measured:
+        model = result.model or names.get(result.name.partition("@")[0].lower())
+        key = (model or "", result.benchmark)
+        if result.origin not in ("released weights", "a results file") or not model:
             continue
-        if key not in found or _better(one) < _better(found[key]):
-            found[key] = one
+        if key not in best or _better(result) < _better(best[key]):
+            best[key] = result
     rows = [
         {
             **row,
             "measured": {
                 benchmark: {"accuracy": own.accuracy, "n": own.n, "k": own.k, "why_not": own.excluded_reason or None}
                 for benchmark in reference.TABLE_BENCHMARKS
-                if (own := found.get((row["model"], benchmark))) is not None
+                if (own := best.get((row["model"], benchmark))) is not None
             },
         }
         for row in tree["table"]
@@ -130,5 +130,5 @@ def with_measured(tree: dict[str, Any], measured: Sequence[Measured]) -> dict[st
     return {**tree, "table": rows}
 
 
-def _better(one: Measured) -> tuple[Any, ...]:
-    return bool(one.excluded_reason), -one.k, one.source
+def _better(result: Measured) -> tuple[Any, ...]:
+    return bool(result.excluded_reason), -result.k, result.source

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from openrs.report.verdicts import cost_rules, paired_rules, score_rules, training_rules
 from openrs.report.verdicts.claims import Claim, ClaimVerdict, Evidence, claims
-from openrs.report.verdicts.family import Rule, decide
+from openrs.report.verdicts.family import Rule, Tests, decide
 
 RULES: Mapping[str, Rule] = {
     **score_rules.RULES,
@@ -25,10 +25,14 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
 
 
 def judge(
-    evidence: Evidence, every: Sequence[Claim] | None = None, own: Mapping[str, Collection[str]] | None = None
+    evidence: Evidence,
+    every: Sequence[Claim] | None = None,
+    own: Mapping[str, Collection[str]] | None = None,
+    known: Mapping[str, Tests] | None = None,
 ) -> list[tuple[Claim, ClaimVerdict]]:
     """A verdict on every claim, in their order. every: other claims than claims(), of a simulated paper or of a study.
     own: the names of the runs that a claim is about, where not all are evidence on it.
+    known: tests of claims that a study looked at before the end; they go into Holm's correction as they are.
 
     Raises ValueError for a kind of claim that stands in no family: no page would show it."""
     every = claims() if every is None else every
@@ -37,7 +41,13 @@ def judge(
     verdicts: dict[str, ClaimVerdict] = {}
     for kinds in FAMILIES.values():
         family = [claim for claim in every if claim.kind in kinds]
-        found = decide([RULES[claim.kind](claim, _about(claim, evidence, own or {})) for claim in family])
+        found = decide(
+            [
+                known[claim.id] if known and claim.id in known
+                else RULES[claim.kind](claim, _about(claim, evidence, own or {}))
+                for claim in family
+            ]
+        )  # fmt: skip
         verdicts |= {claim.id: verdict for claim, verdict in zip(family, found, strict=True)}
     return [(claim, verdicts[claim.id]) for claim in every]
 
