@@ -246,7 +246,7 @@ def test_no_cpu_torch_anywhere_is_said_with_the_log(project: Project) -> None:
 def test_uv_installs_and_where_it_fails_pip_does(whole: Project, tmp_path: Path) -> None:
     """A stand-in for uv: it is given what pip is, and its failure is said and mended by pip."""
     asked = tmp_path / "asked"
-    executable(tmp_path, "uv", f"echo \"$@\" >>{asked}; exit 1")
+    executable(tmp_path, "uv", f'echo "$@" >>{asked}; exit 1')
     code, output = whole.setup(OPENRS_UV=str(tmp_path / "uv"))
     assert code == 0, output
     assert "uv could not" in output
