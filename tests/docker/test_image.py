@@ -55,7 +55,7 @@ def test_its_provenance_is_the_lock_and_nothing_of_cuda(image: dict[str, Any], c
     assert packages["torch"] == "2.13.0+cpu"
     assert [name for name in packages if re.match(r"nvidia|cuda|triton|vllm", name)] == []
     locked = re.findall(
-        r"^([a-z0-9-]+)==(\S+)(?: ; (.*))?$", (clone.path / "locks" / "cpu.txt").read_text(), re.MULTILINE
+        r"^([a-z0-9-]+)==(\S+)(?: ; (.*?))?(?: \\)?$", (clone.path / "locks" / "cpu.txt").read_text(), re.MULTILINE
     )
     for name, version, marker in locked:
         if not marker:
