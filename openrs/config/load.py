@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from openrs.config.faults import did_you_mean, refuse_secrets, setting_faults
 from openrs.config.machine import cuda_visible_devices, has_nvidia_gpu
-from openrs.config.schema import Evaluation, Recipe, Settings
+from openrs.config.schema import WHOLE, Evaluation, Recipe
 from openrs.config.yaml_lines import Key, Lines, dump_yaml, override, read_yaml, text_of
 from openrs.errors import UserError
 from openrs.outside import is_file
@@ -92,14 +92,7 @@ def to_json(recipe: Recipe) -> str:
 
 def diff(a: Recipe, b: Recipe) -> list[tuple[str, Any, Any]]:
     """Settings that differ, as (dotted key, value in a, value in b); a key that one side lacks shows None there."""
-    return diff_trees(_whole(a), _whole(b))
-
-
-def _whole(recipe: Recipe) -> dict[str, Any]:
-    """The tree of a recipe with the defaults that it leaves out."""
-    tree = recipe.model_dump()
-    sections = {name: dict(section) for name, section in recipe if isinstance(section, Settings)}
-    return {name: {**sections.get(name, {}), **value} if name in sections else value for name, value in tree.items()}
+    return diff_trees(a.model_dump(context=WHOLE), b.model_dump(context=WHOLE))
 
 
 def diff_trees(a: dict[str, Any], b: dict[str, Any]) -> list[tuple[str, Any, Any]]:

@@ -6,13 +6,14 @@ Never imports torch.
 import hashlib
 import json
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializationInfo,
     SerializerFunctionWrapHandler,
     field_serializer,
     model_serializer,
@@ -20,11 +21,27 @@ from pydantic import (
 
 from openrs.config.names import Layout
 
+WHOLE = "whole"
+
 
 class Settings(BaseModel):
     """A section of the recipe: frozen, and a key it does not know is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    newer: ClassVar[frozenset[str]] = frozenset()
+    """Keys that came after the first runs. They are written only where they are set, so that older recipes keep their
+    hash; model_dump(context=WHOLE) writes them always."""
+
+    @model_serializer(mode="wrap")
+    def _without_newer_defaults(
+        self, written: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, Any]:
+        tree: dict[str, Any] = written(self)
+        if info.context == WHOLE:
+            return tree
+        fields = type(self).model_fields
+        return {key: value for key, value in tree.items() if key not in self.newer or value != fields[key].default}
 
 
 class ToyModel(Settings):
@@ -71,6 +88,8 @@ class Prompt(Settings):
 
 
 class Data(Settings):
+    newer = frozenset({"keep_system", "unreadable_limit"})
+
     source: str = Field(
         description="a data file, a folder of them, a hub data set, or `toy-sums` for the demo's problems"
     )
@@ -90,12 +109,6 @@ class Data(Settings):
     unreadable_limit: float | None = Field(
         None, ge=0, le=1, description="share of reference answers that the judge may fail on; 0.02 when absent"
     )
-
-    @model_serializer(mode="wrap")
-    def _without_newer_defaults(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Keys that came after the first runs are written only where they are set: older recipes keep their hash."""
-        tree: dict[str, Any] = written(self)
-        return {k: v for k, v in tree.items() if (k, v) not in (("keep_system", False), ("unreadable_limit", None))}
 
 
 class Reward(Settings):
@@ -152,18 +165,14 @@ class Watch(Settings):
 class CanaryConfig(Settings):
     """vLLM and the trainer score the same fixed text after each weight sync; apart, the run ends with exit code 1."""
 
+    newer = frozenset({"times"})
+
     prompts: int = Field(8, ge=0, description="the first problems of the data; 0: no canary")
     tokens: int = Field(32, ge=1, description="of greedy completion for each, made once at the start")
     max_gap: float = Field(
         0.1, gt=0, description="largest mean |difference| of log-probabilities, nats (canary.py says why)"
     )
     times: float = Field(5.0, gt=1, description="later differences may be so many times that of equal weights")
-
-    @model_serializer(mode="wrap")
-    def _without_newer_defaults(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """`times` came later and is written only where it is set: older recipes keep their hash."""
-        tree: dict[str, Any] = written(self)
-        return {k: v for k, v in tree.items() if (k, v) != ("times", 5.0)}
 
 
 class MonitorsConfig(Settings):
@@ -206,6 +215,8 @@ class Evaluation(Settings):
 
 
 class Hardware(Settings):
+    newer = frozenset({"recompute"})
+
     gpu: str = Field("none", description="e.g. A40; none for a CPU")
     gpus: int = Field(0, ge=0)
     layout: Layout = Field(Layout.SINGLE, description="split: the last GPU only generates")
@@ -224,12 +235,6 @@ class Hardware(Settings):
     def world_size(self) -> int:
         """Training processes: as set, or all GPUs, or all but the generating one."""
         return self.processes or self.layout.trainers(self.gpus)
-
-    @model_serializer(mode="wrap")
-    def _without_newer_defaults(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """As in Data: older recipes keep their hash."""
-        tree: dict[str, Any] = written(self)
-        return {k: v for k, v in tree.items() if (k, v) != ("recompute", "all")}
 
     @field_serializer("layout")
     def _plain_layout(self, layout: Layout) -> str:
