@@ -27,13 +27,12 @@ from openrs.evaluation import statistics
 from openrs.evaluation.difficulty_model import sample_matrix, shifted
 from openrs.report.evidence import reference
 from openrs.report.evidence.collect import Metrics, RunData
-from openrs.report.evidence.evaluations import Evaluated, Score
 from openrs.report.evidence.sources import Measured
 from openrs.report.verdicts.claims import WORDS, Claim, Evidence, claims
 from openrs.report.verdicts.cost import Ledger
 from openrs.report.verdicts.judge import FAMILIES, judge
 from openrs.study.difficulty import rates
-from openrs.study.power import PROTOCOL, measured
+from openrs.study.power import evaluated, measured
 
 BASE = str(reference.tree()["base"])
 SCENARIOS = {
@@ -166,33 +165,11 @@ def _course(scenario: str, rng: np.random.Generator) -> Metrics:
 
 
 def _run(experiment: str, seed: int, metrics: Metrics, evaluations: Sequence[Mapping[str, Any]]) -> RunData:
-    found = [_evaluated(step, marks) for step, marks in zip((0, 100, 250), evaluations, strict=False)]
+    found = [evaluated(step, marks) for step, marks in zip((0, 100, 250), evaluations, strict=False)]
     run = RunData(f"{experiment}, seed {seed}", Path(), evaluations=found, metrics=metrics)
     run.recipe = {"paper": {"experiment": experiment}, "grpo": {"num_generations": 6}}
     run.manifest = {"seeds": {"training": seed}, "data": {"rows": 7000}}
     return run
-
-
-def _evaluated(step: int, marks: Mapping[str, Any]) -> Evaluated:
-    scores = {
-        name: Score(
-            benchmark=name,
-            n=len(own),
-            k=own.shape[1],
-            accuracy=float(own.mean()),
-            stderr=None,
-            interval=None,
-            interval_fixed=None,
-            pass_at_k={},
-            majority=None,
-            truncated=None,
-            mean_tokens=None,
-            verdicts={},
-            per_problem=_rows(own),
-        )
-        for name, own in marks.items()
-    }
-    return Evaluated(f"step-{step}", "", None, step, PROTOCOL, {}, scores, {}, {}, {}, (), 0)
 
 
 def _ledger(hours: float) -> Ledger:

@@ -20,15 +20,13 @@ from openrs.report.evidence import reference
 from openrs.report.evidence.pooling import pooled
 from openrs.report.evidence.sources import Measured, gather, measured
 from openrs.report.evidence.values import point_span
-from openrs.report.verdicts.claims import Claim, ClaimVerdict, Evidence, not_tested
+from openrs.report.verdicts.claims import UNDECIDED, Claim, ClaimVerdict, Evidence, not_tested
 from openrs.report.verdicts.family import Corrected, Prepared, Tests
 from openrs.report.verdicts.judge import FAMILIES, RULES, judge
 from openrs.report.verdicts.paired_rules import pair_of, shared
 from openrs.study import sequential
 from openrs.study.settings import SEQUENTIAL, Study, study_claims
 from openrs.study.state import State
-
-OPEN = ("cannot tell", "not tested")  # words after which looking goes on
 
 
 def next_look(study: Study, state: State, name: str) -> int | None:
@@ -47,7 +45,7 @@ def closed(study: Study, state: State, name: str) -> bool:
     made = state.looks(name)
     if not made or "word" not in made[-1]:
         return False
-    return made[-1]["word"] not in OPEN or made[-1]["samples"] >= study.claims[name].looks[-1]
+    return made[-1]["word"] not in UNDECIDED or made[-1]["samples"] >= study.claims[name].looks[-1]
 
 
 def ready(study: Study, state: State, name: str) -> bool:
@@ -98,7 +96,7 @@ def look_at(study: Study, state: State, name: str, found: Sequence[Measured]) ->
     judged = {one.id: verdict for one, verdict in judge(Evidence([], [], []), family(study), known=known)}
     for one, verdict in judged.items():
         last = state.looks(one)[-1:]
-        if last and last[0].get("word") in OPEN:  # what is decided stays decided
+        if last and last[0].get("word") in UNDECIDED:  # what is decided stays decided
             last[0]["word"] = verdict.word
     state.write()
     return f"{name}: {judged[name].word}. {judged[name].said}"
@@ -152,7 +150,7 @@ def _looked_at(study: Study, state: State, claim: Claim, found: Sequence[Measure
 
     def verdict(corrected: Corrected) -> ClaimVerdict:
         plain = tests.verdict(corrected)
-        said, numbers = described(study, claim, evidence, rounds, ended=plain.word not in OPEN)
+        said, numbers = described(study, claim, evidence, rounds, ended=plain.word not in UNDECIDED)
         return replace(
             plain,
             said=f"{plain.said}; {said}",

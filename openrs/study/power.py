@@ -25,7 +25,7 @@ from openrs.report.evidence import reference
 from openrs.report.evidence.collect import RunData
 from openrs.report.evidence.evaluations import Evaluated, Score
 from openrs.report.evidence.sources import PAPER_SAMPLING, Measured
-from openrs.report.verdicts.claims import ALPHA, Claim, Evidence, Word
+from openrs.report.verdicts.claims import ALPHA, UNDECIDED, Claim, Evidence, Word
 from openrs.report.verdicts.family import decide
 from openrs.report.verdicts.judge import FAMILIES, RULES
 from openrs.report.verdicts.score_rules import ENOUGH
@@ -33,7 +33,6 @@ from openrs.study.difficulty import EARLY, LATE, World, mean_of, rates, training
 from openrs.study.sequential import Ints, Looks, boundaries, flip_boundaries, sampling_errors
 
 BASE = str(reference.tree()["base"])
-OPEN: tuple[Word, ...] = ("cannot tell", "not tested")
 AGAINST_BASE = FAMILIES["Are the released models better than the base and o1-preview?"]
 IN_TRAINING = ("early_gain", "decay")
 TRIALS, RULE_TRIALS = 600, 24
@@ -54,7 +53,7 @@ class Chances:
     @property
     def decided(self) -> float:
         """Chance of a verdict."""
-        return sum(share for word, share in self.words.items() if word not in OPEN)
+        return sum(share for word, share in self.words.items() if word not in UNDECIDED)
 
     @property
     def error(self) -> float:
@@ -336,14 +335,15 @@ def _trainings(
         }
         late = {n: shifted(p, training_change(world, n, late=True) + spread * rng.normal()) for n, p in early.items()}
         marks = [base, *({n: sample_matrix(p, samples[n], rng) for n, p in at.items()} for at in (early, late))]
-        found = [_evaluated(step, one) for step, one in zip((0, EARLY[1], 2 * LATE), marks, strict=True)]
+        found = [evaluated(step, one) for step, one in zip((0, EARLY[1], 2 * LATE), marks, strict=True)]
         run = RunData(f"seed {seed}", Path(), evaluations=found)
         run.recipe, run.manifest = {"paper": {"experiment": "exp1"}}, {"seeds": {"training": seed}}
         runs.append(run)
     return runs
 
 
-def _evaluated(step: int, marks: Mapping[str, NDArray[np.int64]]) -> Evaluated:
+def evaluated(step: int, marks: Mapping[str, NDArray[np.int64]]) -> Evaluated:
+    """A checkpoint of a run, with verdicts [n, k] of each benchmark."""
     scores = {
         name: Score(
             benchmark=name,

@@ -10,7 +10,7 @@ from openrs.errors import UserError
 from openrs.report.evidence.sources import Sources, gather
 from openrs.report.pages.document import StudyFacts, document
 from openrs.report.pages.page import write
-from openrs.report.verdicts.claims import Claim
+from openrs.report.verdicts.claims import UNDECIDED, Claim
 from openrs.run.folders import Kind, kind_of
 from openrs.run.units import format_duration
 from openrs.study import looks, state
@@ -109,7 +109,7 @@ def is_open(study: Study, kept: State, claim: Claim, word: str) -> bool:
     """Whether more money could bring a verdict: of a claim that is looked at, as long as a look is left."""
     if claim.kind in SEQUENTIAL and study.claims[claim.id].looks:
         return not looks.closed(study, kept, claim.id)
-    return claim.at_most != "by construction" and word in looks.OPEN
+    return claim.at_most != "by construction" and word in UNDECIDED
 
 
 def open_entry(

@@ -1,22 +1,20 @@
 """Power: the fast formulas are the rules' own, with one look the words are the report's, and errors stay within 5 %."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from study_simulation import LOOKS
 
 from openrs.report.evidence import reference
 from openrs.report.verdicts import judge
 from openrs.report.verdicts.claims import Evidence, claims
 from openrs.study import difficulty, power
 from openrs.study.sequential import Looks, flip_boundaries
-
-SMALL = (26, 39, 52, 64)
-LOOKS = {
-    "better-amc23": SMALL,
-    "better-aime24": SMALL,
-    "better-math-500": (7, 10, 13, 16),
-    "aime24-above-o1-preview": SMALL,
-    "amc23-63-to-80": (16,),
-}
 
 SHORT = {name: looks for name, looks in LOOKS.items() if name != "better-math-500"}
 

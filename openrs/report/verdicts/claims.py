@@ -34,6 +34,7 @@ WORDS: tuple[Word, ...] = (
     "not tested",
 )
 NO_EVIDENCE: tuple[Word, ...] = ("by construction", "not tested")  # words that need no measurement
+UNDECIDED: tuple[Word, ...] = ("cannot tell", "not tested")  # words after which more data may decide
 ALPHA = 0.05
 SEEDS = 3  # trainings of one experiment below which no verdict on training is given
 
