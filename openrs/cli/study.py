@@ -99,7 +99,7 @@ def show_plan(study: "Study", machine: "Machine", file: Path, folder: Path, args
     from openrs.study.page import write_page
     from openrs.study.plan import make_plan
 
-    plan = make_plan(study, machine, file.parent, powers_of(study), budget=args.budget, hours=args.hours)
+    plan = make_plan(study, machine, file.parent, powers_of(study, file.parent), budget=args.budget, hours=args.hours)
     page = write_page(plan, args.page or folder / "plan.html")
     say(f"{render.text(plan, args.budget, args.hours)}\npage: {page}")
     return EXIT_DONE

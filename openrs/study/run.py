@@ -105,8 +105,9 @@ class Runner:
 
     def plan(self) -> StudyPlan:
         """The whole study's plan, whatever is done: so the same jobs are chosen in every launch."""
-        budget, hours = self.limits.budget, self.limits.hours
-        return make_plan(self.study, self.machine, self.file.parent, powers_of(self.study), budget=budget, hours=hours)
+        folder, limits = self.file.parent, self.limits
+        powers = powers_of(self.study, folder)
+        return make_plan(self.study, self.machine, folder, powers, budget=limits.budget, hours=limits.hours)
 
     def order(self, plan: StudyPlan) -> list[Job]:
         more = [job for row in [*plan.beyond, *plan.others] for job in row.jobs if job.entry in self.also]

@@ -84,7 +84,7 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     monkeypatch.setattr(Runner, "evaluate", evaluate)
     monkeypatch.setattr(state.State, "write", counted)
-    monkeypatch.setattr("openrs.study.run.powers_of", lambda study: {})
+    monkeypatch.setattr("openrs.study.run.powers_of", lambda *_: {})
     monkeypatch.setattr(study_report, "write_study_report", lambda folder: folder / "report.html")
     return told
 
