@@ -297,11 +297,17 @@ def executable(folder: Path, name: str, *lines: str) -> None:
     (folder / name).chmod(0o755)
 
 
-def test_no_fitting_python_is_refused_with_what_was_tried(project: Project, tmp_path: Path) -> None:
-    tools = tmp_path / "bin"
+def few_tools(folder: Path) -> Path:
+    """A folder for PATH with what the scripts themselves need, and no Python."""
+    tools = folder / "bin"
     tools.mkdir()
     for tool in ("bash", "dirname", "env", "sed"):
         (tools / tool).symlink_to(shutil.which(tool) or tool)
+    return tools
+
+
+def test_no_fitting_python_is_refused_with_what_was_tried(project: Project, tmp_path: Path) -> None:
+    tools = few_tools(tmp_path)
     executable(tools, "python3.11", "echo 'pyenv: python3.11: command not found' >&2; exit 127")
     executable(tools, "python3.12", 'case "$3" in *version*) echo 3.12.1 ;; *) exit 1 ;; esac')
     executable(tools, "python3", "echo 3.14.0")
@@ -321,10 +327,7 @@ def test_no_fitting_python_is_refused_with_what_was_tried(project: Project, tmp_
 
 
 def test_where_no_python_fits_uv_brings_one_and_it_is_said(project: Project, tmp_path: Path) -> None:
-    tools = tmp_path / "bin"
-    tools.mkdir()
-    for tool in ("bash", "dirname", "env", "sed"):
-        (tools / tool).symlink_to(shutil.which(tool) or tool)
+    tools = few_tools(tmp_path)
     executable(tools, "python3", "echo 3.14.0")
     executable(tmp_path, "brought", 'case "$3" in *version*) echo 3.11.15 ;; esac')
     executable(tools, "uv", f'case "$*" in *find*) echo "{tmp_path}/brought" ;; *) echo "$*" >&2 ;; esac')
