@@ -80,8 +80,8 @@ def write(file: Path, model: str, data: str, base: str, held_out: int = 0) -> st
 
 
 def _split(file: Path, start: Recipe, held_out: int) -> list[str]:
-    """Write the problems to train on, and the others as a benchmark that asks them as training would; return the settings
-    that name both. Answers stay as in the data. Equal problems land on one side."""
+    """Write the problems to train on, and the others as a benchmark that asks them as training would; return the
+    settings that name both. Answers stay as in the data. Equal problems land on one side."""
     problems = load_problems(start.data.model_copy(update={"answer_template": "{answer}"})).rows
     if any(problem.system for problem in problems):
         raise UserError("data.keep_system: a benchmark has no system messages", fix="leave --hold-out out")
