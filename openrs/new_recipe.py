@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,10 +96,15 @@ def _split(file: Path, start: Recipe, held_out: int) -> list[str]:
     name = f"{file.stem}-held-out"
     training, benchmark = file.with_name(f"{file.stem}-train.jsonl"), file.with_name(f"{name}.yaml")
     asked = start.prompt.user.replace("{", "{{").replace("}", "}}").replace("{{problem}}", "{Question}")
-    columns = f"question: problem, gold: [answer], gold_kind: latex, prompt: {name}.txt"
+    columns = f"id: id, question: problem, gold: [answer], gold_kind: latex, prompt: {name}.txt"
+    training_rows = [{"problem": one.problem, "answer": one.answer} for one in problems if one.problem not in apart]
+    held_out_rows = [
+        {"id": f"{number} {_short(problem)}", "problem": problem, "answer": as_mathematics(answers[problem])}
+        for number, problem in enumerate(apart, start=1)
+    ]
     texts = {
-        training: _rows((one.problem, one.answer) for one in problems if one.problem not in apart),
-        benchmark.with_suffix(".jsonl"): _rows((problem, as_mathematics(answers[problem])) for problem in apart),
+        training: "".join(json.dumps(row) + "\n" for row in training_rows),
+        benchmark.with_suffix(".jsonl"): "".join(json.dumps(row) + "\n" for row in held_out_rows),
         benchmark.with_suffix(".txt"): asked,
         benchmark: f"{json.dumps(name)}: {{rows: {held_out}, {columns}}}\n",
     }
@@ -114,8 +119,10 @@ def _split(file: Path, start: Recipe, held_out: int) -> list[str]:
     ]
 
 
-def _rows(pairs: Iterable[tuple[str, str]]) -> str:
-    return "".join(json.dumps({"problem": problem, "answer": answer}) + "\n" for problem, answer in pairs)
+def _short(problem: str) -> str:
+    """Its beginning: what the report calls it by."""
+    words = " ".join(printable(problem).split())
+    return words if len(words) <= 40 else f"{words[:39]}…"
 
 
 def _refuse_to_overwrite(path: Path) -> None:
