@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from openrs.config.load import load
 from openrs.config.names import is_hub_name
 from openrs.config.schema import Recipe
 from openrs.data import prompts
-from openrs.data.problems import load_problems
+from openrs.data.problems import INHERITED, load_problems
 from openrs.data.shapes import as_mathematics
 from openrs.data.tokenizer import check_tokenizer, load_tokenizer
 from openrs.errors import UserError
@@ -47,11 +47,12 @@ class Look:
     reference: str
 
 
-def write(file: Path, model: str, data: str, base: str, held_out: int = 0) -> str:
+def write(file: Path, model: str, data: str, base: str, *, held_out: int, columns: Mapping[str, str]) -> str:
     """Write the recipe and return what there is to say of it: the first prompts, and the plan.
 
     held_out: so many problems, drawn with a fixed seed, are kept from training and become the benchmark of the
-    evaluations before and after. Raises UserError for a file that is there, for a model or data that training would
+    evaluations before and after. columns: names of data's columns (problem_column, answer_column), where they are not
+    recognised. Raises UserError for a file that is there, for a model or data that training would
     refuse, and for data that has not more problems than are held out.
     """
     if file.suffix not in (".yaml", ".yml"):
@@ -62,6 +63,7 @@ def write(file: Path, model: str, data: str, base: str, held_out: int = 0) -> st
     name = model if is_hub_name(model) else str(Path(model).expanduser())
     source = data if is_hub_name(data) else str(Path(data).expanduser())
     named = [f"model.name={json.dumps(name)}", f"data.source={json.dumps(source)}"]
+    named += [f"data.{key}={json.dumps(column)}" for key, column in columns.items()]
     start = load(base, [*named, *_unpinned(name, source)])
     if held_out:
         start = load(base, [named[0], *_unpinned(name, ""), *_split(file, start, held_out)])
@@ -114,6 +116,8 @@ def _split(file: Path, start: Recipe, held_out: int) -> list[str]:
         write_text(path, text)
     return [
         f"data.source={json.dumps(str(training))}",
+        "data.problem_column=problem",
+        "data.answer_column=answer",
         f"evaluation.benchmarks={json.dumps([str(benchmark)])}",
         f"evaluation.data={json.dumps(str(file.parent))}",
     ]
@@ -215,6 +219,9 @@ def _lines(base: str, start: Recipe, look: Look) -> Iterator[str]:
         yield _key("allow_unpinned", commit is None)
     for note in look.notes:
         yield f"  # {_comment(note)}"
+    for key in ("problem_column", "answer_column"):
+        if (column := start.data.model_dump()[key]) not in INHERITED:
+            yield _key(key, column)
     yield "  # another shape: problem_column and answer_column name the columns (docs/data.md)"
     yield f"  # the judge can use {look.readable} of {look.looked_at} reference answers; {_comment(look.reference)}"
     yield "rewards:"

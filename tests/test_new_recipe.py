@@ -94,9 +94,12 @@ def test_problems_held_out_are_measured_as_training_asks_them_and_not_trained_on
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(made_model, "model")
-    rows = [{"question": f"What is {{{n % 30}}}+1?", "solution": str(n % 30 + 1)} for n in range(40)]
+    rows = [{"frage": f"What is {{{n % 30}}}+1?", "antwort": str(n % 30 + 1)} for n in range(40)]
     Path("my.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     words = ["recipe", "new", "mine.yaml", "--model", "model", "--data", "my.jsonl", "--hold-out"]
+    assert main([*words, "10"]) == 2
+    assert "--problem and --answer" in capsys.readouterr().err
+    words[3:3] = ["--problem", "frage", "--answer", "antwort"]
     assert main([*words, "30"]) == 2
     assert "has 30 different problems" in capsys.readouterr().err
     assert list(Path().glob("mine*")) == []
@@ -108,13 +111,16 @@ def test_problems_held_out_are_measured_as_training_asks_them_and_not_trained_on
     (benchmark,) = resolve(recipe.evaluation.benchmarks)
     measured = load_problems(benchmark, Path(recipe.evaluation.data or ""))
     assert len(measured) == 10
-    assert {one.problem for one in trained} | {one.question for one in measured} == {row["question"] for row in rows}
+    assert {one.problem for one in trained} | {one.question for one in measured} == {row["frage"] for row in rows}
     assert {one.problem for one in trained} & {one.question for one in measured} == set()
     for one in measured:
         assert one.prompt == recipe.prompt.user.replace("{problem}", one.question)
-    answers = {row["question"]: f"${row['solution']}$" for row in rows}
+    answers = {row["frage"]: f"${row['antwort']}$" for row in rows}
     assert {one.problem: one.answer for one in trained} | {one.question: one.gold for one in measured} == answers
     assert main(["train", "mine.yaml", "--dry-run"]) == 0
+
+    assert main(["recipe", "new", "other.yaml", *words[3:-1]]) == 0
+    assert load("other.yaml").data.problem_column == "frage"
 
     Path("mine.yaml").unlink()
     assert main([*words, "10"]) == 2

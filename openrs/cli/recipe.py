@@ -21,6 +21,9 @@ def add(verbs: Verbs) -> None:
     new.add_argument(
         "--hold-out", type=int, default=0, metavar="N", help="N problems to measure with, before and after"
     )
+    for name, column in (("problem", "the problem's"), ("answer", "the reference answer's")):
+        text = f"{column} column, where it is not recognised; dots select nested ones"
+        new.add_argument(f"--{name}", dest=f"{name}_column", metavar="COLUMN", help=text)
     new.set_defaults(function=recipe_new)
     show = recipes.add_parser("show", help="print all settings of a recipe, resolved")
     add_recipe(show)
@@ -45,7 +48,9 @@ def recipe_new(args: argparse.Namespace) -> int:
 
     if args.hold_out < 0:
         raise UserError(f"--hold-out {args.hold_out}", fix="give a number of problems")
-    say(write(args.file, args.model, args.data, args.base, args.hold_out), end="")
+    given = {key: getattr(args, key) for key in ("problem_column", "answer_column")}
+    columns = {key: column for key, column in given.items() if column}
+    say(write(args.file, args.model, args.data, args.base, held_out=args.hold_out, columns=columns), end="")
     train = f"openrs train {args.file}"
     after = f"{train}, then openrs report {args.file.stem}"
     say(f"\nwritten: {args.file}; next: {train} --dry-run, then ", end="")

@@ -89,7 +89,7 @@ class Trackio:
         import trackio
 
         self._trackio = trackio
-        # What trackio would measure of this machine by itself is not in metrics.jsonl, and says nothing of the run when made later.
+        # The machine's load, which trackio would log by itself, says nothing of the run when this is made afterwards.
         quietly = {"auto_log_gpu": False, "auto_log_cpu": False}
         trackio.init(project="openrs", name=_name(run, live=live), config=_about(run), resume="never", **quietly)
 
