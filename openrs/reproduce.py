@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from openrs.config.schema import Recipe
+from openrs.evaluation.plan import Target
 from openrs.evaluation.run import JUDGE_SECONDS, evaluate
 from openrs.evaluation.scores import format_score
-from openrs.evaluation.targets import Target, base_of_run, targets_of_run
+from openrs.evaluation.targets import base_of_run, targets_of_run
 from openrs.report.pages.page import write_report
 from openrs.rewards.grading import Judge
 from openrs.run.directory import Run
