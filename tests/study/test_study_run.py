@@ -4,6 +4,7 @@ are in test_whole.py."""
 import json
 import random
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from openrs.report.pages.markdown import markdown
 from openrs.run.files import write_json
 from openrs.study import looks, settings, state
 from openrs.study import report as study_report
-from openrs.study.jobs import Job, machine_of
+from openrs.study.jobs import Job, independent, jobs_of, machine_of
 from openrs.study.report import write_study_report
 from openrs.study.run import Limits, Runner, run_study
 
@@ -33,7 +34,14 @@ claims:
   aime24-above-o1-preview: {needs: [[open-rs3/aime24]], looks: [8, 16]}
   score-open-rs3-amc23: {needs: [[open-rs3/amc23]]}
 """
-NAMES = {"base": "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", "open-rs3": "knoveleng/Open-RS3"}
+MORE = """  score-open-rs1-amc23: {needs: [[open-rs1/amc23]]}
+"""
+PARTS = STUDY.replace("claims:", '  open-rs1: {model: "paper:open-rs1", samples: {amc23: 8}}\nclaims:') + MORE
+NAMES = {
+    "base": "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",
+    "open-rs1": "knoveleng/Open-RS1",
+    "open-rs3": "knoveleng/Open-RS3",
+}
 PROBLEMS = reference.tree()["problems"]
 
 
@@ -65,7 +73,7 @@ class Killed(BaseException):
 @pytest.fixture
 def stand_ins(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the runner did, and how good the models are; `kill` counts down the writes of study.json to a kill."""
-    told: dict[str, Any] = {"did": [], "rates": {"base": 0.2, "open-rs3": 0.6}, "kill": None}
+    told: dict[str, Any] = {"did": [], "rates": {"base": 0.2, "open-rs1": 0.6, "open-rs3": 0.6}, "kill": None}
 
     def evaluate(self: Runner, job: Job, place: Path, samples: int) -> None:
         told["did"].append((job.id, samples))
@@ -85,7 +93,7 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(Runner, "evaluate", evaluate)
     monkeypatch.setattr(state.State, "write", counted)
     monkeypatch.setattr("openrs.study.run.powers_of", lambda *_: {})
-    monkeypatch.setattr(study_report, "write_study_report", lambda folder: folder / "report.html")
+    monkeypatch.setattr("openrs.study.run.write_study_report", lambda folder: folder / "report.html")
     return told
 
 
@@ -299,3 +307,73 @@ def test_entries_that_no_claim_needs_are_run_when_asked(file: Path, stand_ins: d
     assert ("base/amc23", 8) not in stand_ins["did"]
     run(file, also=["base"])
     assert ("base/amc23", 8) in stand_ins["did"]
+
+
+def test_parts_side_by_side_do_what_one_process_does(
+    file: Path, stand_ins: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Part 1 starts and ends while part 0 evaluates: neither's jobs or looks are lost, and the words are the same."""
+    file.write_text(PARTS)
+    evaluate, started = Runner.evaluate, []
+
+    def meanwhile(self: Runner, job: Job, place: Path, samples: int) -> None:
+        evaluate(self, job, place, samples)
+        if not started:
+            started.append(job.id)
+            with pytest.raises(UserError, match=r"run is in use by process"):
+                run(file)  # all parts at once
+            with pytest.raises(UserError, match=r"parts/0 is in use by process"):
+                run(file, part=(0, 2))
+            run(file, part=(1, 2))
+
+    with monkeypatch.context() as during:
+        during.setattr(Runner, "evaluate", meanwhile)
+        run(file, part=(0, 2))
+    side_by_side, did = words(report_of(file)), sorted(stand_ins["did"])
+    kept = state.read(file.parent / "run")
+    assert kept is not None
+    assert kept.done() == {"base/aime24", "open-rs3/aime24", "open-rs3/amc23", "open-rs1/amc23"}
+    assert all(len(kept.attempts(job)) == 1 and kept.seconds(job) > 0 for job in kept.done())
+    stand_ins["did"].clear()
+    (tmp_path / "whole").mkdir()
+    whole = tmp_path / "whole" / "two.yaml"
+    whole.write_text(PARTS)
+    run(whole)
+    assert sorted(stand_ins["did"]) == did
+    assert words(report_of(whole)) == side_by_side
+    assert last_words(whole.parent / "run") == last_words(file.parent / "run")
+    with pytest.raises(UserError, match="--part 0/3: this study has 2 parts"):
+        run(file, part=(0, 3))
+
+
+def test_what_depends_on_each_other_is_in_one_part() -> None:
+    study = settings.load(settings.STUDIES / "paper.yaml")
+    jobs = jobs_of(study, machine_of(study, None, None, None), settings.STUDIES)
+    parts = independent(study, jobs)
+    assert sorted(job.id for part in parts for job in part) == sorted(job.id for job in jobs)
+    assert all(part == [job for job in jobs if job in part] for part in parts)
+    where = {job.id: i for i, part in enumerate(parts) for job in part}
+    for one in study.claims.values():
+        assert len({where[job] for job in (one.needs[0] if one.looks else ())}) <= 1
+    runs = [settings.place_of_run(study, job.entry, job.seed) for job in jobs if job.seed is not None]
+    evaluated = {study.evaluations[job.entry].model for job in jobs if not job.training}
+    tied = {"paper:base", "paper:open-rs2", "paper:open-rs3"}  # by claims with looks
+    assert len(parts) == len(set(runs)) + len(evaluated - tied) + 1
+    assert {where[f"{name}/{b}"] for name in ("base", "open-rs2", "open-rs3") for b in ("aime24", "amc23")} == {0}
+
+
+def test_parts_share_what_is_left_to_spend(
+    file: Path, stand_ins: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+
+    class Timer(threading.Timer):
+        def __init__(self, interval: float, function: Any) -> None:
+            waited.append(interval)
+            super().__init__(interval, function)
+
+    monkeypatch.setattr(threading, "Timer", Timer)
+    file.write_text(PARTS)
+    run(file, Limits(until_usd=4.375, at_once=2), part=(1, 2))
+    run(file, Limits(until_usd=4.375), part=(0, 2))
+    assert waited == pytest.approx([5 * 3600, 10 * 3600], rel=1e-3)  # at $0.4375 an hour
