@@ -26,6 +26,7 @@ from openrs.study import looks, state
 from openrs.study.chances import powers_of
 from openrs.study.jobs import Job, Machine, independent, jobs_of_part, recipe_name, recipe_of
 from openrs.study.plan import StudyPlan, make_plan
+from openrs.study.render import dollars
 from openrs.study.report import write_study_report
 from openrs.study.settings import Study, first_looks, place_of_run
 from openrs.study.state import EVALUATIONS, State
@@ -129,6 +130,7 @@ class Runner:
             while (job := self.next(jobs)) is not None:
                 self.status(plan, job)
                 self.do(job, {one.id for one in jobs})
+                self.progress.say(f"{job.id}: {self.spent(job)}")
                 self.look(jobs)
 
     # --- which job next -----------------------------------------------------------------------------------------------
@@ -281,13 +283,20 @@ class Runner:
             command += f" --until-usd {spent + limits.until_usd:g}"
         return command + (f" --until-hours {limits.until_hours:g}" if limits.until_hours is not None else "")
 
+    def spent(self, job: Job) -> str:
+        """What a job took so far, beside the plan's range."""
+        took, cost, planned = self.state.seconds(job.id), self.state.dollars(job.id), self.machine.dollars(job.hours)
+        hours = "" if job.hours is None else f", planned {job.hours.low:.1f} to {job.hours.high:.1f} h"
+        money = f"; ${cost:,.2f}, planned {dollars(planned)}" if cost is not None and planned is not None else ""
+        return f"{format_duration(took)} so far{hours}{money}"
+
     def status(self, plan: StudyPlan, job: Job) -> None:
         """Where the study is, in one line, before a job's own lines."""
         done = sum(self.state.job(one.id)["done"] for row in plan.rows for one in row.jobs)
         every = sum(len(row.jobs) for row in plan.rows)
         spent, cost = self.state.dollars(), self.machine.dollars(job.hours)
         money = f", ${spent:,.2f} spent" if spent is not None else ""
-        planned = f", planned ${cost.expected:,.2f}" if cost is not None else ""
+        planned = f", planned {dollars(cost)}" if cost is not None else ""
         self.progress.say(
             f"--- {time.strftime('%H:%M')} {done} of {every} jobs done, {format_duration(self.state.seconds())}{money};"
             f" now {job.id}{planned}"

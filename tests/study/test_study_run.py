@@ -5,6 +5,7 @@ import json
 import random
 import re
 import threading
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from openrs.errors import Interrupted, UserError
 from openrs.report.evidence import reference
 from openrs.report.evidence.sources import PAPER_SAMPLING
 from openrs.report.pages.document import document
-from openrs.report.pages.markdown import markdown
+from openrs.report.pages.markdown import ABSENT, markdown
+from openrs.report.verdicts.cost import Attempt, Ledger
 from openrs.run.files import write_json
 from openrs.study import looks, settings, state
 from openrs.study import report as study_report
@@ -377,3 +379,37 @@ def test_parts_share_what_is_left_to_spend(
     run(file, Limits(until_usd=4.375, at_once=2), part=(1, 2))
     run(file, Limits(until_usd=4.375), part=(0, 2))
     assert waited == pytest.approx([5 * 3600, 10 * 3600], rel=1e-3)  # at $0.4375 an hour
+
+
+def test_spent_stands_beside_planned(file: Path, stand_ins: dict[str, Any], capfd: pytest.CaptureFixture[str]) -> None:
+    """Live after each job, and in the report: for an hour that a job took, its dollars and the plan's range."""
+    run(file)
+    kept = state.read(file.parent / "run")
+    assert kept is not None
+    assert re.search(
+        r"amc23: 0 s so far, planned \d\.\d to \d\.\d h; \$0\.00, planned \$\d\.\d\d \(\d\.\d\d to \d\.\d\d\)",
+        capfd.readouterr().out,
+    )
+    kept.tree["jobs"]["open-rs3/amc23"]["attempts"][0]["seconds"] = 7200.0
+    kept.write()
+    tree = report_of(file)
+    (entry,) = (one for one in tree["study"]["jobs"] if one["id"] == "open-rs3/amc23")
+    assert (entry["hours"], entry["dollars"]) == (2, pytest.approx(2 * 0.4375))
+    low, high = (entry["planned_dollars"][end] for end in ("low", "high"))
+    (row,) = (line for line in markdown(tree).splitlines() if line.startswith("| open-rs3/amc23 | done"))
+    assert [cell.strip() for cell in row.split("|")][4:8] == ["2.00", ABSENT, f"{low:.2f} to {high:.2f}", "0.88"]
+
+
+def test_a_job_counts_the_launches_of_its_run_that_it_made() -> None:
+    """A later stage of the same run is another job."""
+    launches = [("2026-11-29T07:00:00Z", 100.0), ("2026-11-29T07:10:00Z", 50.0), ("2026-11-29T09:00:00Z", 9.0)]
+    made = tuple(Attempt(i, began, took, 0, "", "manifest") for i, (began, took) in enumerate(launches, 1))
+    book = Ledger(made, {}, 159.0, "", 0, None, "nowhere", 0, None)
+    first = datetime.fromisoformat(launches[0][0]).timestamp()
+    entry = {"attempts": [{"started": first + 0.7, "seconds": 101.0, "folder": "a-seed1"}], "done": False}
+    entry["attempts"].append({"started": first + 600.2, "seconds": 55.0, "folder": "a-seed1"})
+    kept = state.State(Path(), {"jobs": {"a/seed1": entry}, "machine": {"gpus": 1}})
+    study = settings.load(settings.STUDIES / "paper.yaml")
+    job = Job("a/seed1", "a", None, 1, None, None)
+    found = study_report.job_entry(kept, job, machine_of(study, None, None, None), {"a-seed1": book})
+    assert found["ledger_hours"] == pytest.approx(150 / 3600)
