@@ -1,7 +1,7 @@
 """How often studies with looks err, what their intervals cover, and what looking saves: by simulation.
 
-    python benchmarks/study_simulation.py --out dev/study_simulation.md       all of it: about an hour on one quiet core
-    python benchmarks/study_simulation.py --trials 400 --large 100            a few minutes
+    python benchmarks/study_simulation.py --out dev/study_simulation.md       all of it: ten minutes on one quiet core
+    python benchmarks/study_simulation.py --trials 400 --large 100            a minute
 
 The exit code is 1 when a rate is too high. Every condition has a seed of its own. Null trials: both models have equal
 rates, looks at 2, 3, 4 and 5 rounds (t = 0.4 ... 1). `spent` is exact: the probability given the absolute differences,
