@@ -23,6 +23,7 @@ from openrs.study import report as study_report
 from openrs.study.jobs import Job, independent, jobs_of, machine_of
 from openrs.study.report import write_study_report
 from openrs.study.run import Limits, Runner, run_study
+from openrs.study.sequential import last_boundary
 
 STUDY = """
 title: two models
@@ -134,6 +135,9 @@ def test_a_clear_difference_ends_early_and_rounds_are_whole(file: Path, stand_in
     claim = next(claim for claim in tree["claims"] if claim["id"] == "better-aime24")
     assert claim["numbers"]["looks"] == [8]
     assert "look 1 of 3, with 8 of 16 samples a problem; repeated 95 % interval" in claim["said"]
+    price = last_boundary([0.5, 0.75, 1.0])[1]
+    assert price < 0.05
+    assert f"the last of 3 looks asks for p < {price:.4f} instead of 0.05" in claim["rule"]
 
 
 def test_without_a_difference_it_goes_on_to_the_last_look(file: Path, stand_ins: dict[str, Any]) -> None:
