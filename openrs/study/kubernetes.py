@@ -50,7 +50,7 @@ def build_study_manifests(
     request: the Job's request, given a recipe and the manifest that it is made from. choice: the options that choose
     the jobs, as words. Raises UserError for what Kubernetes does not accept and for files that exist only here.
     """
-    _, jobs = planned(study, file, machine, limits, also)
+    jobs = planned(study, file, machine, limits, also)
     parts = independent(study, jobs)
     if not parts:
         raise UserError("nothing is planned", "no job fits --budget and --hours", "give more of them")

@@ -25,7 +25,7 @@ from openrs.run.units import format_duration
 from openrs.study import looks, state
 from openrs.study.chances import powers_of
 from openrs.study.jobs import Job, Machine, independent, jobs_of_part, recipe_name, recipe_of
-from openrs.study.plan import StudyPlan, make_plan
+from openrs.study.plan import make_plan
 from openrs.study.render import dollars
 from openrs.study.report import write_study_report
 from openrs.study.settings import Study, first_looks, place_of_run
@@ -84,10 +84,8 @@ def run_study(
         return page
 
 
-def planned(
-    study: Study, file: Path, machine: Machine, limits: Limits, also: Sequence[str]
-) -> tuple[StudyPlan, list[Job]]:
-    """The whole study's plan, whatever is done, and its jobs in order: the same ones are chosen in every launch.
+def planned(study: Study, file: Path, machine: Machine, limits: Limits, also: Sequence[str]) -> list[Job]:
+    """The jobs of the whole study's plan in order, whatever is done: the same ones are chosen in every launch.
 
     also: entries that run although no claim needs them. Raises UserError where the study has no such entry.
     """
@@ -98,7 +96,7 @@ def planned(
     powers = powers_of(study, file.parent)
     plan = make_plan(study, machine, file.parent, powers, budget=limits.budget, hours=limits.hours)
     more = [job for row in [*plan.beyond, *plan.others] for job in row.jobs if job.entry in also]
-    return plan, [job for row in plan.rows for job in row.jobs] + more
+    return [job for row in plan.rows for job in row.jobs] + more
 
 
 class Runner:
@@ -122,13 +120,13 @@ class Runner:
         self.accept_changes = accept_changes
 
     def run(self, part: tuple[int, int] | None = None) -> None:
-        plan, jobs = planned(self.study, self.file, self.machine, self.limits, self.also)
+        jobs = planned(self.study, self.file, self.machine, self.limits, self.also)
         if part is not None:
             jobs = jobs_of_part(independent(self.study, jobs), part)
         with self.limited():
             self.look(jobs)
             while (job := self.next(jobs)) is not None:
-                self.status(plan, job)
+                self.status(jobs, job)
                 self.do(job, {one.id for one in jobs})
                 self.progress.say(f"{job.id}: {self.spent(job)}")
                 self.look(jobs)
@@ -290,10 +288,9 @@ class Runner:
         money = f"; ${cost:,.2f}, planned {dollars(planned)}" if cost is not None and planned is not None else ""
         return f"{format_duration(took)} so far{hours}{money}"
 
-    def status(self, plan: StudyPlan, job: Job) -> None:
-        """Where the study is, in one line, before a job's own lines."""
-        done = sum(self.state.job(one.id)["done"] for row in plan.rows for one in row.jobs)
-        every = sum(len(row.jobs) for row in plan.rows)
+    def status(self, jobs: Sequence[Job], job: Job) -> None:
+        """Where this launch is, in one line, before a job's own lines."""
+        done, every = sum(self.state.job(one.id)["done"] for one in jobs), len(jobs)
         spent, cost = self.state.dollars(), self.machine.dollars(job.hours)
         money = f", ${spent:,.2f} spent" if spent is not None else ""
         planned = f", planned {dollars(cost)}" if cost is not None else ""
