@@ -289,6 +289,8 @@ def test_limits_end_it_at_a_safe_place(file: Path, stand_ins: dict[str, Any], mo
     assert kept.dollars() == pytest.approx(2 * 0.4375, rel=0.01)
     with pytest.raises(UserError, match=r"\$0.8\d are spent, and --until-usd is 0.5"):
         run(file, Limits(until_usd=0.5))
+    with pytest.raises(UserError, match=r"are spent"):  # what is left is for seconds: no launch would come to anything
+        run(file, Limits(until_usd=0.88))
     run(file, Limits(until_usd=100.0))
     assert last_words(file.parent / "run")["better-aime24"] == [(8, "reproduced")]
 
