@@ -34,6 +34,7 @@ OWNED_ELSEWHERE = {
     "ignore_data_skip": "a resumed run goes on in the data where it stopped",
     "log_completions": "set training.completions_every",
     "log_completions_hub_repo": "nothing is uploaded while training",
+    "liger_kernel_config": "set hardware.fused_kernels",
     "logging_steps": "every step is logged",
     "logging_strategy": "every step is logged",
     "model_init_kwargs": "set the model section",
@@ -48,6 +49,7 @@ OWNED_ELSEWHERE = {
     "save_strategy": "set grpo.save_steps",
     "save_total_limit": "set training.keep_last",
     "sync_ref_model": "a checkpoint does not hold a reference model that moves, so such a run could not be resumed",
+    "use_liger_kernel": "set hardware.fused_kernels",
     "trust_remote_code": "set model.trust_remote_code",
     "vllm_mode": "set hardware.layout",
     "vllm_server_base_url": "set hardware.layout; openrs starts the server",
@@ -301,6 +303,9 @@ def _machine(recipe: Recipe) -> Faults:
             f"nothing is recomputed without grpo.gradient_checkpointing, but hardware.recompute is {hardware.recompute}"
         )
         yield "hardware.recompute", f"{text}: set grpo.gradient_checkpointing: true, or leave hardware.recompute out"
+    if hardware.fused_kernels and not gpus:
+        text = "hardware.fused_kernels are kernels for a GPU, but hardware.gpus is 0: set hardware.fused_kernels: false"
+        yield "hardware.fused_kernels", text
     if layout is Layout.SINGLE and gpus > 1:
         yield "hardware.layout", f"layout single uses one GPU, hardware.gpus = {gpus}: take colocate or split"
     if hardware.processes is not None and gpus:

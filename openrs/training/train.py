@@ -96,6 +96,7 @@ def train_from(recipe: Recipe, run: Run, progress: Progress, prepared: Prepared,
         from datasets import Dataset
 
         from openrs.rewards.functions import build_rewards
+        from openrs.training.fused import use_fused_kernels
         from openrs.training.lifecycle import CONSTRUCTION, run_with_lifecycle, watched
         from openrs.training.monitors import Alarms
         from openrs.training.recompute import Recompute
@@ -137,6 +138,8 @@ def train_from(recipe: Recipe, run: Run, progress: Progress, prepared: Prepared,
             recompute=recompute,
             expect=watchdog.expect,
         )
+        if recipe.hardware.fused_kernels:
+            use_fused_kernels(trainer, recipe, run, progress)
         alarms, recorder = Alarms(recipe, run, progress), Recorder(trainer, recipe, run, progress)
         trainer.add_callback(alarms)  # first: what it finds is recorded with the step
         trainer.add_callback(recorder)
