@@ -182,7 +182,7 @@ Faults = Iterator[tuple[str, str]]
 
 
 def _combinations(recipe: Recipe) -> Faults:
-    for check_section in (_steps, _sampling, _groups, _lengths, _sources, _machine, _evaluation):
+    for check_section in (_steps, _sampling, _drafts, _groups, _lengths, _sources, _machine, _evaluation):
         yield from check_section(recipe)
 
 
@@ -231,6 +231,21 @@ def _sampling(recipe: Recipe) -> Faults:
             f" token's gradient would be scaled by the ratio. Write grpo.{correction}: false (as the paper) or true"
         )
         yield "grpo.generation_kwargs", text
+
+
+def _drafts(recipe: Recipe) -> Faults:
+    """vLLM 0.31 leaves out min_p and logit_bias where it verifies drafts, with a warning in its log only
+    (v1/sample/logits_processor); structured outputs with drafts nobody has compared here."""
+    if not recipe.hardware.draft_tokens:
+        return
+    if not grpo_value(recipe, "use_vllm"):
+        yield "hardware.draft_tokens", "hardware.draft_tokens are vLLM's, but grpo.use_vllm is false: set it to 0"
+    asked = {f"generation_kwargs.{name}": value for name, value in (recipe.grpo.get("generation_kwargs") or {}).items()}
+    asked |= {name: grpo_value(recipe, name) for name in ("min_p", "vllm_structured_outputs_regex")}
+    for name in ("min_p", "logit_bias", "structured_outputs"):
+        if key := next((key for key, value in asked.items() if name in key and value), None):
+            text = f"grpo.{key} and hardware.draft_tokens exclude each other: vLLM would not sample as it asks"
+            yield "hardware.draft_tokens", f"{text}; set hardware.draft_tokens: 0"
 
 
 def _groups(recipe: Recipe) -> Faults:

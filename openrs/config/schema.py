@@ -215,7 +215,7 @@ class Evaluation(Settings):
 
 
 class Hardware(Settings):
-    newer = frozenset({"recompute", "fused_kernels"})
+    newer = frozenset({"recompute", "fused_kernels", "draft_tokens"})
 
     gpu: str = Field("none", description="e.g. A40; none for a CPU")
     gpus: int = Field(0, ge=0)
@@ -232,6 +232,9 @@ class Hardware(Settings):
     )
     fused_kernels: bool = Field(
         False, description="RMSNorm, SwiGLU and rotary by liger-kernel on a GPU: same functions, rounded otherwise"
+    )
+    draft_tokens: int = Field(
+        0, ge=0, le=16, description="tokens that vLLM drafts from earlier text and verifies at once: same distribution"
     )
 
     @property

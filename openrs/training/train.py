@@ -28,7 +28,7 @@ from openrs.run.progress import Progress
 from openrs.training import cpu, demo_model, disk, lora, tracking
 from openrs.training.canary import Canary
 from openrs.training.references import check_data, judge_of, problems_of
-from openrs.training.vllm_dtype import autocast, set_colocated_dtype
+from openrs.training.vllm_arguments import autocast, set_colocated_arguments
 from openrs.training.vllm_server import Address
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def train_from(recipe: Recipe, run: Run, progress: Progress, prepared: Prepared,
     record_provenance(recipe, run, model, problems, prompted, resumed=start is not None)
     if recipe.hardware.gpus == 0:
         cpu.apply_cpu_workarounds(recipe)
-    set_colocated_dtype(recipe)
+    set_colocated_arguments(recipe)
 
     with judge_of(recipe, recipe.rewards.workers) as judge, watched(recipe, run, progress) as watchdog:
         rewards = build_rewards(recipe.rewards.functions, recipe.rewards.mode, judge)
