@@ -235,9 +235,13 @@ def _sampling(recipe: Recipe) -> Faults:
 
 def _drafts(recipe: Recipe) -> Faults:
     """vLLM 0.31 leaves out min_p and logit_bias where it verifies drafts, with a warning in its log only
-    (v1/sample/logits_processor); structured outputs with drafts nobody has compared here."""
+    (v1/sample/logits_processor); structured outputs with drafts nobody has compared here. Its CPU build computes NaN
+    for drafted tokens and accepts what it should not (dev/LOG.md, 29 November 2026)."""
     if not recipe.hardware.draft_tokens:
         return
+    if not recipe.hardware.gpus:
+        text = "vLLM's CPU build samples wrongly with drafts, and hardware.gpus is 0: set hardware.draft_tokens: 0"
+        yield "hardware.draft_tokens", text
     if not grpo_value(recipe, "use_vllm"):
         yield "hardware.draft_tokens", "hardware.draft_tokens are vLLM's, but grpo.use_vllm is false: set it to 0"
     asked = {f"generation_kwargs.{name}": value for name, value in (recipe.grpo.get("generation_kwargs") or {}).items()}

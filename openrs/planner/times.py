@@ -20,6 +20,8 @@ REASONS = {
     "prefill_flops": "share of peak for prompts and for large decode batches: large matrix products alone",
     "train_flops": "share of peak in forward and backward with padding: transformers without compiled kernels on 1.5B,"
     " checkpointing counted as work; what is left of the authors' 172.8 s after decoding asks for 0.3 to 0.4",
+    "dealt": "share of the update's arithmetic that is left with hardware.deal_by_length: the busiest of four processes"
+    " has 1.067 times the mean's tokens, 1.015 when they are dealt (simulated); train_flops has the waiting in it",
     "fused": "share of the update's arithmetic that is left with hardware.fused_kernels: by bytes they save 2.1 s of"
     " exp3's 17 on four A40 (22 of the 37 MB a token that move outside of matrix products); half of that is taken",
     "link": "share of the link's one-way speed in an all-reduce; over PCIe without P2P NCCL goes through host memory",
@@ -43,6 +45,7 @@ class Assumptions:
     layer_overhead: float = 1.0e-3
     prefill_flops: float = 0.50
     train_flops: float = 0.35
+    dealt: float = 0.95
     fused: float = 0.94
     link: float = 0.30
     sync: float = 2.0
@@ -120,6 +123,8 @@ def step_seconds(workload: Workload, assumed: Assumptions = ASSUMED) -> dict[str
     else:  # read and written once more inside the GPU
         sync = 2 * weights / (gpu.bandwidth * 1e9 * assumed.decode_bandwidth)
     arithmetic = executed_flops(workload, assumed) / (workload.trainers * gpu.tflops * 1e12 * assumed.train_flops)
+    if workload.deal_by_length and workload.trainers > 1:
+        arithmetic *= assumed.dealt
     if workload.fused_kernels:
         arithmetic *= assumed.fused
     return {

@@ -55,6 +55,7 @@ class Workload:
     weights_only_checkpoints: int
     packed: bool
     recompute: int | str = "all"
+    deal_by_length: bool = False
     fused_kernels: bool = False
     draft_tokens: int = 0
     fused_head: bool = True
@@ -147,6 +148,7 @@ def workload_of(recipe: Recipe, gpu: Gpu, gpus: int | None = None, layout: Layou
         weights_only_checkpoints=len(kept.older) if thin else 0,
         packed=recipe.model.attn_implementation == "sdpa",
         recompute=recipe.hardware.recompute,
+        deal_by_length=recipe.hardware.deal_by_length,
         fused_kernels=recipe.hardware.fused_kernels,
         draft_tokens=recipe.hardware.draft_tokens,
     )

@@ -136,6 +136,7 @@ def train_from(recipe: Recipe, run: Run, progress: Progress, prepared: Prepared,
             rewards=rewards,
             canary=Canary(prompted.ids, recipe.monitors.canary) if recipe.grpo.get("use_vllm") else None,
             recompute=recompute,
+            dealing=recipe.hardware.deal_by_length,
             expect=watchdog.expect,
         )
         if recipe.hardware.fused_kernels:

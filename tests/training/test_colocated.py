@@ -137,6 +137,7 @@ def test_drafts_reach_vllm_in_both_layouts(monkeypatch: pytest.MonkeyPatch) -> N
     ("setting", "says"),
     [
         ("grpo.use_vllm=false", "grpo.use_vllm is false"),
+        ("hardware={gpus: 0, layout: single, zero_stage: 0}", "vLLM's CPU build samples wrongly with drafts"),
         ("grpo.min_p=0.1", "grpo.min_p and hardware.draft_tokens exclude"),
         ("grpo.generation_kwargs={min_p: 0.1}", "grpo.generation_kwargs.min_p and"),
         ("grpo.generation_kwargs={logit_bias: {'5': -1.0}}", "grpo.generation_kwargs.logit_bias and"),
@@ -146,7 +147,7 @@ def test_drafts_reach_vllm_in_both_layouts(monkeypatch: pytest.MonkeyPatch) -> N
 )
 def test_drafts_are_refused_where_the_distribution_would_be_another(setting: str, says: str) -> None:
     with pytest.raises(UserError, match=says):
-        load("exp3", ["hardware.draft_tokens=4", setting])
+        load("exp3", [setting, "hardware.draft_tokens=4"])
     load("exp3", [setting])
 
 
