@@ -31,18 +31,23 @@ def use_fused_kernels(trainer: "Trainer", recipe: Recipe, run: Run, progress: Pr
         if model is not None
     ]
     for model in (policy, *others):
-        kernels = {
-            "rope": recipe.hardware.recompute == "all",
-            "rms_norm": True,
-            "swiglu": model.config.hidden_act in ("silu", "swish"),  # liger does not look
-            "cross_entropy": False,
-            "fused_linear_cross_entropy": False,
-        }
-        apply_liger_kernel(model, kernels)
+        fuse(model, rotary=recipe.hardware.recompute == "all")
     names = fused_in(policy)
     progress.say(f"fused kernels: {', '.join(names) or f'liger-kernel has none for {policy.config.model_type}'}")
     if rank() == 0:
         manifest.record(run, fused_kernels=names)
+
+
+def fuse(model: PreTrainedModel, *, rotary: bool) -> None:
+    """Patch the model's modules; the rotary embedding for all models of its kind in this process."""
+    kernels = {
+        "rope": rotary,
+        "rms_norm": True,
+        "swiglu": model.config.hidden_act in ("silu", "swish"),  # liger does not look
+        "cross_entropy": False,
+        "fused_linear_cross_entropy": False,
+    }
+    apply_liger_kernel(model, kernels)
 
 
 def fused_in(model: PreTrainedModel) -> list[str]:
