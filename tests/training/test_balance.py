@@ -48,3 +48,14 @@ def test_every_micro_batch_is_dealt_once_as_it_is_and_nobody_waits_longer(
 
     assert waited(after) <= waited(before)
     assert busiest(after) <= busiest(before) or steps == 1
+
+
+def test_back_and_forth_makes_sums_equal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def part(tokens: int) -> Batch:
+        return {"prompt_mask": torch.ones(1, 1), "completion_mask": torch.ones(1, tokens - 1)}
+
+    every = [part(tokens) for tokens in range(1, 9)]
+    monkeypatch.setattr(balance, "gather_object", lambda _: every)
+    for rank in range(4):
+        dealt = deal_by_length(every[:2], SimpleNamespace(num_processes=4, process_index=rank, device="cpu"))
+        assert sum(map(tokens_of, dealt)) == 9
