@@ -82,7 +82,9 @@ def theirs(model: Path, data: Path, cwd: Path) -> tuple[dict[str, Seconds], dict
     for name in FIVE:
         (cwd / "data" / name).mkdir(parents=True)
         shutil.copyfile(data / f"{name}.jsonl", cwd / "data" / name / "train.jsonl")
-    (cwd / "tasks.py").write_text(TASKS.format(names=FIVE, tokens=TOKENS, data=str(cwd / "data"), tests=str(common.ROOT / "tests" / "evaluation")))
+    (cwd / "tasks.py").write_text(
+        TASKS.format(names=FIVE, tokens=TOKENS, data=str(cwd / "data"), tests=str(common.ROOT / "tests" / "evaluation"))
+    )
     seconds, scores = {}, {}
     for name in FIVE:
         out = cwd / f"lighteval-{name}"

@@ -365,7 +365,11 @@ def _tost(difference: float, se: float, freedom: float, margin_points: float, al
         )
     margin = margin_points / 100
     # where no spread was seen nothing is known of the noise, and nothing is proven
-    p_value = max(t_tail((difference + margin) / se, freedom), t_tail((margin - difference) / se, freedom)) if se > ALIKE else 1.0
+    p_value = (
+        max(t_tail((difference + margin) / se, freedom), t_tail((margin - difference) / se, freedom))
+        if se > ALIKE
+        else 1.0
+    )
     half = t_quantile(1 - alpha, freedom) * se
     return {
         "difference": difference,
