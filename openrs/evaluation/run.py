@@ -33,10 +33,8 @@ from openrs.run.units import format_duration
 # lighteval gives each reading and each comparison 5 s. The judge's own limit is over all of them, so it must be well
 # above their sum for a slow answer to get lighteval's verdict; judging goes on beside the engines.
 JUDGE_SECONDS = 30.0
-MAX_IN_FLIGHT = {
-    "vllm": 288,
-    "transformers": 2,
-}  # batches that an engine has at the same time (vllm_engine: AT_ONCE + PREFETCH)
+# Batches that an engine has at the same time: more than it computes, so that it never waits for the next one.
+MAX_IN_FLIGHT = {"vllm": 288, "transformers": 2}
 
 
 def evaluate(
