@@ -1,7 +1,7 @@
 """How often studies with looks err, what their intervals cover, and what looking saves: by simulation.
 
-    python benchmarks/study_simulation.py --out dev/study_simulation.md       all of it: about an hour on one quiet core
-    python benchmarks/study_simulation.py --trials 400 --large 100            a few minutes
+    python benchmarks/study_simulation.py --out dev/study_simulation.md       all of it: ten minutes on one quiet core
+    python benchmarks/study_simulation.py --trials 400 --large 100            a minute
 
 The exit code is 1 when a rate is too high. Every condition has a seed of its own. Null trials: both models have equal
 rates, looks at 2, 3, 4 and 5 rounds (t = 0.4 ... 1). `spent` is exact: the probability given the absolute differences,
@@ -21,7 +21,7 @@ from scipy import stats
 
 from openrs.evaluation import statistics
 from openrs.evaluation.statistics import holm
-from openrs.report.verdicts.claims import Claim, Evidence, claims
+from openrs.report.verdicts.claims import UNDECIDED, Claim, Evidence, claims
 from openrs.report.verdicts.family import Corrected, Tests
 from openrs.report.verdicts.judge import RULES
 from openrs.study import difficulty, power, sequential
@@ -271,7 +271,7 @@ def studies(trials: int) -> tuple[Rows, Rows]:
             bad = np.array([wrong(every[name], word, world) for word in own])
             for word in ("reproduced", "not reproduced", "smaller than the margin"):
                 kinds[word] = kinds.get(word, np.zeros(trials, dtype=bool)) | (bad & (own == word))
-            decided = np.mean([word not in power.OPEN for word in own])
+            decided = np.mean([word not in UNDECIDED for word in own])
             counted = {word: float(np.mean(own == word)) for word in sorted(set(own))}
             rows.append(
                 [

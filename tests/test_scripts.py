@@ -375,6 +375,7 @@ def test_the_lock_follows_the_gpu(project: Project, tmp_path: Path, nvidia_smi: 
     assert project.ask(asked, OPENRS_LOCK="cpu", PATH=path) == expected["cpu"]
 
 
+@pytest.mark.soak
 def test_loading_lighteval_tasks_asks_no_network() -> None:
     """scripts/lib/after_install.py: without its two steps lighteval looks up a host at every task load."""
     pytest.importorskip("lighteval")

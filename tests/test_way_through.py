@@ -146,6 +146,7 @@ def test_same_seed_same_digits(tmp_path: Path, made_model: Path) -> None:
     assert other[0]["problems"] != first[0]["problems"]
 
 
+@pytest.mark.soak
 def test_real_problems_end_honestly_near_zero(tmp_path: Path, shared_data: Path, taught_model: Path) -> None:
     """Three steps on DeepScaleR's rows and an evaluation on AMC23: a model of sums knows no competition mathematics."""
     from openrs.config.schema import Evaluation

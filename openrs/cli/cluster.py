@@ -6,9 +6,11 @@ The client and what needs it are imported when a verb is called: `openrs --help`
 import argparse
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from openrs.cli import study
 from openrs.cli.options import Verb, Verbs, add_overrides, add_verb
 from openrs.errors import EXIT_DONE, UserError
 from openrs.run.terminal import say
@@ -36,8 +38,9 @@ def add(verbs: Verbs) -> None:
         submit,
         "create a recipe's Job and follow it; repeated, it follows, resumes or refuses, and never creates a second one",
     )
-    sub.add_argument("recipe", help="a recipe's name (see: openrs recipe list) or a path to a YAML file")
+    sub.add_argument("recipe", help="a recipe's or study's name (see: openrs recipe list) or a path to a YAML file")
     add_overrides(sub)
+    study.add_choice(sub.add_argument_group("a study (docs/study.md): one Indexed Job, an index for each part"))
     sub.add_argument(
         "--run", metavar="NAME", help="also names Job and claim, after openrs- (default: the recipe's name)"
     )
@@ -91,26 +94,13 @@ def add(verbs: Verbs) -> None:
 def submit(args: argparse.Namespace) -> int:
     from openrs.cluster.api import connect, default_namespace
     from openrs.cluster.follow import TAIL_LINES, conclude, follow
-    from openrs.cluster.jobs import PLACEHOLDER, JobRequest, build_manifests, to_text
+    from openrs.cluster.jobs import to_text
     from openrs.cluster.reading import need_job
     from openrs.cluster.screen import Screen
     from openrs.cluster.submit import submit as send
-    from openrs.config.load import load
 
-    request = JobRequest(
-        recipe=load(args.recipe, args.overrides, elsewhere=True),
-        named=args.recipe,
-        overrides=args.overrides,
-        run=args.run,
-        image=args.image or os.environ.get("OPENRS_IMAGE") or PLACEHOLDER,
-        verb="train" if args.train_only else "reproduce",
-        claim=args.claim,
-        storage_class=args.storage_class,
-        queue=args.queue,
-        pull_secret=args.pull_secret,
-        products=args.products,
-    )
-    manifests = build_manifests(request)
+    run = args.run or Path(args.recipe).stem
+    manifests = requested(args, run)
     if args.dry_run:
         place(manifests, default_namespace(args.context, args.namespace))
         say(to_text(manifests.objects), end="")
@@ -125,13 +115,44 @@ def submit(args: argparse.Namespace) -> int:
     check(cluster, manifests, force=args.force)
     outcome = send(cluster, manifests, screen.say)
     if args.detach:
-        screen.say(f"follow it with openrs cluster logs -f {request.name}")
+        screen.say(f"follow it with openrs cluster logs -f {run}")
         return EXIT_DONE
-    job = need_job(cluster, request.name)
+    job = need_job(cluster, run)
     end = follow(cluster, job, screen, tail=TAIL_LINES if outcome == "exists" else None)
     conclude(end)
     screen.say(end.text)
     return EXIT_DONE
+
+
+def requested(args: argparse.Namespace, run: str) -> "JobManifests":
+    """The objects of a recipe's or a study's Job. Raises UserError."""
+    from openrs.cluster.jobs import PLACEHOLDER, JobRequest, build_manifests
+    from openrs.config.load import load
+    from openrs.study.settings import study_file
+
+    request = partial(
+        JobRequest,
+        run=run,
+        image=args.image or os.environ.get("OPENRS_IMAGE") or PLACEHOLDER,
+        claim=args.claim,
+        storage_class=args.storage_class,
+        queue=args.queue,
+        pull_secret=args.pull_secret,
+        products=args.products,
+    )
+    if (file := study_file(args.recipe)) is None:
+        study.refuse_for_recipes(args)
+        recipe = load(args.recipe, args.overrides, elsewhere=True)
+        return build_manifests(
+            request(recipe, args.recipe, args.overrides, verb="train" if args.train_only else "reproduce")
+        )
+    from openrs.study.kubernetes import build_study_manifests
+
+    chosen, machine = study.asked(args, file)
+    return build_study_manifests(
+        request, chosen, file, machine=machine, limits=study.limits_of(args), also=args.also,
+        choice=study.chosen(args, *study.CHOICE, "parallel"), overrides=args.overrides,
+    )  # fmt: skip
 
 
 def place(manifests: "JobManifests", namespace: str | None) -> None:

@@ -6,7 +6,7 @@ file only in the image and in two annotations (a test says so).
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -101,7 +101,7 @@ def build_manifests(request: JobRequest) -> JobManifests:
     that needs files of this machine.
     """
     _check_names(request)
-    notes = _local_files(request.recipe)
+    notes = local_files(request.recipe)
     on_gpus = request.recipe.hardware.gpus > 0
     own = request.named in packaged() and (MANIFESTS / request.named).is_dir()
     template = request.named if own else "exp3" if on_gpus else "demo"
@@ -155,7 +155,7 @@ def _check_names(request: JobRequest) -> None:
         )
 
 
-def _local_files(recipe: Recipe) -> list[str]:
+def local_files(recipe: Recipe) -> list[str]:
     """Refuse files that exist only on this machine; note what must be in the image."""
     wrong = []
     if recipe.model.toy is None:
@@ -167,15 +167,20 @@ def _local_files(recipe: Recipe) -> list[str]:
     wrong += [
         ("evaluation.benchmarks", name) for name in recipe.evaluation.benchmarks if name.endswith((".yaml", ".yml"))
     ]
-    here = [f"{key}: {path}" for key, path in wrong if not is_hub_name(path) and not path.startswith(f"{DATA}/")]
+    refuse_files("the recipe", wrong)
+    modules = [function.name for function in recipe.rewards.functions if ":" in function.name]
+    return [f"rewards from your own code ({', '.join(modules)}) must be in the image"] if modules else []
+
+
+def refuse_files(what: str, named: Sequence[tuple[str, str]]) -> None:
+    """Raises UserError where a setting (key and value) names a file that no Pod can read."""
+    here = [f"{key}: {path}" for key, path in named if not is_hub_name(path) and not path.startswith(f"{DATA}/")]
     if here:
         raise UserError(
-            f"the recipe names files of this machine: {'; '.join(here)}",
+            f"{what} names files of this machine: {'; '.join(here)}",
             "a Pod cannot read them",
             f"name a hub repository, or copy them into the claim and use paths below {DATA}/",
         )
-    modules = [function.name for function in recipe.rewards.functions if ":" in function.name]
-    return [f"rewards from your own code ({', '.join(modules)}) must be in the image"] if modules else []
 
 
 # --- changes ----------------------------------------------------------------------------------------------------------
@@ -231,17 +236,27 @@ def _recipe(job: Object, request: JobRequest) -> None:
     to the Pod, as a file made from its annotation, so that the Job needs no second object.
     """
     text = to_yaml(request.recipe)
-    if len(text.encode()) > 100_000:
+    job["metadata"]["annotations"] = {HASH: request.recipe.hash, RECIPE: text}
+    put_files(job, {} if request.named in packaged() else {RECIPE: (Path(IN_POD).name, text)})
+
+
+def put_files(job: Object, files: Mapping[str, tuple[str, str]]) -> None:
+    """Files of the user's own, below /recipe in every container: annotation of the Pod -> path and text.
+
+    Raises UserError when an object cannot hold them.
+    """
+    if sum(len(text.encode()) for _, text in files.values()) > 100_000:
         raise UserError(
             "the recipe is larger than 100 kB", "an object's annotations hold 256 kB", "shorten its prompts"
         )
-    job["metadata"]["annotations"] = {HASH: request.recipe.hash, RECIPE: text}
-    if request.named in packaged():
+    if not files:
         return
     template = job["spec"]["template"]
-    template["metadata"].setdefault("annotations", {})[RECIPE] = text
-    item = {"path": Path(IN_POD).name, "fieldRef": {"fieldPath": f"metadata.annotations['{RECIPE}']"}}
-    template["spec"]["volumes"].append({"name": "recipe", "downwardAPI": {"items": [item]}})
+    template["metadata"].setdefault("annotations", {}).update({key: text for key, (_, text) in files.items()})
+    items = [
+        {"path": path, "fieldRef": {"fieldPath": f"metadata.annotations['{key}']"}} for key, (path, _) in files.items()
+    ]
+    template["spec"]["volumes"].append({"name": "recipe", "downwardAPI": {"items": items}})
     for container in _all_containers(template["spec"]):
         container["volumeMounts"].append({"name": "recipe", "mountPath": str(Path(IN_POD).parent), "readOnly": True})
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 
 # A run without its large parts: files at its top, and some below.
 REPORT = ("manifest.json", "recipe.yaml", "metrics.jsonl", "nccl.json", "report.html", "report.md", "report.json")
+STUDY = "study.json"  # a folder with it is a study, and its folders are runs
 LARGE = ("checkpoints", "base")
 
 
@@ -28,7 +29,7 @@ def wanted(path: str, kind: str) -> bool:
         return True
     if parts[0] in LARGE:
         return False
-    if kind == "all" or (len(parts) == 1 and parts[0] in REPORT):
+    if kind == "all" or (len(parts) == 1 and parts[0] in (*REPORT, STUDY)):
         return True
     if parts[0] == "attempts":
         return parts[-1] == "log"
@@ -40,11 +41,13 @@ def files(root: str, kind: str, names: Sequence[str]) -> Iterator[str]:
         top = os.path.join(root, name)
         if os.path.islink(top) or not os.path.isdir(top):
             continue
+        study = os.path.isfile(os.path.join(top, STUDY))
         for folder, inside, names_here in os.walk(top):
             inside.sort()
             for file in sorted(names_here):
                 path = os.path.join(folder, file)
-                if wanted(os.path.relpath(path, top), kind):
+                below = os.path.relpath(path, top)
+                if wanted((below.partition("/")[2] if study else "") or below, kind):
                     yield path
 
 

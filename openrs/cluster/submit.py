@@ -19,7 +19,7 @@ from openrs.cluster.api import (
     no_namespace,
 )
 from openrs.cluster.control import Say, remove_job, suspend
-from openrs.cluster.jobs import RECIPE, JobManifests
+from openrs.cluster.jobs import HASH, RECIPE, JobManifests
 from openrs.cluster.reading import read_job, run_of
 from openrs.config.load import diff
 from openrs.config.schema import Recipe
@@ -144,14 +144,18 @@ def _again(cluster: Cluster, manifests: JobManifests, existing: Object, say: Say
 
 
 def changed(existing: Object, requested: Object) -> list[tuple[str, Any, Any]]:
-    """Settings in which the existing and the requested Job differ: by their recipes, or, for a Job created by kubectl
-    from k8s/, by its command."""
+    """Settings in which the existing and the requested Job differ: by their recipes, or, for a study's Job and one that
+    kubectl created from k8s/, by command and file."""
     before = recipe_in(existing)
     after = recipe_in(requested)
     if before is not None and after is not None:
         return diff(before, after)
     was, now = (_main(job).get("args", []) for job in (existing, requested))
-    return [] if was == now else [("command", " ".join(was), " ".join(now))]
+    found: list[tuple[str, Any, Any]] = [] if was == now else [("command", " ".join(was), " ".join(now))]
+    old, new = ((job["metadata"].get("annotations") or {}).get(HASH) for job in (existing, requested))
+    if before is after is None and old not in (None, new):
+        found.append(("SHA-256 of the file", old, new))
+    return found
 
 
 def recipe_in(job: Object) -> Recipe | None:

@@ -115,11 +115,11 @@ LONGEST_NAME, LONGEST_PATH = 200, 3000  # bytes; Linux has 255 and 4095, and a r
 class Lock:
     """Only one process writes into a run directory; the kernel frees the lock however that process ends.
 
-    option: the command line's name for the folder. Raises UserError when another process has it, when it cannot be had,
-    and when the run leads out of its folder.
+    option: the command line's name for the folder. shared: others that share it may be there, too. Raises UserError
+    when another process has it, when it cannot be had, and when the run leads out of its folder.
     """
 
-    def __init__(self, run: Run, option: str = "--run") -> None:
+    def __init__(self, run: Run, option: str = "--run", *, shared: bool = False) -> None:
         try:
             run.path.mkdir(parents=True, exist_ok=True)
             self._file = os.fdopen(open_appending(run.path / ".lock"), "a+")
@@ -132,7 +132,7 @@ class Lock:
                 fix=f"choose another {option}, or change the folder's owner",
             ) from None
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError as error:
             if not isinstance(error, BlockingIOError):
                 self._file.close()

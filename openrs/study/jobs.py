@@ -21,7 +21,7 @@ from openrs.planner.plan import plan
 from openrs.planner.shapes import Shape, shape_of
 from openrs.planner.times import ASSUMED
 from openrs.run.retention import evaluated, saved
-from openrs.study.settings import Evaluate, Study, Train
+from openrs.study.settings import Evaluate, Study, Train, place_of_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,3 +249,37 @@ def _chain(job: Job, by_id: dict[str, Job]) -> Iterator[Job]:
     if job.after is not None:
         yield from _chain(by_id[job.after], by_id)
     yield job
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def independent(study: Study, jobs: Sequence[Job]) -> list[list[Job]]:
+    """The jobs in parts that need nothing of each other, each in the order given.
+
+    In one part are: trainings in one run; evaluations of one model, whose samples are one journal; and those of models
+    that a claim with looks compares, for the next look waits for both.
+    """
+    parts: list[tuple[set[str], list[int]]] = []
+    for number, job in enumerate(jobs):
+        if job.training:
+            ties = {place_of_run(study, job.entry, job.seed or 0)}
+        else:
+            ties = {f"model {study.evaluations[job.entry].model}"}
+            ties |= {f"claim {name}" for name, one in study.claims.items() if one.looks and job.id in one.needs[0]}
+        joined = [part for part in parts if part[0] & ties]
+        parts = [part for part in parts if part not in joined]
+        parts.append((ties.union(*(names for names, _ in joined)), [number, *(i for _, own in joined for i in own)]))
+    return [[jobs[i] for i in own] for own in sorted(sorted(own) for _, own in parts)]
+
+
+def jobs_of_part(parts: list[list[Job]], part: tuple[int, int]) -> list[Job]:
+    """Raises UserError where whoever counted the parts had another plan."""
+    number, count = part
+    if count != len(parts) or number >= count:
+        raise UserError(
+            f"--part {number}/{count}: this study has {len(parts)} parts, 0/{len(parts)} and so on",
+            "it was planned by another openrs, or with other options",
+            "submit it again with the openrs of the image",
+        )
+    return parts[number]

@@ -148,13 +148,17 @@ def _looked_at(study: Study, state: State, claim: Claim, found: Sequence[Measure
     if not isinstance(tests, Tests):
         return tests
 
+    planned = planned_looks(study, claim.id, rounds)
+    _, last = sequential.last_boundary([look / planned[-1] for look in planned])
+
     def verdict(corrected: Corrected) -> ClaimVerdict:
         plain = tests.verdict(corrected)
         said, numbers = described(study, claim, evidence, rounds, ended=plain.word not in UNDECIDED)
         return replace(
             plain,
             said=f"{plain.said}; {said}",
-            rule=f"{plain.rule}. Looked at more than once: p-values are repeated ones (docs/study.md)",
+            rule=f"{plain.rule}. Looked at more than once: p-values are repeated ones; the last of {len(planned)} looks"
+            f" asks for p < {last:.4f} instead of {sequential.ALPHA:g} (docs/study.md)",
             numbers={**plain.numbers, **numbers},
         )
 

@@ -11,6 +11,7 @@ from openrs.report.evidence.sources import Sources, gather
 from openrs.report.pages.document import StudyFacts, document
 from openrs.report.pages.page import write
 from openrs.report.verdicts.claims import UNDECIDED, Claim
+from openrs.report.verdicts.cost import Ledger
 from openrs.run.folders import Kind, kind_of
 from openrs.run.units import format_duration
 from openrs.study import looks, state
@@ -44,7 +45,7 @@ def facts_of(folder: Path) -> StudyFacts:
         every,
         partial(looks.cut, study),
         looks.prepared(study, kept, looks.evaluations(folder / EVALUATIONS)),
-        lambda words: study_tree(study, kept, every, words),
+        lambda words, ledgers: study_tree(study, kept, every, words, ledgers),
         own_runs(study, every),
     )
 
@@ -73,7 +74,9 @@ def own_runs(study: Study, every: list[Claim]) -> dict[str, list[str]]:
     }
 
 
-def study_tree(study: Study, kept: State, every: list[Claim], words: Mapping[str, str]) -> dict[str, Any]:
+def study_tree(
+    study: Study, kept: State, every: list[Claim], words: Mapping[str, str], ledgers: Mapping[str, Ledger | None]
+) -> dict[str, Any]:
     """What report.json says of the study."""
     file = Path(kept.tree["file"])
     known = kept.tree["machine"]
@@ -100,7 +103,7 @@ def study_tree(study: Study, kept: State, every: list[Claim], words: Mapping[str
         "changes": kept.tree["accepted"],
         "said": said,
         "open": [open_entry(study, kept, claim, words[claim.id], jobs=jobs, machine=machine) for claim in open_claims],
-        "jobs": [job_entry(kept, job, machine) for job in jobs if job.id in kept.tree["jobs"]],
+        "jobs": [job_entry(kept, job, machine, ledgers) for job in jobs if job.id in kept.tree["jobs"]],
         "estimand": ESTIMAND,
     }
 
@@ -153,9 +156,15 @@ def _sum(parts: list[Range | None]) -> Range | None:
     return total
 
 
-def job_entry(kept: State, job: Job, machine: Machine) -> dict[str, Any]:
+def job_entry(kept: State, job: Job, machine: Machine, ledgers: Mapping[str, Ledger | None]) -> dict[str, Any]:
+    """What a job took, by the study's clock and, of a training, by its run's own ledger, beside what was planned."""
     known = kept.tree["jobs"][job.id]
     planned = machine.dollars(job.hours)
+    attempts = kept.attempts(job.id)
+    # a ledger's times are whole seconds, rounded down
+    spans = [(one["started"] - 1, one["started"] + (one.get("seconds") or 0.0)) for one in attempts]
+    book = ledgers.get(Path(str(attempts[-1].get("folder", ""))).name)
+    counted = book.seconds_within(spans) if book is not None else None
     return {
         "id": job.id,
         "state": "done" if known["done"] else "under way",
@@ -163,5 +172,6 @@ def job_entry(kept: State, job: Job, machine: Machine) -> dict[str, Any]:
         "planned_hours": asdict(job.hours) if job.hours else None,
         "planned_dollars": asdict(planned) if planned else None,
         "hours": kept.seconds(job.id) / 3600,
+        "ledger_hours": None if counted is None else counted / 3600,
         "dollars": kept.dollars(job.id),
     }

@@ -1,7 +1,8 @@
 """Runs a study: job after job on this machine, each in an ordinary run directory, resumable at every moment.
 
 The order is the plan's. Evaluations of claims that are looked at more than once grow in whole rounds, and end when a
-verdict is in. What is done stands in study.json (state.py).
+verdict is in. What is done stands in study.json (state.py). Parts of a study that need nothing of each other may run
+side by side, each in its own process, on a file system that all of them see (kubernetes.py).
 """
 
 import math
@@ -10,9 +11,10 @@ import signal
 import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from openrs.errors import Interrupted, UserError
 from openrs.run import signals
@@ -22,21 +24,26 @@ from openrs.run.progress import Progress
 from openrs.run.units import format_duration
 from openrs.study import looks, state
 from openrs.study.chances import powers_of
-from openrs.study.jobs import Job, Machine, recipe_name, recipe_of
-from openrs.study.plan import StudyPlan, make_plan
+from openrs.study.jobs import Job, Machine, independent, jobs_of_part, recipe_name, recipe_of
+from openrs.study.plan import make_plan
+from openrs.study.render import dollars
 from openrs.study.report import write_study_report
 from openrs.study.settings import Study, first_looks, place_of_run
 from openrs.study.state import EVALUATIONS, State
 
+LEAST_SECONDS = 60.0  # what is left for less than this is spent: a launch would only load a model
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What is planned within, and where it ends: dollars of the whole study, hours of this launch."""
+    """What is planned within, and where it ends: dollars of the whole study, hours of this launch. at_once: parts that
+    run side by side and spend what is left together."""
 
     budget: float | None = None
     hours: float | None = None
     until_usd: float | None = None
     until_hours: float | None = None
+    at_once: int = 1
 
 
 def run_study(
@@ -49,24 +56,47 @@ def run_study(
     also: Sequence[str] = (),
     accept_changes: bool = False,
     command: str = "openrs reproduce paper",
+    part: tuple[int, int] | None = None,
 ) -> Path:
     """Run what is missing; returns the report's page.
 
-    Raises Interrupted at a limit or a signal, with what to type next; UserError for a study that was changed after its
-    first look, and whatever a job raises.
+    part: its number, from 0, of how many `independent` makes: only its jobs. Raises Interrupted at a limit or a signal,
+    with what to type next; UserError for a study that was changed after its first look, and whatever a job raises.
     """
     make_folder(folder)
-    with Lock(Run(folder)), signals.install_handlers():
+    own = folder if part is None else folder / "parts" / str(part[0])
+    with (
+        Lock(Run(folder), shared=part is not None),
+        nullcontext() if part is None else Lock(Run(own)),
+        signals.install_handlers(),
+    ):
         where = {"gpu": machine.gpu.name, "gpus": machine.gpus, "price": machine.price}
-        kept = state.opened(folder, study, file, where, accept_changes=accept_changes)
-        progress = Progress(folder / "log")
+        with state.alone(folder):
+            kept = state.opened(folder, study, file, where, accept_changes=accept_changes)
+        progress = Progress(own / "log")
         Runner(
             study, file, kept, machine=machine, limits=limits, progress=progress, command=command, also=also,
             accept_changes=accept_changes,
-        ).run()  # fmt: skip
-        page = write_study_report(folder)
+        ).run(part)  # fmt: skip
+        with state.alone(folder):
+            page = write_study_report(folder)
         progress.say(f"report: {page}")
         return page
+
+
+def planned(study: Study, file: Path, machine: Machine, limits: Limits, also: Sequence[str]) -> list[Job]:
+    """The jobs of the whole study's plan in order, whatever is done: the same ones are chosen in every launch.
+
+    also: entries that run although no claim needs them. Raises UserError where the study has no such entry.
+    """
+    unknown = [name for name in also if name not in study.evaluations and name not in study.trainings]
+    if unknown:
+        there = ", ".join([*study.evaluations, *study.trainings])
+        raise UserError(f"--also {unknown[0]}: there is no such entry", fix=f"there are {there}")
+    powers = powers_of(study, file.parent)
+    plan = make_plan(study, machine, file.parent, powers, budget=limits.budget, hours=limits.hours)
+    more = [job for row in [*plan.beyond, *plan.others] for job in row.jobs if job.entry in also]
+    return [job for row in plan.rows for job in row.jobs] + more
 
 
 class Runner:
@@ -88,30 +118,18 @@ class Runner:
         self.study, self.file, self.state, self.machine = study, file, kept, machine
         self.limits, self.progress, self.command, self.also = limits, progress, command, also
         self.accept_changes = accept_changes
-        unknown = [name for name in also if name not in study.evaluations and name not in study.trainings]
-        if unknown:
-            there = ", ".join([*study.evaluations, *study.trainings])
-            raise UserError(f"--also {unknown[0]}: there is no such entry", fix=f"there are {there}")
 
-    def run(self) -> None:
-        plan = self.plan()
-        jobs = self.order(plan)
+    def run(self, part: tuple[int, int] | None = None) -> None:
+        jobs = planned(self.study, self.file, self.machine, self.limits, self.also)
+        if part is not None:
+            jobs = jobs_of_part(independent(self.study, jobs), part)
         with self.limited():
             self.look(jobs)
             while (job := self.next(jobs)) is not None:
-                self.status(plan, job)
+                self.status(jobs, job)
                 self.do(job, {one.id for one in jobs})
+                self.progress.say(f"{job.id}: {self.spent(job)}")
                 self.look(jobs)
-
-    def plan(self) -> StudyPlan:
-        """The whole study's plan, whatever is done: so the same jobs are chosen in every launch."""
-        folder, limits = self.file.parent, self.limits
-        powers = powers_of(self.study, folder)
-        return make_plan(self.study, self.machine, folder, powers, budget=limits.budget, hours=limits.hours)
-
-    def order(self, plan: StudyPlan) -> list[Job]:
-        more = [job for row in [*plan.beyond, *plan.others] for job in row.jobs if job.entry in self.also]
-        return [job for row in plan.rows for job in row.jobs] + more
 
     # --- which job next -----------------------------------------------------------------------------------------------
 
@@ -147,18 +165,20 @@ class Runner:
 
     def do(self, job: Job, ids: Collection[str]) -> None:
         place = self.place(job)
-        self.state.begin(job.id, folder=str(place.relative_to(self.state.folder)))
+        with self.state.alone():
+            self.state.begin(job.id, folder=str(place.relative_to(self.state.folder)))
+        facts: dict[str, Any] = {"done": False}
         try:
             if job.training:
                 self.train(job, place)
-                self.state.end(job.id, done=True)
+                facts = {"done": True}
             else:
                 samples = self.due(job, ids)
                 self.evaluate(job, place, samples)
-                self.state.end(job.id, done=samples == job.samples, samples=samples)
-        except BaseException:
-            self.state.end(job.id, done=False)
-            raise
+                facts = {"done": samples == job.samples, "samples": samples}
+        finally:
+            with self.state.alone():
+                self.state.end(job.id, **facts)
 
     def place(self, job: Job) -> Path:
         """The run directory of a job: one for all evaluations, one a training and seed, which later stages continue."""
@@ -199,14 +219,15 @@ class Runner:
 
     def look(self, jobs: Sequence[Job]) -> None:
         """Look at every claim whose next look has its samples; a job that no open claim needs is done."""
-        for name, claim in self.study.claims.items():
-            while claim.looks and looks.ready(self.study, self.state, name):
-                self.progress.say(looks.make(self.study, self.state, name, self.state.folder / EVALUATIONS))
-        for job in jobs:
-            names = self.looking(job)
-            known = job.id in self.state.tree["jobs"] and not self.state.job(job.id)["done"]
-            if names and known and all(looks.closed(self.study, self.state, name) for name in names):
-                self.state.change(job.id, done=True)
+        with self.state.alone():
+            for name, claim in self.study.claims.items():
+                while claim.looks and looks.ready(self.study, self.state, name):
+                    self.progress.say(looks.make(self.study, self.state, name, self.state.folder / EVALUATIONS))
+            for job in jobs:
+                names = self.looking(job)
+                known = job.id in self.state.tree["jobs"] and not self.state.job(job.id)["done"]
+                if names and known and all(looks.closed(self.study, self.state, name) for name in names):
+                    self.state.change(job.id, done=True)
 
     # --- limits and what is said --------------------------------------------------------------------------------------
 
@@ -217,13 +238,13 @@ class Runner:
         if self.limits.until_hours is not None:
             ends.append((3600 * self.limits.until_hours, f"{self.limits.until_hours:g} hours are over"))
         if self.limits.until_usd is not None:
-            rate = (self.machine.price or 0.0) * self.machine.gpus / 3600
+            rate = (self.machine.price or 0.0) * self.machine.gpus / 3600 * self.limits.at_once
             if not rate:
                 raise UserError(
                     "--until-usd: no price is known", fix="give --price, dollars per GPU-hour, or --until-hours"
                 )
             left = self.limits.until_usd - (self.state.dollars() or 0.0)
-            if left <= 0:
+            if left < LEAST_SECONDS * rate:
                 raise UserError(
                     f"${self.state.dollars() or 0.0:,.2f} are spent, and --until-usd is {self.limits.until_usd:g}",
                     fix=self.resume(more=True),
@@ -260,13 +281,19 @@ class Runner:
             command += f" --until-usd {spent + limits.until_usd:g}"
         return command + (f" --until-hours {limits.until_hours:g}" if limits.until_hours is not None else "")
 
-    def status(self, plan: StudyPlan, job: Job) -> None:
-        """Where the study is, in one line, before a job's own lines."""
-        done = sum(self.state.job(one.id)["done"] for row in plan.rows for one in row.jobs)
-        every = sum(len(row.jobs) for row in plan.rows)
+    def spent(self, job: Job) -> str:
+        """What a job took so far, beside the plan's range."""
+        took, cost, planned = self.state.seconds(job.id), self.state.dollars(job.id), self.machine.dollars(job.hours)
+        hours = "" if job.hours is None else f", planned {job.hours.low:.1f} to {job.hours.high:.1f} h"
+        money = f"; ${cost:,.2f}, planned {dollars(planned)}" if cost is not None and planned is not None else ""
+        return f"{format_duration(took)} so far{hours}{money}"
+
+    def status(self, jobs: Sequence[Job], job: Job) -> None:
+        """Where this launch is, in one line, before a job's own lines."""
+        done, every = sum(self.state.job(one.id)["done"] for one in jobs), len(jobs)
         spent, cost = self.state.dollars(), self.machine.dollars(job.hours)
         money = f", ${spent:,.2f} spent" if spent is not None else ""
-        planned = f", planned ${cost.expected:,.2f}" if cost is not None else ""
+        planned = f", planned {dollars(cost)}" if cost is not None else ""
         self.progress.say(
             f"--- {time.strftime('%H:%M')} {done} of {every} jobs done, {format_duration(self.state.seconds())}{money};"
             f" now {job.id}{planned}"

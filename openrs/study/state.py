@@ -4,8 +4,11 @@ A job's samples, checkpoints and scores are in its own run directory; here stand
 took, and the looks that were made.
 """
 
+import fcntl
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -13,6 +16,7 @@ from typing import Any
 
 from openrs.errors import UserError
 from openrs.outside import read_shape
+from openrs.run.confined import open_appending
 from openrs.run.files import now, write_json
 from openrs.run.folders import Kind, kind_of
 from openrs.secrets import redact_tree
@@ -50,6 +54,16 @@ class State:
     @property
     def path(self) -> Path:
         return self.folder / STATE
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """In the block nobody else changes the state, and it starts with what others have written: Pods run parts of a
+        study side by side."""
+        with alone(self.folder):
+            if (known := read(self.folder)) is not None:
+                self.tree.clear()
+                self.tree.update(known.tree)
+            yield
 
     def write(self) -> None:
         write_json(self.path, redact_tree(self.tree))
@@ -134,6 +148,14 @@ class State:
     @property
     def changed_after_looking(self) -> bool:
         return any(change["looked"] for change in self.tree["accepted"])
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Waits until no other process is in such a block of this study."""
+    with os.fdopen(open_appending(folder / ".state-lock"), "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def read(folder: Path) -> State | None:

@@ -141,7 +141,9 @@ def test_another_seed_draws_others_and_a_row_less_moves_none(undisturbed, shared
     assert fewer >= ids - long
 
 
-@pytest.mark.parametrize("place", ["02-duplicates/keys-00001.npz", "03-decontaminate/part*"])
+@pytest.mark.parametrize(
+    "place", [pytest.param("02-duplicates/keys-00001.npz", marks=pytest.mark.soak), "03-decontaminate/part*"]
+)
 def test_killed_it_goes_on_and_ends_in_the_same_bytes(quick, tmp_path, place):
     file, out = quick
     work = tmp_path / "out" / "work"
@@ -203,7 +205,7 @@ def test_workers_end_with_the_parent(quick, tmp_path):
     until(lambda: gone(*mine))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.soak), signal.SIGTERM])
 def test_asked_to_stop_it_says_so_and_goes_on_later(quick, tmp_path, number):
     file, out = quick
     ran = openrs("curate", file, "--out", tmp_path / "out", "--workers", "2")

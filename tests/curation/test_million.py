@@ -9,7 +9,7 @@ import time
 import pytest
 from curation_helpers import openrs, recipe, stages
 
-ROWS = int(os.environ.get("OPENRS_MANY_ROWS", "1000000"))  # .ci/run takes a tenth of them
+ROWS = int(os.environ.get("OPENRS_MANY_ROWS", "1000000"))  # a tenth: a few minutes
 
 
 def write_million(path):

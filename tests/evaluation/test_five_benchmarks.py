@@ -18,7 +18,7 @@ from openrs.evaluation.benchmarks import known
 from openrs.run.files import read_jsonl
 
 FIVE = {benchmark.name: benchmark.rows for benchmark in known().values() if benchmark.hashes}
-SAMPLES = int(os.environ.get("OPENRS_FIVE_SAMPLES", "4"))  # .ci/run takes 1
+SAMPLES = int(os.environ.get("OPENRS_FIVE_SAMPLES", "4"))  # 1: the short form
 
 
 def command(model: Path, data: Path, run: str, engine: str) -> list[str]:

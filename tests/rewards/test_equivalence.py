@@ -247,7 +247,7 @@ FUNCTIONS = (
     numerals.thousands, numerals.recurring, numerals.scientific,
 )  # fmt: skip
 MEGABYTE = 1_000_000
-OF_EACH = int(os.environ.get("OPENRS_SPECIAL_BYTES", MEGABYTE))  # .ci/run takes an eighth
+OF_EACH = int(os.environ.get("OPENRS_SPECIAL_BYTES", MEGABYTE))  # an eighth: a few minutes
 
 
 @pytest.mark.slow

@@ -124,15 +124,16 @@ with Judge(workers=1, memory_bytes=300 * 2**20) as judge:
 
 
 @pytest.mark.parametrize(
-    ("number", "expected"),
+    ("number", "item", "expected"),
     [
-        (signal.SIGSEGV, "crash"),  # the item's own doing
-        (signal.SIGXCPU, "timeout"),
-        (signal.SIGKILL, "incorrect"),  # the out-of-memory killer: another worker reaches the verdict
-        (signal.SIGTERM, "incorrect"),
+        (signal.SIGSEGV, SLOW, "crash"),  # the item's own doing
+        (signal.SIGXCPU, SLOW, "timeout"),
+        (signal.SIGKILL, NESTED, "incorrect"),  # the out-of-memory killer: another worker reaches the verdict
+        (signal.SIGTERM, NESTED, "incorrect"),
     ],
+    ids=lambda value: getattr(value, "name", None),
 )
-def test_worker_that_dies_at_work(number: signal.Signals, expected: str) -> None:
+def test_worker_that_dies_at_work(number: signal.Signals, item: Item, expected: str) -> None:
     with Judge(workers=2, timeout=60) as judge:
         judge.grade([QUICK] * 2)
         before = {worker: used(worker) for worker in workers()}
@@ -143,7 +144,7 @@ def test_worker_that_dies_at_work(number: signal.Signals, expected: str) -> None
 
         striker = threading.Thread(target=strike)
         striker.start()
-        grades = judge.grade([NESTED, *[QUICK] * 5])
+        grades = judge.grade([item, *[QUICK] * 5])
         striker.join()
     assert [grade.verdict for grade in grades] == [expected, *["correct"] * 5]
 

@@ -26,7 +26,7 @@ def runs(gain: float, seeds: int, name: str = "mine") -> list[RunData]:
     found = []
     for seed in range(seeds):
         marks = [{"mine": sample_matrix(np.full(200, rate), 8, rng)} for rate in (0.4, 0.4 + gain)]
-        evaluated = [power._evaluated(step, one) for step, one in zip((0, 20), marks, strict=True)]
+        evaluated = [power.evaluated(step, one) for step, one in zip((0, 20), marks, strict=True)]
         run = RunData(f"{name}-seed{seed}", Path(), evaluations=evaluated)
         run.manifest = {"seeds": {"training": seed}}
         found.append(run)

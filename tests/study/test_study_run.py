@@ -4,6 +4,8 @@ are in test_whole.py."""
 import json
 import random
 import re
+import threading
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,15 @@ from openrs.errors import Interrupted, UserError
 from openrs.report.evidence import reference
 from openrs.report.evidence.sources import PAPER_SAMPLING
 from openrs.report.pages.document import document
-from openrs.report.pages.markdown import markdown
+from openrs.report.pages.markdown import ABSENT, markdown
+from openrs.report.verdicts.cost import Attempt, Ledger
 from openrs.run.files import write_json
 from openrs.study import looks, settings, state
 from openrs.study import report as study_report
-from openrs.study.jobs import Job, machine_of
+from openrs.study.jobs import Job, independent, jobs_of, machine_of
 from openrs.study.report import write_study_report
 from openrs.study.run import Limits, Runner, run_study
+from openrs.study.sequential import last_boundary
 
 STUDY = """
 title: two models
@@ -33,7 +37,14 @@ claims:
   aime24-above-o1-preview: {needs: [[open-rs3/aime24]], looks: [8, 16]}
   score-open-rs3-amc23: {needs: [[open-rs3/amc23]]}
 """
-NAMES = {"base": "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", "open-rs3": "knoveleng/Open-RS3"}
+MORE = """  score-open-rs1-amc23: {needs: [[open-rs1/amc23]]}
+"""
+PARTS = STUDY.replace("claims:", '  open-rs1: {model: "paper:open-rs1", samples: {amc23: 8}}\nclaims:') + MORE
+NAMES = {
+    "base": "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",
+    "open-rs1": "knoveleng/Open-RS1",
+    "open-rs3": "knoveleng/Open-RS3",
+}
 PROBLEMS = reference.tree()["problems"]
 
 
@@ -65,7 +76,7 @@ class Killed(BaseException):
 @pytest.fixture
 def stand_ins(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the runner did, and how good the models are; `kill` counts down the writes of study.json to a kill."""
-    told: dict[str, Any] = {"did": [], "rates": {"base": 0.2, "open-rs3": 0.6}, "kill": None}
+    told: dict[str, Any] = {"did": [], "rates": {"base": 0.2, "open-rs1": 0.6, "open-rs3": 0.6}, "kill": None}
 
     def evaluate(self: Runner, job: Job, place: Path, samples: int) -> None:
         told["did"].append((job.id, samples))
@@ -85,7 +96,7 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(Runner, "evaluate", evaluate)
     monkeypatch.setattr(state.State, "write", counted)
     monkeypatch.setattr("openrs.study.run.powers_of", lambda *_: {})
-    monkeypatch.setattr(study_report, "write_study_report", lambda folder: folder / "report.html")
+    monkeypatch.setattr("openrs.study.run.write_study_report", lambda folder: folder / "report.html")
     return told
 
 
@@ -124,6 +135,9 @@ def test_a_clear_difference_ends_early_and_rounds_are_whole(file: Path, stand_in
     claim = next(claim for claim in tree["claims"] if claim["id"] == "better-aime24")
     assert claim["numbers"]["looks"] == [8]
     assert "look 1 of 3, with 8 of 16 samples a problem; repeated 95 % interval" in claim["said"]
+    price = last_boundary([0.5, 0.75, 1.0])[1]
+    assert price < 0.05
+    assert f"the last of 3 looks asks for p < {price:.4f} instead of 0.05" in claim["rule"]
 
 
 def test_without_a_difference_it_goes_on_to_the_last_look(file: Path, stand_ins: dict[str, Any]) -> None:
@@ -275,6 +289,8 @@ def test_limits_end_it_at_a_safe_place(file: Path, stand_ins: dict[str, Any], mo
     assert kept.dollars() == pytest.approx(2 * 0.4375, rel=0.01)
     with pytest.raises(UserError, match=r"\$0.8\d are spent, and --until-usd is 0.5"):
         run(file, Limits(until_usd=0.5))
+    with pytest.raises(UserError, match=r"are spent"):  # what is left is for seconds: no launch would come to anything
+        run(file, Limits(until_usd=0.88))
     run(file, Limits(until_usd=100.0))
     assert last_words(file.parent / "run")["better-aime24"] == [(8, "reproduced")]
 
@@ -299,3 +315,107 @@ def test_entries_that_no_claim_needs_are_run_when_asked(file: Path, stand_ins: d
     assert ("base/amc23", 8) not in stand_ins["did"]
     run(file, also=["base"])
     assert ("base/amc23", 8) in stand_ins["did"]
+
+
+def test_parts_side_by_side_do_what_one_process_does(
+    file: Path, stand_ins: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Part 1 starts and ends while part 0 evaluates: neither's jobs or looks are lost, and the words are the same."""
+    file.write_text(PARTS)
+    evaluate, started = Runner.evaluate, []
+
+    def meanwhile(self: Runner, job: Job, place: Path, samples: int) -> None:
+        evaluate(self, job, place, samples)
+        if not started:
+            started.append(job.id)
+            with pytest.raises(UserError, match=r"run is in use by process"):
+                run(file)  # all parts at once
+            with pytest.raises(UserError, match=r"parts/0 is in use by process"):
+                run(file, part=(0, 2))
+            run(file, part=(1, 2))
+
+    with monkeypatch.context() as during:
+        during.setattr(Runner, "evaluate", meanwhile)
+        run(file, part=(0, 2))
+    side_by_side, did = words(report_of(file)), sorted(stand_ins["did"])
+    kept = state.read(file.parent / "run")
+    assert kept is not None
+    assert kept.done() == {"base/aime24", "open-rs3/aime24", "open-rs3/amc23", "open-rs1/amc23"}
+    assert all(len(kept.attempts(job)) == 1 and kept.seconds(job) > 0 for job in kept.done())
+    stand_ins["did"].clear()
+    (tmp_path / "whole").mkdir()
+    whole = tmp_path / "whole" / "two.yaml"
+    whole.write_text(PARTS)
+    run(whole)
+    assert sorted(stand_ins["did"]) == did
+    assert words(report_of(whole)) == side_by_side
+    assert last_words(whole.parent / "run") == last_words(file.parent / "run")
+    with pytest.raises(UserError, match="--part 0/3: this study has 2 parts"):
+        run(file, part=(0, 3))
+
+
+def test_what_depends_on_each_other_is_in_one_part() -> None:
+    study = settings.load(settings.STUDIES / "paper.yaml")
+    jobs = jobs_of(study, machine_of(study, None, None, None), settings.STUDIES)
+    parts = independent(study, jobs)
+    assert sorted(job.id for part in parts for job in part) == sorted(job.id for job in jobs)
+    assert all(part == [job for job in jobs if job in part] for part in parts)
+    where = {job.id: i for i, part in enumerate(parts) for job in part}
+    for one in study.claims.values():
+        assert len({where[job] for job in (one.needs[0] if one.looks else ())}) <= 1
+    runs = [settings.place_of_run(study, job.entry, job.seed) for job in jobs if job.seed is not None]
+    evaluated = {study.evaluations[job.entry].model for job in jobs if not job.training}
+    tied = {"paper:base", "paper:open-rs2", "paper:open-rs3"}  # by claims with looks
+    assert len(parts) == len(set(runs)) + len(evaluated - tied) + 1
+    assert {where[f"{name}/{b}"] for name in ("base", "open-rs2", "open-rs3") for b in ("aime24", "amc23")} == {0}
+
+
+def test_parts_share_what_is_left_to_spend(
+    file: Path, stand_ins: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+
+    class Timer(threading.Timer):
+        def __init__(self, interval: float, function: Any) -> None:
+            waited.append(interval)
+            super().__init__(interval, function)
+
+    monkeypatch.setattr(threading, "Timer", Timer)
+    file.write_text(PARTS)
+    run(file, Limits(until_usd=4.375, at_once=2), part=(1, 2))
+    run(file, Limits(until_usd=4.375), part=(0, 2))
+    assert waited == pytest.approx([5 * 3600, 10 * 3600], rel=1e-3)  # at $0.4375 an hour
+
+
+def test_spent_stands_beside_planned(file: Path, stand_ins: dict[str, Any], capfd: pytest.CaptureFixture[str]) -> None:
+    """Live after each job, and in the report: for an hour that a job took, its dollars and the plan's range."""
+    run(file)
+    kept = state.read(file.parent / "run")
+    assert kept is not None
+    assert re.search(
+        r"amc23: 0 s so far, planned \d\.\d to \d\.\d h; \$0\.00, planned \$\d\.\d\d \(\d\.\d\d to \d\.\d\d\)",
+        capfd.readouterr().out,
+    )
+    kept.tree["jobs"]["open-rs3/amc23"]["attempts"][0]["seconds"] = 7200.0
+    kept.write()
+    tree = report_of(file)
+    (entry,) = (one for one in tree["study"]["jobs"] if one["id"] == "open-rs3/amc23")
+    assert (entry["hours"], entry["dollars"]) == (2, pytest.approx(2 * 0.4375))
+    low, high = (entry["planned_dollars"][end] for end in ("low", "high"))
+    (row,) = (line for line in markdown(tree).splitlines() if line.startswith("| open-rs3/amc23 | done"))
+    assert [cell.strip() for cell in row.split("|")][4:8] == ["2.00", ABSENT, f"{low:.2f} to {high:.2f}", "0.88"]
+
+
+def test_a_job_counts_the_launches_of_its_run_that_it_made() -> None:
+    """A later stage of the same run is another job."""
+    launches = [("2026-11-29T07:00:00Z", 100.0), ("2026-11-29T07:10:00Z", 50.0), ("2026-11-29T09:00:00Z", 9.0)]
+    made = tuple(Attempt(i, began, took, 0, "", "manifest") for i, (began, took) in enumerate(launches, 1))
+    book = Ledger(made, {}, 159.0, "", 0, None, "nowhere", 0, None)
+    first = datetime.fromisoformat(launches[0][0]).timestamp()
+    entry = {"attempts": [{"started": first + 0.7, "seconds": 101.0, "folder": "a-seed1"}], "done": False}
+    entry["attempts"].append({"started": first + 600.2, "seconds": 55.0, "folder": "a-seed1"})
+    kept = state.State(Path(), {"jobs": {"a/seed1": entry}, "machine": {"gpus": 1}})
+    study = settings.load(settings.STUDIES / "paper.yaml")
+    job = Job("a/seed1", "a", None, 1, None, None)
+    found = study_report.job_entry(kept, job, machine_of(study, None, None, None), {"a-seed1": book})
+    assert found["ledger_hours"] == pytest.approx(150 / 3600)

@@ -25,10 +25,10 @@ def a_closed_umask() -> None:
 @pytest.mark.parametrize(
     ("fault", "private", "file", "folder"),
     [
-        (an_open_umask, "", 0o644, 0o755),
+        pytest.param(an_open_umask, "", 0o644, 0o755, marks=pytest.mark.soak),
         (a_group_umask, "0", 0o644, 0o755),
         (an_open_umask, "1", 0o600, 0o700),
-        (a_closed_umask, "0", 0o600, 0o700),
+        pytest.param(a_closed_umask, "0", 0o600, 0o700, marks=pytest.mark.soak),
     ],
 )
 def test_whatever_the_umask(fault: object, private: str, file: int, folder: int, tmp_path: Path) -> None:

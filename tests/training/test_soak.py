@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-RUNS = int(os.environ.get("OPENRS_SOAK_RUNS", "3"))  # .ci/run takes 1
+RUNS = int(os.environ.get("OPENRS_SOAK_RUNS", "3"))  # 1: the short form
 SCRIPT = Path(__file__).parents[2] / "scripts" / "soak"
 
 

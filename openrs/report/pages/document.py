@@ -47,14 +47,15 @@ class StudyFacts:
 
     claims: those that it asks about. cut: the scores as claims count them that are judged once, where sampling went on
     for others. known: tests that count the looks made. tree: what report.json says of the study itself, given each
-    claim's word. own: of a claim that is not the paper's, the runs that it is about, by name.
+    claim's word and the ledgers by the runs' names. own: of a claim that is not the paper's, the names of the runs
+    that it is about.
     """
 
     title: str
     claims: Sequence[Claim]
     cut: Callable[[Sequence[Measured]], Sequence[Measured]]
     known: Mapping[str, Tests]
-    tree: Callable[[Mapping[str, str]], dict[str, Any]]
+    tree: Callable[[Mapping[str, str], Mapping[str, Ledger | None]], dict[str, Any]]
     own: Mapping[str, Collection[str]]
 
 
@@ -93,7 +94,10 @@ def document(
         "results": results(found, judged),
         "published": with_measured(published(), found),
         "missing": list(dict.fromkeys(said)),
-    } | ({"study": study.tree({claim.id: verdict.word for claim, verdict in judged})} if study else {})
+    }
+    if study:
+        books = {run.name: book for run, book in zip(sources.runs, ledgers, strict=True)}
+        tree["study"] = study.tree({claim.id: verdict.word for claim, verdict in judged}, books)
     clean: dict[str, Any] = plain(tree)
     return clean
 

@@ -94,8 +94,27 @@ def _study(study: dict[str, Any]) -> Iterator[str]:
             for one in study["open"]
         )
         yield from table(("open claim", "verdict so far", "looks", "dollars", "what it needs"), rows, right=5)
+    if study["jobs"]:
+        jobs = (
+            (
+                escaped(one["id"]),
+                one["state"],
+                _span(one["planned_hours"]),
+                f"{one['hours']:.2f}",
+                ABSENT if one["ledger_hours"] is None else f"{one['ledger_hours']:.2f}",
+                _span(one["planned_dollars"]),
+                ABSENT if one["dollars"] is None else f"{one['dollars']:.2f}",
+            )
+            for one in study["jobs"]
+        )
+        head = ("job", "state", "hours, planned", "spent", "by its run's ledger", "dollars, planned", "spent")
+        yield from table(head, jobs, right=2)
     yield escaped(study["estimand"])
     yield ""
+
+
+def _span(planned: dict[str, float] | None) -> str:
+    return f"{planned['low']:.2f} to {planned['high']:.2f}" if planned else ABSENT
 
 
 def _levels(levels: list[dict[str, Any]]) -> Iterator[str]:

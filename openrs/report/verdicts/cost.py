@@ -1,6 +1,6 @@
 """The cost ledger: where wall-clock and GPU seconds of a run went, what that is in dollars, beside the paper's $42."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -64,6 +64,12 @@ class Ledger:
     @property
     def training_dollars(self) -> float | None:
         return self.dollars * self.training_seconds / self.seconds if self.dollars is not None else None
+
+    def seconds_within(self, spans: Sequence[tuple[float, float]]) -> float | None:
+        """Wall clock of the launches that began in one of these spans (seconds since 1970); None without any."""
+        began = [(_time(one.started), one.seconds) for one in self.attempts]
+        found = [took or 0.0 for at, took in began if at is not None and any(a <= at <= b for a, b in spans)]
+        return sum(found) if found else None
 
     def as_json(self) -> dict[str, Any]:
         dollars, steps = self.dollars, self.steps
