@@ -11,6 +11,7 @@ each. --against runs the same commands of another checkout, each right after our
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -42,8 +43,7 @@ def run(words: list[str], cwd: Path, checkout: Path = common.ROOT) -> tuple[floa
 
 def to_first_step(folder: Path, place: Path) -> list[str]:
     """`openrs train` that ends after its first step, in a run directory of its own."""
-    place.mkdir()
-    (place / "base").symlink_to(folder / "base")
+    shutil.copytree(folder / "base", place / "base")
     return [*OPENRS, "train", str(folder / "recipe.yaml"), "--run", str(place)]
 
 

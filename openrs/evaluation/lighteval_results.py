@@ -84,7 +84,7 @@ def mean_and_error(metric: str, values: Sequence[float]) -> dict[str, float]:
     """The mean over problems and its standard error, which a single problem has none of (metrics/utils/stderr.py)."""
     import numpy as np
 
-    mean = np.mean(values)
+    mean = np.float64(np.mean(values))
     if len(values) == 1:
         return {metric: mean}
     spread = math.sqrt(added((value - mean) ** 2 for value in values) / (len(values) - 1))
