@@ -12,7 +12,10 @@ and all of it. An update is, for each micro-batch, the reference's forward and t
   trl        TRL 1.16's own function: LM head in chunks, padded to the longest of all the process's completions, a mask
   rows       openrs (training/logprobs.py) without packing: rows from column 0, no mask
   packed     openrs: no padding at all
+  kept       packed, with hardware.recompute none: layers under checkpointing keep their products
+  fused      packed, with hardware.fused_kernels (where liger-kernel is installed); kept, fused: both
 
+ZeRO and drafts need more than one GPU or vLLM, and are not in it (docs/performance.md has the commands).
 First each variant's loss and gradient are compared with the first one's; then they take turns. Where the published path
 runs out of memory, --parity halves the lengths until it fits. MFU counts the work
 that must be done (no padding, no recomputation) against this machine's own fastest matrix product. Memory is torch's,
@@ -31,6 +34,8 @@ from typing import Any
 import common
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers.models.qwen2 import modeling_qwen2
+from transformers.utils import is_liger_kernel_available
 from trl.trainer.utils import add_fused_lm_head
 from update_paths import PATHS, loss_of, make_batch
 
@@ -39,9 +44,12 @@ from openrs.planner.gpus import find
 from openrs.planner.memory import trainer_parts
 from openrs.planner.shapes import Shape, from_config
 from openrs.planner.workload import Workload, workload_of
+from openrs.training.fused import fuse
 from openrs.training.logprobs import allow_packing
+from openrs.training.recompute import Recompute
 
 GIB = 2**30
+ROTARY = modeling_qwen2.apply_rotary_pos_emb
 OF_AN_UPDATE = ("activations", "kept of layers", "backward of a layer or head", "allocator's slack")  # planner.memory's
 LARGE = {
     "model_type": "qwen2", "vocab_size": 151936, "hidden_size": 1536, "intermediate_size": 8960,
@@ -59,11 +67,13 @@ class Variant:
     attention: str = "sdpa"
     checkpointing: bool = True
     rows: int = 6  # of a micro-batch
+    kept: bool = False
+    fused: bool = False
 
     @property
     def name(self) -> str:
         words = [self.path, self.attention, "checkpointing" if self.checkpointing else "none", f"{self.rows} rows"]
-        return ", ".join(words)
+        return ", ".join([*words, *(word for word in ("kept", "fused") if getattr(self, word))])
 
 
 class Bench:
@@ -107,8 +117,12 @@ class Bench:
             model.set_attn_implementation(variant.attention)
             if variant.path == "packed" and not allow_packing(model):
                 raise ValueError(f"{variant.attention} cannot be packed")
+            unfuse(model)
+            if variant.fused:
+                fuse(model, rotary=not variant.kept)
         if variant.checkpointing:
-            self.policy.gradient_checkpointing_enable({"use_reentrant": False})
+            kept = {"context_fn": Recompute("none", self.shape, 2)} if variant.kept else {}
+            self.policy.gradient_checkpointing_enable({"use_reentrant": False, **kept})
         else:
             self.policy.gradient_checkpointing_disable()
         self.policy.zero_grad(set_to_none=True)
@@ -186,6 +200,15 @@ class Bench:
         )
 
 
+def unfuse(model: Any) -> None:
+    """Take liger's kernels off again: it puts them on the instances, and its rotary function into the module."""
+    for module in model.modules():
+        if module._get_name().startswith("Liger"):
+            for name in ("forward", "extra_repr", "_get_name"):
+                vars(module).pop(name, None)
+    modeling_qwen2.apply_rotary_pos_emb = ROTARY
+
+
 def device_of(args: argparse.Namespace) -> str:
     return "cpu" if args.cpu or not torch.cuda.is_available() else "cuda"
 
@@ -199,8 +222,11 @@ def variants(*, small: bool, few: bool) -> Iterator[Variant]:
     yield from (Variant(path, checkpointing=False) for path in ("trl", "rows", "packed"))
     for number in (3,) if small else (1, 2, 3):
         yield from (Variant(path, rows=number) for path in ("rows", "packed"))
+    yield Variant("packed", kept=True)
     yield Variant("rows", attention="eager")
     if not small:
+        if is_liger_kernel_available():
+            yield from (Variant("packed", kept=kept, fused=True) for kept in (False, True))
         from transformers.utils import is_flash_attn_2_available
 
         if is_flash_attn_2_available():
@@ -290,6 +316,7 @@ def planned(bench: Bench, variant: Variant) -> float:
         replace(
             workload_of(load("exp3"), find("A40")), shape=bench.shape, trained=bench.shape.parameters, micro=micro,
             prompt_cap=prompt, completion_cap=completion, checkpointing=variant.checkpointing,
+            recompute="none" if variant.kept else "all",
         )
     )  # fmt: skip
 
@@ -376,7 +403,7 @@ def main() -> int:
             f"{needed / seconds.median / 1e12 / ceiling:.1%}", "-" if peak is None else round(peak, 2),
             results.said[name],
         ])  # fmt: skip
-        if variant.rows == 6 and variant.checkpointing and variant.attention == "sdpa" and name != base:
+        if variant == Variant(variant.path) and name != base:
             ratios[f"gpu_step/{variant.path}_of_published"] = share
     device = torch.cuda.get_device_name() if bench.device == "cuda" else "CPU"
     held = ", ".join(f"{part} {value:.2f}" for part, value in bench.memory.items() if value is not None)
@@ -387,7 +414,7 @@ def main() -> int:
     memory = {
         v.name: {"measured": results.peaks.get(v.name), "planned": planned(bench, v)}
         for v in todo
-        if v.path in {"rows", "packed"} and v.attention == "sdpa"
+        if v.path in {"rows", "packed"} and v.attention == "sdpa" and not v.fused
     }
     for name, sizes in memory.items():
         if sizes["measured"] is not None:

@@ -34,6 +34,7 @@ OWNED_ELSEWHERE = {
     "ignore_data_skip": "a resumed run goes on in the data where it stopped",
     "log_completions": "set training.completions_every",
     "log_completions_hub_repo": "nothing is uploaded while training",
+    "liger_kernel_config": "set hardware.fused_kernels",
     "logging_steps": "every step is logged",
     "logging_strategy": "every step is logged",
     "model_init_kwargs": "set the model section",
@@ -48,6 +49,7 @@ OWNED_ELSEWHERE = {
     "save_strategy": "set grpo.save_steps",
     "save_total_limit": "set training.keep_last",
     "sync_ref_model": "a checkpoint does not hold a reference model that moves, so such a run could not be resumed",
+    "use_liger_kernel": "set hardware.fused_kernels",
     "trust_remote_code": "set model.trust_remote_code",
     "vllm_mode": "set hardware.layout",
     "vllm_server_base_url": "set hardware.layout; openrs starts the server",
@@ -180,7 +182,7 @@ Faults = Iterator[tuple[str, str]]
 
 
 def _combinations(recipe: Recipe) -> Faults:
-    for check_section in (_steps, _sampling, _groups, _lengths, _sources, _machine, _evaluation):
+    for check_section in (_steps, _sampling, _drafts, _groups, _lengths, _sources, _machine, _evaluation):
         yield from check_section(recipe)
 
 
@@ -229,6 +231,25 @@ def _sampling(recipe: Recipe) -> Faults:
             f" token's gradient would be scaled by the ratio. Write grpo.{correction}: false (as the paper) or true"
         )
         yield "grpo.generation_kwargs", text
+
+
+def _drafts(recipe: Recipe) -> Faults:
+    """vLLM 0.31 leaves out min_p and logit_bias where it verifies drafts, with a warning in its log only
+    (v1/sample/logits_processor); structured outputs with drafts nobody has compared here. Its CPU build computes NaN
+    for drafted tokens and accepts what it should not (dev/LOG.md, 29 November 2026)."""
+    if not recipe.hardware.draft_tokens:
+        return
+    if not recipe.hardware.gpus:
+        text = "vLLM's CPU build samples wrongly with drafts, and hardware.gpus is 0: set hardware.draft_tokens: 0"
+        yield "hardware.draft_tokens", text
+    if not grpo_value(recipe, "use_vllm"):
+        yield "hardware.draft_tokens", "hardware.draft_tokens are vLLM's, but grpo.use_vllm is false: set it to 0"
+    asked = {f"generation_kwargs.{name}": value for name, value in (recipe.grpo.get("generation_kwargs") or {}).items()}
+    asked |= {name: grpo_value(recipe, name) for name in ("min_p", "vllm_structured_outputs_regex")}
+    for name in ("min_p", "logit_bias", "structured_outputs"):
+        if key := next((key for key, value in asked.items() if name in key and value), None):
+            text = f"grpo.{key} and hardware.draft_tokens exclude each other: vLLM would not sample as it asks"
+            yield "hardware.draft_tokens", f"{text}; set hardware.draft_tokens: 0"
 
 
 def _groups(recipe: Recipe) -> Faults:
@@ -301,6 +322,9 @@ def _machine(recipe: Recipe) -> Faults:
             f"nothing is recomputed without grpo.gradient_checkpointing, but hardware.recompute is {hardware.recompute}"
         )
         yield "hardware.recompute", f"{text}: set grpo.gradient_checkpointing: true, or leave hardware.recompute out"
+    if hardware.fused_kernels and not gpus:
+        text = "hardware.fused_kernels are kernels for a GPU, but hardware.gpus is 0: set hardware.fused_kernels: false"
+        yield "hardware.fused_kernels", text
     if layout is Layout.SINGLE and gpus > 1:
         yield "hardware.layout", f"layout single uses one GPU, hardware.gpus = {gpus}: take colocate or split"
     if hardware.processes is not None and gpus:

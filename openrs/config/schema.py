@@ -215,7 +215,7 @@ class Evaluation(Settings):
 
 
 class Hardware(Settings):
-    newer = frozenset({"recompute"})
+    newer = frozenset({"recompute", "deal_by_length", "fused_kernels", "draft_tokens"})
 
     gpu: str = Field("none", description="e.g. A40; none for a CPU")
     gpus: int = Field(0, ge=0)
@@ -229,6 +229,15 @@ class Hardware(Settings):
     )
     recompute: Literal["auto", "all", "none"] | Annotated[int, Field(ge=0)] = Field(
         "all", description="layers whose matrix products and attention the backward makes again; auto: by free memory"
+    )
+    deal_by_length: bool = Field(
+        False, description="micro-batches go to the processes by length: same gradient, and none waits so long"
+    )
+    fused_kernels: bool = Field(
+        False, description="RMSNorm, SwiGLU and rotary by liger-kernel on a GPU: same functions, rounded otherwise"
+    )
+    draft_tokens: int = Field(
+        0, ge=0, le=16, description="tokens that vLLM drafts from earlier text and verifies at once: same distribution"
     )
 
     @property

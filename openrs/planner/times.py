@@ -13,10 +13,17 @@ REASONS = {
     "decode_bandwidth": "share of the memory's speed that decoding reaches; with decode_overhead it gives the authors'"
     " evaluation times on an A40 (five runs of 379 to 541 s on AIME24 and AMC23) within 16 %",
     "decode_overhead": "seconds of scheduler, sampling and launches per decoded token; from the same logs (vLLM 0.7.2)",
+    "drafted": "tokens of a decoding step with hardware.draft_tokens: 4 drafts by n-grams of 2 to 4 on 93"
+    " answers of R1-Distill models of up to 1,000 tokens, nearly greedy; 1.55 expected of longer ones, 1.8 would pay",
+    "draft_overhead": "decode_overhead with drafts: vLLM 0.31 goes back to its older runner, without async scheduling",
     "layer_overhead": "seconds per layer and decoded token where transformers generates: launches, not arithmetic",
     "prefill_flops": "share of peak for prompts and for large decode batches: large matrix products alone",
     "train_flops": "share of peak in forward and backward with padding: transformers without compiled kernels on 1.5B,"
     " checkpointing counted as work; what is left of the authors' 172.8 s after decoding asks for 0.3 to 0.4",
+    "dealt": "share of the update's arithmetic that is left with hardware.deal_by_length: the busiest of four processes"
+    " has 1.067 times the mean's tokens, 1.015 when they are dealt (simulated); train_flops has the waiting in it",
+    "fused": "share of the update's arithmetic that is left with hardware.fused_kernels: by bytes they save 2.1 s of"
+    " exp3's 17 on four A40 (22 of the 37 MB a token that move outside of matrix products); half of that is taken",
     "link": "share of the link's one-way speed in an all-reduce; over PCIe without P2P NCCL goes through host memory",
     "sync": "times a plain copy of the weights that handing them to vLLM takes: TRL sends them one by one",
     "reward_seconds": "seconds to judge one completion in one process: math-verify 0.5.2, 12,000 characters, measured",
@@ -33,9 +40,13 @@ class Assumptions:
 
     decode_bandwidth: float = 0.80
     decode_overhead: float = 2.8e-3
+    drafted: float = 1.35
+    draft_overhead: float = 4.0e-3
     layer_overhead: float = 1.0e-3
     prefill_flops: float = 0.50
     train_flops: float = 0.35
+    dealt: float = 0.95
+    fused: float = 0.94
     link: float = 0.30
     sync: float = 2.0
     reward_seconds: float = 0.02
@@ -111,11 +122,15 @@ def step_seconds(workload: Workload, assumed: Assumptions = ASSUMED) -> dict[str
         sync = weights / link
     else:  # read and written once more inside the GPU
         sync = 2 * weights / (gpu.bandwidth * 1e9 * assumed.decode_bandwidth)
+    arithmetic = executed_flops(workload, assumed) / (workload.trainers * gpu.tflops * 1e12 * assumed.train_flops)
+    if workload.deal_by_length and workload.trainers > 1:
+        arithmetic *= assumed.dealt
+    if workload.fused_kernels:
+        arithmetic *= assumed.fused
     return {
         "generation": generation_seconds(workload, assumed),
         "reward": workload.completions * assumed.reward_seconds / workload.judges,
-        "update": executed_flops(workload, assumed) / (workload.trainers * gpu.tflops * 1e12 * assumed.train_flops)
-        + exchanged_bytes(workload) / link,
+        "update": arithmetic + exchanged_bytes(workload) / link,
         "sync": sync * assumed.sync,
         "checkpoint": disk(workload).checkpoint / assumed.disk / workload.save_steps,
     }
@@ -133,8 +148,12 @@ def generation_seconds(workload: Workload, assumed: Assumptions = ASSUMED) -> fl
     at_once = sequences
     if there is not None:
         at_once = max(1, min(sequences, int(there.kv_tokens // (prompt + completion))))
-    steps = math.ceil(sequences / at_once) * workload.completion_cap
-    one = decoding_step(workload.shape, workload.gpu, at_once, assumed, element=workload.element, vllm=workload.vllm)
+    steps: float = math.ceil(sequences / at_once) * workload.completion_cap
+    computed, decoding = float(at_once), assumed
+    if workload.draft_tokens:  # one step reads the weights for all drafts and the token after them
+        steps, computed = steps / assumed.drafted, at_once * (1 + workload.draft_tokens)
+        decoding = replace(assumed, decode_overhead=assumed.draft_overhead)
+    one = decoding_step(workload.shape, workload.gpu, computed, decoding, element=workload.element, vllm=workload.vllm)
     rest = cache_and_prefill(
         workload.shape,
         workload.gpu,

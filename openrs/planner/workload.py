@@ -22,7 +22,7 @@ class Workload:
     element: bytes of a weight. trained: weights that get a gradient. calls: generation calls per optimizer step.
     whole_checkpoints, weights_only_checkpoints: kept at the end of training, before anything is evaluated.
     fused_head: TRL 1.16's LM head that never holds all logits; False is the authors' trainer (TRL at 69ad852).
-    packed: rows follow each other without padding. recompute: the recipe's hardware.recompute.
+    packed: rows follow each other without padding. recompute ... draft_tokens: the recipe's hardware.*.
     """
 
     shape: Shape
@@ -55,6 +55,9 @@ class Workload:
     weights_only_checkpoints: int
     packed: bool
     recompute: int | str = "all"
+    deal_by_length: bool = False
+    fused_kernels: bool = False
+    draft_tokens: int = 0
     fused_head: bool = True
 
     @property
@@ -145,6 +148,9 @@ def workload_of(recipe: Recipe, gpu: Gpu, gpus: int | None = None, layout: Layou
         weights_only_checkpoints=len(kept.older) if thin else 0,
         packed=recipe.model.attn_implementation == "sdpa",
         recompute=recipe.hardware.recompute,
+        deal_by_length=recipe.hardware.deal_by_length,
+        fused_kernels=recipe.hardware.fused_kernels,
+        draft_tokens=recipe.hardware.draft_tokens,
     )
 
 

@@ -39,10 +39,11 @@ STRAGGLERS = 20.0  # seconds for the others when one process has failed; most wa
 
 def in_one_process(recipe: Recipe) -> bool:
     """Whether the recipe trains right here: one process, without ZeRO or vLLM, which need an environment of their own
-    from the start and write to the terminal directly.
+    from the start and write to the terminal directly, and without fused kernels, which change transformers' modules.
     """
     hardware = recipe.hardware
-    return hardware.world_size == 1 and not hardware.zero_stage and not grpo_value(recipe, "use_vllm")
+    alone = hardware.world_size == 1 and not hardware.zero_stage and not hardware.fused_kernels
+    return alone and not grpo_value(recipe, "use_vllm")
 
 
 # --- which runs -------------------------------------------------------------------------------------------------------
@@ -90,6 +91,11 @@ def check_machine(recipe: Recipe, name: str) -> None:
         raise UserError(
             f"{name} generates with vLLM, which is not installed here",
             fix="OPENRS_LOCK=cuda ./scripts/setup, or --set grpo.use_vllm=false, many times slower",
+        )
+    if recipe.hardware.fused_kernels and find_spec("liger_kernel") is None:
+        raise UserError(
+            f"{name} sets hardware.fused_kernels, but liger-kernel is not installed here",
+            fix="OPENRS_LOCK=cuda ./scripts/setup, or --set hardware.fused_kernels=false",
         )
     if recipe.model.dtype != "float32" and not recipe.hardware.zero_stage and recipe.model.lora is None:
         raise UserError(

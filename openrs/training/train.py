@@ -28,7 +28,7 @@ from openrs.run.progress import Progress
 from openrs.training import cpu, demo_model, disk, lora, tracking
 from openrs.training.canary import Canary
 from openrs.training.references import check_data, judge_of, problems_of
-from openrs.training.vllm_dtype import autocast, set_colocated_dtype
+from openrs.training.vllm_arguments import autocast, set_colocated_arguments
 from openrs.training.vllm_server import Address
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ def train_from(recipe: Recipe, run: Run, progress: Progress, prepared: Prepared,
         from datasets import Dataset
 
         from openrs.rewards.functions import build_rewards
+        from openrs.training.fused import use_fused_kernels
         from openrs.training.lifecycle import CONSTRUCTION, run_with_lifecycle, watched
         from openrs.training.monitors import Alarms
         from openrs.training.recompute import Recompute
@@ -109,7 +110,7 @@ def train_from(recipe: Recipe, run: Run, progress: Progress, prepared: Prepared,
     record_provenance(recipe, run, model, problems, prompted, resumed=start is not None)
     if recipe.hardware.gpus == 0:
         cpu.apply_cpu_workarounds(recipe)
-    set_colocated_dtype(recipe)
+    set_colocated_arguments(recipe)
 
     with judge_of(recipe, recipe.rewards.workers) as judge, watched(recipe, run, progress) as watchdog:
         rewards = build_rewards(recipe.rewards.functions, recipe.rewards.mode, judge)
@@ -135,8 +136,11 @@ def train_from(recipe: Recipe, run: Run, progress: Progress, prepared: Prepared,
             rewards=rewards,
             canary=Canary(prompted.ids, recipe.monitors.canary) if recipe.grpo.get("use_vllm") else None,
             recompute=recompute,
+            dealing=recipe.hardware.deal_by_length,
             expect=watchdog.expect,
         )
+        if recipe.hardware.fused_kernels:
+            use_fused_kernels(trainer, recipe, run, progress)
         alarms, recorder = Alarms(recipe, run, progress), Recorder(trainer, recipe, run, progress)
         trainer.add_callback(alarms)  # first: what it finds is recorded with the step
         trainer.add_callback(recorder)

@@ -49,6 +49,7 @@ from openrs.run import checkpoints
 from openrs.run.directory import Run
 from openrs.run.files import write_json
 from openrs.training import disk, lora
+from openrs.training.balance import Batch, deal_by_length
 from openrs.training.canary import Canary
 from openrs.training.logprobs import allow_packing, log_probabilities
 from openrs.training.measures import Measures
@@ -57,7 +58,6 @@ from openrs.training.recompute import Recompute
 CHECKPOINT = 600.0  # seconds for a checkpoint besides what its bytes take
 
 Row = dict[str, Any]  # of the data set: prompt, gold (the reference answer) and id
-Batch = dict[str, torch.Tensor | Any]  # a generation batch or micro-batch as TRL hands it on: B rows a tensor
 
 
 class Trainer(GRPOTrainer):  # type: ignore[misc]
@@ -69,6 +69,7 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         rewards: the reward functions, and the judge that they need.
         canary: compares vLLM with the trainer after each weight sync; None without vLLM.
         recompute: which layers the backward computes again; None leaves that to gradient_checkpointing.
+        dealing: whether micro-batches go to the processes by length.
         expect: told the seconds that a checkpoint may take, and again after each of its files (the watchdog's).
         kwargs: GRPOTrainer's own; the data set has columns `prompt`, `gold` and `id`.
     """
@@ -81,6 +82,7 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         rewards: RewardSet,
         canary: Canary | None = None,
         recompute: Recompute | None = None,
+        dealing: bool = False,
         expect: Callable[[float], None] = lambda _: None,
         **kwargs: Any,
     ) -> None:
@@ -90,6 +92,7 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         self._measures = Measures(rewards.stats)
         self._canary = canary
         self._recompute = recompute
+        self._dealing = dealing
         self._expect = expect
         self._canary_metrics: dict[str, float] = {}
         self._latest_logps: torch.Tensor
@@ -153,6 +156,8 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         if self._step % (steps * self.num_iterations) == 0 or self._buffered_inputs is None:
             batch = self._generate_and_score_completions(generation_batch)
             self._buffered_inputs = split_tensor_dict(batch, steps)
+            if self._dealing and self.accelerator.num_processes > 1:
+                self._buffered_inputs = deal_by_length(self._buffered_inputs, self.accelerator)
         return self._buffered_inputs[self._step % steps]
 
     def _generate_and_score_completions(self, inputs: list[Row]) -> Batch:

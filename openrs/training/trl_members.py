@@ -99,6 +99,11 @@ CALLED = (
         "with LoRA replaced by lora.merged_weights: TRL's merges into the base and does not get it back",
     ),
     Member(
+        "transformers.integrations.liger.apply_liger_kernel",
+        "(model, kernel_config)",
+        "hardware.fused_kernels: TRL's use_liger_kernel is deprecated, and reaches the reference by chance only",
+    ),
+    Member(
         "transformers.integrations.sdpa_attention.sdpa_attention_forward",
         "(module, query, key, value, attention_mask, dropout=0.0, scaling=None, is_causal=None, position_bias=None,"
         " **kwargs)",

@@ -19,7 +19,7 @@ from openrs.errors import RunFailure
 from openrs.planner.workload import ALONE
 from openrs.run import processes
 from openrs.run.vllm_env import vllm_environment
-from openrs.training.vllm_dtype import vllm_dtype
+from openrs.training.vllm_arguments import vllm_arguments
 
 HOST = "127.0.0.1"  # the server takes weights and commands from whoever reaches it
 
@@ -42,11 +42,12 @@ def command(recipe: Recipe, model: str, port: int | str) -> list[str]:
     A GPU of its own gets at least the paper's share of it (0.7), whatever the recipe says for colocated vLLM.
     """
     window = recipe.grpo.get("vllm_max_model_length")
+    arguments = vllm_arguments(recipe)
     options = {
         "--host": HOST,
         "--port": port,
         "--served-model-name": "policy",
-        "--dtype": vllm_dtype(recipe),
+        "--dtype": arguments["dtype"],
         "--seed": grpo_value(recipe, "seed"),
         "--gpu-memory-utilization": max(ALONE, grpo_value(recipe, "vllm_gpu_memory_utilization")),
         "--generation-config": "vllm",  # no sampling defaults from the model's folder: TRL sends all of them
@@ -54,6 +55,8 @@ def command(recipe: Recipe, model: str, port: int | str) -> list[str]:
         "--logprobs-mode": "processed_logprobs",
         "--max-logprobs": -1,
     }
+    if "speculative_config" in arguments:
+        options["--speculative-config"] = json.dumps(arguments["speculative_config"])
     if window is not None:
         options["--max-model-len"] = window
     words = [str(word) for option in options.items() for word in option]

@@ -42,7 +42,7 @@ def test_gpu_step_compares_all_paths_on_a_cpu(tmp_path: Path) -> None:
     assert all(sizes["planned"] > 0 for sizes in found["update_memory"].values())
     assert set(found["ratios"]) == {f"gpu_step/{path}_of_published" for path in ("trl", "rows", "packed")}
     rows = {row[0]: dict(zip(found["rows"][0], row, strict=True)) for row in found["rows"][1:]}
-    assert len(rows) == 10
+    assert len(rows) == 11
     assert all("apart" in row["check"] and row["tokens/s"] > 0 for row in rows.values())
     padding = {path: rows[f"{path}, sdpa, checkpointing, 6 rows"]["padding"] for path in ("published", "trl", "packed")}
     assert padding["packed"] == "0%"

@@ -289,7 +289,8 @@ def test_every_default_that_changed_is_written_out() -> None:
 def test_each_recipe_opens_with_its_departures(name: str) -> None:
     text = (Path(__file__).parents[2] / "openrs" / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
     head = text.partition("\ntitle:")[0]
-    numbers = [line[1:].strip()[0] for line in head.splitlines() if line[1:].strip()[:1].isdigit()]
+    starts = [line[1:].strip().partition(". ")[0] for line in head.splitlines()]
+    numbers = [start for start in starts if start.isdigit()]
     assert numbers == [str(n + 1) for n in range(len(numbers))]
     assert len(numbers) >= (2 if name == "exp3-fast" else 5)
 

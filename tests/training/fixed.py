@@ -29,6 +29,7 @@ ON_CPU = [
     "hardware.gpus=0",
     "hardware.layout=single",
     "hardware.zero_stage=0",
+    "hardware.fused_kernels=false",
 ]
 
 

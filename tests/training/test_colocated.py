@@ -1,6 +1,8 @@
 """What openrs changes of TRL's colocated vLLM. vLLM is played by stand_in_vllm.py; with the real one: test_vllm.py."""
 
+import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,16 @@ from datasets import Dataset
 from fixed import ON_CPU, PARITY, words
 
 from openrs.config.load import load
+from openrs.errors import UserError
 from openrs.hub import adapters
+from openrs.planner.gpus import find
+from openrs.planner.times import ASSUMED, generation_seconds
+from openrs.planner.workload import workload_of
 from openrs.rewards.functions import RewardSet, RewardStats
 from openrs.training import lora, vllm_server
 from openrs.training.train import grpo_config
 from openrs.training.trainer import Trainer
-from openrs.training.vllm_dtype import set_colocated_dtype, vllm_dtype
+from openrs.training.vllm_arguments import set_colocated_arguments, vllm_arguments
 
 
 @pytest.fixture
@@ -101,7 +107,7 @@ def test_vllm_computes_in_the_trainers_dtype_in_both_layouts(
     given: list[str] = []
     monkeypatch.setattr(vllm_generation, "LLM", lambda *, dtype: given.append(dtype))
     recipe = load("exp2-lora", [*ON_CPU, "grpo.use_vllm=true", *settings])
-    set_colocated_dtype(recipe)
+    set_colocated_arguments(recipe)
     vllm_generation.LLM()
     words = vllm_server.command(recipe, "model", 1)
     assert [*given, words[words.index("--dtype") + 1]] == [dtype, dtype]
@@ -109,7 +115,47 @@ def test_vllm_computes_in_the_trainers_dtype_in_both_layouts(
 
 @pytest.mark.parametrize("name", ["exp1", "exp2", "exp3"])
 def test_the_papers_generator_stays_in_bfloat16(name: str) -> None:
-    assert vllm_dtype(load(name)) == "bfloat16"
+    assert vllm_arguments(load(name)) == {"dtype": "bfloat16"}
+
+
+def test_drafts_reach_vllm_in_both_layouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    from trl.generation import vllm_generation
+
+    given: list[dict[str, Any]] = []
+    monkeypatch.setattr(vllm_generation, "LLM", lambda **arguments: given.append(arguments), raising=False)
+    recipe = load("exp3", ["hardware.draft_tokens=4"])
+    set_colocated_arguments(recipe)
+    vllm_generation.LLM(seed=1)
+    drafts = {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_min": 2, "prompt_lookup_max": 4}
+    assert given == [{"seed": 1, "dtype": "bfloat16", "speculative_config": drafts}]
+    words = vllm_server.command(recipe, "model", 1)
+    assert json.loads(words[words.index("--speculative-config") + 1]) == drafts
+    assert "--speculative-config" not in vllm_server.command(load("exp3"), "model", 1)
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("grpo.use_vllm=false", "grpo.use_vllm is false"),
+        ("hardware={gpus: 0, layout: single, zero_stage: 0}", "vLLM's CPU build samples wrongly with drafts"),
+        ("grpo.min_p=0.1", "grpo.min_p and hardware.draft_tokens exclude"),
+        ("grpo.generation_kwargs={min_p: 0.1}", "grpo.generation_kwargs.min_p and"),
+        ("grpo.generation_kwargs={logit_bias: {'5': -1.0}}", "grpo.generation_kwargs.logit_bias and"),
+        ("grpo.vllm_structured_outputs_regex=a", "grpo.vllm_structured_outputs_regex and"),
+        ("grpo.generation_kwargs={structured_outputs: {regex: a}}", "grpo.generation_kwargs.structured_outputs and"),
+    ],
+)
+def test_drafts_are_refused_where_the_distribution_would_be_another(setting: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        load("exp3", [setting, "hardware.draft_tokens=4"])
+    load("exp3", [setting])
+
+
+def test_the_plan_says_what_drafts_have_to_save() -> None:
+    """1.35 tokens a step save nothing, 1.8 do: the study's figures, docs/performance.md."""
+    plain, drafting = (workload_of(load("exp3", [f"hardware.draft_tokens={number}"]), find("A40")) for number in (0, 4))
+    assert generation_seconds(drafting) == pytest.approx(generation_seconds(plain), rel=0.15)
+    assert generation_seconds(drafting, replace(ASSUMED, drafted=1.8)) < 0.8 * generation_seconds(plain)
 
 
 @pytest.mark.slow

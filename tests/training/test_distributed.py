@@ -63,8 +63,8 @@ def test_one_process_learns_something_worth_comparing(one: Run) -> None:
 @pytest.mark.parametrize("zero", [0, pytest.param(1, marks=pytest.mark.soak), 2], ids=["gloo", "ZeRO-1", "ZeRO-2"])
 def test_two_processes_equal_one(zero: int, one: Run, tmp_path: Path, made_model: Path) -> None:
     asked = ["hardware.processes=2", "grpo.gradient_accumulation_steps=4", f"hardware.zero_stage={zero}"]
-    if zero == 1:  # with the other lever of exp3-fast, which must not show either
-        asked += ["grpo.gradient_checkpointing=true", "hardware.recompute=1"]
+    if zero == 1:  # with the other levers of exp3-fast, which must not show either
+        asked += ["grpo.gradient_checkpointing=true", "hardware.recompute=1", "hardware.deal_by_length=true"]
     run = train(tmp_path / "run", made_model, *asked)
     alone, together = rows_of(one), rows_of(run)
     assert [row["step"] for row in together] == list(range(1, STEPS + 1))  # each step once, from one of the two

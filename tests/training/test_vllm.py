@@ -25,6 +25,7 @@ from openrs.run.directory import Run
 from openrs.run.files import read_jsonl
 from openrs.training import canary, launch
 from openrs.training import vllm_server as generator
+from openrs.training.vllm_arguments import vllm_arguments
 from openrs.training.vllm_server import Address, Server
 
 pytestmark = [pytest.mark.vllm, pytest.mark.limits(processor=600)]
@@ -53,6 +54,25 @@ def train(folder: Path, model: Path, *overrides: str) -> Run:
     with attempt(recipe, run) as progress:
         launch.train(recipe, run, progress)
     return run
+
+
+def test_drafts_are_arguments_of_vllms_own_and_take_it_back_to_its_older_runner(made_model: Path) -> None:
+    """Nothing is sampled: vLLM's CPU build is wrong with drafts (dev/LOG.md, 29 November 2026)."""
+    from vllm.engine.arg_utils import AsyncEngineArgs, EngineArgs
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    short = ["prompt.max_tokens=16", "grpo.max_completion_length=16", "grpo.vllm_max_model_length=64"]
+    recipe = load("exp3", [*short, "hardware.draft_tokens=4"])
+    words = generator.command(recipe, str(made_model), 1)
+    parsed = make_arg_parser(FlexibleArgumentParser()).parse_args(words[words.index("serve") + 1 :])
+    parsed.model = parsed.model_tag
+    colocated = EngineArgs(model=str(made_model), max_model_len=64, **vllm_arguments(recipe))
+    assert AsyncEngineArgs.from_cli_args(parsed).speculative_config == colocated.speculative_config
+    config = colocated.create_engine_config()
+    assert (config.speculative_config.method, config.speculative_config.num_speculative_tokens) == ("ngram", 4)
+    assert not config.scheduler_config.async_scheduling
+    assert "speculative method 'ngram'" in config._get_v2_model_runner_unsupported_features()
 
 
 # --- vLLM inside the training processes -------------------------------------------------------------------------------
