@@ -161,8 +161,8 @@ def job_entry(kept: State, job: Job, machine: Machine, ledgers: Mapping[str, Led
     known = kept.tree["jobs"][job.id]
     planned = machine.dollars(job.hours)
     attempts = kept.attempts(job.id)
-    # a ledger's times are whole seconds, rounded down
-    spans = [(one["started"] - 1, one["started"] + (one.get("seconds") or 0.0)) for one in attempts]
+    # A ledger's times are whole seconds, rounded down: what begins in the second in which a job ends is the next one's.
+    spans = [(int(one["started"]), int(one["started"] + kept.took(one))) for one in attempts]
     book = ledgers.get(Path(str(attempts[-1].get("folder", ""))).name)
     counted = book.seconds_within(spans) if book is not None else None
     return {

@@ -123,6 +123,8 @@ class Runner:
         jobs = planned(self.study, self.file, self.machine, self.limits, self.also)
         if part is not None:
             jobs = jobs_of_part(independent(self.study, jobs), part)
+        with self.state.alone():
+            self.state.settle([job.id for job in jobs] if part else list(self.state.tree["jobs"]))
         with self.limited():
             self.look(jobs)
             while (job := self.next(jobs)) is not None:
@@ -165,8 +167,9 @@ class Runner:
 
     def do(self, job: Job, ids: Collection[str]) -> None:
         place = self.place(job)
+        written = self.written(job, place)
         with self.state.alone():
-            self.state.begin(job.id, folder=str(place.relative_to(self.state.folder)))
+            self.state.begin(job.id, folder=str(written.relative_to(self.state.folder)), rate=self.rate)
         facts: dict[str, Any] = {"done": False}
         try:
             if job.training:
@@ -185,6 +188,15 @@ class Runner:
         if not job.training:
             return self.state.folder / EVALUATIONS
         return self.state.folder / place_of_run(self.study, job.entry, job.seed or 0)
+
+    def written(self, job: Job, place: Path) -> Path:
+        """Where this job's files grow: beside it other parts may evaluate other models."""
+        if job.training:
+            return place
+        from openrs.evaluation.targets import resolved
+
+        targets = resolved(self.study.evaluations[job.entry].model, None, None, trust_remote_code=False)[2]
+        return Run(place).evaluation(targets[0].label) if len(targets) == 1 else place
 
     def evaluate(self, job: Job, place: Path, samples: int) -> None:
         from openrs.evaluation.targets import evaluate_model
@@ -231,6 +243,11 @@ class Runner:
 
     # --- limits and what is said --------------------------------------------------------------------------------------
 
+    @property
+    def rate(self) -> float | None:
+        """Dollars an hour of this machine. study.json has that of the part that started last."""
+        return None if self.machine.price is None else self.machine.price * self.machine.gpus
+
     @contextmanager
     def limited(self) -> Iterator[None]:
         """The block ends as by SIGTERM when a limit is reached: training with a checkpoint, sampling at once."""
@@ -238,7 +255,7 @@ class Runner:
         if self.limits.until_hours is not None:
             ends.append((3600 * self.limits.until_hours, f"{self.limits.until_hours:g} hours are over"))
         if self.limits.until_usd is not None:
-            rate = (self.machine.price or 0.0) * self.machine.gpus / 3600 * self.limits.at_once
+            rate = (self.rate or 0.0) / 3600 * self.limits.at_once
             if not rate:
                 raise UserError(
                     "--until-usd: no price is known", fix="give --price, dollars per GPU-hour, or --until-hours"

@@ -7,7 +7,7 @@ took, and the looks that were made.
 import fcntl
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
@@ -77,17 +77,25 @@ class State:
     def done(self) -> set[str]:
         return {name for name, job in self.tree["jobs"].items() if job["done"]}
 
-    def settle(self) -> None:
-        """An attempt without an end was killed: it lasted until its folder was last written to."""
-        for job in self.tree["jobs"].values():
-            for attempt in job["attempts"]:
-                if attempt.get("seconds") is None:
-                    place = self.folder / str(attempt.get("folder", ""))
-                    last = max((path.stat().st_mtime for path in _files(place)), default=0.0)
-                    attempt["seconds"] = max(0.0, last - attempt["started"])
+    def took(self, attempt: Mapping[str, Any]) -> float:
+        """Seconds of an attempt. One without an end was killed, or another part makes it just now: it lasted until its
+        folder was last written to."""
+        if attempt.get("seconds") is not None:
+            return float(attempt["seconds"])
+        place = self.folder / str(attempt.get("folder", ""))
+        last = max((path.stat().st_mtime for path in _files(place)), default=0.0)
+        return max(0.0, last - attempt["started"])
+
+    def settle(self, names: Iterable[str]) -> None:
+        """Nobody else is at these jobs, so what has no end was killed; it is written down before their files grow."""
+        left = [one for name in names for one in self.attempts(name) if one.get("seconds") is None]
+        for attempt in left:
+            attempt["seconds"] = self.took(attempt)
+        if left:
+            self.write()
 
     def begin(self, name: str, **facts: Any) -> None:
-        """A job starts. rate: what an hour costs on this machine; the next launch may be on another."""
+        """A job starts. rate: what an hour costs on this machine; the next launch, or another part, may be on another."""
         job = self.tree["jobs"].setdefault(name, {"attempts": [], "done": False})
         job["attempts"].append({"started": time.time(), "rate": self.rate, **facts})
         self.write()
@@ -109,7 +117,7 @@ class State:
 
     def seconds(self, name: str | None = None) -> float:
         """Wall clock of one job, or of all, killed attempts counted as far as they are known."""
-        return sum(float(one.get("seconds") or 0.0) for one in self.attempts(name))
+        return sum(self.took(one) for one in self.attempts(name))
 
     @property
     def rate(self) -> float | None:
@@ -124,7 +132,7 @@ class State:
             rate = self.rate if one.get("rate") is None else float(one["rate"])
             if rate is None:
                 return None
-            total += float(one.get("seconds") or 0.0) / 3600 * rate
+            total += self.took(one) / 3600 * rate
         return None if self.rate is None and not total else total
 
     # --- looks --------------------------------------------------------------------------------------------------------
@@ -205,7 +213,6 @@ def opened(folder: Path, study: Study, file: Path, machine: Mapping[str, Any], *
         state.tree["accepted"].append({"at": now(), "changes": changes, "looked": state.looked})
     now_known = {"file": path, "sha256": study.hash, "settings": plain(study), "machine": dict(machine)}
     state.tree.update(now_known)
-    state.settle()
     state.write()
     return state
 

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 import re
 import sys
 from pathlib import Path
@@ -179,6 +180,25 @@ def test_money_counts_killed_attempts_and_each_machine_at_its_price(tmp_path: Pa
     later.tree["jobs"]["base/amc23"]["attempts"][0]["seconds"] = 1800.0
     assert later.dollars() == pytest.approx(2.5, rel=1e-2)
     assert later.dollars("base/amc23") == pytest.approx(0.5)
+
+
+def test_an_attempt_under_way_in_another_part_is_counted_as_far_as_its_own_files_tell(tmp_path: Path) -> None:
+    kept = state_in(tmp_path, study_of([4]))
+    kept.begin("base/aime24", folder="evaluations/eval/base")
+    began = kept.attempts("base/aime24")[0]["started"]
+    for model, hours, counted in (("base", 1, 1), ("open-rs1", 5, 1), ("base", 2, 2)):
+        samples = tmp_path / "evaluations" / "eval" / model / "samples.jsonl"
+        samples.parent.mkdir(parents=True, exist_ok=True)
+        samples.write_text("")
+        os.utime(samples, (began + 3600 * hours,) * 2)
+        other = state_in(tmp_path, study_of([4]))  # another part starts
+        other.settle(["open-rs1/amc23"])
+        assert other.seconds() == pytest.approx(3600 * counted)
+    other.settle(["base/aime24"])  # killed, and its own part starts again
+    os.utime(samples, (began + 3600 * 9,) * 2)
+    known = state.read(tmp_path)
+    assert known is not None
+    assert known.seconds() == pytest.approx(7200)
 
 
 LOOK = {"samples": 8, "at": "", "sha256": "", "word": "cannot tell"}

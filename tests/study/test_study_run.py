@@ -354,6 +354,33 @@ def test_parts_side_by_side_do_what_one_process_does(
         run(file, part=(0, 3))
 
 
+def test_a_part_that_starts_closes_no_attempt_of_another_and_leaves_its_price_alone(
+    file: Path, stand_ins: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text(PARTS)
+    study, folder, seen = settings.load(file), file.parent / "run", []
+    evaluate = Runner.evaluate
+
+    def meanwhile(self: Runner, job: Job, place: Path, samples: int) -> None:
+        if not seen:
+            other = machine_of(study, None, None, 9.0)
+            seen.append(job.id)
+            run_study(study, file, folder, machine=other, limits=Limits(), part=(1, 2))
+            kept = state.read(folder)
+            assert kept is not None
+            assert kept.attempts(job.id)[0].get("seconds") is None
+        evaluate(self, job, place, samples)
+
+    monkeypatch.setattr(Runner, "evaluate", meanwhile)
+    run(file, part=(0, 2))
+    kept = state.read(folder)
+    assert kept is not None
+    rates = {job: {one["rate"] for one in kept.attempts(job)} for job in kept.done()}
+    assert rates.pop("open-rs1/amc23") == {9.0}
+    assert list(rates.values()) == [{0.4375}] * 3
+    assert kept.attempts("open-rs3/amc23")[0]["folder"] == "evaluations/eval/paper-open-rs3"
+
+
 def test_what_depends_on_each_other_is_in_one_part() -> None:
     study = settings.load(settings.STUDIES / "paper.yaml")
     jobs = jobs_of(study, machine_of(study, None, None, None), settings.STUDIES)
@@ -408,14 +435,16 @@ def test_spent_stands_beside_planned(file: Path, stand_ins: dict[str, Any], capf
 
 def test_a_job_counts_the_launches_of_its_run_that_it_made() -> None:
     """A later stage of the same run is another job."""
-    launches = [("2026-11-29T07:00:00Z", 100.0), ("2026-11-29T07:10:00Z", 50.0), ("2026-11-29T09:00:00Z", 9.0)]
+    launches = [("2026-11-29T07:00:00Z", 100.0), ("2026-11-29T07:10:00Z", 50.0), ("2026-11-29T07:10:55Z", 9.0)]
     made = tuple(Attempt(i, began, took, 0, "", "manifest") for i, (began, took) in enumerate(launches, 1))
     book = Ledger(made, {}, 159.0, "", 0, None, "nowhere", 0, None)
     first = datetime.fromisoformat(launches[0][0]).timestamp()
     entry = {"attempts": [{"started": first + 0.7, "seconds": 101.0, "folder": "a-seed1"}], "done": False}
     entry["attempts"].append({"started": first + 600.2, "seconds": 55.0, "folder": "a-seed1"})
-    kept = state.State(Path(), {"jobs": {"a/seed1": entry}, "machine": {"gpus": 1}})
+    later = {"attempts": [{"started": first + 655.3, "seconds": 9.0, "folder": "a-seed1"}], "done": False}
+    kept = state.State(Path(), {"jobs": {"a/seed1": entry, "b/seed1": later}, "machine": {"gpus": 1}})
     study = settings.load(settings.STUDIES / "paper.yaml")
-    job = Job("a/seed1", "a", None, 1, None, None)
-    found = study_report.job_entry(kept, job, machine_of(study, None, None, None), {"a-seed1": book})
-    assert found["ledger_hours"] == pytest.approx(150 / 3600)
+    for name, seconds in (("a", 150), ("b", 9)):
+        job = Job(f"{name}/seed1", name, None, 1, None, None)
+        found = study_report.job_entry(kept, job, machine_of(study, None, None, None), {"a-seed1": book})
+        assert found["ledger_hours"] == pytest.approx(seconds / 3600)

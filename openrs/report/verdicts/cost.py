@@ -68,7 +68,7 @@ class Ledger:
     def seconds_within(self, spans: Sequence[tuple[float, float]]) -> float | None:
         """Wall clock of the launches that began in one of these spans (seconds since 1970); None without any."""
         began = [(_time(one.started), one.seconds) for one in self.attempts]
-        found = [took or 0.0 for at, took in began if at is not None and any(a <= at <= b for a, b in spans)]
+        found = [took or 0.0 for at, took in began if at is not None and any(a <= at < b for a, b in spans)]
         return sum(found) if found else None
 
     def as_json(self) -> dict[str, Any]:
