@@ -57,11 +57,12 @@ def part_from(text: str) -> tuple[int, int]:
 
 def refuse_for_recipes(args: argparse.Namespace) -> None:
     """Raises UserError when an option of studies is given with a recipe."""
-    given = [name for name in ONLY_STUDIES if getattr(args, name, None) not in (None, False, [])]
+    values = {name: getattr(args, name, None) for name in ONLY_STUDIES}
+    given = [name for name, value in values.items() if value is not None and value is not False and value != []]
     if given:
         raise UserError(
             f"--{given[0].replace('_', '-')} is for studies, and {args.recipe} is a recipe",
-            fix=f"openrs reproduce paper --{given[0].replace('_', '-')} ..., or openrs plan {args.recipe}",
+            fix=f"leave it out, or name a study (paper); what a recipe costs says: openrs plan {args.recipe}",
         )
 
 
@@ -92,6 +93,12 @@ def limits_of(args: argparse.Namespace) -> "Limits":
 def reproduce(args: argparse.Namespace, file: Path) -> int:
     from openrs.run.directory import run_at
 
+    alone = "part" if args.plan and args.part else "parallel" if args.parallel and not args.part else None
+    if alone is not None:
+        raise UserError(
+            f"--{alone} is for parts that are run, and this is the whole study",
+            fix="leave it out; openrs cluster submit runs parts side by side",
+        )
     study, machine = asked(args, file)
     folder = run_at(args.run or file.stem).path
     if args.plan:

@@ -4,6 +4,8 @@ Parts need nothing of each other (jobs.independent), so they run in any order an
 looks follow one another as on one machine. All write one study.json, one at a time (state.alone).
 """
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -23,6 +25,7 @@ from openrs.cluster.jobs import (
 from openrs.cluster.sizes import SLACK, Sizes, sizes_of
 from openrs.config.load import load, to_yaml
 from openrs.config.schema import Recipe
+from openrs.config.yaml_lines import dump_yaml, read_yaml
 from openrs.errors import UserError
 from openrs.hub import pins
 from openrs.outside import is_file
@@ -65,7 +68,7 @@ def build_study_manifests(
     asked = request(recipe, "exp3" if machine.gpus else "demo")
     made = build_manifests(asked)
     made.notes.extend(note for one in recipes.values() for note in local_files(one) if note not in made.notes)
-    _refuse_local_models(study, jobs)
+    _refuse_local(study, jobs)
     named, files = _files(study, file)
     sets = [word for change in overrides for word in ("--set", change)]
     until = [] if limits.until_usd is None else ["--until-usd", f"{limits.until_usd:g}"]
@@ -80,7 +83,7 @@ def build_study_manifests(
     spec |= {"completionMode": "Indexed", "completions": len(parts), "parallelism": min(limits.at_once, len(parts))}
     spec["podFailurePolicy"]["rules"][0]["action"] = "FailIndex"  # what one part is refused for, others may not be
     spec["activeDeadlineSeconds"] = _deadline(spec["activeDeadlineSeconds"], jobs, limits)
-    made.job["metadata"]["annotations"] = {HASH: study.hash}
+    made.job["metadata"]["annotations"] = {HASH: _hash(study, files)}
     put_files(made.job, files)
     if made.claim is not None:
         made.claim["spec"]["resources"]["requests"]["storage"] = f"{_storage(study, jobs, sizes)}Gi"
@@ -108,16 +111,21 @@ def _on(machine: Machine, recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"hardware": hardware})
 
 
-def _refuse_local_models(study: Study, jobs: Sequence[Job]) -> None:
+def _refuse_local(study: Study, jobs: Sequence[Job]) -> None:
     models = [("model", study.evaluations[job.entry].model) for job in jobs if not job.training]
-    refuse_files("the study", [pair for pair in models if pins.target(pair[1]) is None])
+    named = [pair for pair in models if pins.target(pair[1]) is None]
+    if study.evaluation.data is not None:
+        named.append(("evaluation.data", study.evaluation.data))
+    benchmarks = dict.fromkeys(name for one in study.evaluations.values() for name in one.samples)
+    named += [("samples", name) for name in benchmarks if name.endswith((".yaml", ".yml"))]
+    refuse_files("the study", named)
 
 
 def _files(study: Study, file: Path) -> tuple[str, dict[str, tuple[str, str]]]:
     """How the Pods name the study, and the files of the user's own that they need: the study, the recipes beside it."""
     if file.parent == STUDIES:
         return file.stem, {}
-    texts = {file.name: file.read_text(encoding="utf-8")}
+    texts = {file.name: dump_yaml(read_yaml(file)[0])}  # without its comments: nobody looked for secrets in them
     for name in dict.fromkeys(train.recipe for train in study.trainings.values()):
         beside = file.parent / name
         if beside.suffix in {".yaml", ".yml"} and is_file(beside):
@@ -128,6 +136,12 @@ def _files(study: Study, file: Path) -> tuple[str, dict[str, tuple[str, str]]]:
             texts[name] = to_yaml(load(str(beside), elsewhere=True))
     files = {f"openrs/file-{i}": (name, text) for i, (name, text) in enumerate(texts.items())}
     return str(PurePosixPath(IN_POD).parent / file.name), files
+
+
+def _hash(study: Study, files: Mapping[str, tuple[str, str]]) -> str:
+    """What another submission is compared with: every setting, of the recipes beside the study, too."""
+    recipes = sorted(list(files.values())[1:])
+    return hashlib.sha256(json.dumps([study.hash, recipes]).encode()).hexdigest() if recipes else study.hash
 
 
 def _deadline(least: int, jobs: Sequence[Job], limits: Limits) -> int:

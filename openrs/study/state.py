@@ -95,7 +95,7 @@ class State:
             self.write()
 
     def begin(self, name: str, **facts: Any) -> None:
-        """A job starts. rate: what an hour costs on this machine; the next launch, or another part, may be on another."""
+        """A job starts. rate: what an hour costs on this machine; other launches and parts may be on others."""
         job = self.tree["jobs"].setdefault(name, {"attempts": [], "done": False})
         job["attempts"].append({"started": time.time(), "rate": self.rate, **facts})
         self.write()

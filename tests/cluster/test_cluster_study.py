@@ -41,7 +41,7 @@ def without_powers(monkeypatch: pytest.MonkeyPatch) -> None:
 def own(tmp_path: Path) -> Path:
     (tmp_path / "mine.yaml").write_text("extends: exp3\ntitle: mine\ngrpo: {learning_rate: 2e-6}\n")
     path = tmp_path / "own.yaml"
-    path.write_text(OWN)
+    path.write_text(OWN + "# my token is hf_abcdefghijklmnop\n")
     return path
 
 
@@ -104,6 +104,7 @@ def test_hours_are_the_jobs_deadline_and_the_volume_holds_every_run(
 def test_a_study_of_ones_own_goes_with_the_pod(capfd: pytest.CaptureFixture[str], own: Path, tmp_path: Path) -> None:
     _, job = printed(capfd, str(own))
     assert containers(job)["train"]["args"][1] == "/recipe/own.yaml"
+    assert "hf_abc" not in str(job)
     there = tmp_path / "recipe"
     there.mkdir()
     as_the_kubelet(job, there)
@@ -122,10 +123,15 @@ def test_submitted_twice_it_is_one_job_and_another_study_is_refused(
     for _ in range(2):
         assert main(words) == 0
     assert "Job openrs-own exists already" in capfd.readouterr().out
-    own.write_text(OWN.replace("margin: 2", "margin: 1"))
-    assert main(words) == 2
-    assert "SHA-256 of the file" in capfd.readouterr().err
-    assert len(server.asked("POST", "/jobs")) == 4  # three dry runs of the preflight, one that is meant
+    recipe = own.with_name("mine.yaml")
+    for file, text in (
+        (recipe, recipe.read_text().replace("2e-6", "3e-6")),
+        (own, OWN.replace("margin: 2", "margin: 1")),
+    ):
+        file.write_text(text)
+        assert main(words) == 2
+        assert "SHA-256 of the file" in capfd.readouterr().err
+    assert len(server.asked("POST", "/jobs")) == 5  # four dry runs of the preflight, one that is meant
 
 
 @pytest.mark.parametrize(
@@ -133,6 +139,8 @@ def test_submitted_twice_it_is_one_job_and_another_study_is_refused(
     [
         (["paper", "--train-only"], "--train-only is for recipes"),
         (["exp3", "--parallel", "2"], "--parallel is for studies"),
+        (["exp3", "--gpus", "0"], "--gpus is for studies"),
+        (["data.yaml"], "the study names files of this machine: evaluation.data: ./here; samples: sums.yaml"),
         (["paper", "--budget", "0.01"], "nothing is planned"),
         (["own.yaml"], "the study names files of this machine: model: /home/me/model"),
         (["above.yaml"], "../mine.yaml is not below the folder"),
@@ -145,6 +153,11 @@ def test_what_a_pod_could_not_do_is_refused(
     below.mkdir()
     sized = "model: /home/me/model, sizes: knoveleng/Open-RS1"
     (below / "own.yaml").write_text(OWN.replace('model: "paper:open-rs1"', sized).replace("mine.yaml", "exp3"))
+    (below / "data.yaml").write_text(
+        OWN.replace("mine.yaml", "exp3").replace("{amc23: 8}", "{amc23: 8, sums.yaml: 1}", 1)
+        + "evaluation: {data: ./here}\n"
+    )
+    (below / "sums.yaml").write_text("sums: {rows: 4, question: q, gold: [a], gold_kind: expr}\n")
     (below / "above.yaml").write_text(OWN.replace("mine.yaml", "../mine.yaml"))
     monkeypatch.chdir(below)
     assert main(["cluster", "submit", *words, "--dry-run"]) == 2

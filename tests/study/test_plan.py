@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from openrs.cli.main import main
 from openrs.errors import UserError
 from openrs.planner.evaluations import Draws, evaluation_seconds
 from openrs.planner.gpus import find
@@ -271,6 +272,12 @@ def test_a_wrong_study_is_refused_with_file_and_line(tmp_path: Path, old: str, n
     file.write_text(OWN.replace(old, new))
     with pytest.raises(UserError, match=said):
         settings.load(file)
+
+
+@pytest.mark.parametrize("words", [["--parallel", "2"], ["--plan", "--part", "0/2"]])
+def test_what_is_for_parts_is_refused_for_the_whole(capfd: pytest.CaptureFixture[str], words: list[str]) -> None:
+    assert main(["reproduce", "paper", *words]) == 2
+    assert "is for parts that are run" in capfd.readouterr().err
 
 
 def test_hours_of_jobs_do_not_depend_on_their_order(paper: Study) -> None:

@@ -358,8 +358,8 @@ def test_a_part_that_starts_closes_no_attempt_of_another_and_leaves_its_price_al
     file: Path, stand_ins: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file.write_text(PARTS)
-    study, folder, seen = settings.load(file), file.parent / "run", []
-    evaluate = Runner.evaluate
+    study, folder, evaluate = settings.load(file), file.parent / "run", Runner.evaluate
+    seen: list[str] = []
 
     def meanwhile(self: Runner, job: Job, place: Path, samples: int) -> None:
         if not seen:
