@@ -124,6 +124,20 @@ def test_scores_that_their_own_samples_do_not_give_are_no_evidence(tmp_path):
     assert "samples.jsonl gives 100.00" in verdict.said
 
 
+def test_a_score_counts_while_more_samples_are_drawn(tmp_path):
+    marks = verdicts(30, 24, 8)
+    run = evaluation(tmp_path, marks)
+    rows = [
+        {"benchmark": "aime24", "problem": problem, "sample": j, "verdict": "correct" if mark else "incorrect"}
+        for problem, line in marks.items()
+        for j, mark in enumerate([*line, 1])
+    ]
+    (next(run.path.rglob("scores.json")).parent / "samples.jsonl").write_text("\n".join(map(json.dumps, rows[:200])))
+    assert judged(run.path)["score-open-rs3-aime24"][0] == "not tested"  # of the first 8 some are missing
+    (next(run.path.rglob("scores.json")).parent / "samples.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert judged(run.path)["score-open-rs3-aime24"][0] == "not reproduced"
+
+
 def test_different_evaluation_seeds_are_pooled_in_any_order(tmp_path):
     paths = [evaluation(tmp_path / f"e{i}", varied(30, 8, seed=i), seed=i).path for i in range(3)]
     found = [judged(*order)["score-open-rs3-aime24"] for order in itertools.permutations(paths)]

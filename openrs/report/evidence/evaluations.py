@@ -26,6 +26,7 @@ class Cell:
     answer: str
     tokens: int
     cut: bool
+    sample: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,8 +249,11 @@ def _consistent(score: Score) -> bool:
 
 
 def _against(score: Score, cells: Mapping[str, list[Cell]] | None) -> str:
-    """What is wrong between a score and the samples that it was made from; empty when nothing is, or none are there."""
-    samples = [cell for problem in (cells or {}).values() for cell in problem]
+    """What is wrong between a score and the samples that it was made from; empty when nothing is, or none are there.
+
+    Later samples are those of an evaluation that goes on: its score is of the first k until it is whole.
+    """
+    samples = [cell for problem in (cells or {}).values() for cell in problem if cell.sample < score.k]
     if not samples:
         return ""
     if len(samples) != score.n * score.k:
@@ -313,7 +317,8 @@ def _samples(
 
 def cell_of(row: Mapping[str, Any]) -> Cell:
     verdict = text(row.get("verdict"), 40) or "not judged"
-    return Cell(verdict, text(row.get("answer"), 60), whole(row.get("tokens")) or 0, row.get("finish") == "length")
+    tokens, sample = (whole(row.get(key)) or 0 for key in ("tokens", "sample"))
+    return Cell(verdict, text(row.get("answer"), 60), tokens, row.get("finish") == "length", sample)
 
 
 def text_of(model: str, row: Mapping[str, Any], cell: Cell, longest: int = LONGEST_TEXT) -> Text:
