@@ -114,7 +114,7 @@ def build_manifests(request: JobRequest) -> JobManifests:
     if any(container["name"] == "fetch" for container in pod.get("initContainers", [])):
         labels[FETCHES] = "true"
     _recipe(job, request)
-    _image(pod, request.image)
+    set_image(pod, request.image)
     notes += _resize(claim, job, sizes_of(request.recipe))
     if on_gpus:
         products = list(request.products) or labels_of(request.recipe.hardware.gpu)
@@ -213,8 +213,7 @@ def _containers(pod: Object, request: JobRequest) -> None:
     if not references(request.recipe):
         first.pop("fetch", None)
     elif "fetch" not in first:  # a recipe for a CPU that needs the hub
-        whole = manifest("exp3")[1]["spec"]["template"]["spec"]["initContainers"]
-        first = {"fetch": next(container for container in whole if container["name"] == "fetch"), **first}
+        first = {"fetch": fetcher(), **first}
     if request.recipe.hardware.gpus < 2:
         first.pop("nccl", None)
     pod.pop("initContainers", None)
@@ -224,6 +223,12 @@ def _containers(pod: Object, request: JobRequest) -> None:
     pod["containers"] = containers
     for container in [*first.values(), *containers]:
         container["args"] = [literal(word) for word in commands[container["name"]]]
+
+
+def fetcher() -> Object:
+    """The container that fetches from the hub, for a Pod whose manifest has none."""
+    whole: list[Object] = manifest("exp3")[1]["spec"]["template"]["spec"]["initContainers"]
+    return next(container for container in whole if container["name"] == "fetch")
 
 
 def literal(word: str) -> str:
@@ -261,7 +266,7 @@ def put_files(job: Object, files: Mapping[str, tuple[str, str]]) -> None:
         container["volumeMounts"].append({"name": "recipe", "mountPath": str(Path(IN_POD).parent), "readOnly": True})
 
 
-def _image(pod: Object, image: str) -> None:
+def set_image(pod: Object, image: str) -> None:
     for container in _all_containers(pod):
         container["image"] = image
         for variable in container["env"]:

@@ -11,16 +11,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from openrs.cluster.jobs import (
+    FETCHES,
     HASH,
     IN_POD,
     JobManifests,
     JobRequest,
     Object,
     build_manifests,
+    fetcher,
     literal,
     local_files,
     put_files,
     refuse_files,
+    set_image,
 )
 from openrs.cluster.sizes import SLACK, Sizes, sizes_of
 from openrs.config.load import load, to_yaml
@@ -73,11 +76,12 @@ def build_study_manifests(
     sets = [word for change in overrides for word in ("--set", change)]
     until = [] if limits.until_usd is None else ["--until-usd", f"{limits.until_usd:g}"]
     _containers(
-        made.job["spec"]["template"]["spec"],
+        made.job["spec"]["template"],
         ["fetch", named, "--quick", *sets] if references_of(study, file.parent) else None,
         ["reproduce", named, "--run", asked.name, *choice, *sets, *until],
         len(parts),
     )
+    set_image(made.job["spec"]["template"]["spec"], asked.image)
     spec = made.job["spec"]
     spec["backoffLimitPerIndex"] = spec.pop("backoffLimit")
     spec |= {"completionMode": "Indexed", "completions": len(parts), "parallelism": min(limits.at_once, len(parts))}
@@ -94,14 +98,14 @@ def build_study_manifests(
     return made
 
 
-def _containers(pod: Object, fetch: list[str] | None, run: list[str], parts: int) -> None:
+def _containers(template: Object, fetch: list[str] | None, run: list[str], parts: int) -> None:
     """The commands; NCCL's measurement belongs to one recipe and is left out."""
-    first = [one for one in pod.pop("initContainers", []) if one["name"] == "fetch"]
-    if fetch is not None and not first:
-        raise UserError("a study without GPUs has no container that fetches from the hub", fix="give --gpu and --gpus")
+    pod, labels = template["spec"], template["metadata"]["labels"]
+    pod.pop("initContainers", None)
+    labels.pop(FETCHES, None)
     if fetch is not None:
-        first[0]["args"] = [literal(word) for word in fetch]
-        pod["initContainers"] = first
+        pod["initContainers"] = [fetcher() | {"args": [literal(word) for word in fetch]}]
+        labels[FETCHES] = "true"
     pod["containers"][0]["args"] = [*map(literal, run), "--part", f"$(JOB_COMPLETION_INDEX)/{parts}"]
 
 

@@ -115,6 +115,23 @@ def test_a_study_of_ones_own_goes_with_the_pod(capfd: pytest.CaptureFixture[str]
     assert recipe_of(train, 1, there, elsewhere=True).grpo["learning_rate"] == load("exp3").grpo["learning_rate"] * 2
 
 
+@pytest.mark.parametrize("gpus", [0, 1])
+@pytest.mark.parametrize("hub", [True, False])
+def test_what_is_needed_from_the_hub_is_fetched_first_whatever_the_largest_recipe_needs(
+    capfd: pytest.CaptureFixture[str], own: Path, gpus: int, hub: bool
+) -> None:
+    tree = yaml.safe_load(OWN.replace("mine.yaml", "demo"))
+    tree["gpus"], tree["gpu"] = gpus, "A40" if gpus else "none"
+    if not hub:
+        del tree["evaluations"], tree["claims"]["score-open-rs1-amc23"]
+    own.write_text(yaml.safe_dump(tree))
+    _, job = printed(capfd, str(own), "--also", "mine-late")
+    found = containers(job)
+    assert found.keys() == ({"fetch", "train"} if hub else {"train"})
+    assert {one["image"] for one in found.values()} == {IMAGE}
+    assert ("openrs-fetches" in job["spec"]["template"]["metadata"]["labels"]) == hub
+
+
 def test_submitted_twice_it_is_one_job_and_another_study_is_refused(
     server: Emulated, capfd: pytest.CaptureFixture[str], own: Path
 ) -> None:
