@@ -163,7 +163,7 @@ def job_entry(kept: State, job: Job, machine: Machine, ledgers: Mapping[str, Led
     attempts = kept.attempts(job.id)
     # A ledger's times are whole seconds, rounded down: what begins in the second in which a job ends is the next one's.
     spans = [(int(one["started"]), int(one["started"] + kept.took(one))) for one in attempts]
-    book = ledgers.get(Path(str(attempts[-1].get("folder", ""))).name)
+    book = ledgers.get(str(attempts[-1].get("folder"))) if attempts else None
     counted = book.seconds_within(spans) if book is not None else None
     return {
         "id": job.id,

@@ -41,6 +41,7 @@ SHAPE: dict[str, Any] = {
     },
     "looks": {"*": [{"samples": int, "at": str, "sha256": str, "p?": {"*": int | float}, "word?": str}]},
 }
+TIMES = ("started", "seconds", "rate")
 FREE = ("title", "gpu", "gpus", "price")  # settings that change no result
 
 
@@ -184,7 +185,7 @@ def read(folder: Path) -> State | None:
     if tree["schema"] != SCHEMA:
         raise UserError(f"{path} has schema {tree['schema']}, not {SCHEMA}", fix="use the openrs that wrote it")
     state = State(folder, tree)
-    if not all(0 <= (one.get(key) or 0) < inf for one in state.attempts() for key in ("seconds", "rate")):
+    if not all(0 <= (one.get(key) or 0) < inf for one in state.attempts() for key in TIMES):
         raise UserError(f"{path}: an attempt took a time, or has a price, that is none", fix=fix)
     return state
 

@@ -214,6 +214,7 @@ LOOK = {"samples": 8, "at": "", "sha256": "", "word": "cannot tell"}
         ("accepted", [{"at": "", "changes": []}], "accepted.0.looked"),
         ("jobs", {"a": {"attempts": [{"started": 0, "seconds": math.nan}], "done": True}}, "an attempt took a time"),
         ("jobs", {"a": {"attempts": [{"started": 0, "seconds": -9.0}], "done": True}}, "an attempt took a time"),
+        ("jobs", {"a": {"attempts": [{"started": math.inf}], "done": True}}, "an attempt took a time"),
         ("jobs", {"a": {"attempts": [], "done": True, "samples": "all"}}, "jobs.a.samples"),
     ],
 )

@@ -442,9 +442,11 @@ def test_a_job_counts_the_launches_of_its_run_that_it_made() -> None:
     entry = {"attempts": [{"started": first + 0.7, "seconds": 101.0, "folder": "a-seed1"}], "done": False}
     entry["attempts"].append({"started": first + 600.2, "seconds": 55.0, "folder": "a-seed1"})
     later = {"attempts": [{"started": first + 655.3, "seconds": 9.0, "folder": "a-seed1"}], "done": False}
-    kept = state.State(Path(), {"jobs": {"a/seed1": entry, "b/seed1": later}, "machine": {"gpus": 1}})
+    never = {"attempts": [], "done": True}  # written by hand
+    jobs = {"a/seed1": entry, "b/seed1": later, "c/seed1": never}
+    kept = state.State(Path(), {"jobs": jobs, "machine": {"gpus": 1}})
     study = settings.load(settings.STUDIES / "paper.yaml")
-    for name, seconds in (("a", 150), ("b", 9)):
+    for name, seconds in (("a", 150), ("b", 9), ("c", None)):
         job = Job(f"{name}/seed1", name, None, 1, None, None)
         found = study_report.job_entry(kept, job, machine_of(study, None, None, None), {"a-seed1": book})
-        assert found["ledger_hours"] == pytest.approx(seconds / 3600)
+        assert found["ledger_hours"] == (seconds and pytest.approx(seconds / 3600))
