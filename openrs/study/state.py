@@ -85,7 +85,7 @@ class State:
             return float(attempt["seconds"])
         place = self.folder / str(attempt.get("folder", ""))
         last = max((path.stat().st_mtime for path in _files(place)), default=0.0)
-        return max(0.0, last - attempt["started"])
+        return max(0.0, last - float(attempt["started"]))
 
     def settle(self, names: Iterable[str]) -> None:
         """Nobody else is at these jobs, so what has no end was killed; it is written down before their files grow."""
