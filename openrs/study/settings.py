@@ -5,6 +5,7 @@ Never imports torch.
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,12 +19,14 @@ from openrs.config.schema import Evaluation, Settings
 from openrs.config.yaml_lines import Lines, override, place_of, read_yaml
 from openrs.errors import UserError
 from openrs.outside import is_file
+from openrs.report.evidence import reference
 from openrs.report.verdicts.claims import Claim, claims
 
 STUDIES = RECIPES / "studies"
 NAME = r"^[a-z0-9][a-z0-9.-]{0,59}$"
 SCORED = ("score", "average", "above", "gain", "better")  # kinds of claims on evaluations; others are on trainings
 SEQUENTIAL = ("better", "above")  # kinds of claims that may be looked at more than once (docs/study.md)
+FEW = 40  # problems up to which a look before 0.4 of all samples is spent on nothing (docs/study-design.md)
 
 
 class Evaluate(Settings):
@@ -218,7 +221,8 @@ def _needs_faults(study: Study, paper: Claim | None, claim: ClaimSettings) -> li
 
 
 def _looks_faults(study: Study, claim: ClaimSettings, where: str) -> list[str]:
-    """The last look is at all samples of the jobs that the claim needs, and they are all of one benchmark."""
+    """The last look is at all samples of the jobs that the claim needs, and they are all of one benchmark; the first is
+    not too early for its problems."""
     if not claim.looks:
         return []
     if len(claim.needs) != 1 or any("/" not in need for need in claim.needs[0]):
@@ -227,6 +231,11 @@ def _looks_faults(study: Study, claim: ClaimSettings, where: str) -> list[str]:
     samples = {study.evaluations[entry].samples.get(benchmark) for entry, benchmark in parts}
     if len({benchmark for _, benchmark in parts}) != 1 or samples != {claim.looks[-1]}:
         return [f"{where}: the last look must be at the samples of its jobs, on one benchmark"]
+    problems, first, last = reference.tree()["problems"].get(parts[0][1], FEW + 1), claim.looks[0], claim.looks[-1]
+    if problems <= FEW and 5 * first < 2 * last:
+        early = f"the first look, at {first} of {last} samples, is too early for {problems} problems"
+        why = "so little may be spent there that hardly any result is a verdict"
+        return [f"{where}: {early}: {why}; look from {math.ceil(2 * last / 5)} on"]
     return []
 
 
