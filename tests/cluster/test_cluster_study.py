@@ -122,10 +122,16 @@ def test_submitted_twice_it_is_one_job_and_another_study_is_refused(
     for _ in range(2):
         assert main(words) == 0
     assert "Job openrs-own exists already" in capfd.readouterr().out
+    assert len(server.asked("POST", "/jobs")) == 3  # two dry runs of the preflight, one that is meant
     own.write_text(OWN.replace("margin: 2", "margin: 1"))
     assert main(words) == 2
-    assert "SHA-256 of the file" in capfd.readouterr().err
-    assert len(server.asked("POST", "/jobs")) == 4  # three dry runs of the preflight, one that is meant
+    said = capfd.readouterr().err
+    assert "created with other options or another file:\n    SHA-256 of the file" in said
+    assert "its claim, and what is on it, stays" in said
+    command = said[said.index("openrs cluster delete") :].split()[1:4]
+    assert main([*command, "--yes"]) == 0  # what the message says goes on with the new settings, on the old claim
+    assert main(words) == 0
+    assert "claim openrs-own exists and is kept" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(
