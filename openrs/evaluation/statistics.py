@@ -85,13 +85,17 @@ class PairedDifference:
 
 @dataclass(frozen=True, slots=True)
 class Equivalence:
-    """Two one-sided tests: is the difference within +- margin? interval is the 90 % one that the test rests on."""
+    """Two one-sided tests: is the difference within +- margin? interval is the 90 % one that the test rests on.
+
+    p_beyond: two-sided, that it lies beyond the margin, above or below.
+    """
 
     difference: float
     n: int
     k: tuple[int, ...]
     margin: float
     p_value: float
+    p_beyond: float
     equivalent: bool
     interval: Interval
 
@@ -353,11 +357,13 @@ def _tost(difference: float, se: float, law: Any, margin_points: float, alpha: f
     margin = margin_points / 100
     # where no spread was seen nothing is known of the noise, and nothing is proven
     p_value = max(law.sf((difference + margin) / se), law.cdf((difference - margin) / se)) if se > ALIKE else 1.0
+    beyond = min(1.0, 2 * law.sf((abs(difference) - margin) / se)) if se > ALIKE else 1.0
     half = float(law.ppf(1 - alpha)) * se
     return {
         "difference": difference,
         "margin": margin,
         "p_value": float(p_value),
+        "p_beyond": float(beyond),
         "equivalent": bool(p_value < alpha),
         "interval": Interval(difference - half, difference + half, "TOST", 1 - 2 * alpha),
     }

@@ -18,6 +18,7 @@ from openrs.config.load import RECIPES
 from openrs.config.schema import Evaluation, Settings
 from openrs.config.yaml_lines import Lines, override, place_of, read_yaml
 from openrs.errors import UserError
+from openrs.hub import pins
 from openrs.outside import is_file
 from openrs.report.evidence import reference
 from openrs.report.verdicts.claims import Claim, claims
@@ -25,7 +26,7 @@ from openrs.report.verdicts.claims import Claim, claims
 STUDIES = RECIPES / "studies"
 NAME = r"^[a-z0-9][a-z0-9.-]{0,59}$"
 SCORED = ("score", "average", "above", "gain", "better")  # kinds of claims on evaluations; others are on trainings
-SEQUENTIAL = ("better", "above")  # kinds of claims that may be looked at more than once (docs/study.md)
+SEQUENTIAL = ("better", "above", "same")  # kinds of claims that may be looked at more than once (docs/study.md)
 FEW = 40  # problems up to which a look before 0.4 of all samples is spent on nothing (docs/study-design.md)
 
 
@@ -59,6 +60,9 @@ class ClaimSettings(Settings):
         default_factory=list, description="samples a problem at which it is looked at; none: once, at the end"
     )
     text: str | None = Field(None, description="of a claim of your own: my recipe is better than its base on ...")
+    kind: Literal["same"] | None = Field(
+        None, description="same: an evaluation gives what the re-evaluation found; none: a recipe beats its base"
+    )
     benchmark: str | None = None
     margin: float | None = Field(None, gt=0, description="points; a smaller gain is none (fixed before the first look)")
 
@@ -177,11 +181,11 @@ def _claim_faults(study: Study, lines: Lines) -> list[str]:
         if name not in known and not own:
             hint = did_you_mean(name, known)
             found.append(f"{where}: {name} is no claim of the paper, and has no text{'; ' + hint if hint else ''}")
-        if name in known and (own or claim.benchmark or claim.margin):
-            found.append(f"{where}: {name} is the paper's claim: its text, benchmark and margin are fixed")
+        if name in known and (own or claim.kind or claim.benchmark or claim.margin):
+            found.append(f"{where}: {name} is the paper's claim: its text, kind, benchmark and margin are fixed")
         if own and (claim.benchmark is None or claim.margin is None):
             found.append(f"{where}: a claim of your own needs benchmark and margin")
-        if own and any(need not in study.trainings for needs in claim.needs for need in needs):
+        if own and claim.kind is None and any(need not in study.trainings for needs in claim.needs for need in needs):
             found.append(
                 f"{where}: a claim of your own needs trainings: {', '.join(study.trainings) or 'there are none'}"
             )
@@ -192,8 +196,10 @@ def _claim_faults(study: Study, lines: Lines) -> list[str]:
             if need not in jobs and need not in parts
         ]
         found += [f"{where}: {fault}" for fault in _needs_faults(study, known.get(name), claim)]
-        if claim.looks and (name not in known or known[name].kind not in SEQUENTIAL):
-            found.append(f"{where}: {name} is looked at once: looks suit claims of kind {' and '.join(SEQUENTIAL)}")
+        if claim.kind == "same" and (fault := _same_fault(study, claim)):
+            found.append(f"{where}: {fault}")
+        if claim.looks and (known[name].kind if name in known else claim.kind) not in SEQUENTIAL:
+            found.append(f"{where}: {name} is looked at once: looks suit claims of kind {', '.join(SEQUENTIAL)}")
         found += _looks_faults(study, claim, where)
     return found
 
@@ -218,6 +224,28 @@ def _needs_faults(study: Study, paper: Claim | None, claim: ClaimSettings) -> li
         if entry not in study.evaluations or (wanted and (wanted not in there or benchmark not in ("", wanted))):
             faults.append(f"it needs evaluations on {wanted or 'its benchmarks'}, and {entry} is none")
     return faults
+
+
+def _same_fault(study: Study, claim: ClaimSettings) -> str:
+    """Why no independent evaluation can be compared with, or ""."""
+    again = reference.tree()["reevaluations"][0]
+    (entry, _, benchmark), *more = (need.partition("/") for needs in claim.needs or [[""]] for need in needs or [""])
+    if more or entry not in study.evaluations or benchmark != claim.benchmark:
+        return "a claim of kind same needs one evaluation, [[ENTRY/BENCHMARK]], on its benchmark"
+    if reference.reevaluation(_model_of(study, entry), benchmark) is None:
+        return f"{again['source']} has no {benchmark} of {study.evaluations[entry].model}"
+    if any(getattr(study.evaluation, key) != again[key] for key in ("temperature", "top_p")):
+        return (
+            f"{again['source']} sampled with temperature {again['temperature']}, top_p {again['top_p']}: set evaluation"
+        )
+    return ""
+
+
+def _model_of(study: Study, entry: str) -> str | None:
+    """The reference's name of an evaluation's model."""
+    name = study.evaluations[entry].model
+    known = pins.target(name)
+    return reference.model_named(known[0].repo, known[0].revision) if known else reference.model_named(name)
 
 
 def _looks_faults(study: Study, claim: ClaimSettings, where: str) -> list[str]:
@@ -247,9 +275,11 @@ def study_claims(study: Study) -> list[Claim]:
             id=name,
             text=str(claim.text),
             where="a claim of this study",
-            kind="improves",
-            level="L3",
-            needs=f"three seeds or more of {' or '.join(need for needs in claim.needs for need in needs)}",
+            kind=claim.kind or "improves",
+            level="L2" if claim.kind else "L3",
+            needs=("" if claim.kind else "three seeds or more of ")
+            + " or ".join(need for needs in claim.needs for need in needs),
+            model=_model_of(study, claim.needs[0][0].partition("/")[0]) if claim.kind else None,
             benchmark=claim.benchmark,
             margin=claim.margin,
         )
