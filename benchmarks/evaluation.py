@@ -23,9 +23,11 @@ from openrs.evaluation.benchmarks import known
 FIVE = [benchmark.name for benchmark in known().values() if benchmark.hashes]
 TOKENS, BATCH = 8, 64
 TASKS = """\
+import sys
 from pathlib import Path
+sys.path.append({tests!r})
+from lighteval_tasks import task_config
 from openrs.evaluation.benchmarks import known
-from openrs.evaluation.lighteval_tasks import task_config
 
 TASKS_TABLE = []
 for name in {names!r}:  # another name, because lighteval has an aime24 of its own
@@ -80,7 +82,9 @@ def theirs(model: Path, data: Path, cwd: Path) -> tuple[dict[str, Seconds], dict
     for name in FIVE:
         (cwd / "data" / name).mkdir(parents=True)
         shutil.copyfile(data / f"{name}.jsonl", cwd / "data" / name / "train.jsonl")
-    (cwd / "tasks.py").write_text(TASKS.format(names=FIVE, tokens=TOKENS, data=str(cwd / "data")))
+    (cwd / "tasks.py").write_text(
+        TASKS.format(names=FIVE, tokens=TOKENS, data=str(cwd / "data"), tests=str(common.ROOT / "tests" / "evaluation"))
+    )
     seconds, scores = {}, {}
     for name in FIVE:
         out = cwd / f"lighteval-{name}"

@@ -18,6 +18,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -63,8 +64,7 @@ def steps(folder: Path, overrides: list[str]) -> common.Spread:
     from openrs.training import launch
 
     place = folder / f"run{len(list(folder.iterdir()))}"
-    place.mkdir()
-    (place / "base").symlink_to(folder / "base")
+    shutil.copytree(folder / "base", place / "base")
     recipe, run = load(str(folder / "recipe.yaml"), overrides), run_at(str(place))
     seconds: list[float] = []
     callback = clock(seconds)
@@ -114,8 +114,7 @@ def processes(folder: Path) -> tuple[list[float], list[common.Spread]]:
         totals = []
         for count in (4, 28):  # whole commands; the difference is 24 steps
             place = folder / f"processes{number}-{count}"
-            place.mkdir()
-            (place / "base").symlink_to(folder / "base")
+            shutil.copytree(folder / "base", place / "base")
             words = [*cold_start.OPENRS, "train", str(folder / "recipe.yaml"), "--run", str(place)]
             for setting in (f"grpo.max_steps={count}", f"hardware.processes={number}", "grpo.warmup_steps=1"):
                 words += ["--set", setting]

@@ -13,6 +13,7 @@ script has the published rewards in its own process (math-verify, no limit) and 
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -166,8 +167,7 @@ def compare(folder: Path, blocks: int, block: int, *, judged: bool) -> tuple[Sid
     """Both sides, block by block, after one block that warms up."""
     prepare(folder, (blocks + 2) * block, judged=judged)
     kind = "judged" if judged else "same"
-    (folder / "openrs").mkdir()
-    (folder / "openrs" / "base").symlink_to(folder / "base")
+    shutil.copytree(folder / "base", folder / "openrs" / "base")
     words = [str(Path(__file__)), "--block", str(block), "--child"]
     ours = Side([*words, "openrs", str(folder)], folder / "openrs.log")
     ours.ready()

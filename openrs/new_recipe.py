@@ -1,7 +1,8 @@
 """`openrs recipe new`: a commented recipe for a model and data of one's own, written after a look at both."""
 
 import json
-from collections.abc import Iterator
+import random
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from openrs.config.load import load
 from openrs.config.names import is_hub_name
 from openrs.config.schema import Recipe
 from openrs.data import prompts
+from openrs.data.problems import INHERITED, load_problems
+from openrs.data.shapes import as_mathematics
 from openrs.data.tokenizer import check_tokenizer, load_tokenizer
 from openrs.errors import UserError
 from openrs.hub import cache
@@ -44,21 +47,26 @@ class Look:
     reference: str
 
 
-def write(file: Path, model: str, data: str, base: str) -> str:
+def write(file: Path, model: str, data: str, base: str, *, held_out: int, columns: Mapping[str, str]) -> str:
     """Write the recipe and return what there is to say of it: the first prompts, and the plan.
 
-    Raises UserError for a file that is there, and for a model or data that training would refuse.
+    held_out: so many problems, drawn with a fixed seed, are kept from training and become the benchmark of the
+    evaluations before and after. columns: names of data's columns (problem_column, answer_column), where they are not
+    recognised. Raises UserError for a file that is there, for a model or data that training would
+    refuse, and for data that has not more problems than are held out.
     """
     if file.suffix not in (".yaml", ".yml"):
         raise UserError(f"{file} is no name for a recipe", fix="end it in .yaml")
-    if file.exists():
-        raise UserError(f"{file} is there already", "it would be overwritten", "give another name, or remove it")
+    _refuse_to_overwrite(file)
     quiet()
     folder = _model_folder(model)
     name = model if is_hub_name(model) else str(Path(model).expanduser())
     source = data if is_hub_name(data) else str(Path(data).expanduser())
     named = [f"model.name={json.dumps(name)}", f"data.source={json.dumps(source)}"]
+    named += [f"data.{key}={json.dumps(column)}" for key, column in columns.items()]
     start = load(base, [*named, *_unpinned(name, source)])
+    if held_out:
+        start = load(base, [named[0], *_unpinned(name, ""), *_split(file, start, held_out)])
     write_text(file, "\n".join(_lines(base, start, _look(start, folder))) + "\n")
     try:
         recipe = load(str(file))
@@ -71,6 +79,59 @@ def write(file: Path, model: str, data: str, base: str) -> str:
     except UserError as error:
         plan = f"no plan: {error}\n"
     return f"{first_prompts(recipe)}\nopenrs plan {file}:\n\n{plan.partition(chr(10) + 'assumed')[0]}"
+
+
+def _split(file: Path, start: Recipe, held_out: int) -> list[str]:
+    """Write the problems to train on, and the others as a benchmark that asks them as training would; return the
+    settings that name both. Answers stay as in the data. Equal problems land on one side."""
+    problems = load_problems(start.data.model_copy(update={"answer_template": "{answer}"})).rows
+    if any(problem.system for problem in problems):
+        raise UserError("data.keep_system: a benchmark has no system messages", fix="leave --hold-out out")
+    answers = {problem.problem: problem.answer for problem in problems}
+    if held_out >= len(answers):
+        raise UserError(
+            f"--hold-out {held_out}: {start.data.source} has {len(answers)} different problems",
+            "some must be left to train on",
+            "hold out fewer",
+        )
+    apart = dict.fromkeys(random.Random(0).sample(list(answers), held_out))
+    name = f"{file.stem}-held-out"
+    training, benchmark = file.with_name(f"{file.stem}-train.jsonl"), file.with_name(f"{name}.yaml")
+    asked = start.prompt.user.replace("{", "{{").replace("}", "}}").replace("{{problem}}", "{Question}")
+    columns = f"id: id, question: problem, gold: [answer], gold_kind: latex, prompt: {name}.txt"
+    training_rows = [{"problem": one.problem, "answer": one.answer} for one in problems if one.problem not in apart]
+    held_out_rows = [
+        {"id": f"{number} {_short(problem)}", "problem": problem, "answer": as_mathematics(answers[problem])}
+        for number, problem in enumerate(apart, start=1)
+    ]
+    texts = {
+        training: "".join(json.dumps(row) + "\n" for row in training_rows),
+        benchmark.with_suffix(".jsonl"): "".join(json.dumps(row) + "\n" for row in held_out_rows),
+        benchmark.with_suffix(".txt"): asked,
+        benchmark: f"{json.dumps(name)}: {{rows: {held_out}, {columns}}}\n",
+    }
+    for path in texts:
+        _refuse_to_overwrite(path)
+    for path, text in texts.items():
+        write_text(path, text)
+    return [
+        f"data.source={json.dumps(str(training))}",
+        "data.problem_column=problem",
+        "data.answer_column=answer",
+        f"evaluation.benchmarks={json.dumps([str(benchmark)])}",
+        f"evaluation.data={json.dumps(str(file.parent))}",
+    ]
+
+
+def _short(problem: str) -> str:
+    """Its beginning: what the report calls it by."""
+    words = " ".join(printable(problem).split())
+    return words if len(words) <= 40 else f"{words[:39]}…"
+
+
+def _refuse_to_overwrite(path: Path) -> None:
+    if path.exists():
+        raise UserError(f"{path} is there already", "it would be overwritten", "give another name, or remove it")
 
 
 def _unpinned(name: str, source: str) -> Iterator[str]:
@@ -158,6 +219,9 @@ def _lines(base: str, start: Recipe, look: Look) -> Iterator[str]:
         yield _key("allow_unpinned", commit is None)
     for note in look.notes:
         yield f"  # {_comment(note)}"
+    for key in ("problem_column", "answer_column"):
+        if (column := start.data.model_dump()[key]) not in INHERITED:
+            yield _key(key, column)
     yield "  # another shape: problem_column and answer_column name the columns (docs/data.md)"
     yield f"  # the judge can use {look.readable} of {look.looked_at} reference answers; {_comment(look.reference)}"
     yield "rewards:"
@@ -176,6 +240,8 @@ def _lines(base: str, start: Recipe, look: Look) -> Iterator[str]:
         yield _key(option, grpo_value(start, option))
     yield "evaluation:"
     yield _key("benchmarks", start.evaluation.benchmarks, "names, or a YAML file of your own (docs/own-model.md)")
+    if start.evaluation.data is not None:
+        yield _key("data", start.evaluation.data, "the folder of the benchmarks' rows")
     yield _key("max_tokens", min(start.evaluation.max_tokens, window))
     yield "hardware:"
     for option in ("gpu", "gpus", "layout", "zero_stage"):

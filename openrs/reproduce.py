@@ -3,14 +3,15 @@
 Every stage looks at what is there first, so the same command resumes where it was stopped.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from openrs.config.schema import Recipe
+from openrs.evaluation.plan import Target
 from openrs.evaluation.run import JUDGE_SECONDS, evaluate
 from openrs.evaluation.scores import format_score
-from openrs.evaluation.targets import targets_of_run
+from openrs.evaluation.targets import base_of_run, targets_of_run
 from openrs.report.pages.page import write_report
 from openrs.rewards.grading import Judge
 from openrs.run.directory import Run
@@ -22,11 +23,13 @@ from openrs.training.train import prepare
 def reproduce(recipe: Recipe, run: Run, progress: Progress) -> Path:
     """Do what is missing of a recipe's stages in `run`; returns the report. The caller holds the run's lock."""
     prepared = prepare(recipe, run, progress)
-    before = evaluate_stage(recipe, run, progress)[0]
+    trust = recipe.model.trust_remote_code
+    # The base alone: the checkpoint of an interruption is no stage of the recipe, and evaluating it can take hours.
+    evaluate_stage(recipe, run, progress, [base_of_run(run, recipe, trust_remote_code=trust)])
     train(recipe, run, progress, prepared)
-    after = evaluate_stage(recipe, run, progress)[-1]
+    scores = evaluate_stage(recipe, run, progress, targets_of_run(run, recipe, trust_remote_code=trust))
     report = write_report(run)
-    for line in compare(before, after):
+    for line in compare(scores[0], scores[-1]):
         progress.say(line)
     progress.say(f"report: {report}")
     return report
@@ -43,11 +46,10 @@ def compare(base: Mapping[str, Any], last: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def evaluate_stage(recipe: Recipe, run: Run, progress: Progress) -> list[dict[str, Any]]:
-    """Evaluate the base (step 0) and the checkpoints that there are, by the recipe's rule."""
+def evaluate_stage(recipe: Recipe, run: Run, progress: Progress, targets: Iterable[Target]) -> list[dict[str, Any]]:
+    """Evaluate these models of a run as the recipe says; what is evaluated already is only read."""
     with Judge(recipe.rewards.workers, JUDGE_SECONDS, int(recipe.rewards.memory_gib * 2**30)) as judge:
         results = [
-            evaluate(target, recipe.evaluation, run.evaluation(target.label), progress, judge)
-            for target in targets_of_run(run, recipe, trust_remote_code=recipe.model.trust_remote_code)
+            evaluate(target, recipe.evaluation, run.evaluation(target.label), progress, judge) for target in targets
         ]
     return [scores for scores in results if scores is not None]

@@ -9,6 +9,8 @@ import pytest
 from openrs import new_recipe
 from openrs.cli.main import main
 from openrs.config.load import load
+from openrs.evaluation.benchmarks import load_problems, resolve
+from openrs.training.references import problems_of
 
 NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
 ROWS = {
@@ -85,3 +87,40 @@ def test_a_data_set_of_the_hub_is_pinned_to_what_was_fetched(
     (tmp_path / "mine.yaml").write_text("\n".join(new_recipe._lines("own", start, look)))
     data = load(str(tmp_path / "mine.yaml")).data
     assert (data.revision, data.allow_unpinned) == (commit, commit is None)
+
+
+def test_problems_held_out_are_measured_as_training_asks_them_and_not_trained_on(
+    made_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(made_model, "model")
+    rows = [{"frage": f"What is {{{n % 30}}}+1?", "antwort": str(n % 30 + 1)} for n in range(40)]
+    Path("my.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["recipe", "new", "mine.yaml", "--model", "model", "--data", "my.jsonl", "--hold-out"]
+    assert main([*words, "10"]) == 2
+    assert "--problem and --answer" in capsys.readouterr().err
+    words[3:3] = ["--problem", "frage", "--answer", "antwort"]
+    assert main([*words, "30"]) == 2
+    assert "has 30 different problems" in capsys.readouterr().err
+    assert list(Path().glob("mine*")) == []
+    assert main([*words, "10"]) == 0, capsys.readouterr().err
+    assert "next: openrs train mine.yaml --dry-run, then openrs reproduce mine.yaml" in capsys.readouterr().out
+
+    recipe = load("mine.yaml")
+    trained = problems_of(recipe).rows
+    (benchmark,) = resolve(recipe.evaluation.benchmarks)
+    measured = load_problems(benchmark, Path(recipe.evaluation.data or ""))
+    assert len(measured) == 10
+    assert {one.problem for one in trained} | {one.question for one in measured} == {row["frage"] for row in rows}
+    assert {one.problem for one in trained} & {one.question for one in measured} == set()
+    for one in measured:
+        assert one.prompt == recipe.prompt.user.replace("{problem}", one.question)
+    answers = {row["frage"]: f"${row['antwort']}$" for row in rows}
+    assert {one.problem: one.answer for one in trained} | {one.question: one.gold for one in measured} == answers
+
+    assert main(["recipe", "new", "other.yaml", *words[3:-1]]) == 0
+    assert load("other.yaml").data.problem_column == "frage"
+
+    Path("mine.yaml").unlink()
+    assert main([*words, "10"]) == 2
+    assert "mine-train.jsonl is there already" in capsys.readouterr().err

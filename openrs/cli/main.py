@@ -14,9 +14,9 @@ from types import TracebackType
 from typing import NoReturn
 
 from openrs import __version__
-from openrs.cli import cluster, curate, evaluate, plan, recipe, train
-from openrs.cli.options import Verb, add_verb
-from openrs.errors import EXIT_DONE, EXIT_INTERRUPTED, ExplainedError, Interrupted, UserError, not_installed
+from openrs.cli import cluster, completion, curate, evaluate, plan, recipe, train
+from openrs.cli.options import Verb
+from openrs.errors import EXIT_INTERRUPTED, ExplainedError, Interrupted, UserError, not_installed
 from openrs.run.confined import limit_permissions
 from openrs.run.disk_faults import explained
 from openrs.run.terminal import say, show_traceback
@@ -30,18 +30,8 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     for group in (train, evaluate, recipe, curate, plan, cluster):
         group.add(verbs)
-    script = add_verb(
-        verbs, "completion", completion, "print the shell's completion script: source <(openrs completion bash)"
-    )
-    script.add_argument("shell", choices=["bash", "zsh"])
+    completion.add(verbs, parser)
     return top
-
-
-def completion(args: argparse.Namespace) -> int:
-    import shtab
-
-    say(shtab.complete(parser(), shell=args.shell))
-    return EXIT_DONE
 
 
 def main(argv: Sequence[str] | None = None) -> int:

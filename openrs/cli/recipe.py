@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from openrs.cli.options import Verbs, add_recipe
-from openrs.errors import EXIT_DONE
+from openrs.errors import EXIT_DONE, UserError
 from openrs.run.terminal import say
 
 
@@ -18,6 +18,12 @@ def add(verbs: Verbs) -> None:
     new.add_argument("--model", required=True, metavar="DIR", help="a model folder, or a fetched hub model")
     new.add_argument("--data", required=True, metavar="FILE", help="problems with reference answers")
     new.add_argument("--from", dest="base", default="own", metavar="RECIPE", help="what it extends (default: own)")
+    new.add_argument(
+        "--hold-out", type=int, default=0, metavar="N", help="N problems to measure with, before and after"
+    )
+    for name, column in (("problem", "the problem's"), ("answer", "the reference answer's")):
+        text = f"{column} column, where it is not recognised; dots select nested ones"
+        new.add_argument(f"--{name}", dest=f"{name}_column", metavar="COLUMN", help=text)
     new.set_defaults(function=recipe_new)
     show = recipes.add_parser("show", help="print all settings of a recipe, resolved")
     add_recipe(show)
@@ -40,9 +46,15 @@ def recipe_list(_: argparse.Namespace) -> int:
 def recipe_new(args: argparse.Namespace) -> int:
     from openrs.new_recipe import write
 
-    say(write(args.file, args.model, args.data, args.base), end="")
-    train, run = f"openrs train {args.file}", args.file.stem
-    say(f"\nwritten: {args.file}; next: {train} --dry-run, then {train}, then openrs report {run}")
+    if args.hold_out < 0:
+        raise UserError(f"--hold-out {args.hold_out}", fix="give a number of problems")
+    given = {key: getattr(args, key) for key in ("problem_column", "answer_column")}
+    columns = {key: column for key, column in given.items() if column}
+    say(write(args.file, args.model, args.data, args.base, held_out=args.hold_out, columns=columns), end="")
+    train = f"openrs train {args.file}"
+    after = f"{train}, then openrs report {args.file.stem}"
+    say(f"\nwritten: {args.file}; next: {train} --dry-run, then ", end="")
+    say(f"openrs reproduce {args.file}: evaluation, training, evaluation, report" if args.hold_out else after)
     return EXIT_DONE
 
 

@@ -196,7 +196,8 @@ def _no_column(source: str, name: str, row: Row) -> UserError:
     return UserError(
         f"{source} has no column {name}",
         f"the columns there are: {', '.join(column_names(row))}",
-        "name the right one in data.problem_column and data.answer_column (dots go into nested columns)",
+        "name the right ones: data.problem_column and data.answer_column in a recipe, --problem and --answer for"
+        " openrs recipe new and data show (dots go into nested columns)",
     )
 
 

@@ -104,7 +104,10 @@ def prepare(target: Target, settings: Evaluation, layout: EngineLayout | None = 
     chosen = bench.resolve(settings.benchmarks)
     if not chosen:
         known = ", ".join(bench.known())
-        fix = f"name some in evaluation.benchmarks of the recipe, or with openrs evaluate --benchmarks: {known}"
+        fix = (
+            f"name some in evaluation.benchmarks of the recipe, or with openrs evaluate --benchmarks: {known}, or a"
+            " YAML file with your own (openrs recipe new --hold-out writes one; docs/own-model.md)"
+        )
         raise UserError("no benchmark to evaluate on", fix=fix)
     data = Path(settings.data).expanduser() if settings.data is not None else None
     layout = layout or layout_of(settings)

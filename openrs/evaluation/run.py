@@ -4,12 +4,9 @@ Leaves in its folder: settings.json, samples.jsonl (the journal), scores.json, r
 and the engines' logs.
 """
 
-import contextlib
-import importlib
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
@@ -36,11 +33,8 @@ from openrs.run.units import format_duration
 # lighteval gives each reading and each comparison 5 s. The judge's own limit is over all of them, so it must be well
 # above their sum for a slow answer to get lighteval's verdict; judging goes on beside the engines.
 JUDGE_SECONDS = 30.0
-PIECES = ("scipy.stats", "torch", "pandas", "datasets", "transformers", "inspect_ai")  # of what lighteval imports
-MAX_IN_FLIGHT = {
-    "vllm": 288,
-    "transformers": 2,
-}  # batches that an engine has at the same time (vllm_engine: AT_ONCE + PREFETCH)
+# Batches that an engine has at the same time: more than it computes, so that it never waits for the next one.
+MAX_IN_FLIGHT = {"vllm": 288, "transformers": 2}
 
 
 def evaluate(
@@ -78,9 +72,8 @@ def _evaluate(
         folder, plan = shard.folder(folder), requests_of_shard(plan, shard)
     with Lock(Run(folder)), Samples(folder / "samples.jsonl") as samples:
         keep_record(folder, plan.record, kept=bool(samples.rows) or (folder / "scores.json").exists())
-        meanwhile = import_ahead if shard is None else None
         judge_anew(plan, samples, judge, progress)
-        seconds, drawn = sample(plan, samples, folder, progress, judge, pool=pool, meanwhile=meanwhile)
+        seconds, drawn = sample(plan, samples, folder, progress, judge, pool=pool)
         if shard is not None:
             finish_shard(folder, plan, seconds, drawn)
             return None
@@ -167,12 +160,10 @@ def sample(
     judge: Judge,
     *,
     pool: EnginePool | None = None,
-    meanwhile: Callable[[threading.Event], None] | None = None,
 ) -> tuple[dict[str, float], int]:
     """Draw and judge what is missing. Returns the wall clock of loading, generating and scoring, and how many.
 
     Judging goes on beside the generation; `score` is how much longer it took. `pool`: engines that wait already.
-    `meanwhile` is done beside engines that run in processes of their own; beside one here it would only slow it down.
     """
     missing = samples.missing(plan.batches())
     if not missing:
@@ -185,9 +176,6 @@ def sample(
     judge.start()
     if pool is None and not plan.layout.here:
         pool = EnginePool(plan.layout)
-    stopped = threading.Event()
-    beside = threading.Thread(target=meanwhile if pool is not None else None, args=(stopped,))
-    beside.start()
     try:
         engine: Engine
         if pool is not None:
@@ -201,24 +189,11 @@ def sample(
             for batch in engine.generate(lambda: waiting.popleft() if waiting else None, scoring.on_tokens):
                 scoring.give(batch)
             generated = time.monotonic()
-    except BaseException:
-        stopped.set()
-        raise
     finally:
         if pool is not None:
             pool.close()
-        beside.join()  # a program that ends in the middle of an import does not end well
     seconds = {"load": loaded - began, "generate": generated - loaded, "score": time.monotonic() - generated}
     drawn = len(samples.rows) - before
     phases = ", ".join(f"{name} {format_duration(value)}" for name, value in seconds.items())
     progress.say(f"{drawn} samples generated and judged ({phases})")
     return seconds, drawn
-
-
-def import_ahead(stopped: threading.Event) -> None:
-    """Import what the scores need: seconds of it, in pieces, for whoever stops us waits for one of them."""
-    with contextlib.suppress(ImportError):  # said where it is really needed
-        for name in (*PIECES, "lighteval.tasks.lighteval_task", "lighteval.logging.evaluation_tracker"):
-            if stopped.is_set():
-                return
-            importlib.import_module(name)

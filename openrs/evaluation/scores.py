@@ -19,7 +19,7 @@ def score(problems: Sequence[EvalProblem], benchmark: str, samples: int, rows: R
     Returns the benchmark's part of scores.json: accuracy is avg@k, the interval takes the problems as a sample,
     interval_fixed these very problems. Every verdict but `correct` counts as wrong.
     """
-    from openrs.evaluation import statistics  # here, because scipy takes a second: see run.import_ahead
+    from openrs.evaluation import statistics  # here: scipy takes half a second
 
     grid = [[rows[benchmark, problem.id, sample] for sample in range(samples)] for problem in problems]
     correct = [[int(row["verdict"] == "correct") for row in line] for line in grid]

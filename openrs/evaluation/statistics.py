@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from openrs.errors import UserError
 
@@ -100,6 +100,19 @@ class Equivalence:
     interval: Interval
 
 
+def t_quantile(probability: float, freedom: float | None = None) -> float:
+    """Of Student's t with so many degrees of freedom; of the normal distribution without.
+
+    What scipy.stats computes, to the bit; importing that would take an evaluation a second.
+    """
+    return float(special.ndtri(probability) if freedom is None else special.stdtrit(freedom, probability))
+
+
+def t_tail(value: float, freedom: float | None = None) -> float:
+    """The probability of more than `value`, by the same distributions."""
+    return float(special.ndtr(-value) if freedom is None else special.stdtr(freedom, -value))
+
+
 def avg_at_k(correct: Matrix) -> Score:
     """avg@k: the mean over problems of the share of right samples.
 
@@ -116,7 +129,7 @@ def avg_at_k(correct: Matrix) -> Score:
         return Score(value, n, k, int(tries.sum()), None, se_problems, _wilson(value, n, "Wilson"), problems)
     se, freedom = sampling_error(share, tries)
     effective = value * (1 - value) / se**2 if se else float(tries.sum())
-    quantile = float(stats.t.ppf((1 + LEVEL) / 2, freedom))
+    quantile = t_quantile((1 + LEVEL) / 2, freedom)
     fixed = _wilson(value, effective, "Wilson, effective sample size, problems fixed", quantile)
     return Score(value, n, k, int(tries.sum()), se, se_problems, fixed, problems)
 
@@ -141,11 +154,11 @@ def p_against(correct: Matrix, number: float) -> float:
     """
     right, tries = counts(correct)
     share, value = right / tries, float((right / tries).mean())
-    effective, law = float(len(share)), stats.norm()
+    effective, freedom = float(len(share)), None
     if int(tries.min()) > 1:
         se, freedom = sampling_error(share, tries)
-        effective, law = value * (1 - value) / se**2 if se else float(tries.sum()), stats.t(freedom)
-    return float(2 * law.sf(abs(value - number) / math.sqrt(number * (1 - number) / effective)))
+        effective = value * (1 - value) / se**2 if se else float(tries.sum())
+    return 2 * t_tail(abs(value - number) / math.sqrt(number * (1 - number) / effective), freedom)
 
 
 def pass_at_k(correct: Matrix, k: int) -> AtK:
@@ -219,7 +232,7 @@ def equivalent(a: Matrix, b: Matrix, margin_points: float, *, alpha: float = 0.0
     difference, tries_a, tries_b = _differences(a, b)
     n = len(difference)
     se = float(difference.std(ddof=1) / math.sqrt(n))
-    found = _tost(float(difference.mean()), se, stats.t(n - 1), margin_points, alpha)
+    found = _tost(float(difference.mean()), se, n - 1, margin_points, alpha)
     return Equivalence(n=n, k=(min(tries_a), min(tries_b)), **found)
 
 
@@ -239,7 +252,7 @@ def equivalent_to_published(
     share, k = right / tries, int(tries.min())
     fixed, freedom = sampling_error(share, tries)
     se = fixed * math.sqrt(1 + k / seeds)
-    found = _tost(float(share.mean()) - published, se, stats.t(freedom), margin_points, alpha)
+    found = _tost(float(share.mean()) - published, se, freedom, margin_points, alpha)
     return Equivalence(n=len(share), k=(k,), **found)
 
 
@@ -288,12 +301,12 @@ def _over_problems(share: Floats, tries: NDArray[np.int64]) -> tuple[float, tupl
     if int(tries.max()) == 1:
         return value, (se, _wilson(value, n, "Wilson"))
     effective = float(n) if se < ALIKE else min(value * (1 - value) / se**2, float(tries.sum()))
-    quantile = float(stats.t.ppf((1 + LEVEL) / 2, n - 1))
+    quantile = t_quantile((1 + LEVEL) / 2, n - 1)
     return value, (se, _wilson(value, effective, "Wilson, effective sample size, clustered by problem", quantile))
 
 
 def _wilson(value: float, n: float, method: str, quantile: float | None = None) -> Interval:
-    z = quantile or float(stats.norm.ppf((1 + LEVEL) / 2))
+    z = quantile or t_quantile((1 + LEVEL) / 2)
     centre = (value + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(value * (1 - value) / n + z * z / (4 * n * n))
     return Interval(max(0.0, centre - half), min(1.0, centre + half), method)
@@ -310,7 +323,7 @@ def _vote(answers: Sequence[str | None], right: Sequence[int]) -> float:
 
 def _bootstrap(difference: Floats, step: float, rng: np.random.Generator, resamples: int) -> Interval:
     n, mean = len(difference), float(difference.mean())
-    z = float(stats.norm.ppf((1 + LEVEL) / 2))
+    z = t_quantile((1 + LEVEL) / 2)
     if np.ptp(difference) < ALIKE:
         reach = z * z / (n + z * z)
         return Interval(
@@ -320,7 +333,7 @@ def _bootstrap(difference: Floats, step: float, rng: np.random.Generator, resamp
     sizes = [min(chunk, resamples - start) for start in range(0, resamples, chunk)]
     means = np.concatenate([difference[rng.integers(0, n, (size, n))].mean(axis=1) for size in sizes])
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    wider = math.sqrt(n / (n - 1)) * float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) / z
+    wider = math.sqrt(n / (n - 1)) * t_quantile((1 + LEVEL) / 2, n - 1) / z
     low, high = mean + (low - mean) * wider - step / 2, mean + (high - mean) * wider + step / 2
     return Interval(max(-1.0, float(low)), min(1.0, float(high)), "cluster bootstrap, expanded percentile")
 
@@ -349,16 +362,20 @@ def _sign_flip(steps: Floats, rng: np.random.Generator) -> tuple[float, str]:
     return (1 + int((sums >= seen * (1 - 1e-12)).sum())) / (1 + draws), f"sign-flip permutation, {draws} drawn"
 
 
-def _tost(difference: float, se: float, law: Any, margin_points: float, alpha: float) -> dict[str, Any]:
+def _tost(difference: float, se: float, freedom: float, margin_points: float, alpha: float) -> dict[str, Any]:
     if not margin_points > 0:
         raise UserError(
             f"a margin of {margin_points} points: nothing is that equal", fix="give a margin above 0, e.g. 3"
         )
     margin = margin_points / 100
     # where no spread was seen nothing is known of the noise, and nothing is proven
-    p_value = max(law.sf((difference + margin) / se), law.cdf((difference - margin) / se)) if se > ALIKE else 1.0
-    beyond = min(1.0, 2 * law.sf((abs(difference) - margin) / se)) if se > ALIKE else 1.0
-    half = float(law.ppf(1 - alpha)) * se
+    p_value = (
+        max(t_tail((difference + margin) / se, freedom), t_tail((margin - difference) / se, freedom))
+        if se > ALIKE
+        else 1.0
+    )
+    beyond = min(1.0, 2 * t_tail((abs(difference) - margin) / se, freedom)) if se > ALIKE else 1.0
+    half = t_quantile(1 - alpha, freedom) * se
     return {
         "difference": difference,
         "margin": margin,

@@ -26,15 +26,20 @@ from openrs.run.libraries import quiet
 from openrs.run.progress import Progress
 
 
-def targets_of_run(run: Run, recipe: Recipe, *, trust_remote_code: bool) -> list[Target]:
-    """The run's base as step 0 and its checkpoints by the rule that the recipe fixed before training: last, or all.
+def base_of_run(run: Run, recipe: Recipe, *, trust_remote_code: bool) -> Target:
+    """What the run starts from, as step 0.
 
     `trust_remote_code` is never the recipe's own when that was found in a folder: only whoever gives the command may
     let a model's code run.
     """
     base = str(run.path / "base") if recipe.model.toy is not None else recipe.model.name
+    return Target(checkpoints.step_name(0), base, recipe.model.revision, 0, recipe.model.dtype, trust_remote_code)
+
+
+def targets_of_run(run: Run, recipe: Recipe, *, trust_remote_code: bool) -> list[Target]:
+    """The run's base and its checkpoints by the rule that the recipe fixed before training: last, or all."""
     dtype, trust = recipe.model.dtype, trust_remote_code
-    targets = [Target(checkpoints.step_name(0), base, recipe.model.revision, 0, dtype, trust)]
+    targets = [base_of_run(run, recipe, trust_remote_code=trust)]
     folders = {checkpoints.step_of(folder): folder for folder in checkpoints.list_complete(run.checkpoints)}
     for step in retention.evaluated(recipe, list(folders)):
         model = str(adapters.plain(run, recipe, folders[step], trust))

@@ -14,8 +14,8 @@ from openrs.errors import UserError
 from openrs.evaluation.sampling import EngineSettings, NextBatch, OnTokens, Request, Sample, finished
 from openrs.run.vllm_env import vllm_environment
 
-AT_ONCE = 256  # requests that vLLM computes together; as many as fit into its cache
-PREFETCH = 32  # requests that wait inside, so that a finished one is replaced at once
+AT_ONCE = 256  # requests that vLLM computes together, at most
+TOKENS_EACH = 8_000  # of the cache, for each of them: about what a reasoning model's long answers take
 
 
 class VllmEngine:
@@ -55,6 +55,8 @@ class VllmEngine:
         )
         try:
             self._engine = LLMEngine.from_engine_args(arguments)
+            cache = self._engine.vllm_config.cache_config.kv_cache_size_tokens
+            self._at_once = requests_at_once(cache, settings.max_model_len)
         except (OSError, ValueError, RuntimeError) as error:  # no weights, a window that does not fit, no memory
             reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise UserError(
@@ -64,7 +66,7 @@ class VllmEngine:
 
     def generate(self, next_batch: NextBatch, on_tokens: OnTokens) -> Iterator[list[Sample]]:
         while True:
-            while len(self._under_way) < AT_ONCE + PREFETCH and (batch := next_batch()) is not None:
+            while len(self._under_way) < self._at_once and (batch := next_batch()) is not None:
                 for request in batch:
                     self._add(request)
             if not self._under_way:
@@ -100,6 +102,12 @@ class VllmEngine:
         tokens = list(completion.token_ids)
         finish = "stop" if completion.finish_reason == "stop" else "length"
         return finished(request, tokens, finish, self._encoder.decode(tokens))
+
+
+def requests_at_once(cache_tokens: int, max_model_len: int) -> int:
+    """How many requests vLLM is given together, for a KV cache of so many tokens: as many as will probably fit in it at
+    their end. With more it starts them, finds the cache full, and computes what it threw away again."""
+    return max(1, min(AT_ONCE, cache_tokens // min(TOKENS_EACH, max_model_len)))
 
 
 def libraries() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from math import inf, prod
+from math import fsum, inf, prod
 from pathlib import Path
 
 from openrs.errors import UserError
@@ -231,7 +231,8 @@ class _Planner:
     # --- prices -------------------------------------------------------------------------------------------------------
 
     def _hours(self, names: Iterable[str]) -> float:
-        return sum(hours.expected for name in names if (hours := self.jobs[name].hours) is not None)
+        # Exact: a set's order differs between processes, and the last bit would choose between ways that cost the same.
+        return fsum(hours.expected for name in names if (hours := self.jobs[name].hours) is not None)
 
     def _dollars(self, names: Iterable[str]) -> float | None:
         return None if self.machine.price is None else self._hours(names) * self.machine.gpus * self.machine.price

@@ -89,7 +89,9 @@ class Trackio:
         import trackio
 
         self._trackio = trackio
-        trackio.init(project="openrs", name=_name(run, live=live), config=_about(run), resume="never")
+        # The machine's load, which trackio would log by itself, says nothing of the run when this is made afterwards.
+        quietly = {"auto_log_gpu": False, "auto_log_cpu": False}
+        trackio.init(project="openrs", name=_name(run, live=live), config=_about(run), resume="never", **quietly)
 
     def write(self, row: Row, seconds: float) -> None:
         self._trackio.log(numbers(row), step=row["step"])

@@ -66,7 +66,8 @@ count = Path(__file__).with_name("count")
 done = int(count.read_text()) if count.is_file() else 0
 count.write_text(str(done + 1))
 values = {values}
-Path(sys.argv[sys.argv.index("--json") + 1]).write_text(json.dumps({{"ratios": {{"r": {{"value": values[done]}}}}}}))
+ratio = {{"value": values[done], "low": 0.1, "high": 9.0, "n": 5}}
+Path(sys.argv[sys.argv.index("--json") + 1]).write_text(json.dumps({{"ratios": {{"r": ratio}}}}))
 """
 
 
@@ -103,7 +104,29 @@ def test_check_keeps_what_it_measured(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "ratios.json").read_text())["runs"][0]["ratios"]["r"]["value"] == 0.7
 
 
+def test_all_prints_one_table_and_what_is_left_out(tmp_path: Path) -> None:
+    """The short ones unless asked for more; measured by the scripts, not read from the kept ratios."""
+    for name in ("all", "check", "common.py"):
+        shutil.copy(BENCHMARKS / name, tmp_path)
+    (tmp_path / "fake.py").write_text(SCRIPT.format(values=[0.7, 0.8]))
+    short = {"command": ["fake.py"], "against": "a script", "quick": True,
+             "ratios": {"r": {"value": 0.75, "better": "lower"}}}  # fmt: skip
+    missing = {"command": ["vllm.py"], "against": "x", "venv": ".venv-nowhere", "ratios": {}}
+    (tmp_path / "ratios.json").write_text(json.dumps({"runs": [short, missing]}))
+    done = run(tmp_path / "all")
+    assert done.returncode == 0, done.stdout + done.stderr
+    row = done.stdout.splitlines()[2]
+    assert re.fullmatch(r"r +a script +0\.7 \(0\.1 to 9, n 5\) +lower +0\.75", row)
+    assert "left out" not in done.stdout
+    assert "left out: vllm.py: .venv-nowhere is not here" in run(tmp_path / "all", "--long").stdout
+    assert (tmp_path / "count").read_text() == "2"
+    done = run(tmp_path / "all", "--only", "nothing")
+    assert done.returncode == 2
+    assert "fake.py, vllm.py" in done.stderr
+
+
 def test_every_kept_ratio_has_a_script() -> None:
     for one in json.loads((BENCHMARKS / "ratios.json").read_text())["runs"]:
         assert (BENCHMARKS / one["command"][0]).is_file()
+        assert one["against"]
         assert all(kept["better"] in {"lower", "higher"} and kept["value"] > 0 for kept in one["ratios"].values())

@@ -10,7 +10,7 @@ import forked
 import pytest
 
 from openrs import __version__
-from openrs.cli.main import main, parser
+from openrs.cli.main import main
 
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
@@ -35,18 +35,6 @@ def test_help_names_the_verbs() -> None:
     assert done.returncode == 0
     for verb in ("train", "evaluate", "report", "reproduce", "recipe", "inputs", "grade", "doctor", "plan"):
         assert f"    {verb}" in done.stdout
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh"])
-def test_completion_is_the_parser_s_own(shell: str) -> None:
-    shtab = pytest.importorskip("shtab")
-    printed = openrs("completion", shell).stdout
-    assert printed == shtab.complete(parser(), shell=shell) + "\n"  # the printer took nothing away
-    assert "--accept-changes" in printed
-    if shell == "bash":
-        given = f'{printed}\nCOMP_WORDS=(openrs rep); COMP_CWORD=1; _shtab_openrs; echo "${{COMPREPLY[*]}}"'
-        done = subprocess.run(["bash", "-c", given], capture_output=True, text=True, check=True)
-        assert sorted(done.stdout.split()) == ["report", "reproduce"]
 
 
 def test_a_bug_report_has_what_is_needed_and_no_secret(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 from lighteval.models.model_output import ModelResponse
 from lighteval.tasks.lighteval_task import LightevalTaskConfig
 from lighteval.tasks.requests import Doc
+from lighteval_tasks import paper_metric, task, task_config
 
 from openrs.evaluation.benchmarks import known, problem_of
-from openrs.evaluation.lighteval_tasks import paper_metric, task, task_config
 
 
 def main(data: Path, questions: list[list[str]]) -> dict:

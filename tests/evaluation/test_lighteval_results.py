@@ -11,8 +11,9 @@ import forked
 import pytest
 
 from openrs.data.tokenizer import ChatEncoder
-from openrs.evaluation.benchmarks import load_problems, resolve
+from openrs.evaluation.benchmarks import known, load_problems, resolve
 from openrs.evaluation.inputs import combined
+from openrs.evaluation.lighteval_results import HASHES, tree_of
 from openrs.evaluation.run import evaluate
 from openrs.evaluation.sampling import seed_of
 from openrs.report.evidence.lighteval_logs import read
@@ -70,12 +71,57 @@ def asked_of_lighteval(k, asked, folder, model):
     }  # fmt: skip
 
 
+def file_of(names, folder):
+    """What a results file is made from: the settings, the scores and the samples of an evaluation's folder."""
+    record, scores = (json.loads((folder / name).read_text()) for name in ("settings.json", "scores.json"))
+    rows = [
+        [[row[key] for key in ("benchmark", "problem", "sample")], row] for row in read_jsonl(folder / "samples.jsonl")
+    ]
+    return {"names": names, "record": record, "scores": scores, "rows": rows}
+
+
+def odd_file(seed):
+    """The same, made up: some of our benchmarks in any order, few problems or one, scores of every share, integers for
+    the settings that lighteval has as floats."""
+    dice = random.Random(seed)
+    names = dice.sample(list(known()), dice.randint(1, len(known())))
+    facts, scores, rows = {}, {}, []
+    for name in names:
+        k, n = dice.randint(1, 5), dice.randint(1, 30)
+        facts[name] = {"k": k} | {key: dice.randbytes(8).hex() for key in HASHES[: dice.randint(0, 3)]}
+        grid = {f"{name}/{problem}": [dice.randint(0, 1) for _ in range(k)] for problem in range(n)}
+        scores[name] = {"per_problem": grid}
+        rows += [[[name, p, i], {"tokens_hash": dice.randbytes(8).hex()}] for p in grid for i in range(k)]
+    protocol = {"temperature": dice.choice([0, 1, 0.6]), "top_p": dice.choice([1, 0.95]), "max_tokens": 9, "seed": seed}
+    model = {"name": "Müller/m\u2028", "revision": dice.choice([None, "ab12"]), "sha256": {}}
+    scores = {"model": model, "seconds": {"load": 1 / 3}, "inputs": {"proven": False}, "benchmarks": scores}
+    return {"names": names, "record": {"protocol": protocol, "benchmarks": facts}, "scores": scores, "rows": rows}
+
+
+def text_of(given):
+    rows = {tuple(key): row for key, row in given["rows"]}
+    tree = tree_of(resolve(given["names"]), given["scores"], given["record"], rows)
+    return tree["config_general"]["openrs"], json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
+
+
 def test_the_file_is_what_lighteval_itself_writes(drawn, made_model, judge):
-    given = {"evaluations": [asked_of_lighteval(k, a, f, made_model) for k, a, f, _ in drawn], "letters": LETTERS}
+    """Its values and hashes are those of lighteval's own run, its bytes those of its loggers and encoder."""
+    files = [file_of(asked.benchmarks, folder) for _, asked, folder, _ in drawn] + [
+        odd_file(seed) for seed in range(12)
+    ]
+    kinds = {one.gold_kind for given in files for one in resolve(given["names"])}
+    assert kinds == {"expr", "latex", "index"}
+    texts = [path.read_text() for _, _, _, path in drawn] + [text_of(given)[1] for given in files[len(drawn) :]]
+    given = {
+        "evaluations": [asked_of_lighteval(k, a, f, made_model) for k, a, f, _ in drawn],
+        "letters": LETTERS,
+        "files": [{**one, "openrs": text_of(one)[0]} for one in files],
+    }
     script = Path(__file__).with_name("lighteval_own.py")
     own = forked.run([sys.executable, script], json.dumps(given), env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert own.returncode == 0, own.stderr[-3000:]
     truth = json.loads(own.stdout)
+    assert texts == truth["files"]
     for (k, _, _, path), wanted in zip(drawn, truth["results"], strict=True):
         ours = json.loads(path.read_text())
         assert list(ours) == TOP == list(wanted)
@@ -129,7 +175,6 @@ def test_openrs_results_reads_it(drawn):
 def test_hashes_of_the_papers_inputs_are_recognised(papers_tokenizer, shared_data):
     """A file of ours with the paper's questions is `verified`, with one BOS and with two."""
     from openrs.config.schema import Evaluation
-    from openrs.evaluation.lighteval_results import tree_of
     from openrs.evaluation.plan import Target, prepare
     from openrs.evaluation.scores import build_scores
 
@@ -146,8 +191,7 @@ def test_hashes_of_the_papers_inputs_are_recognised(papers_tokenizer, shared_dat
             for r in plan.requests
         }
         scores = build_scores(plan.record, plan.problems, rows, {"load": 0.0}, 30)
-        hashes = tree_hashes(tree_of, plan, scores, rows)
-        from openrs.evaluation.benchmarks import known
+        hashes = tree_hashes(plan, scores, rows)
         from openrs.report.evidence.lighteval_logs import _verify
 
         assert _verify(known()["aime24"], hashes) == (
@@ -155,7 +199,6 @@ def test_hashes_of_the_papers_inputs_are_recognised(papers_tokenizer, shared_dat
         )  # fmt: skip
 
 
-def tree_hashes(tree_of, plan, scores, rows):
-    pytest.importorskip("lighteval")
+def tree_hashes(plan, scores, rows):
     tree = tree_of(plan.benchmarks, scores, plan.record, rows)
-    return tree["summary_tasks"]["aime24|0"].hashes
+    return tree["summary_tasks"]["aime24|0"]["hashes"]

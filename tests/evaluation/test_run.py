@@ -15,6 +15,7 @@ import pytest
 from schemas import faults_in
 from waiting import gone, until
 
+import openrs
 from openrs.cli.main import main
 from openrs.errors import RunFailure, UserError
 from openrs.evaluation import engine_pool
@@ -176,10 +177,13 @@ def test_an_engine_that_dies_is_said_with_its_last_words(target, settings, tmp_p
     usual = engine_pool.EngineProcess.hear
     heard = []
 
+    journal = tmp_path / "died" / "samples.jsonl"
+
     def hear(self):
         message = usual(self)
         heard.append(message)
         if "samples" in message and self.name == "engine 1":
+            until(lambda: journal.is_file() and journal.stat().st_size)  # something of engine 0 is judged and kept
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
         return message
@@ -420,14 +424,25 @@ connect = socket.socket.connect
 def only_local(self, address):
     return connect(self, address) if self.family == socket.AF_UNIX else refuse()
 socket.socket.connect = only_local
+
+import pathlib, sys
+class Imports:
+    def find_spec(name, path=None, target=None):
+        if name in ("torch", "sklearn", "scipy.stats", "lighteval.logging", "datasets", "sympy"):
+            program = next(part for part in sys.orig_argv[1:] if part not in ("-P", "-m"))
+            with pathlib.Path(__file__).with_name("imported").open("a") as file:
+                file.write(f"{pathlib.Path(program).name} {name}\\n")
+sys.meta_path.insert(0, Imports)
 """
 
 
 def test_by_command_without_any_network(made_model, sums, tmp_path):
-    """A real process in which every look-up and every connection ends the program: at import, at load, in the run."""
+    """A real process in which every look-up and every connection ends the program: at import, at load, in the run. And
+    of the libraries that take seconds each process imports its own only, which is what a small evaluation costs."""
     (tmp_path / "sitecustomize.py").write_text(OFFLINE)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    environment |= {"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path / "hf")}
+    places = f"{tmp_path}:{Path(openrs.__file__).parents[1]}"
+    environment |= {"PYTHONPATH": places, "OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path / "hf")}
     words = [
         "evaluate",
         str(made_model),
@@ -453,6 +468,12 @@ def test_by_command_without_any_network(made_model, sums, tmp_path):
     assert said[-1] == "samples and scores: runs/evaluations/eval/model"
     assert len(rows(folder)) == 34
     assert done.stderr == ""
+    heavy = set((tmp_path / "imported").read_text().splitlines())
+    assert heavy == {
+        "openrs.evaluation.engine_process torch",
+        "openrs.evaluation.engine_process sympy",
+        "worker.py sympy",
+    }
     guarded = [sys.executable, "-c", "import socket; socket.create_connection(('127.0.0.1', 9))"]
     done = subprocess.run(guarded, env=environment, capture_output=True, text=True, check=False)
     assert "THE NETWORK WAS ASKED FOR" in done.stderr  # the guard works

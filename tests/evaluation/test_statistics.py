@@ -17,6 +17,8 @@ from openrs.evaluation.statistics import (
     p_against,
     paired_difference,
     pass_at_k,
+    t_quantile,
+    t_tail,
 )
 
 HAND = [[1, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0], [1, 0, 0, 0]]  # shares 1/2, 1, 0, 1/4
@@ -24,6 +26,14 @@ HAND = [[1, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0], [1, 0, 0, 0]]  # shares 1/2, 1
 
 def once(right: int, n: int) -> list[list[int]]:
     return [[1]] * right + [[0]] * (n - right)
+
+
+def test_quantiles_and_tails_are_scipys_to_the_bit():
+    dice = np.random.default_rng(3)
+    for law, freedom in ((stats.norm(), None), *((stats.t(n), n) for n in (1, 1.7, 29, 499, math.inf))):
+        for chance, value in zip(dice.random(50).tolist(), (dice.normal(size=50) * 4).tolist(), strict=True):
+            assert t_quantile(chance, freedom) == law.ppf(chance)
+            assert t_tail(value, freedom) == law.sf(value) == law.cdf(-value)
 
 
 def test_avg_and_both_standard_errors_by_hand():

@@ -4,6 +4,7 @@ import json
 import math
 import random
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from made_run import made_run, verdicts, write_evaluation, write_scores
 from openrs.evaluation.difficulty_model import sample_matrix
 from openrs.evaluation.statistics import holm, paired_difference
 from openrs.report.evidence.collect import collect
+from openrs.report.pages import plots
 from openrs.report.verdicts.compare import _benchmark_pooled, comparison, over_training, seed_groups
 from openrs.report.verdicts.paired_rules import paired, pooled
 from openrs.report.verdicts.selection import of_run
@@ -152,3 +154,10 @@ def test_runs_without_anything_in_common(tmp_path):
     (tmp_path / "b").mkdir()
     found = comparison([collect(Run(tmp_path / "a")), collect(Run(tmp_path / "b"))])
     assert found == {"runs": ["a", "b"], "settings": [], "against_first": [], "seeds": []}
+
+
+def test_a_metric_that_is_zero_throughout_is_not_drawn() -> None:
+    columns = {"reward": [0.0, 0.5, 1.0], "completions/clipped_ratio": [0.0, math.nan, 0.0]}
+    metrics = SimpleNamespace(has=columns.__contains__, columns=columns, steps=[1, 2, 3])
+    runs: Any = [SimpleNamespace(name=name, metrics=metrics) for name in ("a", "b")]
+    assert [plot.title for plot in plots.overlay(runs)] == ["Reward"]

@@ -1,6 +1,7 @@
 """manifest.json: everything that made a run what it is, nothing that is secret."""
 
 import subprocess
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,7 @@ def test_what_is_recorded(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert known["packages"]["torch"].startswith("2.")
     assert known["packages"]["trl"] == "1.16.0"
     assert len(known["packages"]) > 100
+    assert known["packages"] == {one.name: one.version for one in reversed(list(distributions()))}
     assert known["seeds"] == {"training": 7, "evaluation": 1234}
     assert known["model"] == {"name": "toy", "revision": None}
     assert set(known["machine"]) == {"system", "cpu", "cores", "memory_gib", "gpus"}

@@ -1,6 +1,7 @@
 """What a study's plan says, against the planner itself; what is refused, and with which words."""
 
 import json
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from openrs.report.evidence import reference
 from openrs.report.verdicts.claims import claims
 from openrs.study import settings
 from openrs.study.jobs import jobs_of, machine_of, recipe_of, references_of
-from openrs.study.plan import Power, StudyPlan, make_plan
+from openrs.study.plan import Power, StudyPlan, _Planner, make_plan
 from openrs.study.settings import STUDIES, Study
 
 A40 = find("A40")
@@ -295,3 +296,11 @@ def test_a_wrong_study_is_refused_with_file_and_line(tmp_path: Path, old: str, n
     file.write_text(OWN.replace(old, new))
     with pytest.raises(UserError, match=said):
         settings.load(file)
+
+
+def test_hours_of_jobs_do_not_depend_on_their_order(paper: Study) -> None:
+    """A set's order differs from one process to the next, and ways that cost the same would be ordered by it."""
+    planner = _Planner(paper, machine_of(paper, None, None, None), STUDIES, {})
+    names = [name for name, job in planner.jobs.items() if job.hours is not None]
+    orders = [random.Random(seed).sample(names, len(names)) for seed in range(20)]
+    assert len({planner._hours(order) for order in orders}) == 1

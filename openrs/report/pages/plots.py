@@ -293,7 +293,7 @@ DASHES: Sequence[Any] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 
 
 
 def overlay(runs: Sequence[RunData]) -> list[Plot]:
-    """Running means of several runs over each other, a plot for each metric."""
+    """Running means of several runs over each other, a plot for each metric that is not 0 throughout."""
     wanted = (
         ("reward", "Reward", "weighted sum"),
         ("accuracy", "Accuracy of the completions", "share"),
@@ -309,7 +309,7 @@ def overlay(runs: Sequence[RunData]) -> list[Plot]:
     for name, title, unit in wanted:
         every = [run for run in runs if run.metrics.has(name)]
         having = every[: len(SERIES)]
-        if not having:
+        if not any(value and not math.isnan(value) for run in having for value in run.metrics.columns[name]):
             continue
 
         def paint(axes: Any, name: str = name, unit: str = unit, having: list[RunData] = having) -> None:
