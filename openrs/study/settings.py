@@ -55,6 +55,8 @@ class Train(Settings):
 class ClaimSettings(Settings):
     """needs: sets of jobs, any one of which is enough. Everything else only for a claim of your own."""
 
+    newer = frozenset({"kind"})
+
     needs: list[list[str]] = Field(default_factory=list, description="entries, or ENTRY/BENCHMARK")
     looks: list[int] = Field(
         default_factory=list, description="samples a problem at which it is looked at; none: once, at the end"
