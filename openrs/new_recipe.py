@@ -2,7 +2,9 @@
 
 import json
 import random
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from openrs.config.load import load
 from openrs.config.names import is_hub_name
 from openrs.config.schema import Recipe
 from openrs.data import prompts
+from openrs.data.problem import Problem
 from openrs.data.problems import INHERITED, load_problems
 from openrs.data.shapes import as_mathematics
 from openrs.data.tokenizer import check_tokenizer, load_tokenizer
@@ -22,7 +25,7 @@ from openrs.hub.pins import reference
 from openrs.planner.render import answer
 from openrs.rewards.grading import printable
 from openrs.run.files import write_text
-from openrs.run.libraries import quiet
+from openrs.run.libraries import for_tokenizers, quiet
 from openrs.training.preview import first_prompts, read_references
 from openrs.training.references import problems_of
 
@@ -62,47 +65,56 @@ def write(file: Path, model: str, data: str, base: str, *, held_out: int, column
     folder = _model_folder(model)
     name = model if is_hub_name(model) else str(Path(model).expanduser())
     source = data if is_hub_name(data) else str(Path(data).expanduser())
-    named = [f"model.name={json.dumps(name)}", f"data.source={json.dumps(source)}"]
-    named += [f"data.{key}={json.dumps(column)}" for key, column in columns.items()]
+    named = [f"model.name={_json(name)}", f"data.source={_json(source)}"]
+    named += [f"data.{key}={_json(column)}" for key, column in columns.items()]
     start = load(base, [*named, *_unpinned(name, source)])
-    if held_out:
-        start = load(base, [named[0], *_unpinned(name, ""), *_split(file, start, held_out)])
-    write_text(file, "\n".join(_lines(base, start, _look(start, folder))) + "\n")
-    try:
-        recipe = load(str(file))
-    except UserError:
-        file.unlink()  # or the next try would be refused because of it
-        raise
+    with ExitStack() as undo:  # or the next try would be refused because of what this one wrote
+
+        def written(path: Path, text: str) -> None:
+            undo.callback(path.unlink, missing_ok=True)
+            write_text(path, text)
+
+        if held_out:
+            texts, settings = _split(file, start, held_out)
+            for path, text in texts.items():
+                written(path, text)
+            start = load(base, [named[0], *_unpinned(name, ""), *settings])
+        with nullcontext() if start.model.trust_remote_code else for_tokenizers():
+            written(file, "\n".join(_lines(base, start, _look(start, folder))) + "\n")
+            recipe = load(str(file))
+            shown = first_prompts(recipe)
+        undo.pop_all()
     try:
         plan = answer(recipe, run=None, layout=None, gpu=None, gpus=None, price=None, node_memory=None, assume=[],
                       fit=False, json=False)  # fmt: skip
     except UserError as error:
         plan = f"no plan: {error}\n"
-    return f"{first_prompts(recipe)}\nopenrs plan {file}:\n\n{plan.partition(chr(10) + 'assumed')[0]}"
+    return f"{shown}\nopenrs plan {file}:\n\n{plan.partition(chr(10) + 'assumed')[0]}"
 
 
-def _split(file: Path, start: Recipe, held_out: int) -> list[str]:
-    """Write the problems to train on, and the others as a benchmark that asks them as training would; return the
-    settings that name both. Answers stay as in the data. Equal problems land on one side."""
+def _split(file: Path, start: Recipe, held_out: int) -> tuple[dict[Path, str], list[str]]:
+    """The files of the problems to train on, and of the others as a benchmark that asks them as training would; and the
+    settings that name both. Answers stay as in the data. Problems that differ in spaces and capitals only land on one
+    side."""
     problems = load_problems(start.data.model_copy(update={"answer_template": "{answer}"})).rows
     if any(problem.system for problem in problems):
         raise UserError("data.keep_system: a benchmark has no system messages", fix="leave --hold-out out")
-    answers = {problem.problem: problem.answer for problem in problems}
-    if held_out >= len(answers):
+    different = {_spelt(problem): problem for problem in problems}
+    if held_out >= len(different):
         raise UserError(
-            f"--hold-out {held_out}: {start.data.source} has {len(answers)} different problems",
+            f"--hold-out {held_out}: {start.data.source} has {len(different)} different problems",
             "some must be left to train on",
             "hold out fewer",
         )
-    apart = dict.fromkeys(random.Random(0).sample(list(answers), held_out))
-    name = f"{file.stem}-held-out"
+    apart = {text: different[text] for text in random.Random(0).sample(list(different), held_out)}
+    name = re.sub("^[^A-Za-z0-9]+", "", re.sub("[^A-Za-z0-9_.-]", "-", f"{file.stem}-held-out"))  # as benchmarks may be
     training, benchmark = file.with_name(f"{file.stem}-train.jsonl"), file.with_name(f"{name}.yaml")
     asked = start.prompt.user.replace("{", "{{").replace("}", "}}").replace("{{problem}}", "{Question}")
     columns = f"id: id, question: problem, gold: [answer], gold_kind: latex, prompt: {name}.txt"
-    training_rows = [{"problem": one.problem, "answer": one.answer} for one in problems if one.problem not in apart]
+    training_rows = [{"problem": one.problem, "answer": one.answer} for one in problems if _spelt(one) not in apart]
     held_out_rows = [
-        {"id": f"{number} {_short(problem)}", "problem": problem, "answer": as_mathematics(answers[problem])}
-        for number, problem in enumerate(apart, start=1)
+        {"id": f"{number} {_short(one.problem)}", "problem": one.problem, "answer": as_mathematics(one.answer)}
+        for number, one in enumerate(apart.values(), start=1)
     ]
     texts = {
         training: "".join(json.dumps(row) + "\n" for row in training_rows),
@@ -112,15 +124,18 @@ def _split(file: Path, start: Recipe, held_out: int) -> list[str]:
     }
     for path in texts:
         _refuse_to_overwrite(path)
-    for path, text in texts.items():
-        write_text(path, text)
-    return [
-        f"data.source={json.dumps(str(training))}",
+    return texts, [
+        f"data.source={_json(str(training))}",
         "data.problem_column=problem",
         "data.answer_column=answer",
-        f"evaluation.benchmarks={json.dumps([str(benchmark)])}",
-        f"evaluation.data={json.dumps(str(file.parent))}",
+        f"evaluation.benchmarks={_json([str(benchmark)])}",
+        f"evaluation.data={_json(str(file.parent))}",
     ]
+
+
+def _spelt(problem: Problem) -> str:
+    """Its text without what typing varies."""
+    return " ".join(problem.problem.split()).casefold()
 
 
 def _short(problem: str) -> str:

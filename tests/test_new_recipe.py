@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,9 @@ import pytest
 from openrs import new_recipe
 from openrs.cli.main import main
 from openrs.config.load import load
+from openrs.errors import UserError
 from openrs.evaluation.benchmarks import load_problems, resolve
+from openrs.run.libraries import NOT_FOR_TOKENIZERS
 from openrs.training.references import problems_of
 
 NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
@@ -67,6 +71,49 @@ def test_long_prompts_get_a_longer_engine(
     assert main([*words, "--from", "exp3"]) == 0, capsys.readouterr().err
     recipe = load("mine.yaml")
     assert recipe.grpo["vllm_max_model_length"] == recipe.prompt.max_tokens + 3584 > 4608
+
+
+@pytest.mark.parametrize("name", ["my ünit, {a}: #1.yaml", "🧮.yaml", "-x.yml", "sub/mine.yaml"])
+def test_whatever_the_file_is_called_its_benchmark_and_its_data_are_found(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("sub").mkdir()
+    odd = ["What is 1+1?", " what  is 1+1?\n", "WHAT IS 1+1?", "What is 2+2?", "What is 3+3?"]
+    Path("🧮.jsonl").write_text("".join(json.dumps({"problem": text, "answer": "2"}) + "\n" for text in odd))
+    start = load("own", ["model.name=.", "data.source='🧮.jsonl'"])
+    texts, settings = new_recipe._split(Path(name), start, 2)
+    for path, text in texts.items():
+        path.write_text(text)
+    recipe = load("own", ["model.name=.", *settings])
+    (benchmark,) = resolve(recipe.evaluation.benchmarks)
+    measured = load_problems(benchmark, Path(recipe.evaluation.data or ""))
+    trained = {" ".join(one.problem.lower().split()) for one in problems_of(recipe).rows}
+    assert trained | {one.question.strip().lower() for one in measured} >= {"what is 2+2?", "what is 3+3?"}
+    assert trained & {" ".join(one.question.lower().split()) for one in measured} == set()
+    with pytest.raises(UserError, match="has 3 different problems"):
+        new_recipe._split(Path("other.yaml"), start, 3)
+
+
+def test_a_refused_try_leaves_nothing_and_no_try_imports_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tokenizer is refused after the problems are parted."""
+    monkeypatch.chdir(tmp_path)
+    Path("config.json").write_text("{}")
+    Path("my.jsonl").write_text("".join(json.dumps({"problem": f"{n}+1?", "answer": "2"}) + "\n" for n in range(9)))
+    before, torch_there = sorted(Path().iterdir()), []
+
+    def refuse(*_: object, **__: object) -> None:
+        torch_there.append(find_spec("torch") is not None)
+        raise UserError("no tokenizer")
+
+    monkeypatch.setattr(new_recipe, "load_tokenizer", refuse)
+    for name in ("transformers", *NOT_FOR_TOKENIZERS):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    for _ in range(2):
+        assert main(["recipe", "new", "mine.yaml", "--model", ".", "--data", "my.jsonl", "--hold-out", "3"]) == 2
+        assert sorted(Path().iterdir()) == before
+    assert torch_there == [False, False]
+    assert sys.modules.get("torch", ...) is ...
 
 
 def test_nothing_is_overwritten(made_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from openrs.run.terminal import say
 FUNCTIONS = {
     "bash": """
 _openrs_recipe_file() { compgen -W "RECIPES" -- "$1"; compgen -f -- "$1"; }
-_openrs_run_file() { (cd runs 2>/dev/null && compgen -d -- "$1"); compgen -f -- "$1"; }
+_openrs_run_file() { (cd ./runs 2>/dev/null && compgen -d -- "$1"); compgen -f -- "$1"; }
 """,
     "zsh": """
 _openrs_recipe_file() { _alternative 'recipes:recipe:(RECIPES)' 'files:file:_files' }

@@ -184,9 +184,7 @@ def report(args: argparse.Namespace) -> int:
     folder = run_at(args.runs[0]).path if len(args.runs) == 1 else None
     if folder is not None and (folder / STATE).is_file():
         if args.watch is not None:
-            raise UserError(
-                "--watch is for runs, and this is a study", fix=f"openrs report {args.runs[0]}, at any time"
-            )
+            raise UserError("--watch is for runs, and this is a study", fix=f"openrs watch {args.runs[0]}")
         from openrs.study.report import write_study_report
 
         say(f"report: {write_study_report(folder, Path(args.out) if args.out else None, args.price)}")

@@ -1,6 +1,7 @@
 """`openrs recipe`: list, show and compare recipes."""
 
 import argparse
+import shlex
 from pathlib import Path
 
 from openrs.cli.options import Verbs, add_recipe
@@ -51,10 +52,11 @@ def recipe_new(args: argparse.Namespace) -> int:
     given = {key: getattr(args, key) for key in ("problem_column", "answer_column")}
     columns = {key: column for key, column in given.items() if column}
     say(write(args.file, args.model, args.data, args.base, held_out=args.hold_out, columns=columns), end="")
-    train = f"openrs train {args.file}"
-    after = f"{train}, then openrs report {args.file.stem}"
+    file = shlex.quote(str(args.file))
+    train = f"openrs train {file}"
+    after = f"{train}, then openrs report {shlex.quote(args.file.stem)}"
     say(f"\nwritten: {args.file}; next: {train} --dry-run, then ", end="")
-    say(f"openrs reproduce {args.file}: evaluation, training, evaluation, report" if args.hold_out else after)
+    say(f"openrs reproduce {file}: evaluation, training, evaluation, report" if args.hold_out else after)
     return EXIT_DONE
 
 

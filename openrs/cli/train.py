@@ -31,7 +31,7 @@ def add(verbs: Verbs) -> None:
     sub = add_verb(
         verbs, "watch", watch, "how a run goes, from its files: curves, time left, alarms, disk, completions"
     )
-    sub.add_argument("run_name", metavar="RUN", help="the name of a folder in runs/, or its path")
+    sub.add_argument("run_name", metavar="RUN", help="a run or a study: the name of a folder in runs/, or its path")
     sub.add_argument("--every", type=float, default=2.0, metavar="S", help="seconds between looks (default 2)")
     sub.add_argument("--once", action="store_true", help="one look")
 
@@ -104,10 +104,17 @@ def _attempts(args: argparse.Namespace, work: "Callable[[Recipe, Run, Progress],
 
 
 def watch(args: argparse.Namespace) -> int:
-    from openrs.run.directory import existing_run
+    from openrs.run.directory import existing_run, run_at
     from openrs.run.watch import watch
+    from openrs.study.state import STATE
 
-    watch(existing_run(args.run_name), min(3600.0, max(0.2, args.every)), once=args.once)
+    every, folder = min(3600.0, max(0.2, args.every)), run_at(args.run_name).path
+    if (folder / STATE).is_file():
+        from openrs.study.watch import watch as watch_study
+
+        watch_study(folder, every, once=args.once)
+    else:
+        watch(existing_run(args.run_name), every, once=args.once)
     return EXIT_DONE
 
 

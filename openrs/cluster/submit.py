@@ -105,10 +105,12 @@ def _again(cluster: Cluster, manifests: JobManifests, existing: Object, say: Say
     state = words.job_state(existing)
     if serious:
         differences = "\n".join(f"    {key}: {was} -> {now}" for key, was, now in serious)
+        other = "another recipe" if recipe_in(existing) else "other options or another file"
         raise UserError(
-            f"Job {name} was created with another recipe:\n{differences}",
+            f"Job {name} was created with {other}:\n{differences}",
             "resuming would mix two experiments in one run",
-            f"choose another --run, or delete the Job first: openrs cluster delete {run}",
+            "choose another --run, or delete the Job first (its claim, and what is on it, stays):"
+            f" openrs cluster delete {run}",
         )
     if existing["metadata"].get("deletionTimestamp"):
         raise UserError(f"Job {name} is being deleted", fix="run the command again once it is gone")

@@ -272,6 +272,15 @@ def _groups(recipe: Recipe) -> Faults:
     if (micro * processes * accumulation) % group:
         text = f"one step must hold whole groups of {group}: it has {micro} x {processes} x {accumulation} completions"
         yield "grpo.gradient_accumulation_steps", text
+    if recipe.hardware.deal_by_length:
+        other = None
+        if accumulation % per_generation:  # short completions would go into one step and long ones into the next
+            other = f"a generation of {per_generation} micro-batches that one step of {accumulation} does not hold"
+        elif grpo_value(recipe, "top_entropy_quantile") < 1:  # taken over what the processes compute at the same time
+            other = "grpo.top_entropy_quantile"
+        if other:
+            text = f"with {other}, hardware.deal_by_length would change the gradient: set it to false"
+            yield "hardware.deal_by_length", text
 
 
 def _lengths(recipe: Recipe) -> Faults:

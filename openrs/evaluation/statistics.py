@@ -85,13 +85,17 @@ class PairedDifference:
 
 @dataclass(frozen=True, slots=True)
 class Equivalence:
-    """Two one-sided tests: is the difference within +- margin? interval is the 90 % one that the test rests on."""
+    """Two one-sided tests: is the difference within +- margin? interval is the 90 % one that the test rests on.
+
+    p_beyond: two-sided, that it lies beyond the margin, above or below.
+    """
 
     difference: float
     n: int
     k: tuple[int, ...]
     margin: float
     p_value: float
+    p_beyond: float
     equivalent: bool
     interval: Interval
 
@@ -370,11 +374,13 @@ def _tost(difference: float, se: float, freedom: float, margin_points: float, al
         if se > ALIKE
         else 1.0
     )
+    beyond = min(1.0, 2 * t_tail((abs(difference) - margin) / se, freedom)) if se > ALIKE else 1.0
     half = t_quantile(1 - alpha, freedom) * se
     return {
         "difference": difference,
         "margin": margin,
         "p_value": float(p_value),
+        "p_beyond": float(beyond),
         "equivalent": bool(p_value < alpha),
         "interval": Interval(difference - half, difference + half, "TOST", 1 - 2 * alpha),
     }

@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,6 +29,8 @@ ENVIRONMENT = {
 # transformers imports it where it is installed, for one kind of assisted generation that nothing here uses: with scipy
 # and pandas a fifth of an engine's start.
 UNUSED = ("sklearn",)
+# It imports these as well, and needs none of them for a tokenizer: three quarters of the import.
+NOT_FOR_TOKENIZERS = ("torch", "accelerate", "deepspeed")
 
 
 def quiet(log: Path | None = None) -> None:
@@ -50,20 +52,37 @@ def quiet(log: Path | None = None) -> None:
 
 
 @contextmanager
+def hidden(names: Sequence[str]) -> Iterator[None]:
+    """Packages that are not imported yet are as if they were not installed."""
+    absent = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type] # None: for whoever asks
+    try:
+        yield
+    finally:
+        for name in absent:
+            del sys.modules[name]
+
+
+@contextmanager
+def for_tokenizers() -> Iterator[None]:
+    """Where transformers is first imported for a tokenizer alone. It will not find torch later in this process either,
+    so this is for a command that ends then."""
+    there = any(name in sys.modules for name in ("transformers", *NOT_FOR_TOKENIZERS))
+    with hidden(() if there else NOT_FOR_TOKENIZERS):
+        yield
+
+
+@contextmanager
 def importing() -> Iterator[None]:
     """Around the first import of transformers and what stands on it. Without the garbage collector, which finds nothing
     then and takes an eighth of the time, and without UNUSED; and their progress bars are off afterwards. A signal waits
     until the import is over: TRL and torch turn an exception in the middle of it into a RuntimeError of their own."""
-    hidden = [name for name in UNUSED if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type] # None: not installed, for whoever asks
     gc.disable()
     try:
-        with block_signals():
+        with hidden(UNUSED), block_signals():
             yield
     finally:
         gc.enable()
-        for name in hidden:
-            del sys.modules[name]
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()  # no variable does it

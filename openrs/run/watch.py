@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,9 +106,14 @@ def screen(run: Run, metrics: Metrics, width: int, *, unicode: bool = True) -> l
     metrics.look()
     lines = [*_head(run, metrics), *_curves(metrics, width, BARS if unicode else PLAIN_BARS)]
     lines += [f"alarms  {_alarms(metrics.rows)}", f"disk    {format_bytes(shutil.disk_usage(run.path).free)} free"]
-    if logged := _last_line(run):
+    attempts = run.attempts()
+    if attempts and (logged := last_line(attempts[-1] / "log")):
         lines.append(f"log     {logged}")
-    lines += _completions(run)
+    return fitted([*lines, *_completions(run)], width, unicode=unicode)
+
+
+def fitted(lines: Iterable[str], width: int, *, unicode: bool) -> list[str]:
+    """Cleaned lines, each at most `width` columns wide."""
     encoding = "utf-8" if unicode else "ascii"
     shown = (clean(" ".join(line.split("\n"))).encode(encoding, "backslashreplace").decode(encoding) for line in lines)
     return [set_cell_size(line, width).rstrip() for line in shown]
@@ -171,10 +176,9 @@ def _alarms(rows: Mapping[int, Mapping[str, Any]]) -> str:
     return "; ".join(f"{name} {count} times, first at step {firsts[name]}" for name, count in counts.items()) or "none"
 
 
-def _last_line(run: Run) -> str:
-    attempts = run.attempts()
-    path = attempts[-1] / "log" if attempts else None
-    if path is None or not path.is_file():
+def last_line(path: Path) -> str:
+    """Of a log; "" where there is none."""
+    if not path.is_file():
         return ""
     with open_regular(path) as file:
         file.seek(max(0, file.seek(0, 2) - TAIL))

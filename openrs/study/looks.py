@@ -89,7 +89,7 @@ def look_at(study: Study, state: State, name: str, found: Sequence[Measured]) ->
     tests = RULES[claim.kind](claim, evidence)
     rounds = rounds_of(state, name)
     p_values = (
-        repeated(claim, evidence, tests, times_of(study, name, rounds), rounds) if isinstance(tests, Tests) else {}
+        repeated(claim, evidence, tests, times_of(study, claim, rounds), rounds) if isinstance(tests, Tests) else {}
     )
     entry |= {"p": p_values, "word": "cannot tell"}
     known = prepared(study, state, found)
@@ -105,9 +105,9 @@ def look_at(study: Study, state: State, name: str, found: Sequence[Measured]) ->
 # --- what the report's rules are given --------------------------------------------------------------------------------
 
 
-def family(study: Study) -> list[Claim]:
-    """The claims of the study that answer a question with claims that may be looked at more than once."""
-    kinds = {kind for kinds in FAMILIES.values() if set(SEQUENTIAL) & set(kinds) for kind in kinds}
+def family(study: Study, asked: Sequence[str] = SEQUENTIAL) -> list[Claim]:
+    """The claims of the study that answer a question with claims of these kinds, by default all that may have looks."""
+    kinds = {kind for kinds in FAMILIES.values() if set(asked) & set(kinds) for kind in kinds}
     return [claim for claim in study_claims(study) if claim.kind in kinds]
 
 
@@ -131,7 +131,7 @@ def prepared(study: Study, state: State, found: Sequence[Measured]) -> dict[str,
 
 def _counted(claim: Claim, verdict: ClaimVerdict) -> Tests:
     """A claim that was not tested, with p 1 for what its kind asks."""
-    questions = ("differs", "within") if claim.kind == "better" else ("differs",)
+    questions = {"better": ("differs", "within"), "same": ("within", "beyond")}.get(claim.kind, ("differs",))
     return Tests(dict.fromkeys(questions, 1.0), lambda _: verdict)
 
 
@@ -149,7 +149,7 @@ def _looked_at(study: Study, state: State, claim: Claim, found: Sequence[Measure
         return tests
 
     planned = planned_looks(study, claim.id, rounds)
-    _, last = sequential.last_boundary([look / planned[-1] for look in planned])
+    _, last = sequential.last_boundary(times_of(study, claim, planned))
 
     def verdict(corrected: Corrected) -> ClaimVerdict:
         plain = tests.verdict(corrected)
@@ -215,9 +215,11 @@ def planned_looks(study: Study, name: str, rounds: Sequence[int]) -> list[int]:
     return sorted({*study.claims[name].looks, *rounds})
 
 
-def times_of(study: Study, name: str, rounds: Sequence[int]) -> tuple[float, ...]:
-    """Information fractions of the looks made."""
-    return sequential.Looks(tuple(planned_looks(study, name, rounds)), tuple(rounds)).times
+def times_of(study: Study, claim: Claim, rounds: Sequence[int]) -> tuple[float, ...]:
+    """Information fractions of the looks made; the noise of a published mean compared with does not shrink."""
+    again = reference.reevaluation(claim.model, str(claim.benchmark)) if claim.kind == "same" else None
+    planned = tuple(planned_looks(study, claim.id, rounds))
+    return sequential.Looks(planned, tuple(rounds), again[2] if again else None).times
 
 
 def differences_of(claim: Claim, evidence: Evidence, rounds: list[int]) -> sequential.Ints:
@@ -277,7 +279,7 @@ def described(
         base, model = pair
         both = shared(base.rows, model.rows)
         after, before = (np.array([sum(one.rows[problem]) for problem in both]) for one in (model, base))
-        times = times_of(study, claim.id, made)
+        times = times_of(study, claim, made)
         low, high = sequential.difference_bounds(after, before, made[-1], sequential.interval_tail(times))
         value = float((after.mean() - before.mean()) / made[-1])
         se = 0.0  # of one sample a problem nothing tells its noise

@@ -6,7 +6,7 @@ from openrs.planner.evaluations import LEAST, MOST
 from openrs.planner.render import wrapped
 from openrs.report.verdicts.claims import ALPHA, Claim
 from openrs.study.jobs import NOTHING, Range
-from openrs.study.looks import family
+from openrs.study.looks import family, times_of
 from openrs.study.plan import Row, StudyPlan
 from openrs.study.sequential import last_boundary
 from openrs.study.settings import SEQUENTIAL
@@ -123,15 +123,14 @@ def notes(plan: StudyPlan) -> list[str]:
 
 def looks(plan: StudyPlan) -> list[str]:
     """What looking in between costs each claim: the last boundary instead of the fixed one."""
-    different: dict[tuple[int, ...], list[Claim]] = {}
+    different: dict[tuple[tuple[int, ...], tuple[float, ...], int], list[Claim]] = {}
     for claim in plan.claims:
         if claim.kind in SEQUENTIAL and plan.study.claims[claim.id].looks:
-            different.setdefault(tuple(plan.study.claims[claim.id].looks), []).append(claim)
+            planned, tests = plan.study.claims[claim.id].looks, len(family(plan.study, (claim.kind,)))
+            different.setdefault((tuple(planned), times_of(plan.study, claim, planned), tests), []).append(claim)
     found = []
-    for samples, claims in different.items():
-        times = [look / samples[-1] for look in samples]
-        tests = len(family(plan.study))
-        (bound, p_value), (single, _) = (last_boundary(at, ALPHA / tests) for at in (times, [1.0]))
+    for (samples, times, tests), claims in different.items():
+        (bound, p_value), (single, _) = (last_boundary(at, ALPHA / tests) for at in (times, (1.0,)))
         found.append(
             f"{', '.join(claim.id for claim in claims)}: looked at with {', '.join(map(str, samples))} samples a"
             f" problem; what is clear ends early. The last look asks for z {bound:.3f} (p {p_value:.4f}), not"

@@ -21,7 +21,6 @@ from openrs.run import signals
 from openrs.run.confined import make_folder
 from openrs.run.directory import Lock, Run
 from openrs.run.progress import Progress
-from openrs.run.units import format_duration
 from openrs.study import looks, state
 from openrs.study.chances import powers_of
 from openrs.study.jobs import Job, Machine, independent, jobs_of_part, recipe_name, recipe_of
@@ -30,6 +29,7 @@ from openrs.study.render import dollars
 from openrs.study.report import write_study_report
 from openrs.study.settings import Study, first_looks, place_of_run
 from openrs.study.state import EVALUATIONS, State
+from openrs.study.watch import done_of, spent_on
 
 LEAST_SECONDS = 60.0  # what is left for less than this is spent: a launch would only load a model
 
@@ -130,7 +130,7 @@ class Runner:
             while (job := self.next(jobs)) is not None:
                 self.status(jobs, job)
                 self.do(job, {one.id for one in jobs})
-                self.progress.say(f"{job.id}: {self.spent(job)}")
+                self.progress.say(f"{job.id}: {spent_on(self.state, self.machine, job)}")
                 self.look(jobs)
 
     # --- which job next -----------------------------------------------------------------------------------------------
@@ -298,20 +298,9 @@ class Runner:
             command += f" --until-usd {spent + limits.until_usd:g}"
         return command + (f" --until-hours {limits.until_hours:g}" if limits.until_hours is not None else "")
 
-    def spent(self, job: Job) -> str:
-        """What a job took so far, beside the plan's range."""
-        took, cost, planned = self.state.seconds(job.id), self.state.dollars(job.id), self.machine.dollars(job.hours)
-        hours = "" if job.hours is None else f", planned {job.hours.low:.1f} to {job.hours.high:.1f} h"
-        money = f"; ${cost:,.2f}, planned {dollars(planned)}" if cost is not None and planned is not None else ""
-        return f"{format_duration(took)} so far{hours}{money}"
-
     def status(self, jobs: Sequence[Job], job: Job) -> None:
         """Where this launch is, in one line, before a job's own lines."""
-        done, every = sum(self.state.job(one.id)["done"] for one in jobs), len(jobs)
-        spent, cost = self.state.dollars(), self.machine.dollars(job.hours)
-        money = f", ${spent:,.2f} spent" if spent is not None else ""
+        cost = self.machine.dollars(job.hours)
         planned = f", planned {dollars(cost)}" if cost is not None else ""
-        self.progress.say(
-            f"--- {time.strftime('%H:%M')} {done} of {every} jobs done, {format_duration(self.state.seconds())}{money};"
-            f" now {job.id}{planned}"
-        )
+        so_far = done_of(self.state, [one.id for one in jobs])
+        self.progress.say(f"--- {time.strftime('%H:%M')} {so_far}; now {job.id}{planned}")

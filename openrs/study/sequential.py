@@ -45,10 +45,12 @@ class Looks:
     """The looks at one claim. planned: samples of each problem at each, rising to K; made: those that are spent.
 
     A planned look may be left out, for a budget's sake; none may be added or repeated: a look made is a look spent.
+    seeds: of a published mean compared with.
     """
 
     planned: tuple[int, ...]
     made: tuple[int, ...] = ()
+    seeds: int | None = None
 
     def __post_init__(self) -> None:
         for name, looks in (("planned", self.planned), ("made", self.made)):
@@ -64,7 +66,7 @@ class Looks:
     @property
     def times(self) -> tuple[float, ...]:
         """Information fractions of the looks made."""
-        return tuple(information(samples, self.planned[-1]) for samples in self.made)
+        return tuple(information(samples, self.planned[-1], self.seeds) for samples in self.made)
 
 
 # --- spending and boundaries ------------------------------------------------------------------------------------------

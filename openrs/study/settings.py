@@ -5,6 +5,7 @@ Never imports torch.
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,13 +18,16 @@ from openrs.config.load import RECIPES
 from openrs.config.schema import Evaluation, Settings
 from openrs.config.yaml_lines import Lines, override, place_of, read_yaml
 from openrs.errors import UserError
+from openrs.hub import pins
 from openrs.outside import is_file
+from openrs.report.evidence import reference
 from openrs.report.verdicts.claims import Claim, claims
 
 STUDIES = RECIPES / "studies"
 NAME = r"^[a-z0-9][a-z0-9.-]{0,59}$"
 SCORED = ("score", "average", "above", "gain", "better")  # kinds of claims on evaluations; others are on trainings
-SEQUENTIAL = ("better", "above")  # kinds of claims that may be looked at more than once (docs/study.md)
+SEQUENTIAL = ("better", "above", "same")  # kinds of claims that may be looked at more than once (docs/study.md)
+FEW = 40  # problems up to which a look before 0.4 of all samples is spent on nothing (docs/study-design.md)
 
 
 class Evaluate(Settings):
@@ -51,11 +55,16 @@ class Train(Settings):
 class ClaimSettings(Settings):
     """needs: sets of jobs, any one of which is enough. Everything else only for a claim of your own."""
 
+    newer = frozenset({"kind"})
+
     needs: list[list[str]] = Field(default_factory=list, description="entries, or ENTRY/BENCHMARK")
     looks: list[int] = Field(
         default_factory=list, description="samples a problem at which it is looked at; none: once, at the end"
     )
     text: str | None = Field(None, description="of a claim of your own: my recipe is better than its base on ...")
+    kind: Literal["same"] | None = Field(
+        None, description="same: an evaluation gives what the re-evaluation found; none: a recipe beats its base"
+    )
     benchmark: str | None = None
     margin: float | None = Field(None, gt=0, description="points; a smaller gain is none (fixed before the first look)")
 
@@ -174,11 +183,11 @@ def _claim_faults(study: Study, lines: Lines) -> list[str]:
         if name not in known and not own:
             hint = did_you_mean(name, known)
             found.append(f"{where}: {name} is no claim of the paper, and has no text{'; ' + hint if hint else ''}")
-        if name in known and (own or claim.benchmark or claim.margin):
-            found.append(f"{where}: {name} is the paper's claim: its text, benchmark and margin are fixed")
+        if name in known and (own or claim.kind or claim.benchmark or claim.margin):
+            found.append(f"{where}: {name} is the paper's claim: its text, kind, benchmark and margin are fixed")
         if own and (claim.benchmark is None or claim.margin is None):
             found.append(f"{where}: a claim of your own needs benchmark and margin")
-        if own and any(need not in study.trainings for needs in claim.needs for need in needs):
+        if own and claim.kind is None and any(need not in study.trainings for needs in claim.needs for need in needs):
             found.append(
                 f"{where}: a claim of your own needs trainings: {', '.join(study.trainings) or 'there are none'}"
             )
@@ -189,8 +198,10 @@ def _claim_faults(study: Study, lines: Lines) -> list[str]:
             if need not in jobs and need not in parts
         ]
         found += [f"{where}: {fault}" for fault in _needs_faults(study, known.get(name), claim)]
-        if claim.looks and (name not in known or known[name].kind not in SEQUENTIAL):
-            found.append(f"{where}: {name} is looked at once: looks suit claims of kind {' and '.join(SEQUENTIAL)}")
+        if claim.kind == "same" and (fault := _same_fault(study, claim)):
+            found.append(f"{where}: {fault}")
+        if claim.looks and (known[name].kind if name in known else claim.kind) not in SEQUENTIAL:
+            found.append(f"{where}: {name} is looked at once: looks suit claims of kind {', '.join(SEQUENTIAL)}")
         found += _looks_faults(study, claim, where)
     return found
 
@@ -217,8 +228,31 @@ def _needs_faults(study: Study, paper: Claim | None, claim: ClaimSettings) -> li
     return faults
 
 
+def _same_fault(study: Study, claim: ClaimSettings) -> str:
+    """Why no independent evaluation can be compared with, or ""."""
+    again = reference.tree()["reevaluations"][0]
+    (entry, _, benchmark), *more = (need.partition("/") for needs in claim.needs or [[""]] for need in needs or [""])
+    if more or entry not in study.evaluations or benchmark != claim.benchmark:
+        return "a claim of kind same needs one evaluation, [[ENTRY/BENCHMARK]], on its benchmark"
+    if reference.reevaluation(_model_of(study, entry), benchmark) is None:
+        return f"{again['source']} has no {benchmark} of {study.evaluations[entry].model}"
+    if any(getattr(study.evaluation, key) != again[key] for key in ("temperature", "top_p")):
+        return (
+            f"{again['source']} sampled with temperature {again['temperature']}, top_p {again['top_p']}: set evaluation"
+        )
+    return ""
+
+
+def _model_of(study: Study, entry: str) -> str | None:
+    """The reference's name of an evaluation's model."""
+    name = study.evaluations[entry].model
+    known = pins.target(name)
+    return reference.model_named(known[0].repo, known[0].revision) if known else reference.model_named(name)
+
+
 def _looks_faults(study: Study, claim: ClaimSettings, where: str) -> list[str]:
-    """The last look is at all samples of the jobs that the claim needs, and they are all of one benchmark."""
+    """The last look is at all samples of the jobs that the claim needs, and they are all of one benchmark; the first is
+    not too early for its problems."""
     if not claim.looks:
         return []
     if len(claim.needs) != 1 or any("/" not in need for need in claim.needs[0]):
@@ -227,6 +261,11 @@ def _looks_faults(study: Study, claim: ClaimSettings, where: str) -> list[str]:
     samples = {study.evaluations[entry].samples.get(benchmark) for entry, benchmark in parts}
     if len({benchmark for _, benchmark in parts}) != 1 or samples != {claim.looks[-1]}:
         return [f"{where}: the last look must be at the samples of its jobs, on one benchmark"]
+    problems, first, last = reference.tree()["problems"].get(parts[0][1], FEW + 1), claim.looks[0], claim.looks[-1]
+    if problems <= FEW and 5 * first < 2 * last:
+        early = f"the first look, at {first} of {last} samples, is too early for {problems} problems"
+        why = "so little may be spent there that hardly any result is a verdict"
+        return [f"{where}: {early}: {why}; look from {math.ceil(2 * last / 5)} on"]
     return []
 
 
@@ -238,9 +277,11 @@ def study_claims(study: Study) -> list[Claim]:
             id=name,
             text=str(claim.text),
             where="a claim of this study",
-            kind="improves",
-            level="L3",
-            needs=f"three seeds or more of {' or '.join(need for needs in claim.needs for need in needs)}",
+            kind=claim.kind or "improves",
+            level="L2" if claim.kind else "L3",
+            needs=("" if claim.kind else "three seeds or more of ")
+            + " or ".join(need for needs in claim.needs for need in needs),
+            model=_model_of(study, claim.needs[0][0].partition("/")[0]) if claim.kind else None,
             benchmark=claim.benchmark,
             margin=claim.margin,
         )

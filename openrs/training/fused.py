@@ -39,15 +39,17 @@ def use_fused_kernels(trainer: "Trainer", recipe: Recipe, run: Run, progress: Pr
 
 
 def fuse(model: PreTrainedModel, *, rotary: bool) -> None:
-    """Patch the model's modules; the rotary embedding for all models of its kind in this process."""
-    kernels = {
-        "rope": rotary,
-        "rms_norm": True,
-        "swiglu": model.config.hidden_act in ("silu", "swish"),  # liger does not look
-        "cross_entropy": False,
-        "fused_linear_cross_entropy": False,
-    }
-    apply_liger_kernel(model, kernels)
+    """Patch the model's modules; the rotary embedding for all models of its kind in this process.
+
+    Kernels are only switched off: liger raises NotImplementedError when it is asked for one that a kind of model lacks
+    (rope of Qwen3.5 and GLM-4).
+    """
+    off = {"cross_entropy", "fused_linear_cross_entropy"}
+    if not rotary:
+        off.add("rope")
+    if getattr(model.config, "hidden_act", None) not in ("silu", "swish"):  # liger does not look; Gemma 2 has none
+        off.add("swiglu")
+    apply_liger_kernel(model, dict.fromkeys(off, False))
 
 
 def fused_in(model: PreTrainedModel) -> list[str]:

@@ -49,7 +49,8 @@ def test_bash_completes_verbs_options_choices_recipes_runs_and_files(folder: Pat
         for words, _ in CASES
     )
     command = ["bash", "--norc", "-c", f"{script(parser(), 'bash')}\n{asked}"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    elsewhere = {**os.environ, "CDPATH": str(folder)}  # `cd runs` would say where it went
+    done = subprocess.run(command, cwd=folder, env=elsewhere, capture_output=True, text=True, check=True)
     offered = [{word for word in answer.split("\0") if word} for answer in done.stdout.split("\1")[:-1]]
     assert dict(zip([words for words, _ in CASES], offered, strict=True)) == dict(CASES)
 

@@ -173,7 +173,9 @@ def test_a_page_is_refused_that_would_be_written_at_no_sensible_time(tmp_path, e
     assert f"--watch {every} is not from 1 to 86400" in capsys.readouterr().err
 
 
-def test_a_study_is_not_watched(tmp_path, capsys):
+def test_a_studys_page_is_not_kept_fresh(tmp_path, capsys):
     (tmp_path / "study.json").write_text("{}")
     assert main(["report", str(tmp_path), "--watch", "60"]) == 2
-    assert "--watch is for runs" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "--watch is for runs" in said
+    assert f"openrs watch {tmp_path}" in said

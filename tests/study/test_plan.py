@@ -249,6 +249,31 @@ def test_all_that_a_study_needs_can_be_fetched_before(paper: Study) -> None:
 
 
 @pytest.mark.parametrize(
+    ("benchmark", "looks", "early"),
+    [("amc23", [25, 64], True), ("amc23", [26, 64], False), ("amc23", [4, 10], False), ("amc23", [3, 10], True),
+     ("amc23", [10], False), ("aime24", [16, 32, 48, 64], True), ("aime24", [26, 39, 64], False),
+     ("math_500", [4, 16], False)],
+)  # fmt: skip
+def test_few_problems_are_not_looked_at_too_early(
+    tmp_path: Path, benchmark: str, looks: list[int], early: bool
+) -> None:
+    """Before 0.4 of all samples 30 or 40 problems can hardly reach what may be spent there (docs/study-design.md)."""
+    name, model = ("better-aime24", "open-rs3") if benchmark == "aime24" else ("better-" + benchmark, "open-rs2")
+    name, file = name.replace("_", "-"), tmp_path / "s.yaml"
+    entries = "".join(
+        f"  {one}: {{model: 'paper:{one}', samples: {{{benchmark}: {looks[-1]}}}}}\n" for one in ("base", model)
+    )
+    needs = f"[[base/{benchmark}, {model}/{benchmark}]]"
+    file.write_text(f"title: t\nevaluations:\n{entries}claims:\n  {name}: {{needs: {needs}, looks: {looks}}}\n")
+    if early:
+        least = next(look for look in range(1, looks[-1] + 1) if look / looks[-1] >= 0.4)
+        with pytest.raises(UserError, match=rf"s.yaml:6: the first look, at {looks[0]} .* look from {least} on"):
+            settings.load(file)
+    else:
+        settings.load(file)
+
+
+@pytest.mark.parametrize(
     ("old", "new", "said"),
     [
         ("seeds: [1", "seedz: [1", r"own.yaml:6: there is no setting trainings.mine.seedz; did you mean .*seeds"),

@@ -2,15 +2,18 @@
 are in test_whole.py."""
 
 import json
+import os
 import random
 import re
 import threading
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from openrs.cli.main import main
 from openrs.errors import Interrupted, UserError
 from openrs.report.evidence import reference
 from openrs.report.evidence.sources import PAPER_SAMPLING
@@ -20,6 +23,7 @@ from openrs.report.verdicts.cost import Attempt, Ledger
 from openrs.run.files import write_json
 from openrs.study import looks, settings, state
 from openrs.study import report as study_report
+from openrs.study import watch as watching
 from openrs.study.jobs import Job, independent, jobs_of, machine_of
 from openrs.study.report import write_study_report
 from openrs.study.run import Limits, Runner, run_study
@@ -154,6 +158,54 @@ def test_without_a_difference_it_goes_on_to_the_last_look(file: Path, stand_ins:
     before = list(stand_ins["did"])
     run(file)  # the same command again does nothing
     assert stand_ins["did"] == before
+
+
+def test_watch_shows_where_a_study_is(
+    file: Path, stand_ins: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs with what they took beside the plan, and looks; of a killed launch, too; in a terminal it is drawn again."""
+    run(file)
+    folder = file.parent / "run"
+    kept = state.read(folder)
+    assert kept is not None
+    (look,) = kept.looks("better-aime24")
+    kept.tree["looks"]["better-aime24"] = [
+        {**look, "word": "cannot tell"},
+        {**look, "samples": 12, "word": "compatible"},
+    ]
+    kept.tree["looks"]["aime24-above-o1-preview"] = [{"samples": 8, "at": "", "sha256": ""}]
+    kept.tree["jobs"]["base/amc23"] = {"attempts": [{"started": 0, "seconds": 7200, "rate": 0.5}], "done": True}
+    kept.tree["jobs"]["base/aime24"] |= {"attempts": [{"started": time.time() - 300}], "done": False}
+    kept.tree["settings"]["title"] = "\x1b[31mtwo"
+    kept.write()
+    assert main(["watch", str(folder), "--once"]) == 0
+    said = capsys.readouterr().out
+    done, every = sum(job["done"] for job in kept.tree["jobs"].values()), len(kept.tree["jobs"])
+    for part in (
+        "run: two\n",
+        f"of the jobs started {done} of {every} jobs done, 2 h 00 min",
+        "  base/amc23: done; 2 h 00 min so far, planned ",
+        "; $1.00, planned $",
+        "  base/aime24: running or killed, started 5 min 00 s ago, 8 samples a problem; 0 s so far",
+        "  better-aime24: look 2 of 3, with 12 samples a problem: compatible\n",
+        "  aime24-above-o1-preview: look 1 of 2, with 8 samples a problem: not finished\n",
+        "log     ",
+        f"openrs report {folder}\n",
+    ):
+        assert part in said, part
+    drawn: list[list[str]] = []
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr("openrs.study.watch.redraw", drawn.append)
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((40, 6)))
+
+    def pause(_: float) -> None:
+        if len(drawn) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        watching.watch(folder, 2.0, pause=pause)
+    assert [len(picture) for picture in drawn] == [5, 5]
+    assert all(len(line) <= 40 for picture in drawn for line in picture)
 
 
 def last_words(folder: Path) -> dict[str, list[tuple[int, str]]]:

@@ -5,6 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from openrs.config.load import load
+from openrs.errors import UserError
 from openrs.training import balance
 from openrs.training.balance import Batch, deal_by_length, tokens_of
 
@@ -59,3 +61,18 @@ def test_back_and_forth_makes_sums_equal(monkeypatch: pytest.MonkeyPatch) -> Non
     for rank in range(4):
         dealt = deal_by_length(every[:2], SimpleNamespace(num_processes=4, process_index=rank, device="cpu"))
         assert sum(map(tokens_of, dealt)) == 9
+
+
+@pytest.mark.parametrize(
+    ("setting", "with_what"),
+    [
+        ("grpo.steps_per_generation=6", "a generation of 6 micro-batches that one step of 3 does not hold"),
+        ("grpo.steps_per_generation=2", "a generation of 2 micro-batches that one step of 3 does not hold"),
+        ("grpo.top_entropy_quantile=0.2", "grpo.top_entropy_quantile"),
+    ],
+)
+def test_refused_where_it_would_change_the_gradient(setting: str, with_what: str) -> None:
+    with pytest.raises(UserError, match=f"with {with_what}, hardware.deal_by_length would change"):
+        load("exp3-fast", [setting])
+    load("exp3-fast", [setting, "hardware.deal_by_length=false"])
+    load("exp3-fast", ["grpo.steps_per_generation=1"])

@@ -20,6 +20,7 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     "Do scores rise and fall in training?": ("early_gain", "decay"),
     "How do length and KL go in training?": ("length_falls", "length_rises", "length_level", "kl_late"),
     "Is a recipe of one's own better than its base?": ("improves",),
+    "Does an evaluation give what an independent one found?": ("same",),
     "What does training take?": ("samples", "outputs", "hours", "dollars", "cheaper"),
 }
 

@@ -6,10 +6,10 @@ from typing import Any, Literal
 from openrs.evaluation.statistics import equivalent_to_published
 from openrs.report.evidence import reference
 from openrs.report.evidence.sources import PAPER_SAMPLING, Measured, other_sampling
-from openrs.report.evidence.values import number, percent
+from openrs.report.evidence.values import percent
 from openrs.report.verdicts.claims import SEEDS, Claim, ClaimVerdict, Evidence
 from openrs.report.verdicts.judge import FAMILIES
-from openrs.report.verdicts.score_rules import rows_of
+from openrs.report.verdicts.score_rules import reevaluated, rows_of
 from openrs.report.verdicts.training_rules import fullest, of_paper
 
 Tone = Literal["good", "warn", "bad", "none"]
@@ -84,10 +84,8 @@ def evaluation(evidence: Evidence) -> tuple[str, Tone, str]:
     own = [one for one in evidence.measured if one.origin == "released weights" and one.model and one.k >= 2]
     tested = []
     for one in own:
-        again = reference.reevaluation(one.model, one.benchmark)
-        sampled = all(number(one.protocol.get(key)) == study[key] for key in ("temperature", "top_p"))
-        if again is not None and sampled and one.rows and one.inputs != "differs":
-            mean, _, seeds = again
+        if (again := reevaluated(one)) is not None:
+            mean, seeds = again
             margin = float(reference.tree()["margins"][one.benchmark])
             test = equivalent_to_published(rows_of(one), mean, seeds, margin)
             tested.append((one, test.equivalent, f"{percent(one.accuracy)} against {percent(mean)} +- {margin:g}"))

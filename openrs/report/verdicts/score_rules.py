@@ -9,10 +9,10 @@ from scipy import stats
 from scipy.special import gammaln
 
 from openrs.evaluation.single_draws import count_of, middle_of, new_draw, p_values
-from openrs.evaluation.statistics import avg_at_k, counts, p_against, sampling_error
+from openrs.evaluation.statistics import avg_at_k, counts, equivalent_to_published, p_against, sampling_error
 from openrs.report.evidence import reference
 from openrs.report.evidence.sources import Measured
-from openrs.report.evidence.values import p_said, percent, span
+from openrs.report.evidence.values import number, p_said, percent, points, span
 from openrs.report.verdicts.claims import ALPHA, Claim, ClaimVerdict, Evidence, Word, not_tested
 from openrs.report.verdicts.family import Corrected, Prepared, Rule, Tests
 
@@ -285,4 +285,43 @@ def above(claim: Claim, evidence: Evidence) -> Prepared:
     return Tests({"differs": p_value}, verdict)
 
 
-RULES: Mapping[str, Rule] = {"score": score, "average": average, "above": above}
+# --- an independent re-evaluation -------------------------------------------------------------------------------------
+
+
+def reevaluated(one: Measured) -> tuple[float, int] | None:
+    """Published mean of the re-evaluation that has the same model, benchmark and sampling, and of how many seeds."""
+    study = reference.tree()["reevaluations"][0]
+    again = reference.reevaluation(one.model, one.benchmark)
+    sampled = all(number(one.protocol.get(key)) == study[key] for key in ("temperature", "top_p"))
+    return (again[0], again[2]) if again and sampled and one.rows and one.inputs != "differs" else None
+
+
+def same(claim: Claim, evidence: Evidence) -> Prepared:
+    """An evaluation gives what the re-evaluation found: an own claim of a study, with its margin."""
+    rule = (
+        "TOST against the mean over the re-evaluation's seeds: reproduced when the mean on these very problems lies"
+        " within the margin of it with p < 0.05 (Holm with the other claims of the kind), not reproduced when beyond it"
+        " so, else the data cannot tell. Sampling is the only noise, here and there"
+    )
+    own = [one for one in _all(evidence, claim.model, claim.benchmark) if one.origin == "released weights"]
+    found = [(one, again) for one in own if one.k > 1 and (again := reevaluated(one)) is not None]
+    if not found:
+        return not_tested(claim)
+    one, (mean, seeds) = min(found, key=lambda pair: _rank(pair[0]))
+    test = equivalent_to_published(rows_of(one), mean, seeds, claim.margin or 0.0)
+
+    def verdict(corrected: Corrected) -> ClaimVerdict:
+        within, beyond = corrected.p["within"], corrected.p["beyond"]
+        word: Word = "reproduced" if within < ALPHA else "not reproduced" if beyond < ALPHA else "cannot tell"
+        said = (
+            f"{describe(evidence, one)}, {percent(mean)} published: {points(test.difference)} apart, margin"
+            f" {claim.margin:g}; {p_said(within, 'Holm p')} within it, {p_said(beyond, 'Holm p')} beyond it"
+        )
+        numbers = {"accuracy": one.accuracy, "n": one.n, "k": one.k, "published": mean, "seeds": seeds}
+        numbers |= {"difference": test.difference, "margin": test.margin, "p_within": within, "p_beyond": beyond}
+        return ClaimVerdict(word, said, rule, numbers, (one.source,), LEVELS[one.origin])
+
+    return Tests({"within": test.p_value, "beyond": test.p_beyond}, verdict)
+
+
+RULES: Mapping[str, Rule] = {"score": score, "average": average, "above": above, "same": same}
