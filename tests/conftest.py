@@ -69,6 +69,19 @@ pytest_runtest_call = pytest.hookimpl(wrapper=True, tryfirst=True)(_limited)
 pytest_runtest_teardown = pytest.hookimpl(wrapper=True, tryfirst=True)(_limited)
 
 
+def _environment_restored() -> Iterator[None]:
+    """RANK, WORLD_SIZE, MASTER_PORT, as TRL with vLLM leaves them behind, a later training would take for its own."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
+
+
+_restored_after_a_test = pytest.fixture(_environment_restored, autouse=True)
+_restored_after_a_file = pytest.fixture(_environment_restored, autouse=True, scope="module")
+
+
 # Who gets one of these waits for a training, or at least for torch.
 SLOW_FIXTURES = {"toy_model", "undisturbed", "reproduced"}
 

@@ -182,7 +182,7 @@ def test_an_engine_that_dies_is_said_with_its_last_words(target, settings, tmp_p
     def hear(self):
         message = usual(self)
         heard.append(message)
-        if "samples" in message and self.name == "engine 1":
+        if "samples" in message and self.name == "engine 1" and self._process.poll() is None:
             until(lambda: journal.is_file() and journal.stat().st_size)  # something of engine 0 is judged and kept
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()

@@ -135,12 +135,13 @@ with Judge(workers=1, memory_bytes=300 * 2**20) as judge:
 )
 def test_worker_that_dies_at_work(number: signal.Signals, item: Item, expected: str) -> None:
     with Judge(workers=2, timeout=60) as judge:
-        judge.grade([QUICK] * 2)
-        before = {worker: used(worker) for worker in workers()}
 
         def strike() -> None:
-            until(lambda: any(used(worker) > start + 0.3 for worker, start in before.items()))
-            next(worker for worker, start in before.items() if used(worker) > start + 0.3).send_signal(number)
+            at_work = until(lambda: next((worker for worker in judge._pool if worker.item == 0), None))
+            process = psutil.Process(at_work._process.pid)
+            begin = used(process)
+            until(lambda: used(process) > begin + 0.3)
+            process.send_signal(number)
 
         striker = threading.Thread(target=strike)
         striker.start()
