@@ -137,7 +137,7 @@ def test_the_server_from_its_start_to_its_death(tmp_path: Path, made_model: Path
 
     server = start(tmp_path, made_model)
     try:
-        server.wait_healthy(300)
+        server.wait_healthy(900)
         client = VLLMClient(base_url=server.address.url, group_port=server.address.group_port, connection_timeout=10)
         assert client.model == "policy"
 
@@ -193,7 +193,7 @@ def test_the_split_layout_but_for_nccl(tmp_path: Path, made_model: Path, monkeyp
             "hardware.layout=split",
             "hardware.processes=2",
             "grpo.learning_rate=1e-2",
-            "grpo.vllm_server_timeout=300",
+            "grpo.vllm_server_timeout=900",
         )
     run = Run(tmp_path / "run")
     (row,) = rows_of(run)
