@@ -255,7 +255,9 @@ def runner(folder: Path, study: Study, limits: Limits, command: str = "openrs re
 def test_evaluations_go_where_the_looks_read_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also of a study that lives in the folder from which it is called (--run .)."""
     kept: list[str] = []
-    targets = SimpleNamespace(evaluate_model=lambda *_, keep_in, **__: kept.append(keep_in))
+    targets = SimpleNamespace(
+        evaluate_model=lambda *_, keep_in, **__: kept.append(keep_in), resolved=lambda *_, **__: (None, None, [])
+    )
     monkeypatch.setitem(sys.modules, "openrs.evaluation.targets", targets)
     monkeypatch.chdir(tmp_path)
     run = runner(Path(), study_of([4]), Limits())
