@@ -175,15 +175,11 @@ def test_two_engines_side_by_side_give_the_same(undisturbed, target, tmp_path):
 def test_an_engine_that_dies_is_said_with_its_last_words(target, settings, tmp_path, monkeypatch):
     """One of two engines is killed from outside; what was finished stays, and the next attempt draws the rest."""
     usual = engine_pool.EngineProcess.hear
-    heard = []
-
-    journal = tmp_path / "died" / "samples.jsonl"
+    run(target, settings(samples=1), tmp_path / "died")
 
     def hear(self):
         message = usual(self)
-        heard.append(message)
         if "samples" in message and self.name == "engine 1" and self._process.poll() is None:
-            until(lambda: journal.is_file() and journal.stat().st_size)  # something of engine 0 is judged and kept
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
         return message
@@ -196,7 +192,7 @@ def test_an_engine_that_dies_is_said_with_its_last_words(target, settings, tmp_p
         run(target, asked, tmp_path / "died")
     monkeypatch.undo()
     there = len(rows(tmp_path / "died"))
-    assert 0 < there < 68
+    assert 17 <= there < 68
     found = run(target, asked.model_copy(update={"processes": 1}), tmp_path / "died")
     assert found["drawn"] == 68 - there
 
