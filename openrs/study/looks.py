@@ -55,16 +55,11 @@ def ready(study: Study, state: State, name: str) -> bool:
     return look is not None and all(int(job.get("samples", 0)) >= look for job in jobs)
 
 
-def make(study: Study, state: State, name: str, folder: Path) -> str:
-    """Make the next look; returns what it says. folder: the run that keeps the evaluations.
+def look_at(study: Study, state: State, name: str, found: Sequence[Measured]) -> str:
+    """Make the next look at these evaluations; returns what it says. What it rejects may decide other claims, too.
 
     Raises UserError when the samples of a look that was spent are not those that are there now.
     """
-    return look_at(study, state, name, evaluations(folder))
-
-
-def look_at(study: Study, state: State, name: str, found: Sequence[Measured]) -> str:
-    """Make the next look at these evaluations. What it rejects may decide other claims of the question, too."""
     samples = next_look(study, state, name)
     assert samples is not None
     every = study_claims(study)
@@ -218,8 +213,8 @@ def planned_looks(study: Study, name: str, rounds: Sequence[int]) -> list[int]:
 def times_of(study: Study, claim: Claim, rounds: Sequence[int]) -> tuple[float, ...]:
     """Information fractions of the looks made; the noise of a published mean compared with does not shrink."""
     again = reference.reevaluation(claim.model, str(claim.benchmark)) if claim.kind == "same" else None
-    planned = tuple(planned_looks(study, claim.id, rounds))
-    return sequential.Looks(planned, tuple(rounds), again[2] if again else None).times
+    last = planned_looks(study, claim.id, rounds)[-1]
+    return tuple(sequential.information(k, last, again[2] if again else None) for k in rounds)
 
 
 def differences_of(claim: Claim, evidence: Evidence, rounds: list[int]) -> sequential.Ints:

@@ -30,7 +30,7 @@ from openrs.report.verdicts.family import decide
 from openrs.report.verdicts.judge import FAMILIES, RULES
 from openrs.report.verdicts.score_rules import ENOUGH
 from openrs.study.difficulty import EARLY, LATE, World, mean_of, rates, training_change
-from openrs.study.sequential import Ints, Looks, boundaries, flip_boundaries, sampling_errors
+from openrs.study.sequential import Ints, boundaries, flip_boundaries, information, sampling_errors
 
 BASE = str(reference.tree()["base"])
 AGAINST_BASE = FAMILIES["Are the released models better than the base and o1-preview?"]
@@ -127,7 +127,7 @@ def _draws(
 def _tested(claim: Claim, looks: tuple[int, ...], draws: Draws, tests: int) -> _Tested:
     benchmark = str(claim.benchmark)
     after, before = (draws[model, benchmark] for model in (str(claim.model), BASE))
-    times = Looks(looks, looks).times
+    times = tuple(information(k, looks[-1]) for k in looks)
     if claim.kind == "above":
         threshold = (claim.threshold or 0.0) / 100
         p_values = np.stack([above_p(after[k], k, threshold) for k in looks], axis=1)

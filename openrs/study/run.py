@@ -234,7 +234,8 @@ class Runner:
         with self.state.alone():
             for name, claim in self.study.claims.items():
                 while claim.looks and looks.ready(self.study, self.state, name):
-                    self.progress.say(looks.make(self.study, self.state, name, self.state.folder / EVALUATIONS))
+                    found = looks.evaluations(self.state.folder / EVALUATIONS)
+                    self.progress.say(looks.look_at(self.study, self.state, name, found))
             for job in jobs:
                 names = self.looking(job)
                 known = job.id in self.state.tree["jobs"] and not self.state.job(job.id)["done"]

@@ -21,14 +21,12 @@ Rosner and Mehta 1984. docs/study-design.md has the derivations and the limits.
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, optimize, special, stats
 
-from openrs.errors import UserError
 from openrs.evaluation.statistics import Floats
 
 Ints = NDArray[np.int64]
@@ -40,40 +38,12 @@ ROUNDING = 1e-12  # of probabilities in flip_boundaries
 SMALLEST = 1e-12  # repeated p-value that is not followed further down
 
 
-@dataclass(frozen=True, slots=True)
-class Looks:
-    """The looks at one claim. planned: samples of each problem at each, rising to K; made: those that are spent.
-
-    A planned look may be left out, for a budget's sake; none may be added or repeated: a look made is a look spent.
-    seeds: of a published mean compared with.
-    """
-
-    planned: tuple[int, ...]
-    made: tuple[int, ...] = ()
-    seeds: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, looks in (("planned", self.planned), ("made", self.made)):
-            if list(looks) != sorted(set(looks)) or min(looks, default=1) < 1:
-                raise UserError(f"{name} looks at {looks} samples", fix="give numbers of samples that rise, from 1 on")
-        if not self.planned or not set(self.made) <= set(self.planned):
-            raise UserError(
-                f"looks were made at {self.made} samples, but planned at {self.planned}",
-                "a look that was not planned is not paid for",
-                f"look at {self.planned} samples a problem",
-            )
-
-    @property
-    def times(self) -> tuple[float, ...]:
-        """Information fractions of the looks made."""
-        return tuple(information(samples, self.planned[-1], self.seeds) for samples in self.made)
-
-
 # --- spending and boundaries ------------------------------------------------------------------------------------------
 
 
 def information(k: int, planned: int, seeds: int | None = None) -> float:
-    """Information fraction with k of `planned` samples a problem, at most 1.
+    """Information fraction with k of `planned` samples a problem, at most 1. A look may be left out, for a budget's
+    sake; none may be added or repeated: a look made is a look spent.
 
     seeds: of a published mean compared with; its noise does not shrink: t = (1/K + 1/seeds) / (1/k + 1/seeds).
     """

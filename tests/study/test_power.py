@@ -14,7 +14,7 @@ from openrs.report.evidence import reference
 from openrs.report.verdicts import judge
 from openrs.report.verdicts.claims import Evidence, claims
 from openrs.study import difficulty, power
-from openrs.study.sequential import Looks, flip_boundaries
+from openrs.study.sequential import flip_boundaries
 
 SHORT = {name: looks for name, looks in LOOKS.items() if name != "better-math-500"}
 
@@ -109,7 +109,7 @@ def test_flip_hits_of_every_level_are_those_of_the_boundaries():
     rng = np.random.default_rng(4)
     rates = rng.beta(0.5, 0.5, 30)
     differences = rng.binomial(5, np.minimum(1, rates + 0.1), (60, 3, 30)) - rng.binomial(5, rates, (60, 3, 30))
-    times = Looks((4, 7, 10), (4, 7, 10)).times
+    times = (0.4, 0.7, 1.0)
     hits = power.flip_hits(differences, times, 3)
     sums = np.abs(differences.sum(axis=2).cumsum(axis=1))
     for i in range(3):

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from openrs.errors import UserError
 from openrs.evaluation.statistics import avg_at_k, paired_difference
 from openrs.study import sequential
-from openrs.study.sequential import Looks, boundaries, flip_boundaries, flip_p, normal_p, spent
+from openrs.study.sequential import boundaries, flip_boundaries, flip_p, normal_p, spent
 
 EQUAL = {looks: tuple(i / looks for i in range(1, looks + 1)) for looks in range(1, 6)}
 # Lan-DeMets spending of O'Brien-Fleming type, 0.025 a side, equal looks, as R packages print it: gsDesign (sfLDOF, four
@@ -216,15 +215,6 @@ def test_conditional_power_is_how_often_the_last_look_rejects():
 
 
 # --- looks ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("planned", "made"),
-    [((16, 32), (16, 16)), ((16, 32), (32, 16)), ((16, 32), (20,)), ((), ()), ((32, 16), ()), ((0, 16), ())],
-)
-def test_looks_that_are_not_paid_for_are_refused(planned, made):
-    with pytest.raises(UserError):
-        Looks(planned, made)
 
 
 def test_a_published_mean_keeps_its_noise():
