@@ -9,7 +9,7 @@ from pathlib import Path
 from openrs.errors import UserError
 from openrs.report.evidence import reference
 from openrs.report.verdicts.claims import SEEDS, Claim
-from openrs.study.jobs import NOTHING, Job, Machine, Range, expanded, jobs_of
+from openrs.study.jobs import Job, Machine, Range, expanded, jobs_of, total
 from openrs.study.settings import Study, study_claims
 
 MOST_WAYS = 4096  # ways to decide all claims that are compared; beyond them the greedy order decides
@@ -36,7 +36,7 @@ class Row:
     """Jobs of one entry that are run one after another: one benchmark of a model, or all seeds of a training.
 
     decides: claims that can be decided once these and all rows before are done. tests: claims that can then be found
-    not reproduced or compatible, and no more. total: dollars of all rows up to this; hours_total likewise.
+    not reproduced or compatible, and no more. total: dollars of all rows up to this.
     """
 
     jobs: tuple[Job, ...]
@@ -45,7 +45,6 @@ class Row:
     decides: tuple[str, ...]
     tests: tuple[str, ...]
     total: Range | None
-    hours_total: Range | None
 
     @property
     def name(self) -> str:
@@ -249,11 +248,11 @@ class _Planner:
             job = self.jobs[name]
             grouped.setdefault((job.entry, "" if job.training else name), []).append(job)
         have = set(before)
-        hours = self._total(before)
+        hours = total(self.jobs[name].hours for name in before)
         rows = []
         for jobs in grouped.values():
-            own = self._total(job.id for job in jobs)
-            hours = hours + own if hours is not None and own is not None else None
+            own = total(job.hours for job in jobs)
+            hours = total((hours, own))
             new = have.union(job.id for job in jobs)
             ready = [
                 name
@@ -268,20 +267,10 @@ class _Planner:
                     tuple(name for name in ready if name in self.decidable),
                     tuple(name for name in ready if name not in self.decidable | self.hopeless),
                     self.machine.dollars(hours),
-                    hours,
                 )
             )
             have = new
         return rows
-
-    def _total(self, names: Iterable[str]) -> Range | None:
-        found = NOTHING
-        for name in names:
-            own = self.jobs[name].hours
-            if own is None:
-                return None
-            found = found + own
-        return found
 
 
 def why_never(claim: Claim, machine: Machine) -> str:

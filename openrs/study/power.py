@@ -29,7 +29,7 @@ from openrs.report.verdicts.claims import ALPHA, UNDECIDED, Claim, Evidence, Wor
 from openrs.report.verdicts.family import decide
 from openrs.report.verdicts.judge import FAMILIES, RULES
 from openrs.report.verdicts.score_rules import ENOUGH
-from openrs.study.difficulty import EARLY, LATE, World, mean_of, rates, training_change
+from openrs.study.difficulty import EARLY, LATE, WORLDS, World, mean_of, rates, training_change
 from openrs.study.sequential import Ints, boundaries, flip_boundaries, information, sampling_errors
 
 BASE = str(reference.tree()["base"])
@@ -37,7 +37,7 @@ AGAINST_BASE = FAMILIES["Are the released models better than the base and o1-pre
 IN_TRAINING = ("early_gain", "decay")
 TRIALS, RULE_TRIALS = 600, 24
 SPREAD = 0.01  # between trainings of one recipe, a proportion: assumed, nothing published tells it
-WORLD_ORDER: tuple[World, ...] = ("paper", "none", "again")  # of the random generators' seeds
+WORLD_ORDER = tuple(WORLDS)  # of the random generators' seeds
 PROTOCOL = {**PAPER_SAMPLING, "engine": "vllm", "bos": 2, "seed": 1234}
 Bools = NDArray[np.bool_]
 
@@ -262,19 +262,14 @@ def measured(model: str, benchmark: str, marks: NDArray[np.int64]) -> Measured:
         origin="released weights",
         name=model,
         model=model,
-        experiment=None,
-        step=None,
         benchmark=benchmark,
         metric=f"avg@{k}",
         n=n,
         k=k,
         accuracy=float(marks.mean()),
-        stderr=None,
-        rows=_rows(marks),
         protocol=PROTOCOL,
         inputs="verified",
-        tokens=None,
-        excluded_reason="",
+        rows=_rows(marks),
     )
 
 
@@ -345,21 +340,7 @@ def _trainings(
 def evaluated(step: int, marks: Mapping[str, NDArray[np.int64]]) -> Evaluated:
     """A checkpoint of a run, with verdicts [n, k] of each benchmark."""
     scores = {
-        name: Score(
-            benchmark=name,
-            n=len(own),
-            k=own.shape[1],
-            accuracy=float(own.mean()),
-            stderr=None,
-            interval=None,
-            interval_fixed=None,
-            pass_at_k={},
-            majority=None,
-            truncated=None,
-            mean_tokens=None,
-            verdicts={},
-            per_problem=_rows(own),
-        )
+        name: Score(name, len(own), own.shape[1], float(own.mean()), per_problem=_rows(own))
         for name, own in marks.items()
     }
-    return Evaluated(f"step-{step}", "", None, step, PROTOCOL, {}, scores, {}, {}, {}, (), 0)
+    return Evaluated(f"step-{step}", "", None, step, PROTOCOL, scores)

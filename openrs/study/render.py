@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from openrs.planner.evaluations import LEAST, MOST
 from openrs.planner.render import wrapped
 from openrs.report.verdicts.claims import ALPHA, Claim
-from openrs.study.jobs import NOTHING, Range
+from openrs.study.jobs import Range, total
 from openrs.study.looks import family, times_of
 from openrs.study.plan import Row, StudyPlan
 from openrs.study.sequential import last_boundary
@@ -38,9 +38,9 @@ def headline(plan: StudyPlan) -> str:
     deciding = [row.total for row in plan.rows if row.decides]
     for_how_much = f" for {dollars(deciding[-1])}" if deciding and deciding[-1] is not None else ""
     said = f"{len(plan.decided)} of {len(plan.decidable)} claims that data can decide can be decided{for_how_much}"
-    total = plan.rows[-1].total if plan.rows else None
-    more = total is not None and not plan.rows[-1].decides
-    return f"{said}; with those that can only be tested, {dollars(total)}" if more else said
+    whole = plan.rows[-1].total if plan.rows else None
+    more = whole is not None and not plan.rows[-1].decides
+    return f"{said}; with those that can only be tested, {dollars(whole)}" if more else said
 
 
 def table(title: str, rows: Sequence[Row], plan: StudyPlan) -> str:
@@ -87,9 +87,7 @@ def also(plan: StudyPlan) -> str:
         "for no claim: baselines, checkpoints, other ways to the same verdicts (--also NAME,NAME runs them as well)"
     ]
     for name, rows in entries.items():
-        parts = [row.dollars for row in rows]
-        total = None if None in parts else sum((part for part in parts if part is not None), start=NOTHING)
-        lines.append(f"  {name:26s}{dollars(total)}")
+        lines.append(f"  {name:26s}{dollars(total(row.dollars for row in rows))}")
     return "\n".join(lines)
 
 

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from openrs.errors import UserError
 from openrs.report.evidence.sources import Sources, gather
 from openrs.report.pages.document import StudyFacts, document
 from openrs.report.pages.page import write
@@ -15,7 +14,7 @@ from openrs.report.verdicts.cost import Ledger
 from openrs.run.folders import Kind, kind_of
 from openrs.run.units import format_duration
 from openrs.study import looks, state
-from openrs.study.jobs import NOTHING, Job, Machine, Range, expanded, jobs_of, machine_of
+from openrs.study.jobs import Job, Machine, Range, expanded, known_jobs, total
 from openrs.study.plan import why_never
 from openrs.study.settings import SEQUENTIAL, Study, place_of_run, study_claims
 from openrs.study.state import EVALUATIONS, State
@@ -35,9 +34,7 @@ def write_study_report(folder: Path, out: Path | None = None, price: float | Non
 
 def facts_of(folder: Path) -> StudyFacts:
     """What the study in a folder adds to a report on its runs."""
-    kept = state.read(folder)
-    if kept is None:
-        raise UserError(f"{folder} is no study: it has no {state.STATE}", fix="openrs reproduce paper --run NAME")
+    kept = state.existing(folder)
     study = state.study_of(kept)
     every = study_claims(study)
     return StudyFacts(
@@ -78,10 +75,7 @@ def study_tree(
     study: Study, kept: State, every: list[Claim], words: Mapping[str, str], ledgers: Mapping[str, Ledger | None]
 ) -> dict[str, Any]:
     """What report.json says of the study."""
-    file = Path(kept.tree["file"])
-    known = kept.tree["machine"]
-    machine = machine_of(study, known["gpu"], known["gpus"], known.get("price"))
-    jobs = jobs_of(study, machine, file.parent)
+    machine, jobs = known_jobs(study, kept.tree)
     open_claims = [
         claim
         for claim in every
@@ -97,7 +91,7 @@ def study_tree(
     ]
     return {
         "title": study.title,
-        "file": file.name,
+        "file": Path(kept.tree["file"]).name,
         "sha256": study.hash,
         "changed_after_looking": kept.changed_after_looking,
         "changes": kept.tree["accepted"],
@@ -125,7 +119,7 @@ def open_entry(
             for job in {one.id: one for need in needs for one in expanded(need, jobs)}.values()
             if not kept.tree["jobs"].get(job.id, {}).get("done")
         ]
-        hours = _sum([rest_of(kept, job) for job in missing])
+        hours = total(rest_of(kept, job) for job in missing)
         ways.append((hours.expected if hours else 0.0, [job.id for job in missing], hours))
     _, names, hours = min(ways, key=lambda way: way[0], default=(0.0, [], None))
     dollars = machine.dollars(hours) if names else None
@@ -145,15 +139,6 @@ def rest_of(kept: State, job: Job) -> Range | None:
     if job.hours is None or not job.samples or not there:
         return job.hours
     return job.hours.times(max(0.0, 1 - there / job.samples))
-
-
-def _sum(parts: list[Range | None]) -> Range | None:
-    total = NOTHING
-    for part in parts:
-        if part is None:
-            return None
-        total = total + part
-    return total
 
 
 def job_entry(kept: State, job: Job, machine: Machine, ledgers: Mapping[str, Ledger | None]) -> dict[str, Any]:

@@ -73,14 +73,11 @@ def run_study(
         where = {"gpu": machine.gpu.name, "gpus": machine.gpus, "price": machine.price}
         with state.alone(folder):
             kept = state.opened(folder, study, file, where, accept_changes=accept_changes)
-        progress = Progress(own / "log")
-        Runner(
-            study, file, kept, machine=machine, limits=limits, progress=progress, command=command, also=also,
-            accept_changes=accept_changes,
-        ).run(part)  # fmt: skip
+        runner = Runner(study, file, kept, machine, limits, Progress(own / "log"), command, also, accept_changes)
+        runner.run(part)
         with state.alone(folder):
             page = write_study_report(folder)
-        progress.say(f"report: {page}")
+        runner.progress.say(f"report: {page}")
         return page
 
 
@@ -99,25 +96,22 @@ def planned(study: Study, file: Path, machine: Machine, limits: Limits, also: Se
     return [job for row in plan.rows for job in row.jobs] + more
 
 
+@dataclass(frozen=True)
 class Runner:
-    """Goes through the jobs. Every decision is made anew from study.json, so that a restart takes the same way."""
+    """Goes through the jobs. Every decision is made anew from study.json, so that a restart takes the same way.
 
-    def __init__(
-        self,
-        study: Study,
-        file: Path,
-        kept: State,
-        *,
-        machine: Machine,
-        limits: Limits,
-        progress: Progress,
-        command: str,
-        also: Sequence[str],
-        accept_changes: bool,
-    ) -> None:
-        self.study, self.file, self.state, self.machine = study, file, kept, machine
-        self.limits, self.progress, self.command, self.also = limits, progress, command, also
-        self.accept_changes = accept_changes
+    command: what resumes this launch. also: as of `planned`.
+    """
+
+    study: Study
+    file: Path
+    state: State
+    machine: Machine
+    limits: Limits
+    progress: Progress
+    command: str
+    also: Sequence[str]
+    accept_changes: bool
 
     def run(self, part: tuple[int, int] | None = None) -> None:
         jobs = planned(self.study, self.file, self.machine, self.limits, self.also)
@@ -169,7 +163,8 @@ class Runner:
         place = self.place(job)
         written = self.written(job, place)
         with self.state.alone():
-            self.state.begin(job.id, folder=str(written.relative_to(self.state.folder)), rate=self.rate)
+            folder = str(written.relative_to(self.state.folder))
+            self.state.begin(job.id, folder=folder, rate=self.machine.rate)
         facts: dict[str, Any] = {"done": False}
         try:
             if job.training:
@@ -244,11 +239,6 @@ class Runner:
 
     # --- limits and what is said --------------------------------------------------------------------------------------
 
-    @property
-    def rate(self) -> float | None:
-        """Dollars an hour of this machine. study.json has that of the part that started last."""
-        return None if self.machine.price is None else self.machine.price * self.machine.gpus
-
     @contextmanager
     def limited(self) -> Iterator[None]:
         """The block ends as by SIGTERM when a limit is reached: training with a checkpoint, sampling at once."""
@@ -256,7 +246,7 @@ class Runner:
         if self.limits.until_hours is not None:
             ends.append((3600 * self.limits.until_hours, f"{self.limits.until_hours:g} hours are over"))
         if self.limits.until_usd is not None:
-            rate = (self.rate or 0.0) / 3600 * self.limits.at_once
+            rate = (self.machine.rate or 0.0) / 3600 * self.limits.at_once
             if not rate:
                 raise UserError(
                     "--until-usd: no price is known", fix="give --price, dollars per GPU-hour, or --until-hours"
@@ -268,19 +258,17 @@ class Runner:
                     fix=self.resume(more=True),
                 )
             ends.append((left / rate, f"${self.limits.until_usd:g} are spent"))
+        seconds, limit = min(ends, default=(threading.TIMEOUT_MAX, ""))
         reached: list[str] = []
-        timer: threading.Timer | None = None
-        if ends:
-            seconds, reason = min(ends)
 
-            def end() -> None:
-                reached.append(reason)
-                os.kill(os.getpid(), signal.SIGTERM)
+        def end() -> None:
+            reached.append(limit)
+            os.kill(os.getpid(), signal.SIGTERM)
 
-            timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), end)
-            timer.daemon = True
+        timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), end)
+        timer.daemon = True
         try:
-            if timer is not None:
+            if ends:
                 timer.start()
             yield
         except Interrupted as interrupted:
@@ -288,8 +276,7 @@ class Runner:
             resume = self.resume(more=reason.startswith("$"))
             raise Interrupted(f"{reason}; everything is saved, and this resumes it: {resume}") from None
         finally:
-            if timer is not None:
-                timer.cancel()
+            timer.cancel()
 
     def resume(self, *, more: bool) -> str:
         """What to type next, with the limits of this launch. more: with as many dollars again beyond what is spent."""

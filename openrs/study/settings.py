@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -305,8 +305,3 @@ def place_of_run(study: Study, entry: str, seed: int) -> str:
     while (after := study.trainings[entry].after) is not None:
         entry = after
     return f"{entry}-seed{seed}"
-
-
-def plain(study: Study) -> dict[str, Any]:
-    """For study.json."""
-    return study.model_dump(by_alias=True)

@@ -72,9 +72,8 @@ def _largest(name: str, before: Mapping[str, Sequence[Cell]], after: Mapping[str
 
 def _texts(folder: Path, wanted: Mapping[tuple[str, str], bool]) -> dict[tuple[str, str], Text]:
     """The first sample of each problem that is right, or wrong, as wanted; else its first sample."""
-    path = folder / "samples.jsonl"
     kept: dict[tuple[str, str], Text] = {}
-    for row in jsonl_rows(path, []) if wanted and path.is_file() else ():
+    for row in jsonl_rows(folder / "samples.jsonl", []) if wanted else ():
         key = (text(row.get("benchmark"), 60), text(row.get("problem"), 120))
         if key not in wanted:
             continue

@@ -8,7 +8,7 @@ from typing import Any
 
 from openrs.report.evidence.changes import Change, changes
 from openrs.report.evidence.evaluations import LONGEST_TEXT, Evaluated, Text, evaluation, evaluations
-from openrs.report.evidence.files import json_file, jsonl_rows, yaml_file
+from openrs.report.evidence.files import jsonl_rows, tree_in
 from openrs.report.evidence.values import below, mapping, number, text, whole
 from openrs.run.checkpoints import PLACE, step_of
 from openrs.run.directory import Run
@@ -102,13 +102,13 @@ def collect(run: Run) -> RunData:
         return data
     data.evaluations = evaluations(run.path / "eval", data.notes)
     files = (run.manifest, run.recipe, run.metrics)
-    data.recipe = mapping(yaml_file(run.recipe, data.notes)) if run.recipe.is_file() else {}
+    data.recipe = mapping(tree_in(run.recipe, data.notes))
     data.changes = changes(data.base, data.final, run.path / "eval")
     if data.evaluations and not any(path.is_file() for path in files):
         data.notes.append("only evaluations are here: no training was recorded")
         return data
     data.notes += [f"{path.name} is missing" for path in files if not path.is_file()]
-    data.manifest = mapping(json_file(run.manifest, data.notes)) if run.manifest.is_file() else {}
+    data.manifest = mapping(tree_in(run.manifest, data.notes))
     data.notes += _references(mapping(data.manifest, "references"))
     data.metrics = _metrics(run.metrics, data.notes) if run.metrics.is_file() else data.metrics
     data.texts = _training_texts(run.completions, _weights(data.recipe), data.notes)

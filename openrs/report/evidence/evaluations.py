@@ -3,12 +3,12 @@
 import random
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from openrs.evaluation.inputs import combined
-from openrs.report.evidence.files import json_file, jsonl_rows
+from openrs.report.evidence.files import jsonl_rows, tree_in
 from openrs.report.evidence.reference import TABLE_BENCHMARKS
 from openrs.report.evidence.values import below, mapping, number, share, text, whole
 
@@ -69,15 +69,15 @@ class Score:
     n: int
     k: int
     accuracy: float
-    stderr: float | None
-    interval: tuple[float, float] | None
-    interval_fixed: tuple[float, float] | None
-    pass_at_k: Mapping[str, float]
-    majority: float | None
-    truncated: int | None
-    mean_tokens: float | None
-    verdicts: Mapping[str, int]
-    per_problem: Mapping[str, list[int]]
+    stderr: float | None = None
+    interval: tuple[float, float] | None = None
+    interval_fixed: tuple[float, float] | None = None
+    pass_at_k: Mapping[str, float] = field(default_factory=dict)
+    majority: float | None = None
+    truncated: int | None = None
+    mean_tokens: float | None = None
+    verdicts: Mapping[str, int] = field(default_factory=dict)
+    per_problem: Mapping[str, list[int]] = field(default_factory=dict)
     fault: str = ""
     strict: SecondOpinion | None = None
     e_notation: int = 0
@@ -96,13 +96,13 @@ class Evaluated:
     revision: str | None
     step: int | None
     protocol: Mapping[str, Any]
-    inputs: Mapping[str, Any]
     scores: Mapping[str, Score]
-    seconds: Mapping[str, float]
-    cells: Mapping[str, Mapping[str, list[Cell]]]
-    tokens: Mapping[str, str]
-    texts: tuple[Text, ...]
-    samples: int
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    cells: Mapping[str, Mapping[str, list[Cell]]] = field(default_factory=dict)
+    tokens: Mapping[str, str] = field(default_factory=dict)
+    texts: tuple[Text, ...] = ()
+    samples: int = 0
 
     @property
     def label(self) -> str:
@@ -146,7 +146,7 @@ def evaluation(folder: Path, notes: list[str]) -> Evaluated | None:
     """The evaluation in a folder with scores.json, samples.jsonl or both; None when neither holds anything."""
     where = f"eval/{folder.name}"
     written = (folder / "scores.json").is_file()
-    tree = json_file(folder / "scores.json", []) if written else None
+    tree = tree_in(folder / "scores.json", [])
     cells, tokens, texts, samples = _samples(folder, notes)
     if written and not isinstance(tree, dict):
         notes.append(f"{where}/scores.json is broken and is left out")
@@ -167,8 +167,8 @@ def evaluation(folder: Path, notes: list[str]) -> Evaluated | None:
         revision=text(below(tree, "model", "revision"), 60) or None,
         step=step if step is not None else _step_in(folder.name),
         protocol=mapping(tree, "protocol"),
-        inputs=mapping(tree, "inputs"),
         scores=scores,
+        inputs=mapping(tree, "inputs"),
         seconds={text(k, 40): found for k, v in mapping(tree, "seconds").items() if (found := number(v)) is not None},
         cells=cells,
         tokens=tokens,
@@ -271,29 +271,18 @@ def _interval(value: Any) -> tuple[float, float] | None:
 # --- samples ----------------------------------------------------------------------------------------------------------
 
 
-class _Kept:
-    """Texts drawn evenly at random from all that come by, with a fixed seed: the same report can be made again."""
-
-    def __init__(self) -> None:
-        self.texts: list[Text] = []
-        self.seen = 0
-        self._draw = random.Random(0)
-
-    def wants(self) -> int | None:
-        """Where the next text goes, or None when it is not kept."""
-        self.seen += 1
-        place = len(self.texts) if len(self.texts) < TEXTS else self._draw.randrange(self.seen)
-        return place if place < TEXTS else None
-
-
 def _samples(
     folder: Path, notes: list[str]
 ) -> tuple[dict[str, dict[str, list[Cell]]], dict[str, str], tuple[Text, ...], int]:
-    """Cells of every sample by benchmark and problem, hashes of the tokens, a few texts, the number of samples."""
+    """Cells of every sample by benchmark and problem, hashes of the tokens, a few texts, the number of samples.
+
+    Texts are drawn evenly at random from all that come by, with a fixed seed: the same report can be made again.
+    """
     cells: dict[str, dict[str, list[Cell]]] = {}
     hashes: dict[str, list[str]] = {}
-    kept, done = _Kept(), set[tuple[str, str, Any]]()
-    for row in jsonl_rows(folder / "samples.jsonl", notes) if (folder / "samples.jsonl").is_file() else ():
+    texts: list[Text] = []
+    done, rng = set[tuple[str, str, Any]](), random.Random(0)
+    for row in jsonl_rows(folder / "samples.jsonl", notes):
         benchmark, problem = text(row.get("benchmark"), 60), text(row.get("problem"), 120)
         key = (benchmark, problem, whole(row.get("sample")))
         if key in done:
@@ -302,9 +291,9 @@ def _samples(
         cell = cell_of(row)
         cells.setdefault(benchmark, {}).setdefault(problem, []).append(cell)
         hashes.setdefault(benchmark, []).append(text(row.get("tokens_hash"), 20))
-        place = kept.wants()
-        if place is not None:
-            kept.texts[place : place + 1] = [text_of(folder.name, row, cell)]
+        place = len(texts) if len(texts) < TEXTS else rng.randrange(len(done))
+        if place < TEXTS:
+            texts[place : place + 1] = [text_of(folder.name, row, cell)]
     once = {
         benchmark: combined(hashes[benchmark])
         for benchmark, problems in cells.items()
@@ -312,7 +301,7 @@ def _samples(
         and all(len(one) == 1 for one in problems.values())
         and all(hashes[benchmark])
     }
-    return cells, once, tuple(kept.texts), kept.seen
+    return cells, once, tuple(texts), len(done)
 
 
 def cell_of(row: Mapping[str, Any]) -> Cell:

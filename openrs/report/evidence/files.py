@@ -11,29 +11,22 @@ from openrs.report.evidence.values import text
 from openrs.run.files import json_lines
 
 
-def json_file(path: Path, notes: list[str]) -> Any:
-    """The JSON value in a file, or None with a note."""
-    try:
-        return read_json(path)
-    except UserError as error:
-        notes.append(f"{path.parent.name}/{path.name} is left out: {text(error.what, 160)}")
+def tree_in(path: Path, notes: list[str]) -> Any:
+    """The value in a JSON or YAML file; None with a note where it cannot be read, and without one where none is."""
+    if not path.is_file():
         return None
-
-
-def yaml_file(path: Path, notes: list[str]) -> Any:
-    """The YAML value in a file, or None with a note."""
     try:
-        return read_yaml(path)[0]
+        return read_yaml(path)[0] if path.suffix == ".yaml" else read_json(path)
     except UserError as error:
         notes.append(f"{path.parent.name}/{path.name} is left out: {text(error.what, 160)}")
         return None
 
 
 def jsonl_rows(path: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
-    """Rows of a JSONL file, in use or damaged: a line that is no object is left out, and how many is noted."""
+    """Rows of a JSONL file, in use, damaged or absent: a line that is no object is left out, and how many is noted."""
     damaged = 0
     try:
-        for line in json_lines(path):
+        for line in json_lines(path) if path.is_file() else ():
             if line.row is not None:
                 yield line.row
             else:

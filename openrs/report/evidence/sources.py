@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,19 +44,19 @@ class Measured:
     origin: Origin
     name: str
     model: str | None
-    experiment: str | None
-    step: int | None
     benchmark: str
     metric: str
     n: int
     k: int
     accuracy: float
-    stderr: float | None
-    rows: Mapping[str, list[int]]
     protocol: Mapping[str, Any]
     inputs: str
-    tokens: str | None
-    excluded_reason: str
+    rows: Mapping[str, list[int]] = field(default_factory=dict)
+    stderr: float | None = None
+    experiment: str | None = None
+    step: int | None = None
+    tokens: str | None = None
+    excluded_reason: str = ""
     note: str = ""
 
 
@@ -67,27 +67,23 @@ def gather(names: Sequence[str]) -> Sources:
     for name in names:
         run = run_at(name)
         path = Path(name) if Path(name).exists() and not run.path.is_dir() else run.path
-        if path.is_file():
-            files.append(path)
-        elif not path.is_dir():
+        if not (path.is_file() or path.is_dir()):
             raise UserError(
                 f"there is no run and no file {path}",
                 fix="give names of folders in runs/, or paths of runs or results",
             )
-        elif (kind := kind_of(path)) is Kind.RUN:
+        kind = kind_of(path) if path.is_dir() else None
+        if kind is Kind.RUN or (kind is None and any((path / part).exists() for part in RUN_PARTS)):
             refuse_links_out(path)
             runs.append(collect(Run(path)))
-        elif kind is not None and not any(path.rglob("results_*.json")):
+        elif path.is_file() or any(path.rglob("results_*.json")):
+            files.append(path)
+        elif kind is not None:
             raise UserError(
                 f"{path} is a model (it has a {DECLARATION[kind]})",
                 "a report is made from runs, evaluations and results",
                 f"openrs evaluate {path}, then: openrs report evaluations",
             )
-        elif kind is None and any((path / part).exists() for part in RUN_PARTS):
-            refuse_links_out(path)
-            runs.append(collect(Run(path)))
-        elif any(path.rglob("results_*.json")):
-            files.append(path)
         else:  # an empty or strange folder is reported on as what it is: a run of which nothing is there
             runs.append(collect(Run(path)))
     reading = read(files) if files else None
@@ -147,7 +143,8 @@ def _of_file(result: Result) -> Measured | None:
         return None
     logged = reference.log_of(result.hash_cont_tokens)
     inputs = result.inputs if result.inputs in ("verified", "differs") else "not proven"
-    experiment, step = logged.where if logged else reference.checkpoint_named(result.model) or (None, None)
+    checkpoint = (logged.experiment, logged.step) if logged else reference.checkpoint_named(result.model)
+    experiment, step = checkpoint or (None, None)
     unfit = "the authors' own log" if logged else ""
     if not is_mean(result.metric, result.k):
         unfit = f"{result.metric} is not a mean over samples"
@@ -164,7 +161,6 @@ def _of_file(result: Result) -> Measured | None:
         k=result.k,
         accuracy=result.score,
         stderr=result.stderr,
-        rows={},
         protocol=result.sampling,
         inputs=inputs,
         tokens=result.hash_cont_tokens,
