@@ -31,7 +31,7 @@ class Metrics:
     def has(self, name: str) -> bool:
         return any(not math.isnan(value) for value in self.columns.get(name, ()))
 
-    def between(self, name: str, first: int, last: int) -> list[float]:
+    def between(self, name: str, first: int = 0, last: float = math.inf) -> list[float]:
         """The known values of the steps from `first` to `last`, both included."""
         values = zip(self.steps, self.columns.get(name, ()), strict=False)
         return [value for step, value in values if first <= step <= last and not math.isnan(value)]

@@ -1,7 +1,7 @@
 """The cost ledger: where wall-clock and GPU seconds of a run went, what that is in dollars, beside the paper's $42."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -98,15 +98,7 @@ class Ledger:
                 for name, value in self.phases.items()
             ],
             "attempts": [
-                {
-                    "number": one.number,
-                    "started": one.started,
-                    "seconds": one.seconds,
-                    "gpu_seconds": None if one.seconds is None else one.seconds * self.gpus,
-                    "exit_code": one.exit_code,
-                    "reason": one.reason,
-                    "end_from": one.end_from,
-                }
+                {**asdict(one), "gpu_seconds": None if one.seconds is None else one.seconds * self.gpus}
                 for one in self.attempts
             ],
         }
@@ -119,9 +111,11 @@ def ledger(run: RunData, price: float | None = None) -> Ledger | None:
     the benchmarks that the base and the last evaluated checkpoint share.
     """
     attempts = tuple(_attempt(run, entry) for entry in run.attempts)
-    phases = {name: sum(_known(run, f"time/{name}")) for name in STEP_PHASES}
-    stepping = sum(_known(run, "time/step"))
-    between = stepping - sum(phases.values())
+    *parts, stepping = (
+        sum(value for value in run.metrics.between(f"time/{name}") if value >= 0) for name in (*STEP_PHASES, "step")
+    )
+    phases = dict(zip(STEP_PHASES, parts, strict=True))
+    between = stepping - sum(parts)
     phases["between steps"] = between if between > stepping / 100 else 0.0
     phases["steps done again"] = _done_again(run)
     for one in run.evaluations:
@@ -198,11 +192,6 @@ def _time(value: Any) -> float | None:
         return datetime.fromisoformat(value).timestamp() if isinstance(value, str) else None
     except (ValueError, OverflowError):
         return None
-
-
-def _known(run: RunData, name: str) -> list[float]:
-    last = run.metrics.steps[-1] if run.metrics.steps else 0
-    return [value for value in run.metrics.between(name, 0, last) if value >= 0]
 
 
 def _done_again(run: RunData) -> float:

@@ -10,10 +10,10 @@ from typing import Any
 from openrs.report.evidence import reference
 from openrs.report.evidence.collect import RunData
 from openrs.report.evidence.values import below, dollars, duration, short, whole
-from openrs.report.verdicts.claims import SEEDS, Claim, ClaimVerdict, Evidence, Word, not_tested
+from openrs.report.verdicts.claims import SEEDS, Claim, ClaimVerdict, Evidence, not_tested
 from openrs.report.verdicts.cost import Ledger
 from openrs.report.verdicts.family import Prepared, Rule
-from openrs.report.verdicts.training_rules import of_paper, seeds_said
+from openrs.report.verdicts.training_rules import in_all, of_paper, seeds_said
 
 TOLERANCE = 1.05  # a cost or time is kept when it is not more than 5 % above the published one
 Booked = tuple[RunData, Ledger]
@@ -54,7 +54,7 @@ def _constructed(claim: Claim, said: str, numbers: Mapping[str, Any], runs: Sequ
 def _drawn(run: RunData) -> float | None:
     """Completions drawn, when every step tells its prompts."""
     group = whole(below(run.recipe, "grpo", "num_generations"))
-    prompts = run.metrics.between("prompts", 0, run.metrics.steps[-1]) if run.metrics.steps else []
+    prompts = run.metrics.between("prompts")
     return group * sum(prompts) if group and prompts and len(prompts) == len(run.metrics.steps) else None
 
 
@@ -112,10 +112,7 @@ def _at_most(
     claim: Claim, fit: Sequence[tuple[RunData, float, str]], most: float, rule: str, name: str
 ) -> ClaimVerdict:
     """The verdict on `at most`: kept in all of three or more whole runs, in none of them, or not to be told."""
-    kept = sum(value <= most for _, value, _ in fit)
-    word: Word = "cannot tell"
-    if len(fit) >= SEEDS and kept in (0, len(fit)):
-        word = "reproduced" if kept else "not reproduced"
+    kept, word = in_all([value <= most for _, value, _ in fit])
     each = "; ".join(f"{run.name}: {said}" for run, _, said in fit)
     said = f"at most {claim.published:g} {name}" if claim.published else "a tenth of the cheapest baseline"
     text = f"{said}: kept in {kept} of {seeds_said(len(fit))}: {each}"

@@ -5,7 +5,6 @@ against: what these trainings show stands in the sentence. Runs of other experim
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from openrs.evaluation.seeds import over_seeds
 from openrs.report.evidence import reference
@@ -14,16 +13,9 @@ from openrs.report.evidence.evaluations import Evaluated, comparable
 from openrs.report.evidence.values import p_said, point_span, points, short
 from openrs.report.verdicts.claims import ALPHA, SEEDS, Claim, ClaimVerdict, Evidence, Word, not_tested
 from openrs.report.verdicts.family import Corrected, Prepared, Rule, Tests
-from openrs.report.verdicts.paired_rules import difference_numbers, difference_said, paired, pooled, shared
+from openrs.report.verdicts.paired_rules import difference_numbers, difference_said, one_sided, paired, pooled, shared
 
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What one seed shows of a claim: whether it holds there, in words."""
-
-    run: RunData
-    holds: bool
-    said: str
+Seen = tuple[RunData, bool, str]  # what one seed shows of a claim: whether it holds there, in words
 
 
 def of_paper(runs: Sequence[RunData], experiments: Sequence[str] = ()) -> list[RunData]:
@@ -55,19 +47,24 @@ def fullest(runs: Sequence[RunData]) -> list[RunData]:
 
 def by_seeds(claim: Claim, seen: Sequence[Seen], rule: str) -> ClaimVerdict:
     """The verdict of a claim that holds or fails in each seed."""
-    holding = sum(one.holds for one in seen)
     if not seen:
         return not_tested(claim)
-    word: Word = "cannot tell"
-    if len(seen) >= SEEDS and holding in (0, len(seen)):
-        word = "reproduced" if holding else "not reproduced"
-    said = f"holds in {holding} of {seeds_said(len(seen))}: {'; '.join(one.said for one in seen)}"
+    holding, word = in_all([holds for _, holds, _ in seen])
+    said = f"holds in {holding} of {seeds_said(len(seen))}: {'; '.join(said for *_, said in seen)}"
     numbers = {"seeds": len(seen), "holding": holding}
     rule = (
         f"{rule}; in all of {SEEDS} or more trainings: reproduced; in none of them: not reproduced; else, and with"
         " fewer trainings, the data cannot tell"
     )
-    return ClaimVerdict(word, said, rule, numbers, tuple(one.run.name for one in seen), "L3")
+    return ClaimVerdict(word, said, rule, numbers, tuple(run.name for run, *_ in seen), "L3")
+
+
+def in_all(holds: Sequence[bool]) -> tuple[int, Word]:
+    """In how many trainings a claim holds; the word for all of three or more, none of them, or else."""
+    holding = sum(holds)
+    if len(holds) < SEEDS or 0 < holding < len(holds):
+        return holding, "cannot tell"
+    return holding, "reproduced" if holding else "not reproduced"
 
 
 def seeds_said(count: int) -> str:
@@ -89,13 +86,11 @@ def decay(claim: Claim, evidence: Evidence) -> Prepared:
 def improves(claim: Claim, evidence: Evidence) -> Prepared:
     """A recipe of one's own: its final checkpoint against its base. The evidence's runs are those of that recipe."""
     runs = {run.name if run.seed is None else run.seed: run for run in sorted(evidence.runs, key=_length)}
-    return _change(
-        claim,
-        evidence,
-        lambda run: (run.base, run.final) if run.base and run.final else None,
-        "up",
-        list(runs.values()),
-    )
+
+    def whole(run: RunData) -> tuple[Evaluated, Evaluated] | None:
+        return (run.base, run.final) if run.base and run.final else None
+
+    return _change(claim, evidence, whole, "up", list(runs.values()))
 
 
 def _first_gain(run: RunData) -> tuple[Evaluated, Evaluated] | None:
@@ -144,13 +139,8 @@ def _change(
     problems = [problem for problem in pairs[0][0] if all(problem in old for old, _ in pairs)]
     effect = over_seeds(*([[pair[side][p] for p in problems] for pair in pairs] for side in (0, 1)))
     interval = (effect.interval.low, effect.interval.high)
-    rise = together.p_value / 2 if together.difference > 0 else 1 - together.p_value / 2
-    fall = together.p_value / 2 if together.difference < 0 else 1 - together.p_value / 2
-    tests = {
-        "up": max(effect.p_up, rise),
-        "down": max(effect.p_down, fall),
-        "within": effect.p_within(margin),
-    }
+    rise, fall = one_sided(together)
+    tests = {"up": max(effect.p_up, rise), "down": max(effect.p_down, fall), "within": effect.p_within(margin)}
     numbers |= {"difference": effect.difference, "interval": list(interval), "by_seed": list(effect.by_seed)}
 
     def verdict(corrected: Corrected) -> ClaimVerdict:
@@ -217,7 +207,7 @@ def _lengths(
     seen, name = [], "completions/mean_length"
     for run in _having(claim, evidence, name, early, late):
         a, b = (_mean(run.metrics.between(name, *steps)) for steps in (early, late))
-        seen.append(Seen(run, holds(a, b), f"{run.name}: {short(a)} to {short(b)} tokens"))
+        seen.append((run, holds(a, b), f"{run.name}: {short(a)} to {short(b)} tokens"))
     return seen
 
 
@@ -226,7 +216,7 @@ def length_level(claim: Claim, evidence: Evidence) -> Prepared:
     seen, name, steps = [], "completions/mean_length", (claim.steps[0], claim.steps[1])
     for run in _having(claim, evidence, name, steps):
         mean = _mean(run.metrics.between(name, *steps))
-        seen.append(Seen(run, abs(mean / (claim.published or 1) - 1) <= 0.15, f"{run.name}: {short(mean)} tokens"))
+        seen.append((run, abs(mean / (claim.published or 1) - 1) <= 0.15, f"{run.name}: {short(mean)} tokens"))
     return by_seeds(claim, seen, rule)
 
 
@@ -235,12 +225,10 @@ def kl_late(claim: Claim, evidence: Evidence) -> Prepared:
     seen, (middle, end) = [], claim.steps
     whole = [run for run in evidence.runs if run.metrics.steps and run.metrics.steps[-1] >= end]
     for run in fullest(of_paper(whole, claim.experiments)):
-        early, late = (
-            run.metrics.between("kl", *steps) for steps in ((1, middle), (middle + 1, run.metrics.steps[-1]))
-        )
+        early, late = run.metrics.between("kl", 1, middle), run.metrics.between("kl", middle + 1)
         if early and late:
             said = f"{run.name}: largest mean KL of a step {short(max(early))} before, {short(max(late))} after"
-            seen.append(Seen(run, max(late) > 10 * max(early), said))
+            seen.append((run, max(late) > 10 * max(early), said))
     return by_seeds(claim, seen, rule)
 
 
