@@ -35,6 +35,12 @@ def escaped(text: Any) -> str:
     return _SPECIAL.sub(r"\\\1", " ".join(str(text).split()))
 
 
+def paragraph(text: str) -> Iterator[str]:
+    """A heading or a paragraph, and the empty line after it."""
+    yield text
+    yield ""
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: int = 1) -> Iterator[str]:
     """A table of cells that are escaped already; columns from number `right` on are set flush right."""
     yield f"| {' | '.join(head)} |"
@@ -45,8 +51,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: int = 1) ->
 
 
 def _lines(tree: dict[str, Any]) -> Iterator[str]:
-    yield f"# Report on {escaped(tree['title'])}"
-    yield ""
+    yield from paragraph(f"# Report on {escaped(tree['title'])}")
     yield from (escaped(sentence) for sentence in words.headline(tree))
     yield ""
     paper = tree["focus"] == "paper"
@@ -68,20 +73,17 @@ def _lines(tree: dict[str, Any]) -> Iterator[str]:
     if paper:
         yield from _published(tree["published"])
     if tree["missing"]:
-        yield "## What is missing"
-        yield ""
+        yield from paragraph("## What is missing")
         yield from (f"- {escaped(note)}" for note in tree["missing"])
         yield ""
     yield f"Made {tree['made']} by openrs {tree['openrs']}; the numbers are those of report.json."
 
 
 def _study(study: dict[str, Any]) -> Iterator[str]:
-    yield "## The study"
-    yield ""
+    yield from paragraph("## The study")
     if study["changed_after_looking"]:
         lines = [line for change in study["changes"] if change["looked"] for line in change["changes"]]
-        yield f"**Changed after looking:** {escaped('; '.join(lines))}"
-        yield ""
+        yield from paragraph(f"**Changed after looking:** {escaped('; '.join(lines))}")
     if study["open"]:
         rows = (
             (
@@ -109,8 +111,7 @@ def _study(study: dict[str, Any]) -> Iterator[str]:
         )
         head = ("job", "state", "hours, planned", "spent", "by its run's ledger", "dollars, planned", "spent")
         yield from table(head, jobs, right=2)
-    yield escaped(study["estimand"])
-    yield ""
+    yield from paragraph(escaped(study["estimand"]))
 
 
 def _span(planned: dict[str, float] | None) -> str:
@@ -123,18 +124,15 @@ def _levels(levels: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _claims(tree: dict[str, Any]) -> Iterator[str]:
-    yield "## The paper's claims"
-    yield ""
-    yield ", ".join(f"{count} {word}" for word, count in tree["verdicts"].items() if count) + "."
-    yield ""
+    yield from paragraph("## The paper's claims")
+    yield from paragraph(", ".join(f"{count} {word}" for word, count in tree["verdicts"].items() if count) + ".")
     for question, kinds in tree["questions"].items():
         rows = (
             (_claimed(c), c["evidence_level"] or c["level"], f"**{c['verdict']}**", escaped(c["said"]))
             for c in tree["claims"]
             if c["kind"] in kinds
         )
-        yield f"### {question}"
-        yield ""
+        yield from paragraph(f"### {question}")
         yield from table(("claim", "level", "verdict", "evidence"), rows, right=4)
 
 
@@ -148,19 +146,16 @@ def _claimed(claim: dict[str, Any]) -> str:
 def _run(one: dict[str, Any], *, several: bool, paper: bool) -> Iterator[str]:
     run = one["run"]
     if several:
-        yield f"## Run {escaped(run['name'])}"
-        yield ""
+        yield from paragraph(f"## Run {escaped(run['name'])}")
     told = [f"State: {run['state']}", f"{run['steps']} steps"]
     told += [f"rewards {escaped(run['rewards_mode'])}"] if run["rewards_mode"] else []
-    yield f"{escaped(run['title'])}. " * bool(run["title"]) + ", ".join(told) + "."
-    yield ""
+    yield from paragraph(f"{escaped(run['title'])}. " * bool(run["title"]) + ", ".join(told) + ".")
     if one["differences"]:
         yield from _differences(one["differences"])
     if one["changes"]:
         yield from _changes(one["changes"])
     if one["selection"]:
-        yield escaped(one["selection"]["said"])
-        yield ""
+        yield from paragraph(escaped(one["selection"]["said"]))
     if one["evaluations"]:
         yield from _evaluations(one["evaluations"])
     if one["training"]["steps"]:
@@ -182,8 +177,7 @@ def _difference_cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _differences(rows: list[dict[str, Any]]) -> Iterator[str]:
-    yield "## Before and after"
-    yield ""
+    yield from paragraph("## Before and after")
     head = ("benchmark", "step", "n", "k", "base %", "after %", "difference", "95 % interval", "p (Holm)", "+", "-")
     yield from table(
         head,
@@ -207,8 +201,7 @@ def _differences(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _changes(rows: list[dict[str, Any]]) -> Iterator[str]:
-    yield "Problems lost and won, the largest changes (the page has both completions):"
-    yield ""
+    yield from paragraph("Problems lost and won, the largest changes (the page has both completions):")
     yield from table(
         ("", "benchmark", "problem", "right before, %", "right after, %", "answer before", "answer after"),
         (
@@ -227,8 +220,7 @@ def _changes(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _evaluations(evaluations: list[dict[str, Any]]) -> Iterator[str]:
-    yield "## Scores"
-    yield ""
+    yield from paragraph("## Scores")
     head = ("model", "benchmark", "n", "k", "avg@k %", "95 % interval", "cut off", "mean tokens", "inputs", "sampling")
     rows = []
     for one in evaluations:
@@ -250,8 +242,9 @@ def _second_opinions(evaluations: list[dict[str, Any]]) -> Iterator[str]:
     judged = [(one, name, score) for one, name, score in scored if score["strict"]]
     if not judged:
         return
-    yield "Two judges on the same samples. lighteval's verdict is the score; the strict one is a second opinion."
-    yield ""
+    yield from paragraph(
+        "Two judges on the same samples. lighteval's verdict is the score; the strict one is a second opinion."
+    )
     head = ("model", "benchmark", "lighteval %", "strict %", "disagree", "only lighteval", "only strict", "misread")
     rows = [
         (
@@ -286,8 +279,7 @@ def sampling(protocol: dict[str, Any]) -> str:
 def _training(training: dict[str, Any]) -> Iterator[str]:
     from openrs.report.pages.document import TRAINING
 
-    yield "## Training"
-    yield ""
+    yield from paragraph("## Training")
     rows = (
         (escaped(TRAINING.get(name, name)), short(value["first"]), short(value["last"]))
         for name, value in training["metrics"].items()
@@ -295,13 +287,13 @@ def _training(training: dict[str, Any]) -> Iterator[str]:
     window = training["window"]
     yield from table(("mean of", f"first {window} steps", f"last {window} steps"), rows)
     if training["kl_max"]:
-        yield f"Greatest mean KL of a step: {short(training['kl_max']['value'])} at step {training['kl_max']['step']}."
-        yield ""
+        yield from paragraph(
+            f"Greatest mean KL of a step: {short(training['kl_max']['value'])} at step {training['kl_max']['step']}."
+        )
 
 
 def _cost(cost: dict[str, Any], *, paper: bool) -> Iterator[str]:
-    yield "## Cost"
-    yield ""
+    yield from paragraph("## Cost")
     priced = cost["dollars"] is not None
     rows = [
         (escaped(one["phase"]), duration(one["seconds"]), duration(one["gpu_seconds"]), dollars(one["dollars"]))
@@ -314,13 +306,11 @@ def _cost(cost: dict[str, Any], *, paper: bool) -> Iterator[str]:
         told += f", {dollars(cost['dollars_per_point'])} a point gained" * (cost["dollars_per_point"] is not None)
         beside = " The paper: $42 for 500 steps." if paper else ""
         price = f"{dollars(cost['price_per_gpu_hour'])} per GPU-hour ({escaped(cost['price_from'])})"
-        yield f"{cost['gpus']} x {escaped(cost['gpu'] or 'GPU')} at {price}: {told}.{beside}"
-        yield ""
+        yield from paragraph(f"{cost['gpus']} x {escaped(cost['gpu'] or 'GPU')} at {price}: {told}.{beside}")
 
 
 def _comparison(comparison: dict[str, Any]) -> Iterator[str]:
-    yield "## Side by side"
-    yield ""
+    yield from paragraph("## Side by side")
     if comparison["against_first"]:
         head = (
             "first",
@@ -352,14 +342,14 @@ def _comparison(comparison: dict[str, Any]) -> Iterator[str]:
             )
             for row in group["benchmarks"]
         )
-        yield f"{len(group['runs'])} seeds of one recipe, base to final checkpoint (over seeds, p one-sided):"
-        yield ""
+        yield from paragraph(
+            f"{len(group['runs'])} seeds of one recipe, base to final checkpoint (over seeds, p one-sided):"
+        )
         yield from table(["benchmark", *names, "mean", "95 % interval", "p", "verdict"], seeds)
 
 
 def _results(results: list[dict[str, Any]]) -> Iterator[str]:
-    yield "## Result files"
-    yield ""
+    yield from paragraph("## Result files")
     names = ("model", "checkpoint", "benchmark", "metric", "n", "k", "score %", "stderr", "printed %")
     head = (*names, "inputs", "counts", "file")
     rows = (
@@ -383,12 +373,9 @@ def _results(results: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _published(published: dict[str, Any]) -> Iterator[str]:
-    yield "## The published figures, weighed"
-    yield ""
-    yield " ".join(map(escaped, published["selection"]["said"]))
-    yield ""
-    yield escaped(published["selection"]["note"])
-    yield ""
+    yield from paragraph("## The published figures, weighed")
+    yield from paragraph(" ".join(map(escaped, published["selection"]["said"])))
+    yield from paragraph(escaped(published["selection"]["note"]))
     head = ("model", "benchmark", "n", "k", "printed %", "95 % interval", "others' seeds, mean and sd %")
     rows = (
         (
