@@ -177,7 +177,7 @@ def intervals(trials: int) -> Rows:
             covered = []
             for look in range(4):
                 k = (look + 2) * r
-                tail = sequential.interval_tail(TIMES[: look + 1])
+                tail = sequential.last_boundary(TIMES[: look + 1])[1] / 2
                 low, high = sequential.difference_bounds(a[:, look], b[:, look], k, tail)
                 covered.append((low <= true) & (true <= high))
             at = np.arange(size)

@@ -275,7 +275,7 @@ def described(
         both = shared(base.rows, model.rows)
         after, before = (np.array([sum(one.rows[problem]) for problem in both]) for one in (model, base))
         times = times_of(study, claim, made)
-        low, high = sequential.difference_bounds(after, before, made[-1], sequential.interval_tail(times))
+        low, high = sequential.difference_bounds(after, before, made[-1], sequential.last_boundary(times)[1] / 2)
         value = float((after.mean() - before.mean()) / made[-1])
         se = 0.0  # of one sample a problem nothing tells its noise
         if made[-1] > 1:

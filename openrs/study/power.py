@@ -35,8 +35,8 @@ from openrs.study.sequential import Ints, boundaries, flip_boundaries, informati
 BASE = str(reference.tree()["base"])
 AGAINST_BASE = FAMILIES["Are the released models better than the base and o1-preview?"]
 IN_TRAINING = ("early_gain", "decay")
-TRIALS, RULE_TRIALS = 600, 24
-SPREAD = 0.01  # between trainings of one recipe, a proportion: assumed, nothing published tells it
+TRIALS = 600
+SPREAD = 0.01  # standard deviation of true changes of one recipe's trainings, a proportion: assumed, published nowhere
 WORLD_ORDER = tuple(WORLDS)  # of the random generators' seeds
 PROTOCOL = {**PAPER_SAMPLING, "engine": "vllm", "bos": 2, "seed": 1234}
 Bools = NDArray[np.bool_]
@@ -44,21 +44,15 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Chances:
-    """How often each word would be given, of `trials`. samples: mean share of the planned samples until the verdict."""
+    """The share of trials that give each word. samples: mean share of the planned samples until the verdict."""
 
     words: Mapping[Word, float]
-    trials: int
     samples: float = 1.0
 
     @property
     def decided(self) -> float:
         """Chance of a verdict."""
         return sum(share for word, share in self.words.items() if word not in UNDECIDED)
-
-    @property
-    def error(self) -> float:
-        """Monte-Carlo standard error of `decided`."""
-        return float(np.sqrt(self.decided * (1 - self.decided) / self.trials))
 
 
 # --- claims against the base ------------------------------------------------------------------------------------------
@@ -86,9 +80,7 @@ def against_base(
     an entry are left out. The last looks of all claims fall together. What has its verdict is not looked at again.
     """
     words, stops = study_words(claims, looks, world, trials=trials, seed=seed)
-    return {
-        name: Chances(_shares(own), trials, float(stops[name].mean() / looks[name][-1])) for name, own in words.items()
-    }
+    return {name: Chances(_shares(own), float(stops[name].mean() / looks[name][-1])) for name, own in words.items()}
 
 
 Words = Mapping[str, NDArray[np.object_]]
@@ -148,13 +140,10 @@ def _tested(claim: Claim, looks: tuple[int, ...], draws: Draws, tests: int) -> _
 def _below(p_values: Floats, times: tuple[float, ...], tests: int, sides: int) -> Bools:
     """[tests, trials, looks]: is the boundary at ALPHA / (i + 1) reached? p_values: one-sided, [trials, looks]."""
     z = stats.norm.isf(p_values)
-    bounds = [[boundaries(times[: i + 1], ALPHA / m / sides)[-1] for i in range(len(times))] for m in _orders(tests)]
+    levels = [ALPHA / (i + 1) / sides for i in range(tests)]
+    bounds = [[boundaries(times[: i + 1], level)[-1] for i in range(len(times))] for level in levels]
     found: Bools = z > np.array(bounds)[:, None, :]
     return found
-
-
-def _orders(tests: int) -> range:
-    return range(1, tests + 1)
 
 
 def flip_hits(differences: Ints, times: Sequence[float], tests: int) -> Bools:
@@ -286,25 +275,22 @@ def in_training(
     seeds: int,
     world: World,
     *,
-    spread: float = SPREAD,
-    trials: int = RULE_TRIALS,
-    seed: int = 0,
+    trials: int,
 ) -> dict[str, Chances]:
     """Chances of the claims of kinds `early_gain` and `decay`, by the rules themselves, with seeds of one recipe.
 
-    samples: benchmark -> samples a problem. spread: standard deviation of the true changes of trainings of one recipe
-    (a proportion), an assumption: nothing published tells it.
+    samples: benchmark -> samples a problem.
     """
     every = [claim for claim in claims if claim.kind in IN_TRAINING and claim.benchmark in samples]
-    found: dict[str, Counter[Word]] = {claim.id: Counter() for claim in every}
-    rng = np.random.default_rng([seed, WORLD_ORDER.index(world), seeds, 2])
+    found: dict[str, list[Word]] = {claim.id: [] for claim in every}
+    rng = np.random.default_rng([0, WORLD_ORDER.index(world), seeds, 2])
     for _ in range(trials if every else 0):
-        evidence = Evidence([], _trainings(samples, seeds, world, spread, rng), [])
+        evidence = Evidence([], _trainings(samples, seeds, world, rng), [])
         with _no_bootstrap():
             verdicts = decide([RULES[claim.kind](claim, evidence) for claim in every])
         for claim, verdict in zip(every, verdicts, strict=True):
-            found[claim.id][verdict.word] += 1
-    return {name: Chances({word: n / trials for word, n in words.items()}, trials) for name, words in found.items()}
+            found[claim.id].append(verdict.word)
+    return {name: Chances(_shares(words)) for name, words in found.items()}
 
 
 @contextmanager
@@ -318,18 +304,18 @@ def _no_bootstrap() -> Iterator[None]:
         statistics.RESAMPLES = was
 
 
-def _trainings(
-    samples: Mapping[str, int], seeds: int, world: World, spread: float, rng: np.random.Generator
-) -> list[RunData]:
+def _trainings(samples: Mapping[str, int], seeds: int, world: World, rng: np.random.Generator) -> list[RunData]:
     starts = {name: _rates(world, BASE, name) for name in samples}
     base = {name: sample_matrix(start, samples[name], rng) for name, start in starts.items()}
     runs = []
     for seed in range(seeds):
-        early = {
-            n: shifted(p, training_change(world, n, late=False) + spread * rng.normal()) for n, p in starts.items()
-        }
-        late = {n: shifted(p, training_change(world, n, late=True) + spread * rng.normal()) for n, p in early.items()}
-        marks = [base, *({n: sample_matrix(p, samples[n], rng) for n, p in at.items()} for at in (early, late))]
+        early, late = (
+            {name: training_change(world, name, late=late) + SPREAD * rng.normal() for name in starts}
+            for late in (False, True)
+        )
+        first = {name: shifted(p, early[name]) for name, p in starts.items()}
+        last = {name: shifted(p, late[name]) for name, p in first.items()}
+        marks = [base, *({n: sample_matrix(p, samples[n], rng) for n, p in at.items()} for at in (first, last))]
         found = [evaluated(step, one) for step, one in zip((0, EARLY[1], 2 * LATE), marks, strict=True)]
         run = RunData(f"seed {seed}", Path(), evaluations=found)
         run.recipe, run.manifest = {"paper": {"experiment": "exp1"}}, {"seeds": {"training": seed}}

@@ -170,7 +170,7 @@ def test_intervals_of_one_look_are_the_fixed_ones():
     rng = np.random.default_rng(8)
     for k in (1, 2, 8):
         after, before = marks(rng, 40, k, 0.1)
-        tail = sequential.interval_tail([1.0])
+        tail = sequential.last_boundary([1.0])[1] / 2
         fixed = avg_at_k(after).fixed
         assert sequential.score_bounds(after.sum(axis=1), k, tail) == pytest.approx((fixed.low, fixed.high), abs=1e-9)
         low, high = sequential.difference_bounds(after.sum(axis=1), before.sum(axis=1), k, tail)
@@ -240,7 +240,7 @@ def test_the_worked_example_of_the_docs_is_what_the_code_gives():
     ]
     for look, text in ((1, "interval is {:.1f} to {:+.1f} points"), (2, "interval {:+.1f} to {:+.1f},")):
         a, b, k = model[:look].sum(axis=0), base[:look].sum(axis=0), 4 * look
-        tail = sequential.interval_tail(times[:look])
+        tail = sequential.last_boundary(times[:look])[1] / 2
         said.append(text.format(*(100 * edge for edge in sequential.difference_bounds(a, b, k, tail))))
         said.append(f"give {100 * (a - b).mean() / k:+.1f}")
     se = float(np.hypot(*(sequential.sampling_errors(side, 8)[0] for side in (a, b))))

@@ -48,21 +48,12 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class SecondOpinion:
-    """What the strict judge says of the samples of a score. rows: (problem, sample, lighteval's verdict, strict)."""
-
-    accuracy: float
-    disagree: int
-    only_lighteval: int
-    only_strict: int
-    rows: tuple[tuple[str, int, str, str], ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Score:
     """One benchmark of one evaluation. accuracy: avg@k in [0, 1]. per_problem: id -> k zeros and ones; may be empty.
 
-    fault: how its parts contradict each other, or "". Such a score is shown, and is no evidence.
+    fault: how its parts contradict each other, or "". Such a score is shown, and is no evidence. strict: the second
+    opinion on the same samples; its rows: problem, sample, lighteval's verdict, strict. e_notation: references that
+    lighteval misreads.
     """
 
     benchmark: str
@@ -79,9 +70,8 @@ class Score:
     verdicts: Mapping[str, int] = field(default_factory=dict)
     per_problem: Mapping[str, list[int]] = field(default_factory=dict)
     fault: str = ""
-    strict: SecondOpinion | None = None
+    strict: Mapping[str, Any] | None = None
     e_notation: int = 0
-    """References that lighteval misreads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,22 +212,22 @@ def _score(name: str, tree: Any) -> Score | None:
     )
 
 
-def _second(tree: Any) -> SecondOpinion | None:
+def _second(tree: Any) -> dict[str, Any] | None:
     accuracy, disagree = share(below(tree, "accuracy")), whole(below(tree, "disagree"))
     if accuracy is None or disagree is None:
         return None
+    found: dict[str, Any] = {"accuracy": accuracy, "disagree": disagree}
+    found |= {name: whole(below(tree, name)) or 0 for name in ("only_lighteval", "only_strict")}
     listed = below(tree, "rows")
-    rows = [
+    found["rows"] = [
         (
             text(below(row, "problem"), 120),
             whole(below(row, "sample")) or 0,
-            text(below(row, "verdict"), 40),
-            text(below(row, "strict"), 40),
+            *(text(below(row, name), 40) for name in ("verdict", "strict")),
         )
         for row in (listed if isinstance(listed, list) else [])[:LISTED]
     ]
-    only_lighteval, only_strict = (whole(below(tree, name)) or 0 for name in ("only_lighteval", "only_strict"))
-    return SecondOpinion(accuracy, disagree, only_lighteval, only_strict, tuple(rows))
+    return found
 
 
 def _consistent(score: Score) -> bool:

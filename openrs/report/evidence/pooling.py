@@ -16,15 +16,14 @@ def pooled(measured: Sequence[Measured]) -> list[Measured]:
 
     Only what counts and has verdicts by problem is pooled; a model trained here is another model in each run.
     """
-    kept: list[Measured] = []
-    for i, one in enumerate(measured):
-        if not _poolable(one):
-            kept.append(one)
-            continue
-        group = [other for other in measured if _poolable(other) and _same_question(one, other)]
-        if not any(_same_question(one, earlier) for earlier in measured[:i] if _poolable(earlier)):
-            kept.append(_together(group))
-    return kept
+    groups: list[list[Measured]] = []
+    for one in measured:
+        same = (group for group in groups if _poolable(one) and _poolable(group[0]) and _same_question(group[0], one))
+        if (group := next(same, None)) is None:
+            groups.append([one])
+        else:
+            group.append(one)
+    return [_together(group) if len(group) > 1 else group[0] for group in groups]
 
 
 def _poolable(one: Measured) -> bool:

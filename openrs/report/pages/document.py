@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from openrs import __version__
@@ -200,7 +200,6 @@ def score(value: Score) -> dict[str, Any]:
     return {
         **_fields(value, "benchmark", "per_problem", "fault"),
         "verdicts": dict(Counter(value.verdicts).most_common()),
-        "strict": asdict(value.strict) if value.strict is not None else None,
     }
 
 

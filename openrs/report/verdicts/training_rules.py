@@ -15,6 +15,8 @@ from openrs.report.verdicts.claims import ALPHA, SEEDS, Claim, ClaimVerdict, Evi
 from openrs.report.verdicts.family import Corrected, Prepared, Rule, Tests
 from openrs.report.verdicts.paired_rules import difference_numbers, difference_said, one_sided, paired, pooled, shared
 
+LENGTH = "completions/mean_length"
+Pair = tuple[Evaluated | None, Evaluated | None]  # before and after, as far as they were evaluated
 Seen = tuple[RunData, bool, str]  # what one seed shows of a claim: whether it holds there, in words
 
 
@@ -75,41 +77,27 @@ def seeds_said(count: int) -> str:
 # --- scores over training ---------------------------------------------------------------------------------------------
 
 
-def early_gain(claim: Claim, evidence: Evidence) -> Prepared:
-    return _change(claim, evidence, _first_gain, "up")
-
-
-def decay(claim: Claim, evidence: Evidence) -> Prepared:
-    return _change(claim, evidence, _last_decay, "down")
-
-
 def improves(claim: Claim, evidence: Evidence) -> Prepared:
     """A recipe of one's own: its final checkpoint against its base. The evidence's runs are those of that recipe."""
     runs = {run.name if run.seed is None else run.seed: run for run in sorted(evidence.runs, key=_length)}
-
-    def whole(run: RunData) -> tuple[Evaluated, Evaluated] | None:
-        return (run.base, run.final) if run.base and run.final else None
-
-    return _change(claim, evidence, whole, "up", list(runs.values()))
+    return _change(claim, evidence, lambda run: (run.base, run.final), "up", list(runs.values()))
 
 
-def _first_gain(run: RunData) -> tuple[Evaluated, Evaluated] | None:
+def _first_gain(run: RunData) -> Pair:
     """The base, and the run's first evaluated checkpoint of steps 50 to 100."""
-    after = next((one for one in run.later if 50 <= (one.step or 0) <= 100), None)
-    return (run.base, after) if run.base is not None and after is not None else None
+    return run.base, next((one for one in run.later if 50 <= (one.step or 0) <= 100), None)
 
 
-def _last_decay(run: RunData) -> tuple[Evaluated, Evaluated] | None:
+def _last_decay(run: RunData) -> Pair:
     """The run's first evaluated checkpoint of steps 50 to 150, and its last from step 200 on."""
     early = next((one for one in run.later if 50 <= (one.step or 0) <= 150), None)
-    late = next((one for one in reversed(run.later) if (one.step or 0) >= 200), None)
-    return (early, late) if early is not None and late is not None else None
+    return early, next((one for one in reversed(run.later) if (one.step or 0) >= 200), None)
 
 
 def _change(
     claim: Claim,
     evidence: Evidence,
-    pick: Callable[[RunData], tuple[Evaluated, Evaluated] | None],
+    pick: Callable[[RunData], Pair],
     claimed: str,
     own: Sequence[RunData] | None = None,
 ) -> Prepared:
@@ -160,15 +148,12 @@ def _change(
     return Tests(tests, verdict)
 
 
-def _rows(
-    pair: tuple[Evaluated, Evaluated] | None, benchmark: str
-) -> tuple[dict[str, list[int]], dict[str, list[int]]] | None:
-    """Verdicts of two evaluations on their shared problems, when both were made with equal sampling."""
-    if pair is None or any(benchmark not in one.scores for one in pair):
+def _rows(pair: Pair, benchmark: str) -> tuple[dict[str, list[int]], dict[str, list[int]]] | None:
+    """Verdicts of two evaluations on their shared problems, when both are there and were made with equal sampling."""
+    there = [one for one in pair if one is not None and benchmark in one.scores]
+    if len(there) < 2 or comparable(*(one.protocol for one in there)) != "same":
         return None
-    if comparable(pair[0].protocol, pair[1].protocol) != "same":
-        return None
-    old, new = (one.scores[benchmark].per_problem for one in pair)
+    old, new = (one.scores[benchmark].per_problem for one in there)
     both = shared(old, new)
     return ({p: old[p] for p in both}, {p: new[p] for p in both}) if both else None
 
@@ -186,14 +171,14 @@ def length_rises(claim: Claim, evidence: Evidence) -> Prepared:
     return by_seeds(claim, _lengths(claim, evidence, (191, 200), (291, 300), lambda a, b: b >= 1.05 * a), rule)
 
 
-def _having(claim: Claim, evidence: Evidence, name: str, *spans: tuple[int, int]) -> list[RunData]:
-    """The trainings that have values of a metric in each of these stretches of steps."""
-    runs = [run for run in evidence.runs if all(run.metrics.between(name, *steps) for steps in spans)]
-    return fullest(of_paper(runs, claim.experiments))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+def _mean_lengths(claim: Claim, evidence: Evidence, *spans: tuple[int, int]) -> list[tuple[RunData, list[float]]]:
+    """Mean lengths over stretches of steps, of each training that has values in all of them."""
+    runs = [run for run in evidence.runs if all(run.metrics.between(LENGTH, *steps) for steps in spans)]
+    found = []
+    for run in fullest(of_paper(runs, claim.experiments)):
+        stretches = [run.metrics.between(LENGTH, *steps) for steps in spans]
+        found.append((run, [sum(values) / len(values) for values in stretches]))
+    return found
 
 
 def _lengths(
@@ -203,20 +188,19 @@ def _lengths(
     late: tuple[int, int],
     holds: Callable[[float, float], bool],
 ) -> list[Seen]:
-    """Mean lengths over two stretches of steps, seed by seed."""
-    seen, name = [], "completions/mean_length"
-    for run in _having(claim, evidence, name, early, late):
-        a, b = (_mean(run.metrics.between(name, *steps)) for steps in (early, late))
-        seen.append((run, holds(a, b), f"{run.name}: {short(a)} to {short(b)} tokens"))
-    return seen
+    """Whether lengths went as claimed between two stretches of steps, seed by seed."""
+    return [
+        (run, holds(a, b), f"{run.name}: {short(a)} to {short(b)} tokens")
+        for run, (a, b) in _mean_lengths(claim, evidence, early, late)
+    ]
 
 
 def length_level(claim: Claim, evidence: Evidence) -> Prepared:
     rule = "mean length of the first 10 steps within 15 % of the published one"
-    seen, name, steps = [], "completions/mean_length", (claim.steps[0], claim.steps[1])
-    for run in _having(claim, evidence, name, steps):
-        mean = _mean(run.metrics.between(name, *steps))
-        seen.append((run, abs(mean / (claim.published or 1) - 1) <= 0.15, f"{run.name}: {short(mean)} tokens"))
+    seen = [
+        (run, abs(mean / (claim.published or 1) - 1) <= 0.15, f"{run.name}: {short(mean)} tokens")
+        for run, (mean,) in _mean_lengths(claim, evidence, (claim.steps[0], claim.steps[1]))
+    ]
     return by_seeds(claim, seen, rule)
 
 
@@ -233,8 +217,8 @@ def kl_late(claim: Claim, evidence: Evidence) -> Prepared:
 
 
 RULES: Mapping[str, Rule] = {
-    "early_gain": early_gain,
-    "decay": decay,
+    "early_gain": lambda claim, evidence: _change(claim, evidence, _first_gain, "up"),
+    "decay": lambda claim, evidence: _change(claim, evidence, _last_decay, "down"),
     "improves": improves,
     "length_falls": length_falls,
     "length_rises": length_rises,
