@@ -138,11 +138,10 @@ def chosen(args: argparse.Namespace, *names: str) -> list[str]:
 
 def show_plan(study: "Study", machine: "Machine", file: Path, folder: Path, args: argparse.Namespace) -> int:
     from openrs.study import render
-    from openrs.study.chances import powers_of
-    from openrs.study.page import write_page
     from openrs.study.plan import make_plan
+    from openrs.study.power import powers_of
 
     plan = make_plan(study, machine, file.parent, powers_of(study, file.parent), budget=args.budget, hours=args.hours)
-    page = write_page(plan, args.page or folder / "plan.html")
+    page = render.write_page(plan, args.page or folder / "plan.html")
     say(f"{render.text(plan, args.budget, args.hours)}\npage: {page}")
     return EXIT_DONE

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from openrs.evaluation import statistics
+from openrs.evaluation.benchmarks import resolve
 from openrs.evaluation.difficulty_model import sample_matrix, shifted
+from openrs.evaluation.protocols import samples_of
 from openrs.evaluation.statistics import ALIKE, Floats
 from openrs.report.evidence import reference
 from openrs.report.evidence.collect import RunData
@@ -30,12 +32,16 @@ from openrs.report.verdicts.family import decide
 from openrs.report.verdicts.judge import FAMILIES, RULES
 from openrs.report.verdicts.score_rules import ENOUGH
 from openrs.study.difficulty import EARLY, LATE, WORLDS, World, mean_of, rates, training_change
+from openrs.study.jobs import recipe_of
+from openrs.study.plan import Power, Powers
 from openrs.study.sequential import Ints, boundaries, flip_boundaries, information, sampling_errors
+from openrs.study.settings import Study, first_looks, study_claims
 
 BASE = str(reference.tree()["base"])
 AGAINST_BASE = FAMILIES["Are the released models better than the base and o1-preview?"]
 IN_TRAINING = ("early_gain", "decay")
-TRIALS = 600
+PLAN_TRIALS = 200  # of claims against the base: a chance is known to about 3.5 points
+RULE_TRIALS = 24  # of claims on scores in training, which go through the rules themselves: to about 10 points
 SPREAD = 0.01  # standard deviation of true changes of one recipe's trainings, a proportion: assumed, published nowhere
 WORLD_ORDER = tuple(WORLDS)  # of the random generators' seeds
 PROTOCOL = {**PAPER_SAMPLING, "engine": "vllm", "bos": 2, "seed": 1234}
@@ -55,6 +61,61 @@ class Chances:
         return sum(share for word, share in self.words.items() if word not in UNDECIDED)
 
 
+# --- a study's claims -------------------------------------------------------------------------------------------------
+
+
+def powers_of(study: Study, folder: Path) -> Powers:
+    """Claim -> chances if the paper is right and if the re-evaluations are, with the study's samples, looks and seeds.
+
+    folder: of the study's file; recipes of your own lie in it.
+
+    Claims without an entry have no power that anything published could tell: length, KL, hours, dollars, your own.
+    """
+    every = study_claims(study)
+    by_world = [_chances(study, every, world, folder) for world in ("paper", "again")]
+    return {
+        name: Power(chance.decided, by_world[1][name].decided)
+        for name, chance in by_world[0].items()
+        if name in by_world[1]
+    }
+
+
+def _chances(study: Study, every: list[Claim], world: World, folder: Path) -> Mapping[str, Chances]:
+    looks = {claim.id: samples for claim in every if (samples := looks_of(study, claim))}
+    found = dict(against_base(every, looks, world, trials=PLAN_TRIALS))
+    in_training = [claim for claim in every if claim.kind in IN_TRAINING and study.claims[claim.id].needs]
+    if in_training:
+        seeds = min(
+            len(study.trainings[need].seeds) for claim in in_training for need in study.claims[claim.id].needs[0]
+        )
+        drawn = training_samples(study, in_training, folder)
+        found |= in_training(in_training, drawn, seeds, world, trials=RULE_TRIALS)
+    return found
+
+
+def looks_of(study: Study, claim: Claim) -> list[int]:
+    """Samples a problem at each look; a claim without looks is judged once, with the samples of its jobs, or of their
+    first look where they grow look by look."""
+    settings = study.claims[claim.id]
+    if settings.looks or claim.kind not in AGAINST_BASE or not settings.needs:
+        return settings.looks
+    parts = [need.partition("/")[::2] for need in settings.needs[0]]
+    grown = first_looks(study)
+    return [
+        min(
+            grown.get(f"{entry}/{claim.benchmark}", study.evaluations[entry].samples[str(claim.benchmark)])
+            for entry, _ in parts
+        )
+    ]
+
+
+def training_samples(study: Study, claims: list[Claim], folder: Path) -> dict[str, int]:
+    """Benchmark -> samples a problem in the evaluations of the study's trainings."""
+    train = study.trainings[study.claims[claims[0].id].needs[0][0]]
+    settings = recipe_of(train, train.seeds[0], folder, elsewhere=True).evaluation
+    return {one.name: samples_of(settings, one) for one in resolve(settings.benchmarks)}
+
+
 # --- claims against the base ------------------------------------------------------------------------------------------
 
 
@@ -72,7 +133,7 @@ class _Tested:
 
 
 def against_base(
-    claims: Sequence[Claim], looks: Mapping[str, Sequence[int]], world: World, *, trials: int = TRIALS, seed: int = 0
+    claims: Sequence[Claim], looks: Mapping[str, Sequence[int]], world: World, *, trials: int = 600, seed: int = 0
 ) -> dict[str, Chances]:
     """Chances of the claims of kinds `better`, `above` and `gain`, corrected as one family.
 

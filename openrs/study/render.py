@@ -1,10 +1,13 @@
-"""A study's plan as a person reads it in a terminal. Never imports torch."""
+"""A study's plan as a person reads it: in a terminal, and as a page of one file. Never imports torch."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from openrs.planner.evaluations import LEAST, MOST
 from openrs.planner.render import wrapped
 from openrs.report.verdicts.claims import ALPHA, Claim
+from openrs.run.disk_faults import written_to
+from openrs.run.files import write_text
 from openrs.study.jobs import Range, total
 from openrs.study.looks import family, times_of
 from openrs.study.plan import Row, StudyPlan
@@ -136,3 +139,17 @@ def looks(plan: StudyPlan) -> list[str]:
             f" (p {ALPHA / tests:.4f}): Holm's first step over the {tests} claims of one question."
         )
     return found
+
+
+def write_page(plan: StudyPlan, path: Path) -> Path:
+    """The page, with the frontier of dollars against claims decided. Raises UserError where nothing can be written."""
+    from openrs.report.pages import page, plots  # matplotlib, which `openrs watch` of a study needs not
+
+    points, spent = plan.frontier(), plan.rows[-1].total if plan.rows else None
+    curve = plots.frontier(points, spent.expected if spent else 0.0, len(plan.decidable)) if len(points) > 1 else None
+    told = [" ".join(note.split()) for note in notes(plan)]
+    html = page.rendered("study_plan.html", plan=plan, headline=headline(plan), frontier=curve, notes=told)
+    with written_to(path, "--page"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, html)
+    return path

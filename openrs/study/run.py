@@ -22,9 +22,9 @@ from openrs.run.confined import make_folder
 from openrs.run.directory import Lock, Run
 from openrs.run.progress import Progress
 from openrs.study import looks, state
-from openrs.study.chances import powers_of
 from openrs.study.jobs import Job, Machine, independent, jobs_of_part, recipe_name, recipe_of
 from openrs.study.plan import make_plan
+from openrs.study.power import powers_of
 from openrs.study.render import dollars
 from openrs.study.report import write_study_report
 from openrs.study.settings import Study, first_looks, place_of_run

@@ -7,8 +7,7 @@ from made_run import made_run, verdicts, write_evaluation, write_scores
 
 from openrs.report.evidence.collect import collect
 from openrs.report.evidence.evaluations import LONGEST_TEXT
-from openrs.report.pages.browse import BYTES, browser
-from openrs.report.pages.grid import SAMPLES, grids, tally
+from openrs.report.pages.grid import BYTES, SAMPLES, browser, grids, tally
 from openrs.run.directory import Run
 
 

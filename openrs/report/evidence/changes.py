@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from openrs.report.evidence.evaluations import Cell, Evaluated, Text, cell_of, text_of
-from openrs.report.evidence.files import jsonl_rows
-from openrs.report.evidence.values import text
+from openrs.report.evidence.values import jsonl_rows, text
 
 SHOWN = 6  # problems won, and as many lost, of each benchmark: those that changed most
 MOST = 60  # problems of all benchmarks together

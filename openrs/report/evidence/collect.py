@@ -8,8 +8,7 @@ from typing import Any
 
 from openrs.report.evidence.changes import Change, changes
 from openrs.report.evidence.evaluations import LONGEST_TEXT, Evaluated, Text, evaluation, evaluations
-from openrs.report.evidence.files import jsonl_rows, tree_in
-from openrs.report.evidence.values import below, mapping, number, text, whole
+from openrs.report.evidence.values import below, jsonl_rows, mapping, number, text, tree_in, whole
 from openrs.run.checkpoints import PLACE, step_of
 from openrs.run.directory import Run
 

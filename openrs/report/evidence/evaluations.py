@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from openrs.evaluation.inputs import combined
-from openrs.report.evidence.files import jsonl_rows, tree_in
 from openrs.report.evidence.reference import TABLE_BENCHMARKS
-from openrs.report.evidence.values import below, mapping, number, share, text, whole
+from openrs.report.evidence.values import below, jsonl_rows, mapping, number, share, text, tree_in, whole
 
 TEXTS = 24  # completions kept for the page, of each evaluation
 MOST = 10**6  # problems of a benchmark, samples of a problem

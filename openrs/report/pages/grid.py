@@ -1,4 +1,7 @@
-"""The grid of problems: how often each is solved, by the base and by the final checkpoint, every answer to hover."""
+"""What can be looked at one by one: the grid of problems, and completions within a budget.
+
+The grid: how often each problem is solved, by the base and by the final checkpoint, every answer to hover.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,11 +10,13 @@ from typing import Any
 from openrs.report.evidence import reference
 from openrs.report.evidence.changes import cells_of, share_solved
 from openrs.report.evidence.collect import RunData
-from openrs.report.evidence.evaluations import Cell
+from openrs.report.evidence.evaluations import Cell, Text
 
 ROWS = 60  # problems up to which every sample gets a cell of its own, in a row for each problem
 SAMPLES = 64  # samples of a problem that are shown
 PROBLEMS = 2000  # problems shown, one cell each, where there are more than ROWS
+TEXTS = 120  # completions on the page
+BYTES = 1_600_000  # of UTF-8, all texts together
 
 # Letters are CSS classes. y: correct, n: incorrect, x: cut off at the cap, o: no verdict (no answer, timeout ...)
 WORDS = {"y": "correct", "n": "incorrect", "x": "cut off", "o": "no answer or no verdict"}
@@ -138,3 +143,35 @@ def tally(strip: Strip) -> str:
     top: list[Any] = sorted(counts.items(), key=lambda pair: -pair[1])[:3]
     more = f", {len(counts) - 3} others" if len(counts) > 3 else ""
     return ", ".join(f"{answer} x {count}" for answer, count in top) + more
+
+
+# --- completions ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Browser:
+    """Texts to look at; places and verdicts to choose from; note: what is shown of what there is."""
+
+    texts: list[Text]
+    places: list[str]
+    verdicts: list[str]
+    note: str
+
+
+def browser(run: RunData) -> Browser:
+    """Completions of the training, then of the base and the final checkpoint, then of the other evaluations."""
+    first = [one for one in (run.base, run.final) if one is not None]
+    rest = [one for one in run.evaluations if one not in first]
+    groups = [run.texts, *(list(one.texts) for one in [*first, *rest])]
+    every = [text for group in groups for text in group]
+    kept, used = [], 0
+    for text in every[:TEXTS]:
+        used += len((text.completion + text.prompt).encode())
+        if used > BYTES:
+            break
+        kept.append(text)
+    samples = sum(one.samples for one in run.evaluations)
+    note = f"{len(kept)} completions, drawn at random"
+    note += f" from {samples:,} evaluation samples and the steps that were saved" if samples else ""
+    places, verdicts = (list(dict.fromkeys(names)) for names in ([t.place for t in kept], [t.verdict for t in kept]))
+    return Browser(kept, places, verdicts, note)

@@ -16,7 +16,6 @@ from openrs.report.evidence import reference, values
 from openrs.report.evidence.collect import collect
 from openrs.report.evidence.sources import Sources, gather
 from openrs.report.pages import figures, grid, plots, words
-from openrs.report.pages.browse import browser
 from openrs.report.pages.document import TRAINING, document
 from openrs.report.pages.markdown import markdown, sampling
 from openrs.run.directory import Run, run_at
@@ -130,7 +129,7 @@ def view(tree: dict[str, Any], sources: Sources) -> dict[str, Any]:
         "published": published,
         "cost": [plots.cost_against_score(_own_costs(tree))] if paper else (),
         "grids": grid.grids(alone) if alone else (),
-        "browser": browser(alone) if alone else None,
+        "browser": grid.browser(alone) if alone else None,
         "changes": alone.changes if alone else (),
         "matrix": _matrix(tree),
         "groups": _groups(tree),

@@ -6,8 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from openrs.report.evidence.collect import RunData
-from openrs.report.evidence.files import jsonl_rows
-from openrs.report.evidence.values import below, mapping, number, text, whole
+from openrs.report.evidence.values import below, jsonl_rows, mapping, number, text, whole
 
 STEP_PHASES = ("generation", "reward", "sync", "update")
 EVALUATION_PHASES = ("load", "generate", "score")
