@@ -1,13 +1,14 @@
 """report.html, report.md and report.json: one tree of numbers (document.py), shown three times."""
 
 import base64
+import functools
 import hashlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from openrs.config.yaml_lines import dump_yaml
@@ -17,7 +18,7 @@ from openrs.report.evidence.collect import collect
 from openrs.report.evidence.sources import Sources, gather
 from openrs.report.pages import figures, grid, plots, words
 from openrs.report.pages.document import TRAINING, document
-from openrs.report.pages.markdown import markdown, sampling
+from openrs.report.pages.markdown import environment, markdown
 from openrs.run.directory import Run, run_at
 from openrs.run.disk_faults import written_to
 from openrs.run.files import write_json, write_text
@@ -167,17 +168,9 @@ def _groups(tree: dict[str, Any]) -> list[tuple[str, Sequence[dict[str, Any]]]]:
     ]
 
 
+@functools.cache
 def _environment() -> Environment:
     """Everything put into the page is escaped, unless it is our own SVG, style or script."""
-    environment = Environment(
-        loader=PackageLoader("openrs.report.pages", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    numbers = ("percent", "points", "span", "point_span", "short", "probability", "duration", "dollars")
-    environment.filters |= {name: getattr(values, name) for name in numbers}
-    environment.filters |= {"tally": grid.tally, "sampling": sampling, "benchmark": reference.name}
-    environment.filters["ours"] = Markup  # only for what this package made: plots, style, script
-    return environment
+    made = environment()
+    made.filters |= {"tally": grid.tally, "ours": Markup}  # `ours` only for what this package made
+    return made
