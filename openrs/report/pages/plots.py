@@ -10,6 +10,7 @@ from matplotlib.ticker import NullFormatter
 from openrs.report.evidence import reference
 from openrs.report.evidence.collect import RunData
 from openrs.report.evidence.evaluations import Evaluated
+from openrs.report.evidence.sources import whose
 from openrs.report.evidence.values import percent, short, span
 from openrs.report.pages.figures import (
     INK,
@@ -24,6 +25,7 @@ from openrs.report.pages.figures import (
     step_axes,
     thinned,
 )
+from openrs.report.pages.published import draws
 from openrs.report.verdicts.selection import of_paper
 
 WIDTH = 3.6  # inches; 72 units each: in a column of 340 pixels the 8.5 units of text are 11 pixels
@@ -45,7 +47,7 @@ def _benchmark(name: str, entries: Sequence[tuple[RunData, Evaluated]], runs: Se
     for run, one in kept:
         score = one.scores[name]
         label = f"{run.name}, {one.label}" if many else one.label
-        rows.append((label, score.accuracy, score.interval, _reference_model(run, one), f"n={score.n} k={score.k}"))
+        rows.append((label, score.accuracy, score.interval, whose(run, one)[0], f"n={score.n} k={score.k}"))
 
     def paint(axes: Any) -> None:
         places = list(range(len(rows)))[::-1]
@@ -69,8 +71,6 @@ def _benchmark(name: str, entries: Sequence[tuple[RunData, Evaluated]], runs: Se
 @functools.cache
 def published_benchmarks() -> Sequence[Plot]:
     """The published draws of the base and Open-RS1 ... 3 with their intervals, beside the re-evaluation."""
-    from openrs.report.pages.published import draws
-
     every = draws()
     base = str(reference.tree()["base"])
     plots = []
@@ -124,12 +124,6 @@ def _spread(entries: Sequence[Any], most: int) -> list[Any]:
     if len(entries) <= most:
         return list(entries)
     return [entries[round(i * (len(entries) - 1) / (most - 1))] for i in range(most)]
-
-
-def _reference_model(run: RunData, one: Evaluated) -> str | None:
-    from openrs.report.evidence.sources import whose
-
-    return whose(run, one)[0]
 
 
 # --- over checkpoints -------------------------------------------------------------------------------------------------

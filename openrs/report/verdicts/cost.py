@@ -127,14 +127,15 @@ def ledger(run: RunData, price: float | None = None) -> Ledger | None:
         return None
     if wall > measured:
         phases["start-up, checkpoints, the rest"] = wall - measured
+    gpu, gpus = gpus_of(run)
     hardware = mapping(run.recipe, "hardware")
     listed = number(hardware.get("price_per_gpu_hour"))
     return Ledger(
         attempts=attempts,
         phases=phases,
         seconds=max(wall, measured),
-        gpu=gpu_name(run),
-        gpus=gpu_count(run),
+        gpu=gpu,
+        gpus=gpus,
         price=price if price is not None else listed,
         price_from="--price" if price is not None else "the recipe" if listed is not None else "nowhere",
         steps=len(run.metrics.steps),
@@ -142,22 +143,15 @@ def ledger(run: RunData, price: float | None = None) -> Ledger | None:
     )
 
 
-def gpu_count(run: RunData) -> int:
-    """GPUs that the run held: those that nvidia-smi listed, else those that the recipe asks for."""
+def gpus_of(run: RunData) -> tuple[str, int]:
+    """Name, empty without one, and number of the GPUs that the run held: as nvidia-smi listed them, at most as many as
+    the recipe asks for; else as the recipe has them."""
     listed = below(run.manifest, "machine", "gpus")
-    asked = whole(below(run.recipe, "hardware", "gpus"))
+    asked = whole(below(run.recipe, "hardware", "gpus")) or 0
     if isinstance(listed, list) and listed and asked:
-        return min(len(listed), asked)
-    return asked or 0
-
-
-def gpu_name(run: RunData) -> str:
-    """The GPU as nvidia-smi named it, else as the recipe names it; empty without one."""
-    listed = below(run.manifest, "machine", "gpus")
-    if isinstance(listed, list) and listed and gpu_count(run):
-        return text(listed[0], 60).split(",")[0]
+        return text(listed[0], 60).split(",")[0], min(len(listed), asked)
     name = text(below(run.recipe, "hardware", "gpu"), 60)
-    return "" if name == "none" else name
+    return "" if name == "none" else name, asked
 
 
 def points_gained(run: RunData) -> float | None:
