@@ -22,7 +22,7 @@ from openrs.planner.plan import plan
 from openrs.planner.shapes import Shape, shape_of
 from openrs.planner.times import ASSUMED
 from openrs.run.retention import evaluated, saved
-from openrs.study.settings import Evaluate, Study, Train, place_of_run
+from openrs.study.settings import Evaluate, Study, Train, looking, place_of_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +132,7 @@ def jobs_of(study: Study, machine: Machine, folder: Path) -> list[Job]:
 def evaluation_hours(study: Study, name: str, benchmark: str, machine: Machine) -> Range | None:
     """Of all samples. The model is loaded anew for every look at a claim that needs them."""
     one = study.evaluations[name]
-    loads = max(
-        (len(c.looks) for c in study.claims.values() if c.looks and f"{name}/{benchmark}" in c.needs[0]), default=1
-    )
+    loads = max((len(study.claims[claim].looks) for claim in looking(study, f"{name}/{benchmark}")), default=1)
     settings = study.evaluation
     draws = [
         (part.rows * one.samples[benchmark], one.tokens.get(benchmark, part.tokens)) for part in resolve([benchmark])
@@ -278,7 +276,7 @@ def independent(study: Study, jobs: Sequence[Job]) -> list[list[Job]]:
             ties = {place_of_run(study, job.entry, job.seed or 0)}
         else:
             ties = {f"model {study.evaluations[job.entry].model}"}
-            ties |= {f"claim {name}" for name, one in study.claims.items() if one.looks and job.id in one.needs[0]}
+            ties |= {f"claim {name}" for name in looking(study, job.id)}
         joined = [part for part in parts if part[0] & ties]
         parts = [part for part in parts if part not in joined]
         parts.append((ties.union(*(names for names, _ in joined)), [number, *(i for _, own in joined for i in own)]))

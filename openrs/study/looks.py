@@ -17,8 +17,7 @@ import numpy as np
 
 from openrs.errors import UserError
 from openrs.report.evidence import reference
-from openrs.report.evidence.pooling import pooled
-from openrs.report.evidence.sources import Measured, gather, measured
+from openrs.report.evidence.sources import Measured, gather, measured, pooled
 from openrs.report.evidence.values import point_span
 from openrs.report.verdicts.claims import UNDECIDED, Claim, ClaimVerdict, Evidence, not_tested
 from openrs.report.verdicts.family import Corrected, Prepared, Tests

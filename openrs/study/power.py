@@ -81,15 +81,13 @@ def powers_of(study: Study, folder: Path) -> Powers:
 
 
 def _chances(study: Study, every: list[Claim], world: World, folder: Path) -> Mapping[str, Chances]:
-    looks = {claim.id: samples for claim in every if (samples := looks_of(study, claim))}
+    looks = {claim.id: at for claim in every if (at := looks_of(study, claim))}
     found = dict(against_base(every, looks, world, trials=PLAN_TRIALS))
-    in_training = [claim for claim in every if claim.kind in IN_TRAINING and study.claims[claim.id].needs]
-    if in_training:
-        seeds = min(
-            len(study.trainings[need].seeds) for claim in in_training for need in study.claims[claim.id].needs[0]
-        )
-        drawn = training_samples(study, in_training, folder)
-        found |= in_training(in_training, drawn, seeds, world, trials=RULE_TRIALS)
+    trained = [claim for claim in every if claim.kind in IN_TRAINING and study.claims[claim.id].needs]
+    if trained:
+        seeds = min(len(study.trainings[need].seeds) for claim in trained for need in study.claims[claim.id].needs[0])
+        samples = training_samples(study, trained, folder)
+        found |= in_training(trained, samples, seeds, world, trials=RULE_TRIALS)
     return found
 
 

@@ -112,16 +112,13 @@ def is_open(study: Study, kept: State, claim: Claim, word: str) -> bool:
 def open_entry(
     study: Study, kept: State, claim: Claim, word: str, *, jobs: list[Job], machine: Machine
 ) -> dict[str, Any]:
-    ways = []
+    done = kept.done()
+    ways: list[tuple[Range | None, list[str]]] = []
     for needs in study.claims[claim.id].needs:
-        missing = [
-            job
-            for job in {one.id: one for need in needs for one in expanded(need, jobs)}.values()
-            if not kept.tree["jobs"].get(job.id, {}).get("done")
-        ]
-        hours = total(rest_of(kept, job) for job in missing)
-        ways.append((hours.expected if hours else 0.0, [job.id for job in missing], hours))
-    _, names, hours = min(ways, key=lambda way: way[0], default=(0.0, [], None))
+        every = {one.id: one for need in needs for one in expanded(need, jobs)}
+        missing = [job for name, job in every.items() if name not in done]
+        ways.append((total(rest_of(kept, job) for job in missing), [job.id for job in missing]))
+    hours, names = min(ways, key=lambda way: way[0].expected if way[0] else 0.0, default=(None, []))
     dollars = machine.dollars(hours) if names else None
     return {
         "id": claim.id,

@@ -27,7 +27,7 @@ from openrs.study.plan import make_plan
 from openrs.study.power import powers_of
 from openrs.study.render import dollars
 from openrs.study.report import write_study_report
-from openrs.study.settings import Study, first_looks, place_of_run
+from openrs.study.settings import Study, first_looks, looking, place_of_run
 from openrs.study.state import EVALUATIONS, State
 from openrs.study.watch import done_of, spent_on
 
@@ -143,16 +143,12 @@ class Runner:
         ids: the jobs of this launch. A claim that needs others is not waited for: what is judged once has its samples
         from the first look on.
         """
-        names = self.looking(job)
+        names = looking(self.study, job.id)
         if not names:
             return job.samples or 1
         ready = [name for name in names if set(self.study.claims[name].needs[0]) <= set(ids)]
         due = [look for name in ready if (look := looks.next_look(self.study, self.state, name)) is not None]
         return min(due, default=first_looks(self.study)[job.id])
-
-    def looking(self, job: Job) -> list[str]:
-        """Claims that are looked at more than once, and need this job."""
-        return [name for name, claim in self.study.claims.items() if claim.looks and job.id in claim.needs[0]]
 
     def samples(self, job: Job) -> int:
         return int(self.state.job(job.id).get("samples", 0))
@@ -232,7 +228,7 @@ class Runner:
                     found = looks.evaluations(self.state.folder / EVALUATIONS)
                     self.progress.say(looks.look_at(self.study, self.state, name, found))
             for job in jobs:
-                names = self.looking(job)
+                names = looking(self.study, job.id)
                 known = job.id in self.state.tree["jobs"] and not self.state.job(job.id)["done"]
                 if names and known and all(looks.closed(self.study, self.state, name) for name in names):
                     self.state.change(job.id, done=True)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -129,18 +129,12 @@ def refuse_faults(study: Study, lines: Lines, fix: str) -> None:
 
 
 def _job_faults(study: Study, lines: Lines) -> list[str]:
-    found: list[str] = []
-    sections: dict[str, Iterable[str]] = {
-        "evaluations": study.evaluations,
-        "trainings": study.trainings,
-        "claims": study.claims,
-    }
-    for section, entries in sections.items():
-        found += [
-            f"{place_of((section, name), lines)}: {name!r} is not a name: a-z, 0-9, - and ."
-            for name in entries
-            if not re.fullmatch(NAME, name)
-        ]
+    found = [
+        f"{place_of((section, name), lines)}: {name!r} is not a name: a-z, 0-9, - and ."
+        for section in ("evaluations", "trainings", "claims")
+        for name in getattr(study, section)
+        if not re.fullmatch(NAME, name)
+    ]
     found += [
         f"{place_of(('trainings', name), lines)}: {name} is the name of an evaluation, too"
         for name in study.trainings
@@ -298,6 +292,11 @@ def first_looks(study: Study) -> dict[str, int]:
         for need in claim.needs[0] if claim.looks else ():
             found[need] = min(claim.looks[0], found.get(need, claim.looks[0]))
     return found
+
+
+def looking(study: Study, need: str) -> list[str]:
+    """Claims that are looked at more than once, and need this job."""
+    return [name for name, claim in study.claims.items() if claim.looks and need in claim.needs[0]]
 
 
 def place_of_run(study: Study, entry: str, seed: int) -> str:

@@ -10,8 +10,7 @@ from openrs import __version__
 from openrs.report.evidence.changes import Change
 from openrs.report.evidence.collect import Metrics, RunData
 from openrs.report.evidence.evaluations import Evaluated, Score
-from openrs.report.evidence.pooling import pooled
-from openrs.report.evidence.sources import Measured, Sources, measured
+from openrs.report.evidence.sources import Measured, Sources, measured, pooled
 from openrs.report.evidence.values import below, text, whole
 from openrs.report.pages.published import published, with_measured
 from openrs.report.verdicts import claims as claim_room

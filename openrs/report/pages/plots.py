@@ -28,7 +28,6 @@ from openrs.report.pages.figures import (
 from openrs.report.pages.published import draws
 from openrs.report.verdicts.selection import of_paper
 
-WIDTH = 3.6  # inches; 72 units each: in a column of 340 pixels the 8.5 units of text are 11 pixels
 ROWS = 10  # evaluations in a benchmark's plot
 OWN, PRINTED, AGAIN = "measured here", "published draw", "mean and sd of others' seeds"
 
@@ -65,7 +64,7 @@ def _benchmark(name: str, entries: Sequence[tuple[RunData, Evaluated]], runs: Se
     any_published = any(reference.published(row[3], name) is not None for row in rows)
     words = ((1, OWN), (2, PRINTED), (6, AGAIN)) if any_published else ()
     height = 0.7 + 0.32 * max(2, len(rows))
-    return Plot(reference.name(name), draw(WIDTH, height, paint), f"In percent. {'; '.join(told)}.", left, words)
+    return Plot(reference.name(name), draw(height, paint), f"In percent. {'; '.join(told)}.", left, words)
 
 
 @functools.cache
@@ -88,7 +87,7 @@ def published_benchmarks() -> Sequence[Plot]:
         told = [f"{model}: {row['published'] * 100:.1f}, {span(row['interval'])}" for model, row in rows]
         alt = f"Published, in percent, with 95 % intervals of one draw. {'; '.join(told)}."
         words = ((2, f"{PRINTED}, 95 % interval"), (6, AGAIN))
-        plots.append(Plot(reference.name(name), draw(WIDTH, 2.1, paint), alt, legend=words))
+        plots.append(Plot(reference.name(name), draw(2.1, paint), alt, legend=words))
     return plots
 
 
@@ -158,7 +157,7 @@ def checkpoints(run: RunData, selection: dict[str, Any] | None, *, named: bool) 
     words += [(2, "published draws")] if printed else []
     note = f"dotted: step {marked}, fixed before training" if marked is not None else ""
     title = f"{reference.name(name)} over checkpoints{f' of {run.name}' if named else ''}"
-    return Plot(title, draw(WIDTH, 2.7, paint), f"{title}, in percent: {told}.", note, tuple(words))
+    return Plot(title, draw(2.7, paint), f"{title}, in percent: {told}.", note, tuple(words))
 
 
 @functools.cache
@@ -191,7 +190,7 @@ def published_checkpoints() -> Plot:
         " where the best of 21 would be expected were all equal to the base; dashed: at most"
     )
     title = "AIME24, one draw for each of 21 checkpoints"
-    return Plot(title, draw(WIDTH, 2.9, paint), f"{title}, in percent: {told}.", note, tuple(words))
+    return Plot(title, draw(2.9, paint), f"{title}, in percent: {told}.", note, tuple(words))
 
 
 def _checkpoint_axes(axes: Any, selection: dict[str, Any]) -> None:
@@ -244,7 +243,7 @@ def _scatter(
     told = "; ".join(
         f"{name}: {', '.join(f'{d[2]} {short(d[0])} tokens {d[1]:.1f} %' for d in dots)}" for name, dots in lines
     )
-    return Plot(title, draw(WIDTH, 2.7, paint), f"{told}.", legend=tuple(enumerate((name for name, _ in lines), 1)))
+    return Plot(title, draw(2.7, paint), f"{told}.", legend=tuple(enumerate((name for name, _ in lines), 1)))
 
 
 def cost_against_score(own: Iterable[tuple[str, float, float]]) -> Plot:
@@ -280,7 +279,7 @@ def cost_against_score(own: Iterable[tuple[str, float, float]]) -> Plot:
     told = "; ".join(f"{name}: {usd:,.0f} dollars, {average}" for name, usd, average in [*dots, *mine])
     words = ((2, "as published"), *([(1, "measured here")] if mine else []))
     note = "published averages mix harnesses; see the notes below"
-    return Plot("Cost against score", draw(WIDTH, 2.7, paint), f"{told}.", note, tuple(words))
+    return Plot("Cost against score", draw(2.7, paint), f"{told}.", note, tuple(words))
 
 
 DASHES: Sequence[Any] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (3, 3)), (0, (8, 2)))
@@ -316,7 +315,7 @@ def overlay(runs: Sequence[RunData]) -> list[Plot]:
         ends = [(run.name, [y for y in run.metrics.columns[name] if not math.isnan(y)]) for run in having]
         alt = f"{title}: {'; '.join(f'{run} from {short(ys[0])} to {short(ys[-1])} {unit}' for run, ys in ends)}."
         left = f"the first {len(having)} of {len(every)} runs" if len(having) < len(every) else ""
-        plots.append(Plot(title, draw(WIDTH, 2.3, paint), alt, left, legend=words))
+        plots.append(Plot(title, draw(2.3, paint), alt, left, legend=words))
     return plots
 
 
@@ -342,4 +341,4 @@ def frontier(points: Sequence[tuple[float, int, float, float]], spent: float, to
     steps = "; ".join(f"${x:,.2f}: {count} claims" for x, count, _, _ in points)
     words = ((6, "can be decided"), (2, "expected, paper right"), (1, "expected, re-evaluations right"))
     note = "dotted: what the budget pays for" if spent < xs[-1] else ""
-    return Plot("Dollars against claims decided", draw(WIDTH, 2.9, paint), f"{steps}.", note, words)
+    return Plot("Dollars against claims decided", draw(2.9, paint), f"{steps}.", note, words)

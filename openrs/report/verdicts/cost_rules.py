@@ -66,10 +66,11 @@ def hours(claim: Claim, evidence: Evidence) -> Prepared:
     booked = _whole_runs(claim, evidence)
     if isinstance(booked, ClaimVerdict):
         return booked
-    took = [(run, book.training_seconds / 3600, f"{book.training_seconds / 3600:.1f} h") for run, book in booked]
-    fit = [entry for entry, (_, book) in zip(took, booked, strict=True) if _on_paper_gpus(book)]
+    took = [book.training_seconds / 3600 for _, book in booked]
+    there = zip(booked, took, strict=True)
+    fit = [(run, value, f"{value:.1f} h") for (run, book), value in there if _on_paper_gpus(book)]
     if not fit:
-        return not_tested(claim, _elsewhere(booked, [said for *_, said in took]), hours=[value for _, value, _ in took])
+        return not_tested(claim, _elsewhere(booked, [f"{value:.1f} h" for value in took]), hours=took)
     return _at_most(claim, fit, TOLERANCE * (claim.published or 0), rule, "hours")
 
 
@@ -132,17 +133,13 @@ def _whole_runs(claim: Claim, evidence: Evidence) -> list[Booked] | ClaimVerdict
     ]
     done = [run for run, _ in pairs if run.metrics.steps[-1] >= steps]
     whole_ones = {id(run) for run in of_paper(done, claim.experiments)}
-    booked = [(run, book) for run, book in pairs if id(run) in whole_ones]
-    if booked:
-        return booked
+    if whole_ones:
+        return [(run, book) for run, book in pairs if id(run) in whole_ones]
     parts = {id(run) for run in of_paper([run for run, _ in pairs], claim.experiments)}
-    run, book = max(
-        ((run, book) for run, book in pairs if id(run) in parts),
-        key=lambda pair: (len(pair[0].metrics.steps), pair[0].name),
-        default=(None, None),
-    )
-    if run is None or book is None:
+    if not parts:
         return not_tested(claim)
+    begun = [(run, book) for run, book in pairs if id(run) in parts]
+    run, book = max(begun, key=lambda pair: (len(pair[0].metrics.steps), pair[0].name))
     a_step = book.training_seconds / max(1, book.steps)
     said = (
         f"{run.name} has {run.metrics.steps[-1]} of {steps} steps;"

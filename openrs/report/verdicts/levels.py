@@ -82,24 +82,22 @@ def evaluation(evidence: Evidence) -> tuple[str, Tone, str]:
     """L2: released weights, many samples, equivalent to the independent re-evaluation at its sampling."""
     study = reference.tree()["reevaluations"][0]
     own = [one for one in evidence.measured if one.origin == "released weights" and one.model and one.k >= 2]
-    tested = []
+    equal, told = 0, []
     for one in own:
         if (again := reevaluated(one)) is not None:
             mean, seeds = again
             margin = float(reference.tree()["margins"][one.benchmark])
-            test = equivalent_to_published(rows_of(one), mean, seeds, margin)
-            tested.append((one, test.equivalent, f"{percent(one.accuracy)} against {percent(mean)} +- {margin:g}"))
-    if tested:
-        equal = [one for one, same, _ in tested if same]
-        told = "; ".join(f"{one.model} on {reference.name(one.benchmark)} {said}" for one, _, said in tested)
-        state = "equivalent" if len(equal) == len(tested) else f"{len(equal)} of {len(tested)} equivalent"
-        return state, "good" if len(equal) == len(tested) else "warn", f"TOST against {study['source']}: {told}"
+            equal += equivalent_to_published(rows_of(one), mean, seeds, margin).equivalent
+            scores = f"{percent(one.accuracy)} against {percent(mean)} +- {margin:g}"
+            told.append(f"{one.model} on {reference.name(one.benchmark)} {scores}")
+    if told:
+        said = f"TOST against {study['source']}: {'; '.join(told)}"
+        if equal == len(told):
+            return "equivalent", "good", said
+        return f"{equal} of {len(told)} equivalent", "warn", said
     if own:
-        return (
-            "tried",
-            "warn",
-            f"evaluated with k >= 2: {_pairs(own)}; no equivalence test was possible at this sampling",
-        )
+        said = f"evaluated with k >= 2: {_pairs(own)}; no equivalence test was possible at this sampling"
+        return "tried", "warn", said
     return "not tried", "none", "needs released weights evaluated with many samples a problem"
 
 
