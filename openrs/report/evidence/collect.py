@@ -8,7 +8,7 @@ from typing import Any
 
 from openrs.report.evidence.changes import Change, changes
 from openrs.report.evidence.evaluations import LONGEST_TEXT, Evaluated, Text, evaluation, evaluations
-from openrs.report.evidence.values import below, jsonl_rows, mapping, number, text, tree_in, whole
+from openrs.report.evidence.values import below, jsonl_rows, mapping, number, spread, text, tree_in, whole
 from openrs.run.checkpoints import PLACE, step_of
 from openrs.run.directory import Run
 
@@ -171,12 +171,11 @@ def _training_texts(folder: Path, weights: Mapping[str, float], notes: list[str]
     if not files:
         notes.append("no completions of the training were saved")
         return []
-    places = min(STEPS_WITH_TEXTS, len(files))
-    chosen = [files[round(i * (len(files) - 1) / max(1, places - 1))] for i in range(places)]
+    chosen = spread(files, STEPS_WITH_TEXTS)
     found: list[Text] = []
     for path in chosen:
         try:
-            rows = _spread_rows(path, max(1, TEXTS // places))
+            rows = _spread_rows(path, TEXTS // len(chosen))
         except (OSError, ValueError) as error:  # pyarrow's errors for broken files are ValueErrors
             notes.append(f"completions/{path.name} cannot be read: {text(str(error), 120)}")
             continue

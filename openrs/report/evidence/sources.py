@@ -187,12 +187,13 @@ def _excluded_reason(benchmark: str, n: int, inputs: str, protocol: Mapping[str,
     unknown = [key for key in PAPER_SAMPLING if number(protocol.get(key)) is None]
     if unknown:
         return f"it does not tell its sampling ({', '.join(unknown)})"
-    other = [f"{key} {protocol[key]}" for key in PAPER_SAMPLING if other_sampling(protocol, key)]
+    other = [f"{key} {protocol[key]}" for key in other_sampling(protocol)]
     return f"its sampling is not the paper's: {', '.join(other)}" if other else ""
 
 
-def other_sampling(protocol: Mapping[str, Any], key: str) -> bool:
-    return number(protocol.get(key)) != PAPER_SAMPLING[key]
+def other_sampling(protocol: Mapping[str, Any]) -> list[str]:
+    """In which settings it is not the paper's."""
+    return [key for key, value in PAPER_SAMPLING.items() if number(protocol.get(key)) != value]
 
 
 # --- several evaluations of one model on one benchmark ----------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Files that may be half-written or hostile, their values, and how numbers are put into words. Raises nothing."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,13 @@ def mapping(tree: Any, *keys: str) -> dict[str, Any]:
     """The mapping under these keys, or an empty one."""
     found = below(tree, *keys)
     return found if isinstance(found, dict) else {}
+
+
+def spread(entries: Sequence[Any], most: int) -> list[Any]:
+    """At most so many of them, evenly from the first to the last."""
+    if len(entries) <= most:
+        return list(entries)
+    return [entries[round(i * (len(entries) - 1) / (most - 1))] for i in range(most)]
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

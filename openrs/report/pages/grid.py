@@ -148,22 +148,11 @@ def tally(strip: Strip) -> str:
 # --- completions ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Browser:
-    """Texts to look at; places and verdicts to choose from; note: what is shown of what there is."""
-
-    texts: list[Text]
-    places: list[str]
-    verdicts: list[str]
-    note: str
-
-
-def browser(run: RunData) -> Browser:
-    """Completions of the training, then of the base and the final checkpoint, then of the other evaluations."""
+def completions(run: RunData) -> tuple[list[Text], str]:
+    """Of the training, then of the base and the final checkpoint, then of the other evaluations; what they are of."""
     first = [one for one in (run.base, run.final) if one is not None]
     rest = [one for one in run.evaluations if one not in first]
-    groups = [run.texts, *(list(one.texts) for one in [*first, *rest])]
-    every = [text for group in groups for text in group]
+    every = [*run.texts, *(text for one in [*first, *rest] for text in one.texts)]
     kept, used = [], 0
     for text in every[:TEXTS]:
         used += len((text.completion + text.prompt).encode())
@@ -172,6 +161,4 @@ def browser(run: RunData) -> Browser:
         kept.append(text)
     samples = sum(one.samples for one in run.evaluations)
     note = f"{len(kept)} completions, drawn at random"
-    note += f" from {samples:,} evaluation samples and the steps that were saved" if samples else ""
-    places, verdicts = (list(dict.fromkeys(names)) for names in ([t.place for t in kept], [t.verdict for t in kept]))
-    return Browser(kept, places, verdicts, note)
+    return kept, note + (f" from {samples:,} evaluation samples and the steps that were saved" if samples else "")

@@ -16,9 +16,9 @@ from openrs.errors import UserError
 from openrs.report.evidence import reference, values
 from openrs.report.evidence.collect import collect
 from openrs.report.evidence.sources import Sources, gather
-from openrs.report.pages import figures, grid, plots, words
+from openrs.report.pages import figures, grid, plots
 from openrs.report.pages.document import TRAINING, document
-from openrs.report.pages.markdown import environment, markdown
+from openrs.report.pages.markdown import environment, headline, markdown
 from openrs.run.directory import Run, run_at
 from openrs.run.disk_faults import written_to
 from openrs.run.files import write_json, write_text
@@ -27,6 +27,15 @@ from openrs.run.watch import has_ended
 from openrs.secrets import redact, redact_tree
 
 PARTS = Path(__file__).parent
+TONES = {
+    "reproduced": "good",
+    "compatible": "warn",
+    "cannot tell": "none",
+    "smaller than the margin": "warn",
+    "not reproduced": "bad",
+    "by construction": "none",
+    "not tested": "none",
+}
 MATRIX = ("score", "average")  # kinds of claims that stand in one table, model by model
 
 
@@ -94,8 +103,8 @@ def html(tree: dict[str, Any], sources: Sources, refresh: int | None = None) -> 
         r=tree,
         view=view(tree, sources),
         training_words=TRAINING,
-        headline=words.headline(tree),
-        tones=words.TONES,
+        headline=headline(tree),
+        tones=TONES,
         refresh=refresh,
     )
 
@@ -118,6 +127,7 @@ def view(tree: dict[str, Any], sources: Sources) -> dict[str, Any]:
     over = [plots.checkpoints(run, one, named=alone is None) for run, one in zip(runs, selections, strict=True)]
     length = plots.accuracy_against_length(runs)
     paper = tree["focus"] == "paper"
+    texts, note = grid.completions(alone) if alone else ([], "")
     published = (
         (plots.published_checkpoints(), plots.published_length(), *plots.published_benchmarks()) if paper else ()
     )
@@ -130,7 +140,8 @@ def view(tree: dict[str, Any], sources: Sources) -> dict[str, Any]:
         "published": published,
         "cost": [plots.cost_against_score(_own_costs(tree))] if paper else (),
         "grids": grid.grids(alone) if alone else (),
-        "browser": grid.browser(alone) if alone else None,
+        "texts": texts,
+        "texts_note": note,
         "changes": alone.changes if alone else (),
         "matrix": _matrix(tree),
         "groups": _groups(tree),

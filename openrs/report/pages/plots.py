@@ -11,7 +11,7 @@ from openrs.report.evidence import reference
 from openrs.report.evidence.collect import RunData
 from openrs.report.evidence.evaluations import Evaluated
 from openrs.report.evidence.sources import whose
-from openrs.report.evidence.values import percent, short, span
+from openrs.report.evidence.values import percent, short, span, spread
 from openrs.report.pages.figures import (
     INK,
     LINE,
@@ -40,7 +40,7 @@ def benchmarks(runs: Sequence[RunData]) -> list[Plot]:
 
 
 def _benchmark(name: str, entries: Sequence[tuple[RunData, Evaluated]], runs: Sequence[RunData]) -> Plot:
-    kept = _spread(entries, ROWS)
+    kept = spread(entries, ROWS)
     many = len(runs) > 1
     rows = []
     for run, one in kept:
@@ -117,12 +117,6 @@ def _rows_axes(axes: Any, labels: Sequence[str], *, whole: bool = True) -> None:
 
 def _cut(label: str, longest: int = 18) -> str:
     return label if len(label) <= longest else f"{label[: longest - 1]}…"
-
-
-def _spread(entries: Sequence[Any], most: int) -> list[Any]:
-    if len(entries) <= most:
-        return list(entries)
-    return [entries[round(i * (len(entries) - 1) / (most - 1))] for i in range(most)]
 
 
 # --- over checkpoints -------------------------------------------------------------------------------------------------

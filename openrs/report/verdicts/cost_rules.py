@@ -12,7 +12,7 @@ from openrs.report.evidence.collect import RunData
 from openrs.report.evidence.values import below, dollars, duration, short, whole
 from openrs.report.verdicts.claims import SEEDS, Claim, ClaimVerdict, Evidence, not_tested
 from openrs.report.verdicts.cost import Ledger
-from openrs.report.verdicts.family import Prepared, Rule
+from openrs.report.verdicts.family import Prepared
 from openrs.report.verdicts.training_rules import in_all, of_paper, seeds_said
 
 TOLERANCE = 1.05  # a cost or time is kept when it is not more than 5 % above the published one
@@ -158,12 +158,3 @@ def _elsewhere(booked: Sequence[Booked], told: Sequence[str]) -> str:
         f"{run.name} trained on {book.gpus} x {book.gpu or 'no GPU'}: {said}"
         for (run, book), said in zip(booked, told, strict=True)
     )
-
-
-RULES: Mapping[str, Rule] = {
-    "samples": samples,
-    "outputs": outputs,
-    "hours": hours,
-    "dollars": money,
-    "cheaper": cheaper,
-}

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from openrs.evaluation.statistics import equivalent_to_published
 from openrs.report.evidence import reference
-from openrs.report.evidence.sources import PAPER_SAMPLING, Measured, other_sampling
+from openrs.report.evidence.sources import Measured, other_sampling
 from openrs.report.evidence.values import percent
 from openrs.report.verdicts.claims import SEEDS, Claim, ClaimVerdict, Evidence
 from openrs.report.verdicts.judge import FAMILIES
@@ -65,7 +65,9 @@ def _of_the_paper(one: Measured) -> bool:
 
 def bit_for_bit(measured: Sequence[Measured]) -> tuple[str, Tone, str]:
     """L1: an evaluation of ours generated exactly the tokens of the authors' log."""
-    own = [one for one in measured if one.origin == "released weights" and one.tokens and not _other(one)]
+    own = [
+        one for one in measured if one.origin == "released weights" and one.tokens and not other_sampling(one.protocol)
+    ]
     equal = [one for one in own if (log := reference.log_of(one.tokens)) and log.model == one.model]
     logged = {(log.model, log.benchmark) for log in reference.logs()}
     tried = [one for one in own if (one.model, one.benchmark) in logged]
@@ -114,10 +116,6 @@ def training(evidence: Evidence, judged: Sequence[tuple[Claim, ClaimVerdict]]) -
     good = sum(verdict.word == "reproduced" for verdict in told)
     tone: Tone = "good" if told and good == len(told) else "warn"
     return count, tone, f"{count} of {name}: {good} of {len(told)} claims tested are reproduced"
-
-
-def _other(one: Measured) -> bool:
-    return any(other_sampling(one.protocol, key) for key in PAPER_SAMPLING)
 
 
 def _names(benchmarks: Any) -> str:

@@ -12,7 +12,7 @@ from openrs.report.evidence.evaluations import comparable
 from openrs.report.evidence.sources import Measured
 from openrs.report.evidence.values import p_said, point_span, points
 from openrs.report.verdicts.claims import ALPHA, Claim, ClaimVerdict, Evidence, Word, not_tested
-from openrs.report.verdicts.family import Corrected, Prepared, Rule, Tests
+from openrs.report.verdicts.family import Corrected, Prepared, Tests
 from openrs.report.verdicts.score_rules import LEVELS, differs, draw_word, new_draw_variance, other_training
 
 
@@ -154,6 +154,3 @@ def difference_numbers(test: PairedDifference) -> dict[str, Any]:
         "n": test.n,
         "k": list(test.k),
     }
-
-
-RULES: Mapping[str, Rule] = {"better": better, "gain": gain}

@@ -1,7 +1,7 @@
 """Rules on claims about one model's scores: published single draws, averages of five, a threshold."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from openrs.report.evidence import reference
 from openrs.report.evidence.sources import Measured
 from openrs.report.evidence.values import number, p_said, percent, points, span
 from openrs.report.verdicts.claims import ALPHA, Claim, ClaimVerdict, Evidence, Word, not_tested
-from openrs.report.verdicts.family import Corrected, Prepared, Rule, Tests
+from openrs.report.verdicts.family import Corrected, Prepared, Tests
 
 ENOUGH = 4  # samples a problem, with verdicts by problem, from which `compatible` says something
 LEVELS = {"released weights": "L2", "a results file": "L2", "trained here": "L3", "authors' log": None}
@@ -319,6 +319,3 @@ def same(claim: Claim, evidence: Evidence) -> Prepared:
         return ClaimVerdict(word, said, rule, numbers, (one.source,), LEVELS[one.origin])
 
     return Tests({"within": test.p_value, "beyond": test.p_beyond}, verdict)
-
-
-RULES: Mapping[str, Rule] = {"score": score, "average": average, "above": above, "same": same}

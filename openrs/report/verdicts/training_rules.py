@@ -4,7 +4,8 @@ The unit is the training, which is one seed. Below three seeds of one experiment
 against: what these trainings show stands in the sentence. Runs of other experiments than the paper's are no evidence.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from openrs.evaluation.seeds import over_seeds
 from openrs.report.evidence import reference
@@ -148,6 +149,10 @@ def _change(
     return Tests(tests, verdict)
 
 
+early_gain: Rule = partial(_change, pick=_first_gain, claimed="up")
+decay: Rule = partial(_change, pick=_last_decay, claimed="down")
+
+
 def _rows(pair: Pair, benchmark: str) -> tuple[dict[str, list[int]], dict[str, list[int]]] | None:
     """Verdicts of two evaluations on their shared problems, when both are there and were made with equal sampling."""
     there = [one for one in pair if one is not None and benchmark in one.scores]
@@ -214,14 +219,3 @@ def kl_late(claim: Claim, evidence: Evidence) -> Prepared:
             said = f"{run.name}: largest mean KL of a step {short(max(early))} before, {short(max(late))} after"
             seen.append((run, max(late) > 10 * max(early), said))
     return by_seeds(claim, seen, rule)
-
-
-RULES: Mapping[str, Rule] = {
-    "early_gain": lambda claim, evidence: _change(claim, evidence, _first_gain, "up"),
-    "decay": lambda claim, evidence: _change(claim, evidence, _last_decay, "down"),
-    "improves": improves,
-    "length_falls": length_falls,
-    "length_rises": length_rises,
-    "length_level": length_level,
-    "kl_late": kl_late,
-}
