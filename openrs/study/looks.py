@@ -50,8 +50,7 @@ def closed(study: Study, state: State, name: str) -> bool:
 def ready(study: Study, state: State, name: str) -> bool:
     """Whether every job that the claim needs has the samples of the next look."""
     look = next_look(study, state, name)
-    jobs = [state.tree["jobs"].get(job, {}) for job in study.claims[name].needs[0]]
-    return look is not None and all(int(job.get("samples", 0)) >= look for job in jobs)
+    return look is not None and all(state.samples(job) >= look for job in study.claims[name].needs[0])
 
 
 def look_at(study: Study, state: State, name: str, found: Sequence[Measured]) -> str:

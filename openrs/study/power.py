@@ -57,7 +57,6 @@ class Chances:
 
     @property
     def decided(self) -> float:
-        """Chance of a verdict."""
         return sum(share for word, share in self.words.items() if word not in UNDECIDED)
 
 
@@ -86,7 +85,9 @@ def _chances(study: Study, every: list[Claim], world: World, folder: Path) -> Ma
     trained = [claim for claim in every if claim.kind in IN_TRAINING and study.claims[claim.id].needs]
     if trained:
         seeds = min(len(study.trainings[need].seeds) for claim in trained for need in study.claims[claim.id].needs[0])
-        samples = training_samples(study, trained, folder)
+        train = study.trainings[study.claims[trained[0].id].needs[0][0]]
+        settings = recipe_of(train, train.seeds[0], folder, elsewhere=True).evaluation
+        samples = {one.name: samples_of(settings, one) for one in resolve(settings.benchmarks)}
         found |= in_training(trained, samples, seeds, world, trials=RULE_TRIALS)
     return found
 
@@ -94,24 +95,12 @@ def _chances(study: Study, every: list[Claim], world: World, folder: Path) -> Ma
 def looks_of(study: Study, claim: Claim) -> list[int]:
     """Samples a problem at each look; a claim without looks is judged once, with the samples of its jobs, or of their
     first look where they grow look by look."""
-    settings = study.claims[claim.id]
+    settings, benchmark = study.claims[claim.id], str(claim.benchmark)
     if settings.looks or claim.kind not in AGAINST_BASE or not settings.needs:
         return settings.looks
-    parts = [need.partition("/")[::2] for need in settings.needs[0]]
+    entries = [need.partition("/")[0] for need in settings.needs[0]]
     grown = first_looks(study)
-    return [
-        min(
-            grown.get(f"{entry}/{claim.benchmark}", study.evaluations[entry].samples[str(claim.benchmark)])
-            for entry, _ in parts
-        )
-    ]
-
-
-def training_samples(study: Study, claims: list[Claim], folder: Path) -> dict[str, int]:
-    """Benchmark -> samples a problem in the evaluations of the study's trainings."""
-    train = study.trainings[study.claims[claims[0].id].needs[0][0]]
-    settings = recipe_of(train, train.seeds[0], folder, elsewhere=True).evaluation
-    return {one.name: samples_of(settings, one) for one in resolve(settings.benchmarks)}
+    return [min(grown.get(f"{name}/{benchmark}", study.evaluations[name].samples[benchmark]) for name in entries)]
 
 
 # --- claims against the base ------------------------------------------------------------------------------------------
@@ -329,12 +318,7 @@ def _rows(marks: NDArray[np.int64]) -> dict[str, list[int]]:
 
 
 def in_training(
-    claims: Sequence[Claim],
-    samples: Mapping[str, int],
-    seeds: int,
-    world: World,
-    *,
-    trials: int,
+    claims: Sequence[Claim], samples: Mapping[str, int], seeds: int, world: World, *, trials: int
 ) -> dict[str, Chances]:
     """Chances of the claims of kinds `early_gain` and `decay`, by the rules themselves, with seeds of one recipe.
 

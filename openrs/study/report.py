@@ -132,7 +132,7 @@ def open_entry(
 
 def rest_of(kept: State, job: Job) -> Range | None:
     """Hours of what a job still lacks: of an evaluation, the samples that are not there."""
-    there = int(kept.tree["jobs"].get(job.id, {}).get("samples", 0))
+    there = kept.samples(job.id)
     if job.hours is None or not job.samples or not there:
         return job.hours
     return job.hours.times(max(0.0, 1 - there / job.samples))

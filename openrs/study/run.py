@@ -131,9 +131,10 @@ class Runner:
 
     def next(self, jobs: Sequence[Job]) -> Job | None:
         """The first job that is behind: a training that is not done, an evaluation with fewer samples than are due."""
-        ids = {job.id for job in jobs}
+        ids, done = {job.id for job in jobs}, self.state.done()
         for job in jobs:
-            if self.samples(job) < self.due(job, ids) if not job.training else not self.state.job(job.id)["done"]:
+            behind = job.id not in done if job.training else self.state.samples(job.id) < self.due(job, ids)
+            if behind:
                 return job
         return None
 
@@ -149,9 +150,6 @@ class Runner:
         ready = [name for name in names if set(self.study.claims[name].needs[0]) <= set(ids)]
         due = [look for name in ready if (look := looks.next_look(self.study, self.state, name)) is not None]
         return min(due, default=first_looks(self.study)[job.id])
-
-    def samples(self, job: Job) -> int:
-        return int(self.state.job(job.id).get("samples", 0))
 
     # --- one job ------------------------------------------------------------------------------------------------------
 

@@ -75,6 +75,10 @@ class State:
         """What is known of a job; nothing of one that was never started."""
         return dict(self.tree["jobs"].get(name, {"attempts": [], "done": False}))
 
+    def samples(self, name: str) -> int:
+        """Samples a problem that are there of an evaluation."""
+        return int(self.job(name).get("samples", 0))
+
     def done(self) -> set[str]:
         return {name for name, job in self.tree["jobs"].items() if job["done"]}
 

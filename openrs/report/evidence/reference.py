@@ -43,7 +43,6 @@ class Logged:
 
 @functools.cache
 def tree() -> Mapping[str, Any]:
-    """The whole file."""
     return dict(yaml.safe_load(FILE.read_text(encoding="utf-8")))
 
 
@@ -117,7 +116,6 @@ def released_from(experiment: str | None, step: int | None) -> str | None:
 
 
 def name(benchmark: str) -> str:
-    """A benchmark's name as people write it."""
     return NAMES.get(benchmark, benchmark)
 
 

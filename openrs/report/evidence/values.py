@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,11 @@ def number(value: Any) -> float | None:
 
 
 def whole(value: Any) -> int | None:
-    """A whole number, or None."""
     found = number(value)
     return int(found) if found is not None and found == int(found) else None
 
 
 def share(value: Any) -> float | None:
-    """A proportion in [0, 1], or None."""
     found = number(value)
     return found if found is not None and 0 <= found <= 1 else None
 
@@ -73,6 +72,11 @@ def mapping(tree: Any, *keys: str) -> dict[str, Any]:
     """The mapping under these keys, or an empty one."""
     found = below(tree, *keys)
     return found if isinstance(found, dict) else {}
+
+
+def fields_of(value: Any, *but: str) -> dict[str, Any]:
+    """The fields of a dataclass as they are, but these."""
+    return {field.name: getattr(value, field.name) for field in fields(value) if field.name not in but}
 
 
 def spread(entries: Sequence[Any], most: int) -> list[Any]:

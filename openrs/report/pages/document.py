@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from openrs import __version__
@@ -11,7 +11,7 @@ from openrs.report.evidence.changes import Change
 from openrs.report.evidence.collect import Metrics, RunData
 from openrs.report.evidence.evaluations import Evaluated, Score
 from openrs.report.evidence.sources import Measured, Sources, measured, pooled
-from openrs.report.evidence.values import below, text, whole
+from openrs.report.evidence.values import below, fields_of, text, whole
 from openrs.report.pages.published import published, with_measured
 from openrs.report.verdicts import claims as claim_room
 from openrs.report.verdicts.claims import Claim, ClaimVerdict, Evidence
@@ -178,7 +178,7 @@ def state(run: RunData) -> str:
 def change(one: Change) -> dict[str, Any]:
     """A problem won or lost, with an answer of base and final checkpoint; their texts are on the page only."""
     return {
-        **_fields(one, "texts"),
+        **fields_of(one, "texts"),
         "answers": [dict(answer.facts).get("answer") if answer else None for answer in one.texts],
         "verdicts": [answer.verdict if answer else None for answer in one.texts],
     }
@@ -187,7 +187,7 @@ def change(one: Change) -> dict[str, Any]:
 def evaluation(one: Evaluated) -> dict[str, Any]:
     proven, departures = below(one.inputs, "proven"), one.protocol.get("departures")
     return {
-        **_fields(one, "inputs", "scores", "cells", "tokens", "texts"),
+        **fields_of(one, "inputs", "scores", "cells", "tokens", "texts"),
         "label": one.label,
         "departures": [line for line in departures if isinstance(line, str)] if isinstance(departures, list) else [],
         "inputs_proven": proven if isinstance(proven, bool) else None,
@@ -197,14 +197,9 @@ def evaluation(one: Evaluated) -> dict[str, Any]:
 
 def score(value: Score) -> dict[str, Any]:
     return {
-        **_fields(value, "benchmark", "per_problem", "fault"),
+        **fields_of(value, "benchmark", "per_problem", "fault"),
         "verdicts": dict(Counter(value.verdicts).most_common()),
     }
-
-
-def _fields(value: Any, *but: str) -> dict[str, Any]:
-    """The fields of a dataclass as they are, but these."""
-    return {field.name: getattr(value, field.name) for field in fields(value) if field.name not in but}
 
 
 def training(metrics: Metrics) -> dict[str, Any]:
@@ -239,7 +234,7 @@ def results(found: list[Measured], judged: list[tuple[Claim, ClaimVerdict]]) -> 
 
 def _result(one: Measured, printed: float | None) -> dict[str, Any]:
     return {
-        **_fields(one, "rows", "protocol", "tokens", "excluded_reason", "note"),
+        **fields_of(one, "rows", "protocol", "tokens", "excluded_reason", "note"),
         "counts": not one.excluded_reason,
         "why_not": one.excluded_reason or None,
         "published": printed,

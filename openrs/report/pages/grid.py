@@ -108,14 +108,13 @@ def _strip(label: str, cells: Sequence[Cell]) -> Strip:
 def _changes(tables: Mapping[str, Mapping[str, Sequence[Cell]]], problems: Sequence[str]) -> Field:
     """Base against final, one sample each: what was gained and what was lost."""
     (first, before), (second, after) = tables.items()
-    order = ("g", "l", "y", "n")
     states = {(True, True): "y", (False, True): "g", (True, False): "l", (False, False): "n"}
     found = []
     for problem in problems:
         state = states[share_solved(before.get(problem, ())) > 0, share_solved(after.get(problem, ())) > 0]
-        said = tuple(_said(label, table.get(problem, ())) for label, table in ((first, before), (second, after)))
+        said = tuple(_said(label, table.get(problem, ())) for label, table in tables.items())
         found.append((state, (problem, said)))
-    found.sort(key=lambda entry: order.index(entry[0]))
+    found.sort(key=lambda entry: "glyn".index(entry[0]))
     return Field(f"{first} against {second}", tuple(f[0] for f in found), tuple(f[1] for f in found))
 
 

@@ -231,13 +231,19 @@ def _scatter(
             axes.plot(xs, ys, "-", color=colour, linewidth=0.6, alpha=0.5)
             axes.plot(xs, ys, "o", color=colour, markersize=4)
             for (x, y, label), down in ((dots[0], -11), (dots[-1], 5)) if named else ():
-                axes.annotate(label, (x, y), xytext=(3, down), textcoords="offset points", color=SOFT, fontsize=7.5)
+                _beside(axes, label, (x, y), (3, down))
         axes.margins(x=0.12, y=0.12)
 
     told = "; ".join(
         f"{name}: {', '.join(f'{d[2]} {short(d[0])} tokens {d[1]:.1f} %' for d in dots)}" for name, dots in lines
     )
     return Plot(title, draw(2.7, paint), f"{told}.", legend=tuple(enumerate((name for name, _ in lines), 1)))
+
+
+def _beside(axes: Any, label: str, place: tuple[float, float], away: tuple[int, int]) -> None:
+    """Words beside a point, so many units away from it: to its left where that is below 0."""
+    side = "right" if away[0] < 0 else "left"
+    axes.annotate(label, place, xytext=away, textcoords="offset points", ha=side, color=SOFT, fontsize=7.5)
 
 
 def cost_against_score(own: Iterable[tuple[str, float, float]]) -> Plot:
@@ -257,16 +263,7 @@ def cost_against_score(own: Iterable[tuple[str, float, float]]) -> Plot:
         for colour, group in ((SERIES[1], dots), (SERIES[0], mine)):
             for name, usd, average in group:
                 axes.plot([usd], [average], "D" if colour == SERIES[1] else "o", color=colour, markersize=5)
-                left = usd > 500
-                axes.annotate(
-                    _cut(name, 26),
-                    (usd, average),
-                    xytext=(-6 if left else 6, 5),
-                    textcoords="offset points",
-                    ha="right" if left else "left",
-                    color=SOFT,
-                    fontsize=7.5,
-                )
+                _beside(axes, _cut(name, 26), (usd, average), (-6 if usd > 500 else 6, 5))
         axes.margins(x=0.15, y=0.15)
         axes.grid(visible=True, color=LINE)
 

@@ -7,6 +7,7 @@ from openrs.evaluation.statistics import avg_at_k
 from openrs.hub.pins import baselines
 from openrs.report.evidence import reference
 from openrs.report.evidence.sources import Measured
+from openrs.report.evidence.values import fields_of
 from openrs.report.verdicts.selection import of_paper as selection
 
 ROUNDING = 0.1  # of an average of printed cells: cells and average are each rounded to a tenth, half a tenth either way
@@ -20,16 +21,7 @@ def published() -> dict[str, Any]:
         "table": [_row(row) for row in tree["table"]],
         "draws": draws(),
         "logs": [
-            {
-                "experiment": one.experiment,
-                "step": one.step,
-                "model": one.model,
-                "benchmark": one.benchmark,
-                "accuracy": one.accuracy,
-                "n": one.n,
-                "tokens": one.tokens,
-                "interval": _interval(one.accuracy, one.n),
-            }
+            {**fields_of(one, "revision", "hash_cont_tokens"), "model": one.model, "interval": _interval(one)}
             for one in reference.logs()
         ],
         "selection": selection(),
@@ -69,7 +61,7 @@ def draws() -> list[dict[str, Any]]:
                 "accuracy": one.accuracy,
                 "n": one.n,
                 "k": 1,
-                "interval": _interval(one.accuracy, one.n),
+                "interval": _interval(one),
                 "again": list(again) if again else None,
                 "base_again": list(base) if base else None,
             }
@@ -77,9 +69,9 @@ def draws() -> list[dict[str, Any]]:
     return found
 
 
-def _interval(accuracy: float, n: int) -> list[float]:
-    right = round(accuracy * n)
-    interval = avg_at_k([[1]] * right + [[0]] * (n - right)).problems
+def _interval(one: reference.Logged) -> list[float]:
+    right = round(one.accuracy * one.n)
+    interval = avg_at_k([[1]] * right + [[0]] * (one.n - right)).problems
     return [interval.low, interval.high]
 
 

@@ -169,14 +169,14 @@ def _attempt(run: RunData, entry: Mapping[str, Any]) -> Attempt:
     log = run.path / "attempts" / f"{count:02d}" / "log"
     if ended is None and began is not None and log.is_file():
         ended, source = log.stat().st_mtime, "log"
-    known = began is not None and ended is not None and ended >= began
+    seconds = ended - began if began is not None and ended is not None and ended >= began else None
     return Attempt(
         number=count,
         started=text(entry.get("started"), 30),
-        seconds=ended - began if known and ended is not None and began is not None else None,
+        seconds=seconds,
         exit_code=whole(entry.get("exit_code")),
         reason=text(entry.get("reason"), 200),
-        end_from=source if known else "unknown",
+        end_from="unknown" if seconds is None else source,
     )
 
 

@@ -17,6 +17,7 @@ from openrs.report.verdicts.claims import ALPHA, Claim, ClaimVerdict, Evidence, 
 from openrs.report.verdicts.family import Corrected, Prepared, Tests
 
 ENOUGH = 4  # samples a problem, with verdicts by problem, from which `compatible` says something
+# Of the evidence on released weights; in the order in which evidence counts.
 LEVELS = {"released weights": "L2", "a results file": "L2", "trained here": "L3", "authors' log": None}
 DRAW_RULE = (
     "not reproduced when one more draw of the measured model is at most as likely as the printed one with p < 0.05"
@@ -42,8 +43,7 @@ def _all(evidence: Evidence, model: str | None, benchmark: str | None) -> list[M
 
 
 def _rank(one: Measured) -> tuple[Any, ...]:
-    order = {"released weights": 0, "a results file": 1, "trained here": 2, "authors' log": 3}
-    return bool(one.excluded_reason), order[one.origin], -one.k, not one.rows, one.source, one.accuracy
+    return bool(one.excluded_reason), list(LEVELS).index(one.origin), -one.k, not one.rows, one.source, one.accuracy
 
 
 def describe(evidence: Evidence, one: Measured) -> str:

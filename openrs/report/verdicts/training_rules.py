@@ -17,6 +17,7 @@ from openrs.report.verdicts.family import Corrected, Prepared, Rule, Tests
 from openrs.report.verdicts.paired_rules import difference_numbers, difference_said, one_sided, paired, pooled, shared
 
 LENGTH = "completions/mean_length"
+Span = tuple[int, int]  # first and last step
 Pair = tuple[Evaluated | None, Evaluated | None]  # before and after, as far as they were evaluated
 Seen = tuple[RunData, bool, str]  # what one seed shows of a claim: whether it holds there, in words
 
@@ -96,11 +97,7 @@ def _last_decay(run: RunData) -> Pair:
 
 
 def _change(
-    claim: Claim,
-    evidence: Evidence,
-    pick: Callable[[RunData], Pair],
-    claimed: str,
-    own: Sequence[RunData] | None = None,
+    claim: Claim, evidence: Evidence, pick: Callable[[RunData], Pair], claimed: str, own: list[RunData] | None = None
 ) -> Prepared:
     """A difference for each training, Student's t over trainings; and paired by problem with all samples together.
 
@@ -176,7 +173,7 @@ def length_rises(claim: Claim, evidence: Evidence) -> Prepared:
     return by_seeds(claim, _lengths(claim, evidence, (191, 200), (291, 300), lambda a, b: b >= 1.05 * a), rule)
 
 
-def _mean_lengths(claim: Claim, evidence: Evidence, *spans: tuple[int, int]) -> list[tuple[RunData, list[float]]]:
+def _mean_lengths(claim: Claim, evidence: Evidence, *spans: Span) -> list[tuple[RunData, list[float]]]:
     """Mean lengths over stretches of steps, of each training that has values in all of them."""
     runs = [run for run in evidence.runs if all(run.metrics.between(LENGTH, *steps) for steps in spans)]
     found = []
@@ -187,11 +184,7 @@ def _mean_lengths(claim: Claim, evidence: Evidence, *spans: tuple[int, int]) -> 
 
 
 def _lengths(
-    claim: Claim,
-    evidence: Evidence,
-    early: tuple[int, int],
-    late: tuple[int, int],
-    holds: Callable[[float, float], bool],
+    claim: Claim, evidence: Evidence, early: Span, late: Span, holds: Callable[[float, float], bool]
 ) -> list[Seen]:
     """Whether lengths went as claimed between two stretches of steps, seed by seed."""
     return [
