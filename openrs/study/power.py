@@ -48,16 +48,12 @@ PROTOCOL = {**PAPER_SAMPLING, "engine": "vllm", "bos": 2, "seed": 1234}
 Bools = NDArray[np.bool_]
 
 
-@dataclass(frozen=True, slots=True)
-class Chances:
-    """The share of trials that give each word. samples: mean share of the planned samples until the verdict."""
+Chances = Mapping[Word, float]  # the share of trials that give each word
 
-    words: Mapping[Word, float]
-    samples: float = 1.0
 
-    @property
-    def decided(self) -> float:
-        return sum(share for word, share in self.words.items() if word not in UNDECIDED)
+def decided(chances: Chances) -> float:
+    """Chance of a verdict."""
+    return sum(share for word, share in chances.items() if word not in UNDECIDED)
 
 
 # --- a study's claims -------------------------------------------------------------------------------------------------
@@ -73,8 +69,8 @@ def powers_of(study: Study, folder: Path) -> Powers:
     every = study_claims(study)
     by_world = [_chances(study, every, world, folder) for world in ("paper", "again")]
     return {
-        name: Power(chance.decided, by_world[1][name].decided)
-        for name, chance in by_world[0].items()
+        name: Power(decided(chances), decided(by_world[1][name]))
+        for name, chances in by_world[0].items()
         if name in by_world[1]
     }
 
@@ -127,8 +123,8 @@ def against_base(
     looks: claim -> samples a problem at each of its looks, a single number where it is looked at once; claims without
     an entry are left out. The last looks of all claims fall together. What has its verdict is not looked at again.
     """
-    words, stops = study_words(claims, looks, world, trials=trials, seed=seed)
-    return {name: Chances(_shares(own), float(stops[name].mean() / looks[name][-1])) for name, own in words.items()}
+    words, _ = study_words(claims, looks, world, trials=trials, seed=seed)
+    return {name: _shares(own) for name, own in words.items()}
 
 
 Words = Mapping[str, NDArray[np.object_]]
@@ -279,7 +275,7 @@ def _words(one: _Tested, at: Ints, differs: Bools, within: Bools) -> NDArray[np.
     return np.where(differs, np.where(up, "reproduced", "not reproduced"), words).astype(object)
 
 
-def _shares(words: Any) -> dict[Word, float]:
+def _shares(words: Any) -> Chances:
     counted = Counter(words)
     return {word: count / len(words) for word, count in counted.items()}
 
@@ -333,7 +329,7 @@ def in_training(
             verdicts = decide([RULES[claim.kind](claim, evidence) for claim in every])
         for claim, verdict in zip(every, verdicts, strict=True):
             found[claim.id].append(verdict.word)
-    return {name: Chances(_shares(words)) for name, words in found.items()}
+    return {name: _shares(words) for name, words in found.items()}
 
 
 @contextmanager

@@ -228,18 +228,15 @@ def training(metrics: Metrics) -> dict[str, Any]:
 def results(found: list[Measured], judged: list[tuple[Claim, ClaimVerdict]]) -> list[dict[str, Any]]:
     """Scores from result files, beside what the paper printed."""
     printed = {(claim.model, claim.benchmark): claim.published for claim, _ in judged if claim.kind == "score"}
-    from_files = [one for one in found if one.origin in ("authors' log", "a results file")]
-    return [_result(one, printed.get((one.model, one.benchmark))) for one in from_files]
-
-
-def _result(one: Measured, printed: float | None) -> dict[str, Any]:
-    return {
-        **fields_of(one, "rows", "protocol", "tokens", "excluded_reason", "note"),
-        "counts": not one.excluded_reason,
-        "why_not": one.excluded_reason or None,
-        "published": printed,
-        "as_printed": abs(100 * one.accuracy - printed) <= 0.05 + 1e-9 if printed is not None else None,
-    }
+    rows = []
+    for one in found:
+        if one.origin in ("authors' log", "a results file"):
+            score = printed.get((one.model, one.benchmark))
+            row = fields_of(one, "rows", "protocol", "tokens", "excluded_reason", "note")
+            row |= {"counts": not one.excluded_reason, "why_not": one.excluded_reason or None, "published": score}
+            row["as_printed"] = abs(100 * one.accuracy - score) <= 0.05 + 1e-9 if score is not None else None
+            rows.append(row)
+    return rows
 
 
 def plain(value: Any, depth: int = 12) -> Any:
