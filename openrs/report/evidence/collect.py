@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from openrs.report.evidence.changes import Change, changes
-from openrs.report.evidence.evaluations import LONGEST_TEXT, Evaluated, Text, evaluation, evaluations
+from openrs.report.evidence.evaluations import LONGEST_TEXT, Change, Evaluated, Text, changes, evaluation, evaluations
 from openrs.report.evidence.values import below, jsonl_rows, mapping, number, spread, text, tree_in, whole
 from openrs.run.checkpoints import PLACE, step_of
 from openrs.run.directory import Run

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from openrs import __version__
-from openrs.report.evidence.changes import Change
 from openrs.report.evidence.collect import Metrics, RunData
-from openrs.report.evidence.evaluations import Evaluated, Score
+from openrs.report.evidence.evaluations import Change, Evaluated, Score
 from openrs.report.evidence.sources import Measured, Sources, measured, pooled
 from openrs.report.evidence.values import below, fields_of, text, whole
 from openrs.report.pages.published import published, with_measured

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from openrs.report.evidence import reference
-from openrs.report.evidence.changes import cells_of, share_solved
 from openrs.report.evidence.collect import RunData
-from openrs.report.evidence.evaluations import Cell, Text
+from openrs.report.evidence.evaluations import Cell, Text, cells_of, share_solved
 
 ROWS = 60  # problems up to which every sample gets a cell of its own, in a row for each problem
 SAMPLES = 64  # samples of a problem that are shown

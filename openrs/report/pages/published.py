@@ -79,12 +79,12 @@ def notes() -> list[str]:
     """What does not fit together in the published figures, in words."""
     sums = reference.arithmetic()
     claimed = f"{sums['completions_published']:,} for 7,000 are published"
-    rows = [row for row in (_row(row) for row in reference.tree()["table"]) if row["agrees"] is not None]
-    off = [row for row in rows if abs(row["recomputed"] - row["average"]) > 0.05 + 1e-9]
+    rows = map(_row, reference.tree()["table"])
     unequal = [
         f"{row['model']}'s average is printed as {row['average']}; its cells, rounded to a tenth, give"
         f" {row['recomputed']:.2f}{'' if row['agrees'] is False else ', which rounding explains'}."
-        for row in off
+        for row in rows
+        if row["agrees"] is not None and abs(row["recomputed"] - row["average"]) > 0.05 + 1e-9
     ]
     return [
         *unequal,
@@ -103,11 +103,11 @@ def with_measured(tree: dict[str, Any], measured: Sequence[Measured]) -> dict[st
     best: dict[tuple[str, str], Measured] = {}
     for result in measured:
         model = result.model or names.get(result.name.partition("@")[0].lower())
-        key = (model or "", result.benchmark)
-        if result.origin not in ("released weights", "a results file") or not model:
-            continue
-        if key not in best or _better(result) < _better(best[key]):
-            best[key] = result
+        if result.origin in ("released weights", "a results file") and model:
+            there = best.get((model, result.benchmark), result)
+            best[model, result.benchmark] = min(
+                there, result, key=lambda one: (bool(one.excluded_reason), -one.k, one.source)
+            )
     rows = [
         {
             **row,
@@ -120,7 +120,3 @@ def with_measured(tree: dict[str, Any], measured: Sequence[Measured]) -> dict[st
         for row in tree["table"]
     ]
     return {**tree, "table": rows}
-
-
-def _better(result: Measured) -> tuple[Any, ...]:
-    return bool(result.excluded_reason), -result.k, result.source

@@ -1,7 +1,7 @@
 """The best of m checkpoints, chosen on the test set: what it scores although no checkpoint is better than the base."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -162,10 +162,6 @@ def common_rates(scores: Sequence[Score]) -> Floats | None:
     tries = len(scores) * scores[0].k
     if tries < ENOUGH or len(marks) != scores[0].n or any(len(own) != tries for own in marks.values()):
         return None
-    return unbiased_rates(marks, tries)
-
-
-def unbiased_rates(marks: Mapping[str, Sequence[int]], tries: int) -> Floats:
     share: Floats = np.array([sum(own) / tries for own in marks.values()])
     apart = float(((share - share.mean()) ** 2).sum())
     if not apart:

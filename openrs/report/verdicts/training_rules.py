@@ -29,11 +29,9 @@ def of_paper(runs: Sequence[RunData], experiments: Sequence[str] = ()) -> list[R
     """
     kept: dict[tuple[str | None, object], RunData] = {}
     for run in runs:
-        if run.experiment is None or (experiments and run.experiment not in experiments):
-            continue
-        key = (run.experiment, run.name if run.seed is None else run.seed)
-        if key not in kept or _length(run) > _length(kept[key]):
-            kept[key] = run
+        if run.experiment is not None and run.experiment in (experiments or (run.experiment,)):
+            key = (run.experiment, run.name if run.seed is None else run.seed)
+            kept[key] = max(kept.get(key, run), run, key=_length)
     return list(kept.values())
 
 
