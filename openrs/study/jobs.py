@@ -252,13 +252,10 @@ def expanded(need: str, jobs: Sequence[Job]) -> Iterator[Job]:
     by_id = {job.id: job for job in jobs}
     for job in jobs:
         if need in (job.id, job.entry):
-            yield from _chain(job, by_id)
-
-
-def _chain(job: Job, by_id: dict[str, Job]) -> Iterator[Job]:
-    if job.after is not None:
-        yield from _chain(by_id[job.after], by_id)
-    yield job
+            chain = [job]
+            while chain[0].after is not None:
+                chain.insert(0, by_id[chain[0].after])
+            yield from chain
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------

@@ -146,17 +146,8 @@ class _Planner:
             decide = self._cheapest(decide)
         order, beyond = self._ordered(decide, test)
         rest = [name for name in self.jobs if name not in {*order, *beyond}]
-        rows = self._rows(order, ())
-        return StudyPlan(
-            self.study,
-            self.machine,
-            self.claims,
-            self.powers,
-            rows,
-            self._rows(beyond, order),
-            self._rows(rest, (*order, *beyond)),
-            self.never,
-        )
+        rows, left, others = self._rows(order, ()), self._rows(beyond, order), self._rows(rest, (*order, *beyond))
+        return StudyPlan(self.study, self.machine, self.claims, self.powers, rows, left, others, self.never)
 
     def _fault(self, way: tuple[str, ...]) -> str:
         """Why these jobs decide nothing, or ""."""
@@ -190,20 +181,20 @@ class _Planner:
             while (best := self._best(group, set(order))) is not None:
                 order += [name for name in best if name not in order]
         beyond: list[str] = []
-        for group in (self._cheapest(decide, set(order)), test):
+        for group in (self._cheapest(decide, order), test):
             while (best := self._best(group, {*order, *beyond}, limited=False)) is not None:
                 beyond += [name for name in best if name not in (*order, *beyond)]
         return order, beyond
 
     def _best(self, group: Ways, have: set[str], *, limited: bool = True) -> tuple[str, ...] | None:
         """The set of jobs that brings most for its price among those within the limits; None when none is left."""
-        still = [name for name, ways in group.items() if not any(have.issuperset(way) for way in ways)]
+        still = [name for name, ways in group.items() if not _enough(ways, have)]
         chosen, most = None, -1.0
         for way in dict.fromkeys(way for name in still for way in group[name]):
             after = have.union(way)
             if limited and not self._within(after):
                 continue
-            brings = sum(self._worth(name) for name in still if any(after.issuperset(one) for one in group[name]))
+            brings = sum(self._worth(name) for name in still if _enough(group[name], after))
             price = self._price(after) - self._price(have)
             if brings / max(price, 1e-9) > most:
                 chosen, most = way, brings / max(price, 1e-9)
@@ -217,9 +208,9 @@ class _Planner:
         """A claim's chance to be decided; one whose chance is not known counts whole, one that is hopeless a little."""
         return max(0.01, self.powers[name].mean) if name in self.powers else 1.0
 
-    def _cheapest(self, group: Ways, have: Collection[str] = ()) -> Ways:
+    def _cheapest(self, group: Ways, have: Iterable[str] = ()) -> Ways:
         """For each claim that `have` does not decide one way, so that all of them together cost least."""
-        group = {name: ways for name, ways in group.items() if not any(set(have).issuperset(way) for way in ways)}
+        group = {name: ways for name, ways in group.items() if not _enough(ways, set(have))}
         different = list(dict.fromkeys(tuple(ways) for ways in group.values()))
         if prod(len(ways) for ways in different) > MOST_WAYS:
             return group
@@ -256,23 +247,18 @@ class _Planner:
             own = total(job.hours for job in jobs)
             hours = total((hours, own))
             new = have.union(job.id for job in jobs)
-            ready = [
-                name
-                for name, ways in self.ways.items()
-                if any(new.issuperset(way) for way in ways) and not any(have.issuperset(way) for way in ways)
-            ]
-            rows.append(
-                Row(
-                    tuple(jobs),
-                    own,
-                    self.machine.dollars(own),
-                    tuple(name for name in ready if name in self.decidable),
-                    tuple(name for name in ready if name not in self.decidable | self.hopeless),
-                    self.machine.dollars(hours),
-                )
-            )
+            ready = [name for name, ways in self.ways.items() if _enough(ways, new) and not _enough(ways, have)]
+            decides = tuple(name for name in ready if name in self.decidable)
+            tests = tuple(name for name in ready if name not in self.decidable | self.hopeless)
+            dollars, spent = self.machine.dollars(own), self.machine.dollars(hours)
+            rows.append(Row(tuple(jobs), own, dollars, decides, tests, spent))
             have = new
         return rows
+
+
+def _enough(ways: Iterable[tuple[str, ...]], have: set[str]) -> bool:
+    """Whether these jobs decide a claim."""
+    return any(have.issuperset(way) for way in ways)
 
 
 def why_never(claim: Claim, machine: Machine) -> str:

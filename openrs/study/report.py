@@ -43,7 +43,7 @@ def facts_of(folder: Path) -> StudyFacts:
         partial(looks.cut, study),
         looks.prepared(study, kept, looks.evaluations(folder / EVALUATIONS)),
         lambda words, ledgers: study_tree(study, kept, every, words, ledgers),
-        own_runs(study, every),
+        {claim.id: runs_about(study, claim) for claim in every if claim.kind == "improves"},
     )
 
 
@@ -57,18 +57,10 @@ def runs_of(folder: Path) -> Sources:
     return gather([f"{path}/" for path in found])
 
 
-def own_runs(study: Study, every: list[Claim]) -> dict[str, list[str]]:
-    """Of the claims that are not the paper's: the names of the runs that they are about."""
-    return {
-        claim.id: [
-            place_of_run(study, need, seed)
-            for needs in study.claims[claim.id].needs
-            for need in needs
-            for seed in study.trainings[need].seeds
-        ]
-        for claim in every
-        if claim.kind == "improves"
-    }
+def runs_about(study: Study, claim: Claim) -> list[str]:
+    """The names of the runs that a claim on a recipe of one's own is about."""
+    needs = [need for needs in study.claims[claim.id].needs for need in needs]
+    return [place_of_run(study, need, seed) for need in needs for seed in study.trainings[need].seeds]
 
 
 def study_tree(

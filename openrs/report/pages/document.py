@@ -8,7 +8,7 @@ from typing import Any
 
 from openrs import __version__
 from openrs.report.evidence.collect import Metrics, RunData
-from openrs.report.evidence.evaluations import Change, Evaluated, Score
+from openrs.report.evidence.evaluations import Change, Evaluated
 from openrs.report.evidence.sources import Measured, Sources, measured, pooled
 from openrs.report.evidence.values import below, fields_of, text, whole
 from openrs.report.pages.published import published, with_measured
@@ -190,14 +190,14 @@ def evaluation(one: Evaluated) -> dict[str, Any]:
         "label": one.label,
         "departures": [line for line in departures if isinstance(line, str)] if isinstance(departures, list) else [],
         "inputs_proven": proven if isinstance(proven, bool) else None,
-        "benchmarks": {name: {**score(value), "inputs": one.inputs_of(name)} for name, value in one.scores.items()},
-    }
-
-
-def score(value: Score) -> dict[str, Any]:
-    return {
-        **fields_of(value, "benchmark", "per_problem", "fault"),
-        "verdicts": dict(Counter(value.verdicts).most_common()),
+        "benchmarks": {
+            name: {
+                **fields_of(score, "benchmark", "per_problem", "fault"),
+                "verdicts": dict(Counter(score.verdicts).most_common()),
+                "inputs": one.inputs_of(name),
+            }
+            for name, score in one.scores.items()
+        },
     }
 
 

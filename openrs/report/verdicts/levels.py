@@ -48,7 +48,8 @@ def inputs(measured: Sequence[Measured]) -> tuple[str, Tone, str]:
     differing = [one for one in own if one.inputs == "differs"]
     others = [one for one in compared if not _of_the_paper(one)]
     more = f"; not counted, for they are other models: {_pairs(others)}" if others else ""
-    same = f"input hashes equal the authors' logs on {_names(one.benchmark for one in equal)}"
+    names = ", ".join(dict.fromkeys(reference.name(one.benchmark) for one in equal))
+    same = f"input hashes equal the authors' logs on {names}"
     if equal and differing:
         return "proven in part", "warn", f"{same}; they differ on {_pairs(differing)}{more}"
     if differing:
@@ -116,10 +117,6 @@ def training(evidence: Evidence, judged: Sequence[tuple[Claim, ClaimVerdict]]) -
     good = sum(verdict.word == "reproduced" for verdict in told)
     tone: Tone = "good" if told and good == len(told) else "warn"
     return count, tone, f"{count} of {name}: {good} of {len(told)} claims tested are reproduced"
-
-
-def _names(benchmarks: Any) -> str:
-    return ", ".join(reference.name(one) for one in dict.fromkeys(benchmarks))
 
 
 def _pairs(measured: Sequence[Measured]) -> str:

@@ -33,12 +33,8 @@ def of_paper() -> dict[str, Any]:
 
     def chosen(rates: float | Floats, spread: float, source: str) -> dict[str, Any]:
         best = expected_best(rates, top.n, len(every), top.accuracy)
-        return {
-            "spread": source,
-            "seed_sd": spread,
-            "expected_best": best.expected,
-            "probability": best.probability,
-        }
+        found = {"expected_best": best.expected, "probability": best.probability}
+        return {"spread": source, "seed_sd": spread, **found}
 
     found = {
         "benchmark": BENCHMARK,
