@@ -81,9 +81,8 @@ def look_at(study: Study, state: State, name: str, found: Sequence[Measured]) ->
         )
     tests = RULES[claim.kind](claim, evidence)
     rounds = rounds_of(state, name)
-    p_values = (
-        repeated(claim, evidence, tests, times_of(study, claim, rounds), rounds) if isinstance(tests, Tests) else {}
-    )
+    times = times_of(study, claim, rounds)
+    p_values = repeated(claim, evidence, tests, times, rounds) if isinstance(tests, Tests) else {}
     entry |= {"p": p_values, "word": "cannot tell"}
     known = prepared(study, state, found)
     judged = {one.id: verdict for one, verdict in judge(Evidence([], [], []), family(study), known=known)}

@@ -62,9 +62,8 @@ def table(title: str, rows: Sequence[Row], plan: StudyPlan) -> str:
             + ("  DOES NOT FIT" if row.jobs[0].fits is False else "")
         )
         if row.decides:
-            lines.append(
-                wrapped(f"{INDENT}decides {', '.join(_with_power(name, plan) for name in row.decides)}", INDENT)
-            )
+            decides = ", ".join(_with_power(name, plan) for name in row.decides)
+            lines.append(wrapped(f"{INDENT}decides {decides}", INDENT))
         if row.tests:
             lines.append(wrapped(f"{INDENT}tests {', '.join(row.tests)}", INDENT))
     return "\n".join(lines)
@@ -86,12 +85,9 @@ def also(plan: StudyPlan) -> str:
         entries.setdefault(row.jobs[0].entry, []).append(row)
     if not entries:
         return ""
-    lines = [
-        "for no claim: baselines, checkpoints, other ways to the same verdicts (--also NAME,NAME runs them as well)"
-    ]
-    for name, rows in entries.items():
-        lines.append(f"  {name:26s}{dollars(total(row.dollars for row in rows))}")
-    return "\n".join(lines)
+    head = "for no claim: baselines, checkpoints, other ways to the same verdicts (--also NAME,NAME runs them as well)"
+    lines = [f"  {name:26s}{dollars(total(row.dollars for row in rows))}" for name, rows in entries.items()]
+    return "\n".join([head, *lines])
 
 
 def never(plan: StudyPlan) -> str:
@@ -100,9 +96,8 @@ def never(plan: StudyPlan) -> str:
     reasons: dict[str, list[str]] = {}
     for claim, reason in plan.never:
         reasons.setdefault(reason, []).append(claim.id)
-    lines = ["what no money decides"]
-    lines += [wrapped(f"  {reason}: {', '.join(names)}", INDENT) for reason, names in reasons.items()]
-    return "\n".join(lines)
+    lines = [wrapped(f"  {reason}: {', '.join(names)}", INDENT) for reason, names in reasons.items()]
+    return "\n".join(["what no money decides", *lines])
 
 
 def notes(plan: StudyPlan) -> list[str]:

@@ -182,9 +182,8 @@ def _claim_faults(study: Study, lines: Lines) -> list[str]:
         if own and (claim.benchmark is None or claim.margin is None):
             found.append(f"{where}: a claim of your own needs benchmark and margin")
         if own and claim.kind is None and any(need not in study.trainings for needs in claim.needs for need in needs):
-            found.append(
-                f"{where}: a claim of your own needs trainings: {', '.join(study.trainings) or 'there are none'}"
-            )
+            there = ", ".join(study.trainings) or "there are none"
+            found.append(f"{where}: a claim of your own needs trainings: {there}")
         found += [
             f"{where}: there is no job {need}; {did_you_mean(need, [*jobs, *parts]) or ', '.join(jobs)}"
             for needs in claim.needs

@@ -105,7 +105,6 @@ class State:
         self.write()
 
     def end(self, name: str, *, done: bool, **facts: Any) -> None:
-        """The attempt that `begin` began is over."""
         attempt = self.tree["jobs"][name]["attempts"][-1]
         attempt["seconds"] = max(0.0, time.time() - attempt["started"])
         self.change(name, done=done, **facts)
@@ -115,7 +114,6 @@ class State:
         self.write()
 
     def attempts(self, name: str | None = None) -> list[dict[str, Any]]:
-        """The attempts at one job, or at all."""
         jobs = self.tree["jobs"]
         return [one for job in jobs if name in (None, job) for one in jobs[job]["attempts"]]
 

@@ -147,7 +147,6 @@ def not_tested(claim: Claim, why: str = "", **numbers: Any) -> ClaimVerdict:
 
 
 def as_json(claim: Claim, verdict: ClaimVerdict) -> dict[str, Any]:
-    """One entry of report.json's claims."""
     always = ("model", "benchmark", "published")
     tree = {key: value for key, value in asdict(claim).items() if key in always or value not in (None, ())}
     tree["at_most"], tree["limit"] = claim.at_most, claim.limit

@@ -99,11 +99,8 @@ def cheaper(claim: Claim, evidence: Evidence) -> Prepared:
     booked = _whole_runs(claim, evidence)
     if isinstance(booked, ClaimVerdict):
         return booked
-    fit = [
-        (run, book.training_dollars, dollars(book.training_dollars))
-        for run, book in booked
-        if book.training_dollars is not None
-    ]
+    spent = [(run, book.training_dollars) for run, book in booked]
+    fit = [(run, value, dollars(value)) for run, value in spent if value is not None]
     if not fit:
         return not_tested(claim, f"{booked[0][0].name} has no price")
     return _at_most(claim, fit, least / 10, rule, "dollars")

@@ -227,13 +227,14 @@ def _logged_average(claim: Claim, logs: list[Measured]) -> ClaimVerdict:
 def average_error(five: list[Measured]) -> tuple[float, float]:
     """Standard error between a mean of five single draws and of five measured scores; its degrees of freedom."""
     parts = [new_draw_variance(one) * (1 + 1 / one.k) for one in five]
-    known = [math.inf] * len(five)
-    for i, one in enumerate(five):
-        if decisive(one):
-            right, tries = counts(rows_of(one))
-            known[i] = sampling_error(right / tries, tries)[1]
+    known = [_freedom(one) if decisive(one) else math.inf for one in five]
     lost = sum(part**2 / freedom for part, freedom in zip(parts, known, strict=True))
     return math.sqrt(sum(parts)) / len(five), sum(parts) ** 2 / lost if lost else math.inf
+
+
+def _freedom(one: Measured) -> float:
+    right, tries = counts(rows_of(one))
+    return sampling_error(right / tries, tries)[1]
 
 
 def differs(difference: float, se: float, freedom: float = math.inf) -> float:
