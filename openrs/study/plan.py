@@ -12,8 +12,7 @@ from openrs.report.verdicts.claims import SEEDS, Claim
 from openrs.study.jobs import Job, Machine, Range, expanded, jobs_of, total
 from openrs.study.settings import Study, study_claims
 
-Ways = Mapping[str, list[tuple[str, ...]]]
-"""Claim -> sets of jobs, any one of which is enough for it."""
+Ways = Mapping[str, list[tuple[str, ...]]]  # claim -> sets of jobs, any one of which is enough for it
 
 MOST_WAYS = 4096  # ways to decide all claims that are compared; beyond them the greedy order decides
 
