@@ -1,7 +1,4 @@
-"""`openrs cluster`: recipes as Kubernetes Jobs.
-
-The client and what needs it are imported when a verb is called: `openrs --help` stays light.
-"""
+"""`openrs cluster`: recipes as Kubernetes Jobs."""
 
 import argparse
 import os
@@ -93,9 +90,8 @@ def add(verbs: Verbs) -> None:
 
 def submit(args: argparse.Namespace) -> int:
     from openrs.cluster.api import connect, default_namespace
-    from openrs.cluster.follow import TAIL_LINES, conclude, follow
+    from openrs.cluster.follow import TAIL_LINES
     from openrs.cluster.jobs import to_text
-    from openrs.cluster.reading import need_job
     from openrs.cluster.screen import Screen
     from openrs.cluster.submit import submit as send
 
@@ -117,9 +113,16 @@ def submit(args: argparse.Namespace) -> int:
     if args.detach:
         screen.say(f"follow it with openrs cluster logs -f {run}")
         return EXIT_DONE
-    job = need_job(cluster, run)
-    end = follow(cluster, job, screen, tail=TAIL_LINES if outcome == "exists" else None)
-    conclude(end)
+    return follow(cluster, run, screen, TAIL_LINES if outcome == "exists" else None)
+
+
+def follow(cluster: "Cluster", run: str, screen: "Screen", tail: int | None) -> int:
+    """Print what a Job does until it ends. Raises UserError, RunFailure or Interrupted as it ended."""
+    from openrs.cluster import follow as following
+    from openrs.cluster.reading import need_job
+
+    end = following.follow(cluster, need_job(cluster, run), screen, tail=tail)
+    following.conclude(end)
     screen.say(end.text)
     return EXIT_DONE
 
@@ -198,19 +201,14 @@ def show(args: argparse.Namespace) -> int:
 
 def logs(args: argparse.Namespace) -> int:
     from openrs.cluster.api import connect
-    from openrs.cluster.follow import conclude, follow
     from openrs.cluster.reading import need_job, pods
     from openrs.cluster.screen import Screen
 
     cluster = connect(args.context, args.namespace)
-    job = need_job(cluster, args.run)
     screen = Screen()
     if args.follow:
-        end = follow(cluster, job, screen, tail=args.tail)
-        conclude(end)
-        screen.say(end.text)
-        return EXIT_DONE
-    listed = pods(cluster, job["metadata"]["name"])
+        return follow(cluster, args.run, screen, args.tail)
+    listed = pods(cluster, need_job(cluster, args.run)["metadata"]["name"])
     if not listed:
         raise UserError(f"run {args.run} has no Pod", fix=f"see why with openrs cluster status {args.run}")
     for pod in listed:
@@ -220,7 +218,9 @@ def logs(args: argparse.Namespace) -> int:
 
 def print_logs(cluster: "Cluster", pod: "Object", screen: "Screen", tail: int | None) -> None:
     """Print a Pod's logs so far, container by container."""
-    from openrs.cluster.api import ApiException, ServerUnavailable, lines, open_response
+    from kubernetes.client.exceptions import ApiException
+
+    from openrs.cluster.api import ServerUnavailable, lines, open_response
     from openrs.cluster.words import containers
 
     name = pod["metadata"]["name"]

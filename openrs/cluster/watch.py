@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from kubernetes.client.exceptions import ApiException
+
 from openrs.cluster import api
 from openrs.cluster.api import (
-    FOLLOW_RETRY_S,
-    ApiException,
     Cluster,
     Denied,
     Expired,
@@ -20,7 +20,7 @@ from openrs.cluster.api import (
     open_response,
     server_unreachable,
 )
-from openrs.cluster.words import containers
+from openrs.cluster.words import containers, is_over
 from openrs.errors import UserError
 
 WATCH = 240  # seconds after which the server ends a watch, and the next one starts where it ended
@@ -58,8 +58,8 @@ class OutageNotifier:
 class RetryBackoff:
     """How long the server has not responded, for one connection; any response resets it. kind: what is asked for."""
 
-    def __init__(self, kind: str, what: str, notifier: OutageNotifier, limit: float = FOLLOW_RETRY_S) -> None:
-        self._kind, self._what, self._notifier, self._limit = kind, what, notifier, limit
+    def __init__(self, kind: str, what: str, notifier: OutageNotifier) -> None:
+        self._kind, self._what, self._notifier = kind, what, notifier
         self._since: float | None = None
         self._denied: float | None = None  # since when it is refused: the time without a server does not count
         self._pause = api.FIRST_PAUSE_S
@@ -74,7 +74,7 @@ class RetryBackoff:
             self._denied = self._denied or now
             if self._kind not in self._notifier.allowed or now - self._denied > api.DENIED_RETRY_S:
                 raise error
-        elif waited > self._limit:
+        elif waited > api.FOLLOW_RETRY_S:
             raise server_unreachable(self._what, error.why, waited)
         if waited > WORRY:
             self._notifier.down(error)
@@ -110,18 +110,17 @@ def watched(
     notifier: OutageNotifier,
     *,
     what: str,
-    retry_s: float = FOLLOW_RETRY_S,
     **selector: str,
 ) -> Iterator[tuple[str, Object]]:
     """(ADDED, MODIFIED or DELETED, object) until `stop`: first what exists, then every change. None gets lost:
     after a break the watch continues from the last version it saw, or lists again and yields the differences. After
     each such list comes LISTED, with an empty object.
 
-    Raises UserError when refused, RunFailure when the server does not respond for `retry_s` seconds.
+    Raises UserError when refused, RunFailure when the server does not respond for api.FOLLOW_RETRY_S seconds.
     """
     version: str | None = None
     known: dict[str, Object] = {}
-    backoff = RetryBackoff(what, what, notifier, retry_s)
+    backoff = RetryBackoff(what, what, notifier)
     while not stop.is_set():
         try:
             if version is None:
@@ -213,21 +212,20 @@ def log_of(
     stop: threading.Event,
     notifier: OutageNotifier,
     tail: int | None = None,
-    retry_s: float = FOLLOW_RETRY_S,
 ) -> Iterator[str]:
     """The lines of a container's log as they come, to its end, each once, over any number of broken connections.
 
     look: the Pod as it is now; None when it is gone. tail: start with at most so many existing lines.
     """
     seen = LogDeduplicator()
-    backoff = RetryBackoff("logs", f"the log of {pod}", notifier, retry_s)
+    backoff = RetryBackoff("logs", f"the log of {pod}", notifier)
     while not stop.is_set():
         thing = look()
         if thing is None:
             return
         state = _state(thing, container)
         if state == "waiting":
-            if (thing.get("status") or {}).get("phase") in {"Succeeded", "Failed"}:
+            if is_over(thing):
                 return  # it never ran
             stop.wait(0.5)
             continue
@@ -310,8 +308,5 @@ def comparable(moment: str) -> str:
 
 def _state(thing: Object, container: str) -> str:
     """waiting, running or terminated."""
-    for status in containers(thing):
-        if status["name"] == container:
-            state = status.get("state") or {}
-            return "running" if "running" in state else "terminated" if "terminated" in state else "waiting"
-    return "waiting"
+    states = (status.get("state") or {} for status in containers(thing) if status["name"] == container)
+    return next(iter(next(states, {})), "waiting")
