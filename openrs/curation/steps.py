@@ -9,15 +9,20 @@ anew.
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from openrs.curation.pool import Pool
 from openrs.curation.rows import Gone, Out, Row, read_gone, read_rows, write_gone, write_rows
+from openrs.curation.settings import Curation
 from openrs.errors import UserError
+from openrs.evaluation.shards import Shard
 from openrs.outside import read_object, read_shape
+from openrs.run.directory import Lock
 from openrs.run.files import write_json
+from openrs.run.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,11 @@ class Step:
         write_rows(self.part(index), kept)
         return len(rows), len(kept)
 
+    def make(self, before: "Step", index: int, decide: Callable[[Row], Row | Out]) -> int:
+        """Write a part by what `decide` says of each row of the step before. Returns how many rows there were."""
+        rows = read_rows(before.part(index))
+        return self.put(index, rows, [decide(row) for row in rows])[0]
+
     def kept(self) -> Iterator[Row]:
         for path in self.parts():
             yield from read_rows(path)
@@ -81,6 +91,22 @@ class Step:
     def gone(self) -> Iterator[Gone]:
         for path in sorted(self.path.glob("removed-*.parquet")):
             yield from read_gone(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """What the stages of one run share."""
+
+    recipe: Curation
+    out: Path
+    pool: Pool
+    progress: Progress
+    shard: Shard | None
+    lock: Lock
+
+    @property
+    def work(self) -> Path:
+        return self.out / "work"
 
 
 def made_from(before: str, facts: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,7 @@ def load_problems(data: "Data", *, judged: bool = False) -> Problems:
         return Problems(rows, len(rows))
     files = None if is_hub_name(data.source) else data_files(Path(data.source), data.split)
     reader = _Reader(data, judged=judged)
-    for place, row in _hub_rows(data) if files is None else _rows_of(files):
+    for place, row in _hub_rows(data) if files is None else chain.from_iterable(map(file_rows, files)):
         if data.limit is not None and reader.read >= data.limit:
             break
         reader.add(place, row)
@@ -77,11 +78,6 @@ def load_problems(data: "Data", *, judged: bool = False) -> Problems:
     return Problems(
         reader.problems, reader.read, reader.missing, {path.name: sha256(path) for path in files or []}, reader.notes()
     )
-
-
-def _rows_of(files: Sequence[Path]) -> Iterator[tuple[str, Row]]:
-    for path in files:
-        yield from file_rows(path)
 
 
 class _Reader:
@@ -210,8 +206,8 @@ def _as_published(value: Any) -> str:
     return str(value)
 
 
-def shown(rows: Sequence[str], most: int = EXAMPLES) -> str:
-    return ", ".join(rows[:most]) + (" ..." if len(rows) > most else "")
+def shown(rows: Sequence[str]) -> str:
+    return ", ".join(rows[:EXAMPLES]) + (" ..." if len(rows) > EXAMPLES else "")
 
 
 def _hub_rows(data: "Data") -> Iterator[tuple[str, Row]]:
