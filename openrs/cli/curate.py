@@ -1,7 +1,4 @@
-"""`openrs curate` and `openrs data show`: make a dataset, or look at one.
-
-Modules that a verb needs are imported when it is called: `openrs --help` stays light.
-"""
+"""`openrs curate` and `openrs data show`: make a dataset, or look at one."""
 
 import argparse
 import json

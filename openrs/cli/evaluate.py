@@ -1,7 +1,4 @@
-"""`openrs evaluate`, `inputs`, `results`, `report` and `grade`: generate, score, check inputs, report, grade.
-
-Modules that a verb needs are imported when it is called: `openrs --help` stays light.
-"""
+"""`openrs evaluate`, `inputs`, `results`, `report` and `grade`: generate, score, check inputs, report, grade."""
 
 import argparse
 import json
@@ -10,11 +7,6 @@ from pathlib import Path
 from openrs.cli.options import Verbs, add_verb, names
 from openrs.errors import EXIT_DONE, EXIT_REFUSED, UserError
 from openrs.run.terminal import say
-
-EVALUATION_OPTIONS = (
-    "benchmarks", "data", "samples", "temperature", "top_p", "max_tokens", "max_model_len", "seed", "engine",
-    "processes", "gpu_memory", "batch_size",
-)  # fmt: skip
 
 
 def add(verbs: Verbs) -> None:
@@ -128,6 +120,7 @@ def _add_evaluate(verbs: Verbs) -> None:
 
 
 def evaluate(args: argparse.Namespace) -> int:
+    from openrs.config.schema import Evaluation
     from openrs.evaluation import targets
 
     if args.rejudge is not None:
@@ -138,7 +131,8 @@ def evaluate(args: argparse.Namespace) -> int:
         return EXIT_DONE
     if args.model is None:
         raise UserError("no model to evaluate", fix="openrs evaluate MODEL; see openrs evaluate --help")
-    options = {name: getattr(args, name) for name in EVALUATION_OPTIONS if getattr(args, name) is not None}
+    options = {name: getattr(args, name, None) for name in Evaluation.model_fields}
+    options = {name: value for name, value in options.items() if value is not None}
     targets.evaluate_model(
         args.model, args.protocol, options, revision=args.revision, dtype=args.dtype, keep_in=args.run,
         shard=args.shard, trust_remote_code=args.trust_remote_code,

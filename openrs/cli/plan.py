@@ -1,7 +1,4 @@
-"""`openrs plan`, `doctor` and `fetch`: what a recipe needs, what this machine has, and what must be downloaded.
-
-Modules that a verb needs are imported when it is called: `openrs --help` stays light.
-"""
+"""`openrs plan`, `doctor` and `fetch`: what a recipe needs, what this machine has, and what must be downloaded."""
 
 import argparse
 from collections.abc import Sequence

@@ -1,7 +1,4 @@
-"""`openrs train`, `reproduce`, `export` and `track`: from a recipe to checkpoints, and what follows from them.
-
-Modules that a verb needs are imported when it is called: `openrs --help` stays light.
-"""
+"""`openrs train`, `reproduce`, `export` and `track`: from a recipe to checkpoints, and what follows from them."""
 
 import argparse
 from collections.abc import Callable
