@@ -11,65 +11,52 @@ from openrs.run.terminal import say
 
 def add(verbs: Verbs) -> None:
     _add_evaluate(verbs)
-    prove = add_verb(
-        verbs, "inputs", inputs, "check that the benchmarks' inputs are the paper's, by 15 hashes, in seconds"
-    )
-    prove.add_argument("--data", type=Path, help="folder with NAME.jsonl or NAME.parquet; the hub when absent")
-    prove.add_argument(
-        "--tokenizer", type=Path, help="folder with tokenizer.json and chat template, for 5 of the hashes"
-    )
-    prove.add_argument(
+    sub = add_verb(verbs, inputs, "check that the benchmarks' inputs are the paper's, by 15 hashes, in seconds")
+    sub.add_argument("--data", type=Path, help="folder with NAME.jsonl or NAME.parquet; the hub when absent")
+    sub.add_argument("--tokenizer", type=Path, help="folder with tokenizer.json and chat template, for 5 of the hashes")
+    sub.add_argument(
         "--benchmarks", nargs="+", type=names, metavar="A,B", help="only these (names, or YAML files with your own)"
     )
-    prove.add_argument("--json", action="store_true")
-    others = add_verb(
-        verbs, "results", results, "read lighteval results of any origin: score, n, k, inputs verified or not"
+    sub.add_argument("--json", action="store_true")
+    sub = add_verb(verbs, results, "read lighteval results of any origin: score, n, k, inputs verified or not")
+    sub.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="results_*.json, or folders of them")
+    sub.add_argument("--format", choices=["text", "csv", "md", "json"], default="text", help="default: text")
+    sub.add_argument("--json", dest="format", action="store_const", const="json", help="the same as --format json")
+    sub = add_verb(verbs, report, "what runs and result files show, and the paper's claims: report.html, .md and .json")
+    sub.add_argument(
+        "runs", nargs="*", metavar="RUN", help="runs, a study, evaluations, result files; none: the published figures"
     )
-    others.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="results_*.json, or folders of them")
-    others.add_argument("--format", choices=["text", "csv", "md", "json"], default="text", help="default: text")
-    others.add_argument("--json", dest="format", action="store_const", const="json", help="the same as --format json")
-    page = add_verb(
-        verbs, "report", report, "what runs and result files show, and the paper's claims: report.html, .md and .json"
-    )
-    page.add_argument(
-        "runs",
-        nargs="*",
-        metavar="RUN",
-        help="runs, a study, evaluations, result files; none: the published figures",
-    )
-    page.add_argument("--out", metavar="DIR", help="where to write (default: a single run, else the folder report)")
-    page.add_argument("--paper", action="store_true", help="lead with the paper's claims, whatever the runs are")
-    page.add_argument(
+    sub.add_argument("--out", metavar="DIR", help="where to write (default: a single run, else the folder report)")
+    sub.add_argument("--paper", action="store_true", help="lead with the paper's claims, whatever the runs are")
+    sub.add_argument(
         "--watch",
         type=int,
         metavar="S",
         help="write the page again every S seconds until the runs end; an open tab follows",
     )
-    page.add_argument("--price", type=float, metavar="USD", help="dollars per GPU-hour, over the recipe's")
+    sub.add_argument("--price", type=float, metavar="USD", help="dollars per GPU-hour, over the recipe's")
 
-    judge = add_verb(verbs, "grade", grade, "judge answers: one verdict per line, with the extracted answer")
-    judge.add_argument(
+    sub = add_verb(verbs, grade, "judge answers: one verdict per line, with the extracted answer")
+    sub.add_argument(
         "file", type=Path, help="JSONL with the fields gold and completion, and rule for a line with its own"
     )
-    judge.add_argument(
+    sub.add_argument(
         "--rule",
         default="paper",
         metavar="RULE",
         help="paper (default), paper-cosine, corrected: the training rewards; latex-, expr-, index-gold: evaluation",
     )
-    judge.add_argument(
+    sub.add_argument(
         "--compare",
         action="store_true",
         help="ask the strict judge too (the rule corrected) and mark where they differ",
     )
-    judge.add_argument("--timeout", type=float, default=5.0, metavar="S", help="seconds for one answer (default 5)")
-    judge.add_argument("--workers", type=int, metavar="N", help="answers judged in parallel (default at most 4)")
+    sub.add_argument("--timeout", type=float, default=5.0, metavar="S", help="seconds for one answer (default 5)")
+    sub.add_argument("--workers", type=int, metavar="N", help="answers judged in parallel (default at most 4)")
 
 
 def _add_evaluate(verbs: Verbs) -> None:
-    sub = add_verb(
-        verbs, "evaluate", evaluate, "sample benchmarks with a model, judge, and report scores with intervals"
-    )
+    sub = add_verb(verbs, evaluate, "sample benchmarks with a model, judge, and report scores with intervals")
     sub.add_argument(
         "model",
         nargs="?",
