@@ -106,7 +106,11 @@ def _split(file: Path, start: Recipe, held_out: int) -> tuple[dict[Path, str], l
     columns = f"id: id, question: problem, gold: [answer], gold_kind: latex, prompt: {name}.txt"
     training_rows = [{"problem": one.problem, "answer": one.answer} for one in problems if _spelt(one) not in apart]
     held_out_rows = [
-        {"id": f"{number} {_short(one.problem)}", "problem": one.problem, "answer": as_mathematics(one.answer)}
+        {
+            "id": f"{number} {shortened(' '.join(printable(one.problem).split()), 40)}",
+            "problem": one.problem,
+            "answer": as_mathematics(one.answer),
+        }
         for number, one in enumerate(apart.values(), start=1)
     ]
     texts = {
@@ -129,11 +133,6 @@ def _split(file: Path, start: Recipe, held_out: int) -> tuple[dict[Path, str], l
 def _spelt(problem: Problem) -> str:
     """Its text without what typing varies."""
     return " ".join(problem.problem.split()).casefold()
-
-
-def _short(problem: str) -> str:
-    """Its beginning: what the report calls it by."""
-    return shortened(" ".join(printable(problem).split()), 40)
 
 
 def _refuse_to_overwrite(path: Path) -> None:

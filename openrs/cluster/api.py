@@ -78,17 +78,18 @@ def connect(context: str | None, namespace: str | None) -> Cluster:
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # we log the retries ourselves
     settings = client.Configuration()
     settings.retries = False  # `call_api` retries: it knows which calls are safe to repeat
-    chosen = namespace
     try:
         file = os.environ.get("KUBECONFIG")  # the client reads it only once, on import
         config.load_kube_config(config_file=file, context=context, client_configuration=settings)
-        chosen = chosen or _namespace_of(context)
+        contexts, active = config.list_kube_config_contexts(file)
+        chosen = next((entry for entry in contexts if entry["name"] == context), active)
+        namespace = namespace or chosen["context"].get("namespace")
     except Exception as error:  # noqa: BLE001 - fault boundary: the client raises any exception for a broken kubeconfig
         if context is not None or not (SERVICE_ACCOUNT / "token").is_file():
             raise _no_config(context, error) from None
         config.load_incluster_config(client_configuration=settings)
-        chosen = chosen or (SERVICE_ACCOUNT / "namespace").read_text(encoding="utf-8").strip()
-    return Cluster(client.ApiClient(settings), chosen or "default")
+        namespace = namespace or (SERVICE_ACCOUNT / "namespace").read_text(encoding="utf-8").strip()
+    return Cluster(client.ApiClient(settings), str(namespace or "default"))
 
 
 def default_namespace(context: str | None, namespace: str | None) -> str | None:
@@ -99,21 +100,12 @@ def default_namespace(context: str | None, namespace: str | None) -> str | None:
         return namespace
 
 
-def _namespace_of(context: str | None) -> str | None:
-    contexts, active = config.list_kube_config_contexts(os.environ.get("KUBECONFIG"))
-    chosen = next((entry for entry in contexts if entry["name"] == context), active) if context else active
-    name = chosen["context"].get("namespace") if chosen else None
-    return None if name is None else str(name)
-
-
 def _no_config(context: str | None, error: Exception) -> UserError:
     message = str(error)
     if context is not None and "Expected object with name" in message:
-        names = (
-            ", ".join(entry["name"] for entry in config.list_kube_config_contexts(os.environ.get("KUBECONFIG"))[0])
-            or "none"
-        )
-        return UserError(f"the kubeconfig has no context {context}", fix=f"use one of: {names}")
+        contexts, _ = config.list_kube_config_contexts(os.environ.get("KUBECONFIG"))
+        names = ", ".join(entry["name"] for entry in contexts)
+        return UserError(f"the kubeconfig has no context {context}", fix=f"use one of: {names or 'none'}")
     return UserError(
         "no cluster configured: there is no usable kubeconfig, and this does not run in a Pod",
         redact(message),

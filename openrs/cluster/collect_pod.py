@@ -51,17 +51,8 @@ def reading_pod(cluster: Cluster, run: str, job: Object | None, image: str | Non
             fix="give the image: --image REGISTRY/openrs@sha256:...",
         )
     small = {"cpu": "500m", "memory": "512Mi", "ephemeral-storage": "256Mi"}
-    spec = {
-        key: pod[key]
-        for key in (
-            "automountServiceAccountToken",
-            "enableServiceLinks",
-            "securityContext",
-            "tolerations",
-            "imagePullSecrets",
-        )
-        if key in pod
-    }
+    kept = {"automountServiceAccountToken", "enableServiceLinks", "securityContext", "tolerations", "imagePullSecrets"}
+    spec = {key: value for key, value in pod.items() if key in kept}
     return {
         "apiVersion": "v1",
         "kind": "Pod",

@@ -111,7 +111,7 @@ def build_manifests(request: JobRequest) -> JobManifests:
     _containers(pod, request)
     labels = job["spec"]["template"]["metadata"]["labels"]
     labels.pop(FETCHES, None)
-    if any(container["name"] == "fetch" for container in pod.get("initContainers", [])):
+    if references(request.recipe):
         labels[FETCHES] = "true"
     _recipe(job, request)
     set_image(pod, request.image)

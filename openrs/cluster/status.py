@@ -97,12 +97,10 @@ def _ago(event: Object) -> str:
 
 
 def _next(state: str, run: str) -> str:
-    return {
+    commands = {
         "complete": f"openrs cluster collect {run}",
         "failed": f"openrs cluster logs {run}; once that is fixed, the same openrs cluster submit resumes",
         "stopped": "the same openrs cluster submit resumes from the last checkpoint",
         "stopping": f"openrs cluster status {run}, until it is stopped",
-        "queued": f"openrs cluster logs -f {run}",
-        "running": f"openrs cluster logs -f {run}",
-        "waiting": f"openrs cluster logs -f {run}",
-    }[state]
+    }
+    return commands.get(state, f"openrs cluster logs -f {run}")

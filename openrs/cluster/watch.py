@@ -9,17 +9,7 @@ from typing import Any
 from kubernetes.client.exceptions import ApiException
 
 from openrs.cluster import api
-from openrs.cluster.api import (
-    Cluster,
-    Denied,
-    Expired,
-    Object,
-    ServerUnavailable,
-    call_once,
-    lines,
-    open_response,
-    server_unreachable,
-)
+from openrs.cluster.api import Cluster, Denied, Expired, Object, ServerUnavailable
 from openrs.cluster.words import containers, is_over
 from openrs.errors import UserError
 
@@ -75,7 +65,7 @@ class RetryBackoff:
             if self._kind not in self._notifier.allowed or now - self._denied > api.DENIED_RETRY_S:
                 raise error
         elif waited > api.FOLLOW_RETRY_S:
-            raise server_unreachable(self._what, error.why, waited)
+            raise api.server_unreachable(self._what, error.why, waited)
         if waited > WORRY:
             self._notifier.down(error)
         time.sleep(getattr(error, "after", None) or self._pause)
@@ -124,7 +114,7 @@ def watched(
     while not stop.is_set():
         try:
             if version is None:
-                listed = call_once(listing, namespace, what=f"list {what}", **selector)
+                listed = api.call_once(listing, namespace, what=f"list {what}", **selector)
                 version = (listed.get("metadata") or {}).get("resourceVersion") or "0"
                 backoff.answered()
                 yield from _difference(known, listed.get("items") or [])
@@ -132,9 +122,13 @@ def watched(
             for kind, thing in _changes(listing, namespace, version, what, selector):
                 backoff.answered()
                 version = (thing.get("metadata") or {}).get("resourceVersion") or version
-                if kind != "BOOKMARK":
-                    _remember(known, kind, thing)
-                    yield kind, thing
+                if kind == "BOOKMARK":
+                    continue
+                if kind == "DELETED":
+                    known.pop(_key(thing), None)
+                else:
+                    known[_key(thing)] = thing
+                yield kind, thing
             backoff.answered()
             time.sleep(0.2)  # do not flood a server that ends each watch at once
         except Expired:
@@ -147,7 +141,7 @@ def _changes(
     listing: Callable[..., Any], namespace: str, version: str, what: str, selector: dict[str, str]
 ) -> Iterator[tuple[str, Object]]:
     """One watch, until the server ends it. Raises Expired, ServerUnavailable, UserError."""
-    response = open_response(
+    response = api.open_response(
         listing,
         namespace,
         watch=True,
@@ -158,7 +152,7 @@ def _changes(
         what=f"watch {what}",
         **selector,
     )
-    for line in lines(response):
+    for line in api.lines(response):
         if not line.strip():
             continue
         try:
@@ -183,13 +177,6 @@ def _difference(known: dict[str, Object], listed: list[Object]) -> Iterator[tupl
         known[key] = thing
         if before != thing:
             yield ("ADDED" if before is None else "MODIFIED"), thing
-
-
-def _remember(known: dict[str, Object], kind: str, thing: Object) -> None:
-    if kind == "DELETED":
-        known.pop(_key(thing), None)
-    else:
-        known[_key(thing)] = thing
 
 
 def _key(thing: Object) -> str:
@@ -253,7 +240,7 @@ def _read(
     elif tail is not None:
         options["tail_lines"] = tail
     try:
-        response = open_response(
+        response = api.open_response(
             cluster.core.read_namespaced_pod_log,
             pod,
             cluster.namespace,
@@ -270,7 +257,7 @@ def _read(
             raise ServerUnavailable("the container is not ready") from None
         raise
     seen.again()
-    for line in lines(response):
+    for line in api.lines(response):
         moment, _, text = line.decode("utf-8", "replace").partition(" ")
         if seen.new(moment):
             yield text

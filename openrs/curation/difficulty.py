@@ -132,15 +132,10 @@ def _verdicts(
     chain: Chain, rows: Sequence[Row], settings: Sampling, rule: str | None
 ) -> tuple[dict[str, Counter[str]], dict[str, Any]]:
     """Digest of a row -> how often which verdict; and the model. rule None: the completion is an opinion."""
-    asked = {
-        _digest(row): EvalProblem(
-            _digest(row),
-            row.problem,
-            reference_answer(row),
-            settings.prompt.replace("{problem}", row.problem).replace("{answer}", row.answer),
-        )
-        for row in rows
-    }
+    asked = {}
+    for row in rows:
+        prompt = settings.prompt.replace("{problem}", row.problem).replace("{answer}", row.answer)
+        asked[_digest(row)] = EvalProblem(_digest(row), row.problem, reference_answer(row), prompt)
     problems, shard = list(asked.values()), chain.shard
     if shard is not None:
         problems = [one for one in problems if int(one.id, 16) % shard.of == shard.number - 1]
@@ -157,12 +152,12 @@ def _verdicts(
     with Lock(Run(own)), judge, Tally(own / "samples.jsonl") as tally:
         keep_record(own, {**plan.record, "benchmarks": {}}, kept=bool(tally.rows))
         for path in sorted(folder.glob("samples-*/samples.jsonl")) if shard is None else ():
-            for row in read_jsonl(path):  # what a shard drew stays where it is on disk
-                tally.rows.setdefault(key_of(row, path), _small(row))
+            for line in read_jsonl(path):  # what a shard drew stays where it is on disk
+                tally.rows.setdefault(key_of(line, path), _small(line))
         sample(plan, tally, own, chain.progress, judge)
-        for (_, digest, number), row in tally.rows.items():
+        for (_, digest, number), kept in tally.rows.items():
             if digest in counted and number < settings.samples:
-                counted[digest][row["verdict"]] += 1
+                counted[digest][kept["verdict"]] += 1
     return counted, plan.record["model"]
 
 

@@ -54,7 +54,7 @@ class Reader:
             shapes = self.shapes.setdefault(name, Counter())
             digest = hashlib.sha256()
             for raw in _raw(source):
-                if raw.row is not None and not _wanted(raw.row, source):
+                if raw.row is not None and any(cell(raw.row, name) != value for name, value in source.where.items()):
                     continue
                 if source.limit is not None and counted >= source.limit:
                     break
@@ -166,10 +166,6 @@ def _solution(value: Any) -> tuple[str, str]:
     if not isinstance(value, str):
         return "", f"wrong type: the solution is a {type(value).__name__}, not a text"
     return value.strip(), odd_character(value, "solution")
-
-
-def _wanted(row: Mapping[str, Any], source: Source) -> bool:
-    return all(cell(row, name) == value for name, value in source.where.items())
 
 
 def _list(names: str | list[str]) -> list[str]:
