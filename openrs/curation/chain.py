@@ -129,14 +129,14 @@ def _read(chain: Chain, identities: dict[str, Any]) -> Step:
     if step.done() is not None:
         return step
     chain.progress.start(0)
-    reader, index, rows, kept, size = sources.Reader(recipe), 0, 0, 0, 0
+    reader, index, rows, size = sources.Reader(recipe), 0, 0, 0
     part: list[sources.Read] = []
 
     def put() -> None:
-        nonlocal index, rows, kept, size
+        nonlocal index, rows, size
         outcome = [Out(one.reason, one.detail) if one.reason else one.row for one in part]
-        there, left = step.put(index, [one.row for one in part], outcome)
-        index, rows, kept, size = index + 1, rows + there, kept + left, 0
+        rows += step.put(index, [one.row for one in part], outcome)
+        index, size = index + 1, 0
         part.clear()
 
     for read in reader.rows():
@@ -148,7 +148,7 @@ def _read(chain: Chain, identities: dict[str, Any]) -> Step:
                 chain.progress.say(f"read: {rows:,} rows")
     if part or index == 0:
         put()
-    step.finish(rows, kept, {"sources": reader.counts, "sha256": reader.hashes})
+    rows, kept = step.finish({"sources": reader.counts, "sha256": reader.hashes})
     for line in reader.read_as():
         chain.progress.say(line)
     chain.progress.say(f"read: {rows:,} rows, {kept:,} to go on with")
@@ -186,7 +186,9 @@ def _stage(chain: Chain, index: int, name: str, settings: Settings, before: Step
         runners: dict[type[Settings], Callable[..., dict[str, Any]]]
         runners = {Verify: _verify, Duplicates: _duplicates, Draw: _draw}
         found = runners.get(type(settings), partial(_each_row, questions=questions))(chain, settings, step, before)
-    _finish(chain, step, before, found)
+    rows, kept = step.finish(found)
+    more = "".join(f"; {fact}: {value:,}" for fact, value in found.items() if isinstance(value, int))
+    chain.progress.say(f"{name}: {kept:,} of {rows:,} rows stay{more}")
     return step
 
 
@@ -208,7 +210,7 @@ def _verify(chain: Chain, settings: Verify, step: Step, before: Step) -> dict[st
 
         def make(index: int) -> int:
             rows = read_rows(before.part(index))
-            return step.put(index, rows, references.check(rows))[0]
+            return step.put(index, rows, references.check(rows))
 
         _advance(chain, step.name, before, missing, map(make, missing))
     before_, after = (dict(_answers(one)) for one in (before, step))
@@ -280,11 +282,3 @@ def _advance(chain: Chain, name: str, before: Step, missing: Sequence[int], made
 def _put_all(step: Step, before: Step, decide: Callable[[Row], Row | Out]) -> None:
     for index in _missing(step, before):
         step.make(before, index, decide)
-
-
-def _finish(chain: Chain, step: Step, before: Step, facts: dict[str, Any]) -> None:
-    rows = sum(counts(path) for path in before.parts())
-    kept = sum(counts(path) for path in step.parts())
-    step.finish(rows, kept, facts)
-    more = "".join(f"; {name}: {value:,}" for name, value in facts.items() if isinstance(value, int))
-    chain.progress.say(f"{step.name}: {kept:,} of {rows:,} rows stay{more}")
