@@ -1,7 +1,4 @@
-"""`openrs reproduce STUDY`: plan or run many jobs as one study. Its options stand with those of `openrs reproduce`.
-
-Modules that the verb needs are imported when it is called: `openrs --help` stays light, and a plan never imports torch.
-"""
+"""`openrs reproduce STUDY`: plan or run many jobs as one study. Its options stand with those of `openrs reproduce`."""
 
 import argparse
 import re

@@ -9,10 +9,11 @@ from openrs.errors import UserError
 
 def main(folder: Path) -> None:
     try:
-        facts = check_tokenizer(load_tokenizer(folder), folder)
+        tokenizer = load_tokenizer(folder)
+        bos = check_tokenizer(tokenizer, folder)
     except UserError as error:
         sys.exit("openrs:" + error.what)
-    text = f"{facts.tokens:,} tokens, ids as in tokenizer.json, round trip, {facts.bos_added} BOS"
+    text = f"{len(tokenizer):,} tokens, ids as in tokenizer.json, round trip, {bos} BOS"
     print(f"openrs:{text}")  # noqa: T201 - read by checks_cache.py
 
 
