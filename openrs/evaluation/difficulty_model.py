@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from scipy import optimize, stats
 
 from openrs.errors import UserError
+from openrs.evaluation.statistics import Floats
 
-Floats = NDArray[np.float64]
 SMALLEST_SPREAD = 1e-3  # of the widest: below it a beta distribution sits on 0 and 1 so closely that nothing is random
 
 
@@ -36,10 +36,6 @@ class DifficultyModel:
     n_problems: int
     alpha: float
     beta: float
-
-    @property
-    def one_rate(self) -> bool:
-        return math.isinf(self.alpha)
 
 
 def widest_seed_sd(mean: float, n_problems: int) -> float:
@@ -73,7 +69,7 @@ def problem_rates(model: DifficultyModel) -> Floats:
     (to 1e-6 where the spread is not extreme).
     """
     n = model.n_problems
-    if model.one_rate:
+    if math.isinf(model.alpha):
         return np.full(n, model.mean)
     places = (np.arange(n) + 0.5) / n
 
@@ -88,13 +84,6 @@ def problem_rates(model: DifficultyModel) -> Floats:
     start = np.log([model.alpha, model.beta])
     solved = optimize.least_squares(errors, start, bounds=(start - 2, start + 2), xtol=1e-12, ftol=1e-12, gtol=1e-12)
     return rates(solved.x)
-
-
-def random_rates(model: DifficultyModel, rng: np.random.Generator) -> Floats:
-    """[n_problems] rates drawn from the distribution: other problems of the same kind."""
-    if model.one_rate:
-        return np.full(model.n_problems, model.mean)
-    return rng.beta(model.alpha, model.beta, model.n_problems)
 
 
 def shifted(rates: Floats, difference: float) -> Floats:

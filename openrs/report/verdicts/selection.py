@@ -31,8 +31,8 @@ def of_paper() -> dict[str, Any]:
     top = max(every, key=lambda one: one.accuracy)
     spreads = [("the base's own seeds", deviation), ("six models' seeds pooled", pooled_deviation(BENCHMARK))]
 
-    def chosen(rates: float | Floats, spread: float, source: str) -> dict[str, Any]:
-        best = expected_best(rates, top.n, len(every), top.accuracy)
+    def chosen(rates: Floats, spread: float, source: str) -> dict[str, Any]:
+        best = expected_best(rates, len(every), top.accuracy)
         return {
             "spread": source,
             "seed_sd": spread,
@@ -52,7 +52,7 @@ def of_paper() -> dict[str, Any]:
         "best_model": top.model,
         "again": list(reference.reevaluation(top.model, BENCHMARK) or ()),
         "estimates": [chosen(problem_rates(fit_beta(rate, sd, top.n)), sd, source) for source, sd in spreads],
-        "bound": chosen(rate, widest_seed_sd(rate, top.n), "one rate for all problems"),
+        "bound": chosen(np.full(top.n, rate), widest_seed_sd(rate, top.n), "one rate for all problems"),
         "scores": {
             experiment: [one.accuracy for one in every if one.experiment == experiment]
             for experiment in dict.fromkeys(one.experiment for one in every)
