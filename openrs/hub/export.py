@@ -5,11 +5,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from openrs.config.schema import Recipe
 from openrs.errors import UserError
+from openrs.hub.adapters import base_of, merge
 from openrs.hub.loading import check_weights
 from openrs.hub.model_card import card
-from openrs.hub.models import local_model
 from openrs.outside import read_object
 from openrs.run import checkpoints, manifest
 from openrs.run.confined import sync_folder
@@ -44,13 +43,16 @@ def export(run: Run, step: int | None = None, to: Path | None = None, *, trust_r
     reason = checkpoints.find_corruption(source)
     if reason is not None:
         raise UserError(f"{source} is damaged: {reason}", fix="give another --step")
-    base = _base(recipe, run)
-    if base is None:
-        check_weights(source, trust_remote_code=trust_remote_code)  # of an adapter and its base, the merge does
     beside = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    _copy(source, base, beside, dtype=recipe.model.dtype, trust_remote_code=trust_remote_code)
+    if recipe.model.lora is not None:
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        base = base_of(run, recipe)
+        merge(base, source, beside, dtype=recipe.model.dtype, trust_remote_code=trust_remote_code)
+    else:
+        check_weights(source, trust_remote_code=trust_remote_code)
+        beside.mkdir(parents=True)
+        _copy(source, beside)
     _make_usable(beside)
     shutil.copyfile(run.recipe, beside / "recipe.yaml")
     write_json(beside / ORIGIN, origin)
@@ -87,21 +89,8 @@ def _origin(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _base(recipe: Recipe, run: Run) -> Path | None:
-    """The model under an adapter; None for a run that trained all weights."""
-    if recipe.model.lora is None:
-        return None
-    return run.path / "base" if recipe.model.toy is not None else local_model(recipe.model.name, recipe.model.revision)
-
-
-def _copy(source: Path, base: Path | None, folder: Path, *, dtype: str, trust_remote_code: bool) -> None:
-    """The model's own files, checked once more on the far side; an adapter is merged into its base."""
-    if base is not None:
-        from openrs.hub.adapters import merge
-
-        folder.rmdir()
-        merge(base, source, folder, dtype=dtype, trust_remote_code=trust_remote_code)
-        return
+def _copy(source: Path, folder: Path) -> None:
+    """The model's own files, checked once more on the far side."""
     listed = checkpoints.read_manifest(source)["files"]
     for name, facts in listed.items():
         if any(fnmatch(name, pattern) for pattern in checkpoints.MODEL_FILES):

@@ -34,39 +34,36 @@ def card(run: Run, recipe: Recipe, step: int) -> str:
         head["base_model"] = recipe.model.name
     if is_hub_name(recipe.data.source):
         head["datasets"] = [recipe.data.source]
-    text = "\n".join(
-        [
-            "---",
-            yaml.safe_dump(head, sort_keys=False).strip(),
-            "---",
-            "",
-            f"# {recipe.title}, step {step}",
-            "",
-            f"{_base(recipe)}, after {step} steps of GRPO. The base model's licence applies.",
-            "",
-            "## Where it comes from",
-            "",
-            *_origin(recipe, known),
-            "",
-            "## Results",
-            "",
-            *_results(run, step),
-            "",
-            "## Limits",
-            "",
-            LIMITS,
-            "",
-            "## Use",
-            "",
-            "```python",
-            "from transformers import AutoModelForCausalLM, AutoTokenizer",
-            "",
-            'model = AutoModelForCausalLM.from_pretrained("OWNER/NAME")  # or the folder that this file lies in',
-            "```",
-            "",
-        ]
-    )
-    return redact(text)
+    origin, results = "\n".join(_origin(recipe, known)), "\n".join(_results(run, step))
+    return redact(f"""\
+---
+{yaml.safe_dump(head, sort_keys=False).strip()}
+---
+
+# {recipe.title}, step {step}
+
+{_base(recipe)}, after {step} steps of GRPO. The base model's licence applies.
+
+## Where it comes from
+
+{origin}
+
+## Results
+
+{results}
+
+## Limits
+
+{LIMITS}
+
+## Use
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("OWNER/NAME")  # or the folder that this file lies in
+```
+""")
 
 
 def _base(recipe: Recipe) -> str:
@@ -106,9 +103,11 @@ def _origin(recipe: Recipe, known: dict[str, Any]) -> list[str]:
 def _results(run: Run, step: int) -> list[str]:
     found = [(name, _scores(run, number)) for name, number in (("base", 0), (f"step {step}", step))]
     lines = [
-        f"| {name} | {benchmark} | {_told(score)} | {score['n']} | {score['k']} |"
+        f"| {name} | {benchmark} | {100 * score['accuracy']:.1f} % ({100 * low:.1f} to {100 * high:.1f}) |"
+        f" {score['n']} | {score['k']} |"
         for name, scores in found
         for benchmark, score in scores.items()
+        for low, high in [score["interval"]]
     ]
     if not lines:
         return ["Not evaluated."]
@@ -117,11 +116,6 @@ def _results(run: Run, step: int) -> list[str]:
         "|---|---|---|---|---|",
         *lines,
     ]
-
-
-def _told(score: dict[str, Any]) -> str:
-    low, high = score["interval"]
-    return f"{100 * score['accuracy']:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def _scores(run: Run, step: int) -> dict[str, Any]:

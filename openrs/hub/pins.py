@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -122,17 +122,18 @@ def references(recipe: Recipe) -> list[Reference]:
     found: list[Reference] = []
     problems: list[str] = []
     model, data = recipe.model, recipe.data
-    wanted: list[tuple[Kind, str, str, str | None, bool, bool]] = []
+    wanted: list[Callable[[], Reference]] = []
     if model.toy is None and is_hub_name(model.name):
-        wanted.append(("model", model.name, "model", model.revision, model.allow_unpinned, model.allow_pickle_weights))
+        options = {"allow_unpinned": model.allow_unpinned, "pickles": model.allow_pickle_weights}
+        wanted.append(functools.partial(reference, "model", model.name, "model", model.revision, **options))
     if data.source != "toy-sums" and is_hub_name(data.source):
-        wanted.append(("dataset", data.source, "training data", data.revision, data.allow_unpinned, False))
-    wanted += [
-        ("dataset", repo, f"benchmark {name}", revision, False, False) for name, repo, revision in _benchmarks(recipe)
-    ]
-    for kind, repo, purpose, revision, unpinned, pickles in wanted:
+        take = functools.partial(reference, allow_unpinned=data.allow_unpinned)
+        wanted.append(functools.partial(take, "dataset", data.source, "training data", data.revision))
+    for name, repo, revision in _benchmarks(recipe):
+        wanted.append(functools.partial(reference, "dataset", repo, f"benchmark {name}", revision))
+    for ask in wanted:
         try:
-            new = reference(kind, repo, purpose, revision, allow_unpinned=unpinned, pickles=pickles)
+            new = ask()
         except UserError as error:
             problems.append(str(error))
             continue
