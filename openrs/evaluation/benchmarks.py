@@ -8,7 +8,7 @@ nor lighteval, except for a benchmark whose prompt is one of lighteval's own fun
 import functools
 import importlib
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -98,13 +98,9 @@ class EvalProblem:
     prompt: str
 
 
-def known() -> dict[str, Benchmark]:
-    """The benchmarks that come with openrs, by name."""
-    return dict(_packaged())
-
-
 @functools.cache
-def _packaged() -> dict[str, Benchmark]:
+def known() -> Mapping[str, Benchmark]:
+    """The benchmarks that come with openrs, by name."""
     return read_definitions(DEFINITIONS)
 
 
@@ -142,8 +138,8 @@ def read_definitions(path: Path) -> dict[str, Benchmark]:
         if not isinstance(given, dict):
             raise UserError(f"{where}: {name} is not a `key: value` list", fix=f"see the head of {DEFINITIONS}")
         settings = {"name": name, **given}
-        if settings.get("prompt", "eval_math.txt") is not None:
-            settings["template"] = _read_prompt(str(settings.get("prompt", "eval_math.txt")), path.parent, where)
+        if (prompt := given.get("prompt", "eval_math.txt")) is not None:
+            settings["template"] = _read_prompt(str(prompt), path.parent, where)
         try:
             found[name] = Benchmark.model_validate(settings)
         except ValidationError as error:

@@ -135,28 +135,6 @@ def recorded_digests() -> Mapping[str, Any]:
     return tree
 
 
-def record(benchmarks: Sequence[Benchmark], data_dir: Path, tokenizer: Path) -> dict[str, Any]:
-    """What input_hashes.json holds, computed anew from data and tokenizer that check_inputs proved.
-
-    input_tokens: hash_input_tokens in the forms that other people's logs have it: lighteval up to 0.10 hashed a list of
-    lists of ids, since 0.11 a list; with two BOS as the authors, or with one.
-    """
-    encoder = ChatEncoder.from_folder(tokenizer)
-    tree: dict[str, Any] = {}
-    for benchmark in benchmarks:
-        read = encode_benchmark(benchmark, data_dir, encoder)
-        encoded = read.encoded or ()
-        forms = {}
-        for bos, ids in (("two BOS", [e.double for e in encoded]), ("one BOS", [e.ids for e in encoded])):
-            forms[combined(digest(str([tokens])) for tokens in ids)] = bos
-            forms[combined(digest(str(tokens)) for tokens in ids)] = bos
-        tree[benchmark.name] = {
-            "input_tokens": forms,
-            "rows": [list(row) for row in row_digests(read.problems, encoded)],
-        }
-    return tree
-
-
 def combined(digests: Iterable[str]) -> str:
     """lighteval's hash over a benchmark, from the digests of its problems in any order."""
     return digest("".join(sorted(digests)))

@@ -18,33 +18,20 @@ SMALL = 100  # problems: one more right answer of 30 is 3.3 points, so a benchma
 PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
     # arXiv 2503.16219, section 3.1; max_model_len: as the authors set it; the second BOS: their token hashes
     "paper": {
-        "samples": 1,
-        "samples_small": None,
-        "temperature": 0.6,
-        "top_p": 0.95,
-        "max_tokens": 32768,
-        "max_model_len": 32768,
-        "double_bos": True,
-        "seed": 1234,
+        "samples": 1, "samples_small": None, "temperature": 0.6, "top_p": 0.95, "max_tokens": 32768,
+        "max_model_len": 32768, "double_bos": True, "seed": 1234,
     },
     # arXiv 2504.07086: ten seeds on AIME and AMC, three on the others
     "sober": {
-        "samples": 3,
-        "samples_small": 10,
-        "temperature": 0.8,
-        "top_p": 0.9,
-        "max_tokens": 32768,
-        "max_model_len": None,
-        "double_bos": False,
-        "seed": 1234,
+        "samples": 3, "samples_small": 10, "temperature": 0.8, "top_p": 0.9, "max_tokens": 32768,
+        "max_model_len": None, "double_bos": False, "seed": 1234,
     },
-}
+}  # fmt: skip
 
 
 def samples_of(settings: Evaluation, benchmark: Benchmark) -> int:
     """k: completions of each problem of a benchmark."""
-    small = benchmark.rows < SMALL and settings.samples_small is not None
-    return settings.samples_small if small and settings.samples_small else settings.samples
+    return (settings.samples_small if benchmark.rows < SMALL else None) or settings.samples
 
 
 def chosen(settings: Evaluation, protocol: str | None, options: Mapping[str, Any]) -> Evaluation:
@@ -53,8 +40,7 @@ def chosen(settings: Evaluation, protocol: str | None, options: Mapping[str, Any
     `samples` as an option means as many everywhere. Raises UserError naming an option that cannot be.
     """
     everywhere = {"samples_small": None} if "samples" in options else {}
-    preset = dict(PROTOCOLS[protocol]) if protocol is not None and protocol != "custom" else {}
-    return with_changes(settings, preset | everywhere | dict(options))
+    return with_changes(settings, {**PROTOCOLS.get(protocol or "custom", {}), **everywhere, **options})
 
 
 def name_of(settings: Evaluation) -> Name:
@@ -64,10 +50,8 @@ def name_of(settings: Evaluation) -> Name:
         return "paper"
     sober = PROTOCOLS["sober"]
     enough = settings.samples >= sober["samples"] and (settings.samples_small or settings.samples) >= 10
-    same = all(
-        drawn[key] == sober[key] for key in ("temperature", "top_p", "max_tokens", "max_model_len", "double_bos")
-    )
-    return "sober" if same and enough else "custom"
+    same = {*sober} - {"samples", "samples_small", "seed"}
+    return "sober" if enough and all(drawn[key] == sober[key] for key in same) else "custom"
 
 
 def described(settings: Evaluation, engine: str, bos: int) -> str:

@@ -9,12 +9,11 @@ from openrs.config.schema import Evaluation
 from openrs.errors import UserError
 from openrs.evaluation import benchmarks as bench
 from openrs.evaluation.benchmarks import Benchmark
-from openrs.evaluation.merge import read_again
 from openrs.evaluation.plan import RECORD, read_record
-from openrs.evaluation.run import read_scores, write_scores
 from openrs.evaluation.sampling import Samples
-from openrs.evaluation.scores import build_scores
-from openrs.evaluation.verdicts import Referee, text_of, thinks
+from openrs.evaluation.scores import build_scores, read_scores, write_scores
+from openrs.evaluation.scoring import Referee, text_of, thinks
+from openrs.evaluation.shards import read_again
 from openrs.rewards.grading import Judge
 from openrs.run.directory import Lock, Run, run_at
 from openrs.run.files import write_json

@@ -6,27 +6,22 @@ and the engines' logs.
 
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 from openrs.config.schema import Evaluation
-from openrs.errors import UserError
-from openrs.evaluation.benchmarks import Benchmark
 from openrs.evaluation.engine_pool import EnginePool
 from openrs.evaluation.engines import layout_of, load
 from openrs.evaluation.plan import EvalPlan, Target, keep_record, prepare
 from openrs.evaluation.protocols import described
 from openrs.evaluation.sampling import Engine, Samples
-from openrs.evaluation.scores import Rows, build_scores, merge_scores
-from openrs.evaluation.scoring import Scoring
+from openrs.evaluation.scores import build_scores, read_scores, write_scores
+from openrs.evaluation.scoring import Referee, Scoring, text_of, thinks
 from openrs.evaluation.shards import Shard, finish_shard, requests_of_shard
-from openrs.evaluation.verdicts import Referee, text_of, thinks
-from openrs.outside import read_shape
 from openrs.rewards.grading import Judge
 from openrs.run.directory import Lock, Run
-from openrs.run.files import write_json
 from openrs.run.progress import Progress
 from openrs.run.units import format_duration
 
@@ -90,44 +85,6 @@ def proof(plan: EvalPlan) -> str:
     fed = plan.record["protocol"]["bos"]
     other = plan.inputs.proven and fed != plan.inputs.bos
     return plan.inputs.verdict() + (f"; here with {fed} (--protocol paper has both)" if other else "")
-
-
-def write_scores(
-    folder: Path,
-    benchmarks: Sequence[Benchmark],
-    record: Mapping[str, Any],
-    *,
-    document: dict[str, Any],
-    rows: Rows,
-    known: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Write lighteval's results file, and scores.json with what was `known` of other benchmarks in it; returns that."""
-    from openrs.evaluation.lighteval_results import write_results
-
-    write_results(folder, benchmarks, document, record, rows)
-    whole = merge_scores(known, document)
-    write_json(folder / "scores.json", whole)
-    return whole
-
-
-SCORES_SHAPE: dict[str, Any] = {  # what merge_scores and format_score read of it
-    "model": {"name": str},
-    "inputs": {"checks": [{"benchmark": str, "state": str}], "changes": [{"benchmark": str}], "unproven": [str]},
-    "benchmarks": {
-        "*": {
-            "n": int, "k": int, "accuracy": int | float, "interval": [int | float], "truncated": int,
-            "verdicts": {"*": int}, "strict?": {"accuracy": int | float, "disagree": int}, "references?": {"*": int},
-        }
-    },
-}  # fmt: skip
-
-
-def read_scores(folder: Path) -> dict[str, Any] | None:
-    path = folder / "scores.json"
-    try:
-        return read_shape(path, SCORES_SHAPE)
-    except UserError:
-        return None
 
 
 def answers(scores: Mapping[str, Any], record: Mapping[str, Any]) -> bool:

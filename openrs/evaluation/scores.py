@@ -2,14 +2,17 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from openrs.evaluation.benchmarks import EvalProblem
-from openrs.evaluation.sampling import Key
-from openrs.rewards.kinds import reference_kinds
-from openrs.run.files import now
+from openrs.errors import UserError
+from openrs.evaluation.benchmarks import Benchmark, EvalProblem
+from openrs.evaluation.lighteval_results import write_results
+from openrs.evaluation.sampling import Rows
+from openrs.outside import read_shape
+from openrs.rewards.references import reference_kinds
+from openrs.run.files import now, write_json
 
-Rows = Mapping[Key, Mapping[str, Any]]
 SURE = ("correct", "incorrect", "no_answer")  # the other verdicts count as wrong, and are said
 
 
@@ -29,9 +32,7 @@ def score(problems: Sequence[EvalProblem], benchmark: str, samples: int, rows: R
     return {
         "n": average.n,
         "k": samples,
-        "accuracy": average.value,
-        "stderr": average.se_problems,
-        "interval": [average.problems.low, average.problems.high],
+        **_over_problems(average),
         "stderr_fixed": average.se_fixed,
         "interval_fixed": [average.fixed.low, average.fixed.high],
         "pass_at_k": {str(k): statistics.pass_at_k(correct, k) for k in powers_of_two(samples)},
@@ -63,15 +64,18 @@ def strict(problems: Sequence[EvalProblem], grid: Sequence[Sequence[Mapping[str,
         if (row["verdict"] == "correct") != (row["strict"] == "correct")
     ]
     return {
-        "accuracy": average.value,
-        "stderr": average.se_problems,
-        "interval": [average.problems.low, average.problems.high],
+        **_over_problems(average),
         "verdicts": dict(Counter(str(row["strict"]) for line in grid for row in line).most_common()),
         "disagree": len(rows),
         "only_lighteval": sum(row["verdict"] == "correct" for row in rows),
         "only_strict": sum(row["strict"] == "correct" for row in rows),
         "rows": rows,
     }
+
+
+def _over_problems(average: Any) -> dict[str, Any]:
+    interval = [average.problems.low, average.problems.high]
+    return {"accuracy": average.value, "stderr": average.se_problems, "interval": interval}
 
 
 def vote(answer: str) -> str | None:
@@ -127,6 +131,42 @@ def merge_scores(before: Mapping[str, Any] | None, new: dict[str, Any]) -> dict[
     proven = bool(inputs["checks"]) and equal == len(inputs["checks"]) and not inputs["changes"]
     inputs |= {"equal": equal, "of": len(inputs["checks"]), "proven": proven}
     return {**new, "inputs": inputs, "benchmarks": {**kept, **new["benchmarks"]}}
+
+
+def write_scores(
+    folder: Path,
+    benchmarks: Sequence[Benchmark],
+    record: Mapping[str, Any],
+    *,
+    document: dict[str, Any],
+    rows: Rows,
+    known: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write lighteval's results file, and scores.json with what was `known` of other benchmarks in it; returns that."""
+    write_results(folder, benchmarks, document, record, rows)
+    whole = merge_scores(known, document)
+    write_json(folder / "scores.json", whole)
+    return whole
+
+
+SCORES_SHAPE: dict[str, Any] = {  # what merge_scores and format_score read of it
+    "model": {"name": str},
+    "inputs": {"checks": [{"benchmark": str, "state": str}], "changes": [{"benchmark": str}], "unproven": [str]},
+    "benchmarks": {
+        "*": {
+            "n": int, "k": int, "accuracy": int | float, "interval": [int | float], "truncated": int,
+            "verdicts": {"*": int}, "strict?": {"accuracy": int | float, "disagree": int}, "references?": {"*": int},
+        }
+    },
+}  # fmt: skip
+
+
+def read_scores(folder: Path) -> dict[str, Any] | None:
+    path = folder / "scores.json"
+    try:
+        return read_shape(path, SCORES_SHAPE)
+    except UserError:
+        return None
 
 
 def format_score(score: Mapping[str, Any]) -> str:

@@ -7,13 +7,12 @@ from typing import Any, get_args
 from openrs.config.names import is_hub_name
 from openrs.config.schema import Evaluation, Model, Recipe
 from openrs.errors import UserError
-from openrs.evaluation.merge import merge
 from openrs.evaluation.plan import Target
 from openrs.evaluation.protocols import chosen
 from openrs.evaluation.rejudge import rejudge
 from openrs.evaluation.run import JUDGE_SECONDS, evaluate
 from openrs.evaluation.scores import format_score
-from openrs.evaluation.shards import shard_from
+from openrs.evaluation.shards import merge, shard_from
 from openrs.hub import adapters, pins
 from openrs.hub.models import config_of, local_model
 from openrs.rewards.grading import Judge, processors

@@ -64,14 +64,6 @@ def _pins() -> dict[str, Any]:
     return read_yaml(PINS)[0]
 
 
-def pinned(kind: Kind, repo: str) -> str | None:
-    """The commit a repository is pinned to, or its beginning, or "main" when the first fetch decides; None: no pin."""
-    pin = _pins()[f"{kind}s"].get(repo)
-    if pin is None:
-        return None
-    return str(pin.get("revision") or pin.get("starts") or "main")
-
-
 def checkpoint(experiment: str, step: int) -> tuple[str, str]:
     """Repository and commit of an authors' checkpoint. Raises UserError listing the steps that there are."""
     table = _pins()["checkpoints"]
@@ -89,14 +81,13 @@ def reference(kind: Kind, repo: str, purpose: str, revision: str | None = None, 
     Raises UserError for one that nobody pinned (and nobody allowed unpinned), and for a revision that can move.
     """
     pin = _pins()[f"{kind}s"].get(repo, {})
-    chosen = revision or pinned(kind, repo)
-    if chosen is None and not allow_unpinned:
+    if not pin and revision is None and not allow_unpinned:
         raise UserError(
             f"{purpose}: {kind} {repo} has no pinned revision",
             "the hub may serve something else tomorrow",
             f"give a commit ({'model' if kind == 'model' else 'data'}.revision), or allow_unpinned: true",
         )
-    chosen = chosen or "main"
+    chosen = revision or pin.get("revision") or pin.get("starts") or "main"  # main: the first fetch decides
     moves = COMMIT.fullmatch(chosen) is None and BEGINNING.fullmatch(chosen) is None
     if moves and revision is not None and not allow_unpinned:
         raise UserError(

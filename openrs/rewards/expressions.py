@@ -141,7 +141,7 @@ def _refuse_large(tree: Any) -> None:
 
 def _size(node: Any) -> float:  # noqa: PLR0911 - a table of nodes
     """About the absolute value of a constant, from its tree, without working it out; infinite above 1e300."""
-    if node.is_Integer or node.is_Rational or node.is_Float:
+    if node.is_Rational or node.is_Float:
         size = abs(node)
         return float(size) if size < 10**300 else math.inf
     sizes = [_size(part) for part in node.args]
@@ -166,8 +166,7 @@ def same_expression(left: str, right: str) -> bool:
         return True
     if a.free_symbols != b.free_symbols and not (a.free_symbols and b.free_symbols):
         return False
-    decided = same_values(a, b)
-    if decided is not None:
+    if (decided := same_values(a, b)) is not None:
         return decided
     from math_verify.grader import sympy_expr_eq
 

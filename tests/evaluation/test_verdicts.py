@@ -9,7 +9,7 @@ from openrs.errors import UserError
 from openrs.evaluation.rejudge import rejudge
 from openrs.evaluation.run import evaluate
 from openrs.evaluation.scores import format_score
-from openrs.evaluation.verdicts import thinks
+from openrs.evaluation.scoring import thinks
 from openrs.rewards.grading import Judge
 from openrs.run.files import read_jsonl
 from openrs.run.progress import Progress
