@@ -140,19 +140,15 @@ def combined(digests: Iterable[str]) -> str:
     return digest("".join(sorted(digests)))
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedBenchmark:
-    """A benchmark's problems, and each in the model's chat format (None without a tokenizer)."""
-
-    problems: Sequence[EvalProblem]
-    encoded: Sequence[Encoded] | None
+EncodedBenchmark = tuple[Sequence[EvalProblem], Sequence[Encoded]]
+"""A benchmark's problems, and each in the model's chat format (none without a tokenizer)."""
 
 
 def encode_benchmark(benchmark: Benchmark, data_dir: Path | None, encoder: ChatEncoder | None) -> EncodedBenchmark:
-    """Read a benchmark and put its questions. Of a published one any number of rows is read: `check_asked` names those
-    that are missing. Raises UserError for data that cannot be read."""
+    """Read a benchmark and put its questions. Of a published one any number of rows is read: `check_encoded` names
+    those that are missing. Raises UserError for data that cannot be read."""
     problems = load_problems(benchmark, data_dir, any_count=benchmark.hashes is not None)
-    return EncodedBenchmark(problems, [encoder.encoded(problem.prompt) for problem in problems] if encoder else None)
+    return problems, [encoder.encoded(problem.prompt) for problem in problems] if encoder else []
 
 
 def check_inputs(benchmarks: Sequence[Benchmark], data_dir: Path | None, tokenizer: Path | None = None) -> InputsReport:
@@ -179,7 +175,7 @@ def check_encoded(
     changes: list[RowChange] = []
     bos: int | None = None
     for benchmark in (benchmark for benchmark in benchmarks if benchmark.hashes):
-        problems, encoded = questions[benchmark.name].problems, questions[benchmark.name].encoded
+        problems, encoded = questions[benchmark.name]
         rows = row_digests(problems, encoded)
         prompts = [e.text for e in encoded] if encoded else [PAPER_CHAT.format(prompt=p.prompt) for p in problems]
         found: dict[str, str | None] = {
@@ -200,7 +196,7 @@ RowDigests = tuple[str, str, str, str | None]
 """A problem's id within its benchmark, and the digests of its question, its answer and its token ids."""
 
 
-def row_digests(problems: Sequence[EvalProblem], encoded: Sequence[Encoded] | None) -> list[RowDigests]:
+def row_digests(problems: Sequence[EvalProblem], encoded: Sequence[Encoded]) -> list[RowDigests]:
     """What input_hashes.json holds for each problem; token ids as `str([ids])`, the form that lighteval hashed."""
     rows: list[RowDigests] = []
     for number, problem in enumerate(problems):

@@ -91,10 +91,8 @@ def answers(scores: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
     """Whether scores.json has what is asked now: these benchmarks, with this k, under this protocol."""
     there = {name: score.get("k") for name, score in scores.get("benchmarks", {}).items()}
     asked = all(there.get(name) == facts["k"] for name, facts in record["benchmarks"].items())
-    asked = asked and all(
-        score.get("strict") for score in scores["benchmarks"].values()
-    )  # older ones have no second opinion
-    return asked and scores.get("protocol") == record["protocol"]
+    strict = all(score.get("strict") for score in scores["benchmarks"].values())  # older ones have no second opinion
+    return asked and strict and scores.get("protocol") == record["protocol"]
 
 
 def judge_anew(plan: EvalPlan, samples: Samples, judge: Judge, progress: Progress) -> None:
@@ -105,8 +103,8 @@ def judge_anew(plan: EvalPlan, samples: Samples, judge: Judge, progress: Progres
     ]
     if old:
         progress.say(f"asking the strict judge about {len(old)} samples of an older journal")
-        opinions = referee.judge_strictly([text_of(row) for row in old])
-        samples.set_verdicts({**row, **opinion} for row, opinion in zip(old, opinions, strict=True))
+        opinions = referee.judge([text_of(row) for row in old])
+        samples.set_verdicts({**row, **opinion, **row} for row, opinion in zip(old, opinions, strict=True))
 
 
 def sample(

@@ -30,7 +30,7 @@ def score(problems: Sequence[EvalProblem], benchmark: str, samples: int, rows: R
     average = statistics.avg_at_k(correct)
     flat = [row for line in grid for row in line]
     return {
-        "n": average.n,
+        "n": len(problems),
         "k": samples,
         **_over_problems(average),
         "stderr_fixed": average.se_fixed,

@@ -16,7 +16,7 @@ from openrs.evaluation.benchmarks import Benchmark, EvalProblem
 from openrs.evaluation.plan import EvalPlan
 from openrs.evaluation.sampling import Sample, Samples
 from openrs.rewards.extraction import as_continued
-from openrs.rewards.grading import Grade, Item, Judge, Rule
+from openrs.rewards.grading import Item, Judge, Rule
 from openrs.run.progress import Progress
 
 AT_ONCE = 64  # completions judged between two looks at whether to stop
@@ -47,7 +47,8 @@ class Referee:
         """For each text what its line in samples.jsonl says of it: verdict, answer, strict, strict_answer."""
         usual = [self._item(text, self._rules[text[0]]) for text in texts]
         strict = [self._item(text, Rule.CORRECTED) for text in texts]
-        found = self._grades([*usual, *strict])
+        different = list(dict.fromkeys([*usual, *strict]))  # curation's rule may be the strict judge's own
+        found = dict(zip(different, self._judge.grade(different), strict=True))
         return [
             {
                 "verdict": str(found[ours].verdict),
@@ -57,17 +58,6 @@ class Referee:
             }
             for ours, second in zip(usual, strict, strict=True)
         ]
-
-    def judge_strictly(self, texts: Texts) -> list[dict[str, str]]:
-        """The second opinion alone."""
-        items = [self._item(text, Rule.CORRECTED) for text in texts]
-        found = self._grades(items)
-        return [{"strict": str(found[item].verdict), "strict_answer": found[item].answer} for item in items]
-
-    def _grades(self, items: Sequence[Item]) -> dict[Item, Grade]:
-        """Each different item is asked about once: curation's rule may be the strict judge's own."""
-        different = list(dict.fromkeys(items))
-        return dict(zip(different, self._judge.grade(different), strict=True))
 
     def _item(self, text: tuple[str, str, str], rule: Rule) -> Item:
         name, problem, completion = text

@@ -31,10 +31,6 @@ class SeedEffect:
     p_up: float
     p_down: float
 
-    @property
-    def se(self) -> float:
-        return math.sqrt(self.own + self.common)
-
     def p_within(self, margin_points: float) -> float:
         """TOST: p-value of the hypothesis that the difference is at least margin_points percentage points."""
         margin, parts = margin_points / 100, (self.own, self.common, self.freedom)

@@ -40,15 +40,13 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A mean over n problems. k: samples a problem (the fewest, where they differ).
+    """A mean over problems.
 
     fixed: standard error and interval of the mean on these very problems; None for the error when k is 1.
     problems: the same when the problems themselves are a sample; None when n is 1.
     """
 
     value: float
-    n: int
-    k: int
     se_fixed: float | None
     se_problems: float | None
     fixed: Interval
@@ -107,14 +105,14 @@ def avg_at_k(correct: Matrix) -> Score:
     both are plain Wilson, which is too wide rather than too narrow for the fixed problems.
     """
     right, tries = counts(correct)
-    share, n, k = right / tries, len(right), int(tries.min())
+    share = right / tries
     value = float(share.mean())
     se_problems, problems = _over_problems(share, tries)
-    if k == 1:
-        return Score(value, n, k, None, se_problems, _wilson(value, n), problems)
+    if int(tries.min()) == 1:
+        return Score(value, None, se_problems, _wilson(value, len(share)), problems)
     se, freedom = sampling_error(share, tries)
     effective = value * (1 - value) / se**2 if se else float(tries.sum())
-    return Score(value, n, k, se, se_problems, _wilson(value, effective, freedom), problems)
+    return Score(value, se, se_problems, _wilson(value, effective, freedom), problems)
 
 
 def sampling_error(share: Floats, tries: NDArray[np.int64]) -> tuple[float, float]:

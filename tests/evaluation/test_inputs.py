@@ -73,15 +73,14 @@ def record(benchmarks, data_dir, tokenizer):
     encoder = ChatEncoder.from_folder(tokenizer)
     tree = {}
     for benchmark in benchmarks:
-        read = encode_benchmark(benchmark, data_dir, encoder)
-        encoded = read.encoded or ()
+        problems, encoded = encode_benchmark(benchmark, data_dir, encoder)
         forms = {}
         for bos, ids in (("two BOS", [e.double for e in encoded]), ("one BOS", [e.ids for e in encoded])):
             forms[combined(digest(str([tokens])) for tokens in ids)] = bos
             forms[combined(digest(str(tokens)) for tokens in ids)] = bos
         tree[benchmark.name] = {
             "input_tokens": forms,
-            "rows": [list(row) for row in row_digests(read.problems, encoded)],
+            "rows": [list(row) for row in row_digests(problems, encoded)],
         }
     return tree
 

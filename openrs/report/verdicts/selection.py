@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from openrs.evaluation.difficulty_model import fit_beta, problem_rates, widest_seed_sd
+from openrs.evaluation.difficulty_model import problem_rates, widest_seed_sd
 from openrs.evaluation.single_draws import expected_best, lead_of_best
 from openrs.evaluation.statistics import Floats
 from openrs.report.evidence import reference
@@ -51,7 +51,7 @@ def of_paper() -> dict[str, Any]:
         "best": top.accuracy,
         "best_model": top.model,
         "again": list(reference.reevaluation(top.model, BENCHMARK) or ()),
-        "estimates": [chosen(problem_rates(fit_beta(rate, sd, top.n)), sd, source) for source, sd in spreads],
+        "estimates": [chosen(problem_rates(rate, sd, top.n), sd, source) for source, sd in spreads],
         "bound": chosen(np.full(top.n, rate), widest_seed_sd(rate, top.n), "one rate for all problems"),
         "scores": {
             experiment: [one.accuracy for one in every if one.experiment == experiment]
