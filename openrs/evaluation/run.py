@@ -53,31 +53,25 @@ def evaluate(
     early = (apart or not layout.here) and read_scores(folder) is None
     with closing(EnginePool(layout)) if early else nullcontext() as pool:
         plan = prepare(target, settings, layout)
-        return _evaluate(plan, folder, progress, judge, shard=shard, pool=pool)
-
-
-def _evaluate(
-    plan: EvalPlan, folder: Path, progress: Progress, judge: Judge, *, shard: Shard | None, pool: EnginePool | None
-) -> dict[str, Any] | None:
-    for line in (described(plan.settings, plan.layout.engine, plan.record["protocol"]["bos"]), *plan.notes):
-        progress.say(line)
-    if plan.inputs.checks:
-        progress.say(proof(plan))
-    if shard is not None:
-        folder, plan = shard.folder(folder), requests_of_shard(plan, shard)
-    with Lock(Run(folder)), Samples(folder / "samples.jsonl") as samples:
-        keep_record(folder, plan.record, kept=bool(samples.rows) or (folder / "scores.json").exists())
-        judge_anew(plan, samples, judge, progress)
-        seconds, drawn = sample(plan, samples, folder, progress, judge, pool=pool)
+        for line in (described(plan.settings, plan.layout.engine, plan.record["protocol"]["bos"]), *plan.notes):
+            progress.say(line)
+        if plan.inputs.checks:
+            progress.say(proof(plan))
         if shard is not None:
-            finish_shard(folder, plan, seconds, drawn)
-            return None
-        known = read_scores(folder)
-        if known is not None and not drawn and answers(known, plan.record):
-            progress.say(f"{plan.target.label} is evaluated: {folder / 'scores.json'}")
-            return known
-        document = build_scores(plan.record, plan.problems, samples.rows, seconds, drawn)
-        return write_scores(folder, plan.benchmarks, plan.record, document=document, rows=samples.rows, known=known)
+            folder, plan = shard.folder(folder), requests_of_shard(plan, shard)
+        with Lock(Run(folder)), Samples(folder / "samples.jsonl") as samples:
+            keep_record(folder, plan.record, kept=bool(samples.rows) or (folder / "scores.json").exists())
+            judge_anew(plan, samples, judge, progress)
+            seconds, drawn = sample(plan, samples, folder, progress, judge, pool=pool)
+            if shard is not None:
+                finish_shard(folder, plan, seconds, drawn)
+                return None
+            known = read_scores(folder)
+            if known is not None and not drawn and answers(known, plan.record):
+                progress.say(f"{plan.target.label} is evaluated: {folder / 'scores.json'}")
+                return known
+            document = build_scores(plan.record, plan.problems, samples.rows, seconds, drawn)
+            return write_scores(folder, plan.benchmarks, plan.record, document=document, rows=samples.rows, known=known)
 
 
 def proof(plan: EvalPlan) -> str:
@@ -108,13 +102,7 @@ def judge_anew(plan: EvalPlan, samples: Samples, judge: Judge, progress: Progres
 
 
 def sample(
-    plan: EvalPlan,
-    samples: Samples,
-    folder: Path,
-    progress: Progress,
-    judge: Judge,
-    *,
-    pool: EnginePool | None = None,
+    plan: EvalPlan, samples: Samples, folder: Path, progress: Progress, judge: Judge, *, pool: EnginePool | None = None
 ) -> tuple[dict[str, float], int]:
     """Draw and judge what is missing. Returns the wall clock of loading, generating and scoring, and how many.
 

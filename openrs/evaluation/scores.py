@@ -12,6 +12,7 @@ from openrs.evaluation.sampling import Rows
 from openrs.outside import read_shape
 from openrs.rewards.references import reference_kinds
 from openrs.run.files import now, write_json
+from openrs.run.progress import Progress
 
 SURE = ("correct", "incorrect", "no_answer")  # the other verdicts count as wrong, and are said
 
@@ -182,3 +183,13 @@ def format_score(score: Mapping[str, Any]) -> str:
         f"{100 * score['accuracy']:.1f} % right (avg@{score['k']}, {score['n']} problems,"
         f" 95 % interval {100 * low:.1f} to {100 * high:.1f}{''.join(f', {aside}' for aside in asides)})"
     )
+
+
+def print_scores(progress: Progress, name: str, scores: Mapping[str, Any], folder: Path) -> None:
+    for benchmark, score in scores["benchmarks"].items():
+        progress.say(f"{name}, {benchmark}: {format_score(score)}")
+    answers = [change for change in scores["inputs"]["changes"] if change["what"] == "answer"]
+    if answers:
+        text = f"{len(answers)} answers are not the recorded ones, e.g. of {answers[0]['id']}"
+        progress.say(f"{text}: the questions are the paper's, the score may not be")
+    progress.say(f"samples and scores: {folder}")

@@ -170,7 +170,10 @@ def merged(parts: Sequence[Part], into: Path, data: str | None) -> dict[str, Any
     settings = Evaluation.model_validate(record["evaluation"])
     benchmarks = bench.resolve(settings.benchmarks)
     problems = read_again(benchmarks, record, data or settings.data)
-    shares = shares_of(first, problems)
+    shards = assigned(pairs_of(first.record, first.record["shard"]["tokens"]), first.shard.of)
+    shares = {  # every sample of the whole, and the shard (from 1) that draws it
+        (name, problem.id, sample): number for (name, sample), number in shards.items() for problem in problems[name]
+    }
     rows: dict[Key, dict[str, Any]] = {}
     for part in parts:
         rows |= rows_of(part, shares)

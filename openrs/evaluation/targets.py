@@ -11,7 +11,7 @@ from openrs.evaluation.plan import Target
 from openrs.evaluation.protocols import chosen
 from openrs.evaluation.rejudge import rejudge
 from openrs.evaluation.run import JUDGE_SECONDS, evaluate
-from openrs.evaluation.scores import format_score
+from openrs.evaluation.scores import print_scores
 from openrs.evaluation.shards import merge, shard_from
 from openrs.hub import adapters, pins
 from openrs.hub.models import config_of, local_model
@@ -110,7 +110,9 @@ def resolved(
     folder = next((path for path in (run_at(model).path, Path(model)) if kind_of(path) is not None), Path(model))
     kind, owner = kind_of(folder), run_of(folder)
     if kind is Kind.RUN or owner is not None:
-        refuse_choice(model, revision, dtype)
+        if revision is not None or dtype is not None:
+            what = f"{model} is a run: its recipe says revision and dtype"
+            raise UserError(what, fix="leave --revision and --dtype away")
         run = owner or existing_run(f"{folder}/")
         recipe = manifest.recipe_of(run)
         assert recipe is not None  # existing_run looked
@@ -171,13 +173,6 @@ def refuse_damaged(checkpoint: Path) -> None:
         raise UserError(f"the checkpoint {checkpoint} is not complete: {damage}", fix="take another one")
 
 
-def refuse_choice(model: str, revision: str | None, dtype: str | None) -> None:
-    if revision is not None or dtype is not None:
-        raise UserError(
-            f"{model} is a run: its recipe says revision and dtype", fix="leave --revision and --dtype away"
-        )
-
-
 def merge_shards(paths: Sequence[Path], keep_in: str | None, data: str | None) -> None:
     """`openrs evaluate --merge`."""
     quiet()
@@ -189,21 +184,5 @@ def merge_shards(paths: Sequence[Path], keep_in: str | None, data: str | None) -
 def rejudge_run(run: str, data: str | None) -> None:
     """`openrs evaluate --rejudge`."""
     quiet()
-    progress = Progress()
     with signals.install_handlers(), Judge(timeout=JUDGE_SECONDS) as judge:
-        for one in rejudge(run, data, judge, progress):
-            print_scores(progress, one.scores["model"]["name"], one.scores, one.folder)
-            progress.say(
-                f"of {one.samples} verdicts, {one.changed} of lighteval's and {one.strict_changed} of the strict"
-                " judge's are others than before"
-            )
-
-
-def print_scores(progress: Progress, name: str, scores: Mapping[str, Any], folder: Path) -> None:
-    for benchmark, score in scores["benchmarks"].items():
-        progress.say(f"{name}, {benchmark}: {format_score(score)}")
-    answers = [change for change in scores["inputs"]["changes"] if change["what"] == "answer"]
-    if answers:
-        text = f"{len(answers)} answers are not the recorded ones, e.g. of {answers[0]['id']}"
-        progress.say(f"{text}: the questions are the paper's, the score may not be")
-    progress.say(f"samples and scores: {folder}")
+        rejudge(run, data, judge, Progress())

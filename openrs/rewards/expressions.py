@@ -64,19 +64,13 @@ def equal_numbers(left: tuple[Fraction, int], right: tuple[Fraction, int]) -> bo
     if bool(left[1]) == bool(right[1]):
         return False
     exact, decimal = (right, left) if left[1] else (left, right)
-    return not _terminates(exact[0]) and rounds(decimal[0], decimal[1], float(exact[0] / decimal[0]))
+    below = exact[0].denominator
+    terminates = pow(10, below.bit_length(), below) == 0
+    return not terminates and rounds(decimal[0], decimal[1], float(exact[0] / decimal[0]))
 
 
 def rounds(decimal: Fraction, digits: int, ratio: float) -> bool:
     return decimal != 0 and digits >= ROUNDED and abs(ratio - 1) < 10.0 ** (1 - min(digits, 15))
-
-
-def _terminates(value: Fraction) -> bool:
-    below = value.denominator
-    for prime in (2, 5):
-        while below % prime == 0:
-            below //= prime
-    return below == 1
 
 
 # --- by sympy ---------------------------------------------------------------------------------------------------------
@@ -240,11 +234,6 @@ def _close(x: Any, y: Any) -> bool:
     gap, size = abs(x - y), max(abs(x), abs(y))
     if size == 0 or gap == 0:
         return True
-    if x == 0 or y == 0:
-        return _is_noise(x if y == 0 else y)
+    if x == 0 or y == 0:  # equal where evalf found no digit: what is left of a zero that sympy does not see through
+        return all(part == 0 or getattr(part, "_prec", 53) <= 1 for part in (x if y == 0 else y).as_real_imag())
     return bool(gap < SAME * size)
-
-
-def _is_noise(value: Any) -> bool:
-    """Whether evalf found no digit of it: what is left of a zero that sympy does not see through."""
-    return all(part == 0 or getattr(part, "_prec", 53) <= 1 for part in value.as_real_imag())

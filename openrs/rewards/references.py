@@ -79,18 +79,18 @@ def check_references(
     for rule in {*rules} & {Rule.PAPER, Rule.PAPER_COSINE} if not published else ():
         tiny = [text for text in read if _TINY.search(text) and text not in faults]
         faults |= dict.fromkeys(_passed_by_zero(tiny, rule, judge), ReferenceFault.PAYS_ZERO)
-    return _by_index(references, faults, read)
-
-
-def _by_index(references: Sequence[str], faults: dict[str, ReferenceFault], read: dict[str, str]) -> CheckedReferences:
-    checked = CheckedReferences()
-    for index, text in enumerate(references):
-        if text in faults:
-            checked.faults[index] = faults[text]
-        if text in read:
-            checked.read[index] = read[text]
-            if is_worked(text):
-                _look_at_solution(text, index, checked)
+    checked = CheckedReferences(
+        {index: faults[text] for index, text in enumerate(references) if text in faults},
+        {index: read[text] for index, text in enumerate(references) if text in read},
+    )
+    for index, answer in checked.read.items():
+        text = references[index]
+        if not is_worked(text):
+            continue
+        if r"\boxed" not in text and r"\fbox" not in text:
+            checked.without_box.append(index)
+        if (numbers := _numbers(text)) and numbers[-1] not in _numbers(answer):
+            checked.other_number.append(index)
     return checked
 
 
@@ -115,14 +115,6 @@ def _bare(text: str) -> str:
     return bare
 
 
-def _look_at_solution(text: str, index: int, checked: CheckedReferences) -> None:
-    if r"\boxed" not in text and r"\fbox" not in text:
-        checked.without_box.append(index)
-    numbers = _numbers(text)
-    if numbers and numbers[-1] not in _numbers(checked.read[index]):
-        checked.other_number.append(index)
-
-
 def _numbers(text: str) -> list[str]:
     return [number.replace(",", "").rstrip(".") for number in _DIGITS.findall(text.replace("{,}", ","))]
 
@@ -142,20 +134,14 @@ def reference_kinds(reference: str) -> list[str]:
         "recurring": recurring(plain) != plain,
         "other characters": characters(text) != text,
         "percent": r"\%" in plain,
-        "multi-part": _multi(thousands(plain)),
     }
+    value = read(thousands(plain))
+    several = value.sides[-1] if isinstance(value, Relation) else value
+    found["multi-part"] = isinstance(several, Items | Region | Grid | Ratio)
     value = read(scientific(thousands(recurring(plain))))
     found["time"] = getattr(value, "time", None) is not None
     found["base"] = bool(getattr(value, "base", 0))
     return [kind for kind in KINDS if found[kind]]
-
-
-def _multi(plain: str) -> bool:
-    """Several values: a list, a point, a matrix, an interval, an inequality, a ratio."""
-    value = read(plain)
-    if isinstance(value, Relation):
-        value = value.sides[-1]
-    return isinstance(value, Items | Region | Grid | Ratio)
 
 
 def safe_form(answer: str, kinds: tuple[str, ...] = SAFE) -> str:
