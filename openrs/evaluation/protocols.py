@@ -18,15 +18,27 @@ SMALL = 100  # problems: one more right answer of 30 is 3.3 points, so a benchma
 PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
     # arXiv 2503.16219, section 3.1; max_model_len: as the authors set it; the second BOS: their token hashes
     "paper": {
-        "samples": 1, "samples_small": None, "temperature": 0.6, "top_p": 0.95, "max_tokens": 32768,
-        "max_model_len": 32768, "double_bos": True, "seed": 1234,
+        "samples": 1,
+        "samples_small": None,
+        "temperature": 0.6,
+        "top_p": 0.95,
+        "max_tokens": 32768,
+        "max_model_len": 32768,
+        "double_bos": True,
+        "seed": 1234,
     },
     # arXiv 2504.07086: ten seeds on AIME and AMC, three on the others
     "sober": {
-        "samples": 3, "samples_small": 10, "temperature": 0.8, "top_p": 0.9, "max_tokens": 32768,
-        "max_model_len": None, "double_bos": False, "seed": 1234,
+        "samples": 3,
+        "samples_small": 10,
+        "temperature": 0.8,
+        "top_p": 0.9,
+        "max_tokens": 32768,
+        "max_model_len": None,
+        "double_bos": False,
+        "seed": 1234,
     },
-}  # fmt: skip
+}
 
 
 def samples_of(settings: Evaluation, benchmark: Benchmark) -> int:

@@ -18,24 +18,12 @@ from openrs.rewards.expressions import (
     rounds,
     same_expression,
     value_of,
-)  # fmt: skip
+)
+from openrs.rewards.inequalities import ORDER, as_region, is_name, solved
 from openrs.rewards.normalize import normalized, tokens
 from openrs.rewards.quantities import UNITS, Quantity, quantity
 from openrs.rewards.reading import readings
-from openrs.rewards.values import (
-    ORDER,
-    Grid,
-    Items,
-    Piece,
-    Ratio,
-    Region,
-    Relation,
-    Value,
-    Words,
-    as_region,
-    is_name,
-    solved,
-)  # fmt: skip
+from openrs.rewards.values import Grid, Items, Piece, Ratio, Region, Relation, Value, Words
 
 CHOICES = "ABCDEFGHIJ"
 T = TypeVar("T")

@@ -95,21 +95,15 @@ def expression(text: str) -> Any:
     text = _IMPLIED.sub(r"\\cdot (", text)  # the parser reads 2(3) as a mixed number
     try:
         tree = latex2sympy(text, is_real=None, convert_degrees=r"^{\circ" in text, normalization_config=None)
-    except TimeoutError:
-        raise
-    except Exception as error:  # noqa: BLE001 - named fault boundary, the grader: the parser raises anything
-        raise UnreadableError(type(error).__name__) from None
-    if not isinstance(tree, sympy.Expr):
-        raise UnreadableError("not an expression")
-    floats = {value: sympy.Rational(str(value)) for value in tree.atoms(sympy.Float)}
-    _refuse_large(tree)
-    try:
+        if not isinstance(tree, sympy.Expr):
+            raise UnreadableError("not an expression")
+        _refuse_large(tree)
+        floats = {value: sympy.Rational(str(value)) for value in tree.atoms(sympy.Float)}
         tree = tree.subs(floats) if floats else tree
-        imaginary = sympy.Symbol("i")
-        return tree.doit().subs(imaginary, sympy.I)
-    except TimeoutError:
+        return tree.doit().subs(sympy.Symbol("i"), sympy.I)
+    except (TimeoutError, UnreadableError):
         raise
-    except Exception as error:  # noqa: BLE001 - named fault boundary, the grader: sympy raises anything
+    except Exception as error:  # noqa: BLE001 - named fault boundary, the grader: the parser and sympy raise anything
         raise UnreadableError(type(error).__name__) from None
 
 

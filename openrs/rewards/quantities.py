@@ -185,20 +185,25 @@ def _bare_unit(parts: list[str]) -> bool:
 
 def _only_words_after_a_number(parts: list[str]) -> bool:
     """`12 students`, `5 square units`: a number, a blank, and nothing but words of more than two letters."""
-    start = next((place for place, part in enumerate(parts) if part.isalpha()), 0)
-    tail = parts[start:]
-    plain = all(part.isspace() or (part.isalpha() and len(part) > 2) or part in {"per", "of"} for part in tail)
-    return start > 1 and parts[start - 1].isspace() and plain and _is_number("".join(parts[:start]))
+    start = _after_number(parts)
+    plain = all(part.isspace() or (part.isalpha() and len(part) > 2) or part == "of" for part in parts[start:])
+    return start > 1 and parts[start - 1].isspace() and plain
 
 
 def _compound(parts: list[str]) -> int | None:
     """Where a unit of symbols begins, after a number: `5 m/s`, `9.8 m/s^{2}`, `12 cm^{2}`."""
-    start = next((place for place, part in enumerate(parts) if part.isalpha()), 0)
+    start = _after_number(parts)
     tail = parts[start:]
     shape = "/" in tail or "^" in tail
     known = all(part in SYMBOLS for part in tail if part.isalpha())
     marks = all(part.isalpha() or part.isdigit() or part in {"/", "^", "{", "}", " ", r"\cdot"} for part in tail)
-    return start if start > 0 and shape and known and marks and _is_number("".join(parts[:start])) else None
+    return start if start and shape and known and marks else None
+
+
+def _after_number(parts: list[str]) -> int:
+    """Where the words after a number begin; 0 where it is no number that stands before them."""
+    start = next((place for place, part in enumerate(parts) if part.isalpha()), 0)
+    return start if _is_number("".join(parts[:start])) else 0
 
 
 def _known(word: str) -> str:

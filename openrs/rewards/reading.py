@@ -7,28 +7,11 @@ math-verify's parser reads these too, but forgets what decides: `n=2,3,4` and `n
 import functools
 from collections.abc import Iterable
 
+from openrs.rewards.inequalities import ORDER, apart, as_region, finite, inequality, is_name
 from openrs.rewards.normalize import normalized, tokens
 from openrs.rewards.numerals import recurring, scientific, thousands
 from openrs.rewards.quantities import quantity
-from openrs.rewards.values import (
-    ORDER,
-    Grid,
-    Items,
-    Piece,
-    Ratio,
-    Region,
-    Relation,
-    Shown,
-    Value,
-    Words,
-    apart,
-    as_region,
-    finite,
-    flattened,
-    inequality,
-    is_name,
-    plain,
-)  # fmt: skip
+from openrs.rewards.values import Grid, Items, Piece, Ratio, Region, Relation, Shown, Value, Words, flattened, plain
 
 OPENING, CLOSING = {"(", "[", r"\{", "{", r"\begin"}, {")", "]", r"\}", "}", r"\end"}
 RELATIONS = ORDER | {"=", r"\approx", r"\in", r"\equiv", r"\to", r"\rightarrow", r"\Rightarrow", r"\implies"}
