@@ -95,9 +95,7 @@ def expression(text: str) -> Any:
     text = _IMPLIED.sub(r"\\cdot (", text)  # the parser reads 2(3) as a mixed number
     try:
         tree = latex2sympy(text, is_real=None, convert_degrees=r"^{\circ" in text, normalization_config=None)
-        if not isinstance(tree, sympy.Expr):
-            raise UnreadableError("not an expression")
-        _refuse_large(tree)
+        _refuse(tree)
         floats = {value: sympy.Rational(str(value)) for value in tree.atoms(sympy.Float)}
         tree = tree.subs(floats) if floats else tree
         return tree.doit().subs(sympy.Symbol("i"), sympy.I)
@@ -107,10 +105,13 @@ def expression(text: str) -> Any:
         raise UnreadableError(type(error).__name__) from None
 
 
-def _refuse_large(tree: Any) -> None:
-    """Raise UnreadableError where a part of it would be a number above LARGEST bits, or a sum of too many terms."""
+def _refuse(tree: Any) -> None:
+    """Raise UnreadableError for what is no expression, and where a part of it would be a number above LARGEST bits, or
+    a sum of too many terms."""
     import sympy
 
+    if not isinstance(tree, sympy.Expr):
+        raise UnreadableError("not an expression")
     for node in sympy.preorder_traversal(tree):
         if node.is_Pow or isinstance(node, sympy.exp):
             power = _size(node.args[-1])
