@@ -273,7 +273,17 @@ def read_rows(benchmark: Benchmark, data_dir: Path | None) -> tuple[Iterator[Row
             asdict(row) if is_dataclass(row) and not isinstance(row, type) else row for row in made
         ), benchmark.generator
     if data_dir is None:
-        return _hub_rows(benchmark), f"{benchmark.hub}@{(benchmark.revision or 'unpinned')[:7]}"
+        folder = f"give --data a folder with {benchmark.name}.jsonl"
+        if benchmark.hub is None:
+            raise UserError(f"{benchmark.name} has no hub data set", fix=folder)
+        rows = hub_rows(
+            benchmark.hub,
+            benchmark.revision,
+            benchmark.subset,
+            benchmark.split,
+            f"try again with a network, or {folder}",
+        )
+        return rows, f"{benchmark.hub}@{(benchmark.revision or 'unpinned')[:7]}"
     for suffix in (*DATA_FILES, *(kind + packed for packed in COMPRESSED for kind in DATA_FILES)):
         file = data_dir / f"{benchmark.name}{suffix}"
         if file.is_file():
@@ -284,15 +294,6 @@ def read_rows(benchmark: Benchmark, data_dir: Path | None) -> tuple[Iterator[Row
         f"in it: {there or 'nothing'}",
         "give --data the folder that holds the benchmark files",
     )
-
-
-def _hub_rows(benchmark: Benchmark) -> Iterator[Row]:
-    if benchmark.hub is None:
-        raise UserError(
-            f"{benchmark.name} has no hub data set", fix=f"give --data a folder with {benchmark.name}.jsonl"
-        )
-    fix = f"try again with a network, or give --data a folder with {benchmark.name}.jsonl"
-    return hub_rows(benchmark.hub, benchmark.revision, benchmark.subset, benchmark.split, fix)
 
 
 def _import(name: str, where: str) -> Any:

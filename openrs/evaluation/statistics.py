@@ -108,11 +108,8 @@ def avg_at_k(correct: Matrix) -> Score:
     share = right / tries
     value = float(share.mean())
     se_problems, problems = _over_problems(share, tries)
-    if int(tries.min()) == 1:
-        return Score(value, None, se_problems, _wilson(value, len(share)), problems)
-    se, freedom = sampling_error(share, tries)
-    effective = value * (1 - value) / se**2 if se else float(tries.sum())
-    return Score(value, se, se_problems, _wilson(value, effective, freedom), problems)
+    se = sampling_error(share, tries)[0] if int(tries.min()) > 1 else None
+    return Score(value, se, se_problems, _wilson(value, *_effective_size(share, tries)), problems)
 
 
 def sampling_error(share: Floats, tries: NDArray[np.int64]) -> tuple[float, float]:
@@ -135,10 +132,7 @@ def p_against(correct: Matrix, number: float) -> float:
     """
     right, tries = counts(correct)
     share, value = right / tries, float((right / tries).mean())
-    effective, freedom = float(len(share)), None
-    if int(tries.min()) > 1:
-        se, freedom = sampling_error(share, tries)
-        effective = value * (1 - value) / se**2 if se else float(tries.sum())
+    effective, freedom = _effective_size(share, tries)
     return 2 * t_tail(abs(value - number) / math.sqrt(number * (1 - number) / effective), freedom)
 
 
@@ -242,6 +236,15 @@ def _differences(a: Matrix, b: Matrix) -> tuple[Floats, list[int], list[int]]:
             fix="compare two evaluations of the same problems, at least two of them",
         )
     return right_a / tries_a - right_b / tries_b, tries_a.tolist(), tries_b.tolist()
+
+
+def _effective_size(share: Floats, tries: NDArray[np.int64]) -> tuple[float, float | None]:
+    """Of the mean on these very problems: samples that would vary as much, and the degrees of freedom for t."""
+    if int(tries.min()) == 1:
+        return float(len(share)), None
+    value = float(share.mean())
+    se, freedom = sampling_error(share, tries)
+    return value * (1 - value) / se**2 if se else float(tries.sum()), freedom
 
 
 def _over_problems(share: Floats, tries: NDArray[np.int64]) -> tuple[float | None, Interval]:

@@ -366,9 +366,8 @@ def _percent_left_out(gold: Quantity, answer: Quantity) -> bool:
 
 def _same_time(left: tuple[int, int, int, str], right: tuple[int, int, int, str]) -> bool:
     """12-hour and 24-hour; am and pm may be left out."""
-    if (left[3] and right[3]) or not (left[3] or right[3]):
-        return left == right or (_hours(left) == _hours(right) and left[1:3] == right[1:3] and bool(left[3]))
-    return left[1:3] == right[1:3] and (left[0] == right[0] or _hours(left) == _hours(right))
+    left_out = bool(left[3]) != bool(right[3])
+    return left[1:3] == right[1:3] and (_hours(left) == _hours(right) or (left_out and left[0] == right[0]))
 
 
 def _hours(time: tuple[int, int, int, str]) -> int:

@@ -31,7 +31,7 @@ class UnreadableError(ValueError):
 
 
 @functools.lru_cache(maxsize=64)
-def number(text: str) -> tuple[Fraction, int] | None:  # noqa: PLR0911 - a table of writings
+def number(text: str) -> tuple[Fraction, int] | None:
     r"""The value of a plain number (whole, decimal, a/b, \frac, mixed, times a power of ten), and how many digits it
     is written with where it is a decimal, else 0. None for anything else."""
     bare = text.strip()
@@ -45,16 +45,13 @@ def number(text: str) -> tuple[Fraction, int] | None:  # noqa: PLR0911 - a table
         return sign * value, len(digits) if "." in found[1] else 0
     if found := _POWER.fullmatch(tight):
         return sign * Fraction(10) ** int(found[1]), 0
-    if found := _FRACTION.fullmatch(tight):
-        whole, above, below = int(found[1] or 0), int(found[2]), int(found[3])
-        if below == 0 or (found[1] and not 0 < above < below):  # 3\frac{5}{2} is no mixed number
-            return None
-        return sign * (whole + Fraction(above, below)), 0
-    if (found := _SLASH.fullmatch(bare)) and int(found[3]):
-        whole, above, below = int(found[1] or 0), int(found[2]), int(found[3])
-        if not found[1] or 0 < above < below:  # "2 1/2" is two and a half
-            return sign * (whole + Fraction(above, below)), 0
-    return None
+    found = _FRACTION.fullmatch(tight) or _SLASH.fullmatch(bare)
+    if found is None:
+        return None
+    whole, above, below = int(found[1] or 0), int(found[2]), int(found[3])
+    if below == 0 or (found[1] and not 0 < above < below):  # "2 1/2" is two and a half, 3\frac{5}{2} no mixed number
+        return None
+    return sign * (whole + Fraction(above, below)), 0
 
 
 def equal_numbers(left: tuple[Fraction, int], right: tuple[Fraction, int]) -> bool:
