@@ -56,11 +56,11 @@ def evaluate_model(
     keep_in: str | None,
     shard: str | None,
     trust_remote_code: bool,
-) -> list[dict[str, Any]]:
+) -> None:
     """`openrs evaluate`: a run's base and checkpoints under its recipe's evaluation, or one model under the defaults.
 
     `options` are the settings of the command line. Evaluations of a run stay in the run, unless `keep_in` names
-    another; those of other models go to runs/evaluations. Returns the scores, none for a shard.
+    another; those of other models go to runs/evaluations.
     """
     cut = shard_from(shard) if shard is not None else None
     run, recipe, targets = resolved(model, revision, dtype, trust_remote_code=trust_remote_code)
@@ -71,18 +71,15 @@ def evaluate_model(
     quiet()
     progress = Progress()
     apart = len(targets) == 1  # for several, the libraries are imported once, here
-    found = []
     with signals.install_handlers(), Judge(judges(), timeout=JUDGE_SECONDS) as judge:
         for target in targets:
             folder = keep.evaluation(target.label)
             with faults_explained(folder, "generates only what is missing"):
                 scores = evaluate(target, settings, folder, progress, judge, shard=cut, apart=apart)
             if scores is not None:
-                found.append(scores)
                 print_scores(progress, target.label, scores, folder)
             elif cut is not None:
                 progress.say(f"shard {shard} is generated; openrs evaluate --merge {folder} puts all of them together")
-    return found
 
 
 def judges() -> int:
