@@ -23,7 +23,7 @@ from openrs.cli.main import main
 from openrs.config.load import load
 from openrs.data import template_worker
 from openrs.errors import UserError
-from openrs.hub.model_card import card
+from openrs.hub.export import card
 from openrs.run import manifest
 
 # ruff: noqa: E501 - tables of what strangers write
@@ -264,9 +264,8 @@ def reads_run(folder: Path) -> None:
 
 
 def reads_evaluation(folder: Path) -> None:
-    from openrs.evaluation.merge import part_at, refuse_mixture
-    from openrs.evaluation.run import read_scores
-    from openrs.evaluation.scores import format_score, merge_scores
+    from openrs.evaluation.scores import format_score, merge_scores, read_scores
+    from openrs.evaluation.shards import part_at, refuse_mixture
 
     refuse_mixture([part_at(folder), part_at(folder.parent / "2")])
     if (scores := read_scores(folder)) is not None:

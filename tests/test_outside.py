@@ -33,7 +33,7 @@ from openrs.data import template_worker
 from openrs.data.tokenizer import ChatEncoder, load_tokenizer
 from openrs.errors import UserError
 from openrs.evaluation.benchmarks import read_definitions
-from openrs.hub.model_card import card
+from openrs.hub.export import card
 from openrs.outside import DEPTH
 from openrs.run import manifest
 from openrs.run.directory import Run

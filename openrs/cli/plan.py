@@ -69,7 +69,7 @@ def fetch(args: argparse.Namespace) -> int:
     every = [ref for name in args.recipes for ref in needed(name, args.overrides)]
     refs = list({(ref.name, ref.revision): ref for ref in every}.values())
     if args.list:
-        say(fetching.render(fetching.listed(refs)), end="")
+        say(fetching.listing(refs), end="")
         return EXIT_DONE
     fetching.fetch_all(refs, say, workers=args.workers, quick=args.quick)
     return EXIT_DONE

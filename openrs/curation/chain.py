@@ -40,7 +40,7 @@ from openrs.errors import UserError
 from openrs.evaluation.engines import layout_of
 from openrs.evaluation.shards import Shard
 from openrs.hub.models import local_model
-from openrs.rewards.kinds import reference_kinds
+from openrs.rewards.references import reference_kinds
 from openrs.run import signals
 from openrs.run.directory import Lock, Run
 from openrs.run.disk_faults import faults_explained

@@ -187,6 +187,4 @@ def plan_of(problems: Sequence[EvalProblem], settings: Sampling, rule: str | Non
         thinking=thinking,
     )  # fmt: skip
     inputs = InputsReport((), (), (), None)
-    return EvalPlan(
-        target, evaluation, folder, [benchmark], {ASKED: problems}, samples, requests, inputs, layout, record
-    )
+    return EvalPlan(target, evaluation, folder, [benchmark], {ASKED: problems}, requests, inputs, layout, record)

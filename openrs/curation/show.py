@@ -19,7 +19,7 @@ from openrs.curation.references import ReferenceJudge, reference_answer
 from openrs.curation.rows import PART_ROWS, Out, Row, read_rows, write_rows
 from openrs.curation.settings import Curation, Decontaminate, Duplicates, Source, Verify, open_benchmarks
 from openrs.errors import UserError
-from openrs.rewards.kinds import KINDS, reference_kinds
+from openrs.rewards.references import KINDS, reference_kinds
 from openrs.run.progress import Progress
 
 SHOWN_ROWS, SHOWN_TEXT = 5, 1200
@@ -51,7 +51,7 @@ class Shown:
     levels: Counter[str] = field(default_factory=Counter)
     answers: Counter[str] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
-    """Of reference answers that judges misread (openrs.rewards.kinds)."""
+    """Of reference answers that judges misread (openrs.rewards.references)."""
     lengths: list[tuple[str, int]] = field(default_factory=list)
     length_quantiles: dict[str, int] = field(default_factory=dict)
     rates: list[tuple[str, int]] = field(default_factory=list)

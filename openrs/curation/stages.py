@@ -13,7 +13,7 @@ from openrs.curation.rows import Out, Row
 from openrs.curation.settings import Boxed, Decontaminate, Form, Language, Length, Rewrite
 from openrs.data.chat_template import messages_of
 from openrs.data.scripts import letters
-from openrs.rewards.kinds import safe_form
+from openrs.rewards.references import safe_form
 
 Check = Callable[[Row], Row | Out]
 

@@ -8,7 +8,7 @@ nor lighteval, except for a benchmark whose prompt is one of lighteval's own fun
 import functools
 import importlib
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -98,13 +98,9 @@ class EvalProblem:
     prompt: str
 
 
-def known() -> dict[str, Benchmark]:
-    """The benchmarks that come with openrs, by name."""
-    return dict(_packaged())
-
-
 @functools.cache
-def _packaged() -> dict[str, Benchmark]:
+def known() -> Mapping[str, Benchmark]:
+    """The benchmarks that come with openrs, by name."""
     return read_definitions(DEFINITIONS)
 
 
@@ -142,8 +138,8 @@ def read_definitions(path: Path) -> dict[str, Benchmark]:
         if not isinstance(given, dict):
             raise UserError(f"{where}: {name} is not a `key: value` list", fix=f"see the head of {DEFINITIONS}")
         settings = {"name": name, **given}
-        if settings.get("prompt", "eval_math.txt") is not None:
-            settings["template"] = _read_prompt(str(settings.get("prompt", "eval_math.txt")), path.parent, where)
+        if (prompt := given.get("prompt", "eval_math.txt")) is not None:
+            settings["template"] = _read_prompt(str(prompt), path.parent, where)
         try:
             found[name] = Benchmark.model_validate(settings)
         except ValidationError as error:
@@ -277,7 +273,17 @@ def read_rows(benchmark: Benchmark, data_dir: Path | None) -> tuple[Iterator[Row
             asdict(row) if is_dataclass(row) and not isinstance(row, type) else row for row in made
         ), benchmark.generator
     if data_dir is None:
-        return _hub_rows(benchmark), f"{benchmark.hub}@{(benchmark.revision or 'unpinned')[:7]}"
+        folder = f"give --data a folder with {benchmark.name}.jsonl"
+        if benchmark.hub is None:
+            raise UserError(f"{benchmark.name} has no hub data set", fix=folder)
+        rows = hub_rows(
+            benchmark.hub,
+            benchmark.revision,
+            benchmark.subset,
+            benchmark.split,
+            f"try again with a network, or {folder}",
+        )
+        return rows, f"{benchmark.hub}@{(benchmark.revision or 'unpinned')[:7]}"
     for suffix in (*DATA_FILES, *(kind + packed for packed in COMPRESSED for kind in DATA_FILES)):
         file = data_dir / f"{benchmark.name}{suffix}"
         if file.is_file():
@@ -288,15 +294,6 @@ def read_rows(benchmark: Benchmark, data_dir: Path | None) -> tuple[Iterator[Row
         f"in it: {there or 'nothing'}",
         "give --data the folder that holds the benchmark files",
     )
-
-
-def _hub_rows(benchmark: Benchmark) -> Iterator[Row]:
-    if benchmark.hub is None:
-        raise UserError(
-            f"{benchmark.name} has no hub data set", fix=f"give --data a folder with {benchmark.name}.jsonl"
-        )
-    fix = f"try again with a network, or give --data a folder with {benchmark.name}.jsonl"
-    return hub_rows(benchmark.hub, benchmark.revision, benchmark.subset, benchmark.split, fix)
 
 
 def _import(name: str, where: str) -> Any:

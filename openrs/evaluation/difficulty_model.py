@@ -12,34 +12,15 @@ Sampling is the only noise in it: problems stay the same. Needs numpy and scipy 
 """
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
 from openrs.errors import UserError
+from openrs.evaluation.statistics import Floats
 
-Floats = NDArray[np.float64]
 SMALLEST_SPREAD = 1e-3  # of the widest: below it a beta distribution sits on 0 and 1 so closely that nothing is random
-
-
-@dataclass(frozen=True, slots=True)
-class DifficultyModel:
-    """Rates of n_problems problems: a beta distribution with parameters alpha and beta, infinite when all are equal.
-
-    mean: score as a proportion. seed_sd: standard deviation of the score over seeds, one sample a problem.
-    """
-
-    mean: float
-    seed_sd: float
-    n_problems: int
-    alpha: float
-    beta: float
-
-    @property
-    def one_rate(self) -> bool:
-        return math.isinf(self.alpha)
 
 
 def widest_seed_sd(mean: float, n_problems: int) -> float:
@@ -47,11 +28,12 @@ def widest_seed_sd(mean: float, n_problems: int) -> float:
     return math.sqrt(mean * (1 - mean) / n_problems)
 
 
-def fit_beta(mean: float, seed_sd: float, n_problems: int) -> DifficultyModel:
-    """The beta distribution of rates whose mean and spread over seeds are these (proportions, one sample a problem).
+def problem_rates(mean: float, seed_sd: float, n_problems: int) -> Floats:
+    """[n_problems] rates, hardest first, whose mean and spread over seeds are these (proportions, one sample each).
 
-    A spread at or above the widest possible one gives one rate for all problems, and that spread.
-    Raises UserError for a mean outside (0, 1), a spread of 0 or less, or no problem.
+    Quantiles of a beta distribution at (i + 1/2) / n have nearly the right mean and spread; its parameters are adjusted
+    until they are exact (to 1e-6 where the spread is not extreme). A spread at or above the widest possible one gives
+    one rate for all problems. Raises UserError for a mean outside (0, 1), a spread of 0 or less, or no problem.
     """
     if not 0 < mean < 1 or not seed_sd > 0 or n_problems < 1:
         raise UserError(
@@ -61,21 +43,9 @@ def fit_beta(mean: float, seed_sd: float, n_problems: int) -> DifficultyModel:
     widest = widest_seed_sd(mean, n_problems)
     share = (max(seed_sd, SMALLEST_SPREAD * widest) / widest) ** 2
     if share >= 1:
-        return DifficultyModel(mean, widest, n_problems, math.inf, math.inf)
+        return np.full(n_problems, mean)
     concentration = share / (1 - share)
-    return DifficultyModel(mean, seed_sd, n_problems, mean * concentration, (1 - mean) * concentration)
-
-
-def problem_rates(model: DifficultyModel) -> Floats:
-    """[n_problems] rates, hardest first: quantiles of the distribution, moved so that mean and spread are met exactly.
-
-    Quantiles at (i + 1/2) / n have nearly the right mean and spread; alpha and beta are adjusted until they are exact
-    (to 1e-6 where the spread is not extreme).
-    """
-    n = model.n_problems
-    if model.one_rate:
-        return np.full(n, model.mean)
-    places = (np.arange(n) + 0.5) / n
+    places = (np.arange(n_problems) + 0.5) / n_problems
 
     def rates(logs: Floats) -> Floats:
         found: Floats = np.clip(stats.beta.ppf(places, *np.exp(logs)), 0.0, 1.0)
@@ -83,18 +53,11 @@ def problem_rates(model: DifficultyModel) -> Floats:
 
     def errors(logs: Floats) -> Floats:
         p = rates(logs)
-        return np.array([p.mean() - model.mean, math.sqrt((p * (1 - p)).sum()) / n - model.seed_sd])
+        return np.array([p.mean() - mean, math.sqrt((p * (1 - p)).sum()) / n_problems - seed_sd])
 
-    start = np.log([model.alpha, model.beta])
+    start = np.log([mean * concentration, (1 - mean) * concentration])
     solved = optimize.least_squares(errors, start, bounds=(start - 2, start + 2), xtol=1e-12, ftol=1e-12, gtol=1e-12)
     return rates(solved.x)
-
-
-def random_rates(model: DifficultyModel, rng: np.random.Generator) -> Floats:
-    """[n_problems] rates drawn from the distribution: other problems of the same kind."""
-    if model.one_rate:
-        return np.full(model.n_problems, model.mean)
-    return rng.beta(model.alpha, model.beta, model.n_problems)
 
 
 def shifted(rates: Floats, difference: float) -> Floats:

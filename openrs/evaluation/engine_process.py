@@ -51,7 +51,9 @@ def serve(name: str) -> int:
     if not (line := inbox.readline()):
         return EXIT_DONE  # there was nothing to do
     asked = json.loads(line)
-    log_to(asked["log"])
+    log = open_appending(Path(asked["log"]))
+    for output in (1, 2):  # what libraries print goes there from now on
+        os.dup2(log, output)
     try:
         engine = engines.load(EngineSettings(**asked["settings"]))
     except (UserError, ModuleNotFoundError) as error:
@@ -95,13 +97,6 @@ def counting(send: Callable[[dict[str, Any]], None]) -> OnTokens:
             counted, sent = 0, time.monotonic()
 
     return on_tokens
-
-
-def log_to(path: str) -> None:
-    """What libraries print goes there from now on."""
-    log = open_appending(Path(path))
-    for output in (1, 2):
-        os.dup2(log, output)
 
 
 def batch_line(batch: Batch) -> bytes:

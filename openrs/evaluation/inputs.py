@@ -135,46 +135,20 @@ def recorded_digests() -> Mapping[str, Any]:
     return tree
 
 
-def record(benchmarks: Sequence[Benchmark], data_dir: Path, tokenizer: Path) -> dict[str, Any]:
-    """What input_hashes.json holds, computed anew from data and tokenizer that check_inputs proved.
-
-    input_tokens: hash_input_tokens in the forms that other people's logs have it: lighteval up to 0.10 hashed a list of
-    lists of ids, since 0.11 a list; with two BOS as the authors, or with one.
-    """
-    encoder = ChatEncoder.from_folder(tokenizer)
-    tree: dict[str, Any] = {}
-    for benchmark in benchmarks:
-        read = encode_benchmark(benchmark, data_dir, encoder)
-        encoded = read.encoded or ()
-        forms = {}
-        for bos, ids in (("two BOS", [e.double for e in encoded]), ("one BOS", [e.ids for e in encoded])):
-            forms[combined(digest(str([tokens])) for tokens in ids)] = bos
-            forms[combined(digest(str(tokens)) for tokens in ids)] = bos
-        tree[benchmark.name] = {
-            "input_tokens": forms,
-            "rows": [list(row) for row in row_digests(read.problems, encoded)],
-        }
-    return tree
-
-
 def combined(digests: Iterable[str]) -> str:
     """lighteval's hash over a benchmark, from the digests of its problems in any order."""
     return digest("".join(sorted(digests)))
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedBenchmark:
-    """A benchmark's problems, and each in the model's chat format (None without a tokenizer)."""
-
-    problems: Sequence[EvalProblem]
-    encoded: Sequence[Encoded] | None
+EncodedBenchmark = tuple[Sequence[EvalProblem], Sequence[Encoded]]
+"""A benchmark's problems, and each in the model's chat format (none without a tokenizer)."""
 
 
 def encode_benchmark(benchmark: Benchmark, data_dir: Path | None, encoder: ChatEncoder | None) -> EncodedBenchmark:
-    """Read a benchmark and put its questions. Of a published one any number of rows is read: `check_asked` names those
-    that are missing. Raises UserError for data that cannot be read."""
+    """Read a benchmark and put its questions. Of a published one any number of rows is read: `check_encoded` names
+    those that are missing. Raises UserError for data that cannot be read."""
     problems = load_problems(benchmark, data_dir, any_count=benchmark.hashes is not None)
-    return EncodedBenchmark(problems, [encoder.encoded(problem.prompt) for problem in problems] if encoder else None)
+    return problems, [encoder.encoded(problem.prompt) for problem in problems] if encoder else []
 
 
 def check_inputs(benchmarks: Sequence[Benchmark], data_dir: Path | None, tokenizer: Path | None = None) -> InputsReport:
@@ -201,7 +175,7 @@ def check_encoded(
     changes: list[RowChange] = []
     bos: int | None = None
     for benchmark in (benchmark for benchmark in benchmarks if benchmark.hashes):
-        problems, encoded = questions[benchmark.name].problems, questions[benchmark.name].encoded
+        problems, encoded = questions[benchmark.name]
         rows = row_digests(problems, encoded)
         prompts = [e.text for e in encoded] if encoded else [PAPER_CHAT.format(prompt=p.prompt) for p in problems]
         found: dict[str, str | None] = {
@@ -222,7 +196,7 @@ RowDigests = tuple[str, str, str, str | None]
 """A problem's id within its benchmark, and the digests of its question, its answer and its token ids."""
 
 
-def row_digests(problems: Sequence[EvalProblem], encoded: Sequence[Encoded] | None) -> list[RowDigests]:
+def row_digests(problems: Sequence[EvalProblem], encoded: Sequence[Encoded]) -> list[RowDigests]:
     """What input_hashes.json holds for each problem; token ids as `str([ids])`, the form that lighteval hashed."""
     rows: list[RowDigests] = []
     for number, problem in enumerate(problems):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from openrs.evaluation.benchmarks import Benchmark, digest
-from openrs.evaluation.scores import Rows
+from openrs.evaluation.sampling import Rows
 from openrs.run.files import write_text
 
 HASHES = ("hash_examples", "hash_full_prompts", "hash_input_tokens", "hash_cont_tokens")

@@ -62,7 +62,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class EvalPlan:
-    """One evaluation. samples: benchmark -> k. record: what settings.json holds, see `record_of`.
+    """One evaluation. record: what settings.json holds, see `record_of`.
 
     notes: what fits the model and the machine in place of what was asked, a line each."""
 
@@ -71,7 +71,6 @@ class EvalPlan:
     model: Path
     benchmarks: Sequence[Benchmark]
     problems: Mapping[str, Sequence[EvalProblem]]
-    samples: Mapping[str, int]
     requests: Sequence[Request]
     inputs: InputsReport
     layout: EngineLayout
@@ -121,8 +120,8 @@ def prepare(target: Target, settings: Evaluation, layout: EngineLayout | None = 
     questions = {one.name: encode_benchmark(one, data, encoder) for one in chosen}
     inputs = check_encoded(chosen, questions, encoder)
     refuse_changed_questions(inputs)
-    problems = {name: one.problems for name, one in questions.items()}
-    encoded = {name: one.encoded or () for name, one in questions.items()}
+    problems = {name: rows for name, (rows, _) in questions.items()}
+    encoded = {name: texts for name, (_, texts) in questions.items()}
     samples = {one.name: samples_of(settings, one) for one in chosen}
     if settings.temperature == 0 and max(samples.values()) > 1:
         raise UserError(
@@ -149,7 +148,7 @@ def prepare(target: Target, settings: Evaluation, layout: EngineLayout | None = 
         thinking=any(opens_thought(one.text) for some in encoded.values() for one in some[:1]),
     )
     notes += departures
-    return EvalPlan(target, settings, folder, chosen, problems, samples, requests, inputs, layout, record, notes)
+    return EvalPlan(target, settings, folder, chosen, problems, requests, inputs, layout, record, notes)
 
 
 def record_of(

@@ -43,8 +43,7 @@ PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
 
 def samples_of(settings: Evaluation, benchmark: Benchmark) -> int:
     """k: completions of each problem of a benchmark."""
-    small = benchmark.rows < SMALL and settings.samples_small is not None
-    return settings.samples_small if small and settings.samples_small else settings.samples
+    return (settings.samples_small if benchmark.rows < SMALL else None) or settings.samples
 
 
 def chosen(settings: Evaluation, protocol: str | None, options: Mapping[str, Any]) -> Evaluation:
@@ -53,8 +52,7 @@ def chosen(settings: Evaluation, protocol: str | None, options: Mapping[str, Any
     `samples` as an option means as many everywhere. Raises UserError naming an option that cannot be.
     """
     everywhere = {"samples_small": None} if "samples" in options else {}
-    preset = dict(PROTOCOLS[protocol]) if protocol is not None and protocol != "custom" else {}
-    return with_changes(settings, preset | everywhere | dict(options))
+    return with_changes(settings, {**PROTOCOLS.get(protocol or "custom", {}), **everywhere, **options})
 
 
 def name_of(settings: Evaluation) -> Name:
@@ -64,10 +62,8 @@ def name_of(settings: Evaluation) -> Name:
         return "paper"
     sober = PROTOCOLS["sober"]
     enough = settings.samples >= sober["samples"] and (settings.samples_small or settings.samples) >= 10
-    same = all(
-        drawn[key] == sober[key] for key in ("temperature", "top_p", "max_tokens", "max_model_len", "double_bos")
-    )
-    return "sober" if same and enough else "custom"
+    same = {*sober} - {"samples", "samples_small", "seed"}
+    return "sober" if enough and all(drawn[key] == sober[key] for key in same) else "custom"
 
 
 def described(settings: Evaluation, engine: str, bos: int) -> str:

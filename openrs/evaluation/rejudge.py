@@ -1,7 +1,6 @@
 """`openrs evaluate --rejudge`: today's judge on stored samples. No model, no GPU, nothing sampled."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,32 +8,21 @@ from openrs.config.schema import Evaluation
 from openrs.errors import UserError
 from openrs.evaluation import benchmarks as bench
 from openrs.evaluation.benchmarks import Benchmark
-from openrs.evaluation.merge import read_again
 from openrs.evaluation.plan import RECORD, read_record
-from openrs.evaluation.run import read_scores, write_scores
 from openrs.evaluation.sampling import Samples
-from openrs.evaluation.scores import build_scores
-from openrs.evaluation.verdicts import Referee, text_of, thinks
+from openrs.evaluation.scores import build_scores, print_scores, read_scores, write_scores
+from openrs.evaluation.scoring import Referee, text_of, thinks
+from openrs.evaluation.shards import read_again
 from openrs.rewards.grading import Judge
 from openrs.run.directory import Lock, Run, run_at
 from openrs.run.files import write_json
 from openrs.run.progress import Progress
 
 
-@dataclass(frozen=True, slots=True)
-class Rejudged:
-    """changed: how many of lighteval's verdicts are others than before; with the same lighteval it is 0."""
-
-    folder: Path
-    scores: dict[str, Any]
-    samples: int
-    changed: int
-    strict_changed: int
-
-
-def rejudge(run: str, data: str | None, judge: Judge, progress: Progress) -> Iterator[Rejudged]:
+def rejudge(run: str, data: str | None, judge: Judge, progress: Progress) -> None:
     """Judge every finished evaluation of a run anew, or the one whose folder is given: the journal's verdicts, both of
-    them, scores.json and a new results file.
+    them, scores.json and a new results file. Says how many verdicts are others than before; with the same lighteval, 0
+    of its own.
 
     Raises UserError where there is none, where samples are missing, and where other problems were asked.
     """
@@ -44,7 +32,7 @@ def rejudge(run: str, data: str | None, judge: Judge, progress: Progress) -> Ite
             f"{run} holds no evaluation", fix="give a run (its eval/ is looked through), or an evaluation's folder"
         )
     for folder in found:
-        yield _one(folder, data, judge, progress)
+        _one(folder, data, judge, progress)
 
 
 def folders(run: str) -> list[Path]:
@@ -53,7 +41,7 @@ def folders(run: str) -> list[Path]:
     return sorted(path.parent for path in (run_at(run).path / "eval").glob(f"*/{RECORD}"))
 
 
-def _one(folder: Path, data: str | None, judge: Judge, progress: Progress) -> Rejudged:
+def _one(folder: Path, data: str | None, judge: Judge, progress: Progress) -> None:
     record = read_record(folder)
     assert record is not None
     settings = Evaluation.model_validate(record["evaluation"])
@@ -87,7 +75,11 @@ def _one(folder: Path, data: str | None, judge: Judge, progress: Progress) -> Re
     changed, strict_changed = (
         sum(a.get(key) != b[key] for a, b in zip(old, new, strict=True)) for key in ("verdict", "strict")
     )
-    return Rejudged(folder, scores, len(old), changed, strict_changed)
+    print_scores(progress, scores["model"]["name"], scores, folder)
+    progress.say(
+        f"of {len(old)} verdicts, {changed} of lighteval's and {strict_changed} of the strict judge's are others than"
+        " before"
+    )
 
 
 def benchmarks_of(record: dict[str, Any], named: Sequence[str]) -> list[Benchmark]:

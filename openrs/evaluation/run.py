@@ -6,27 +6,22 @@ and the engines' logs.
 
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 from openrs.config.schema import Evaluation
-from openrs.errors import UserError
-from openrs.evaluation.benchmarks import Benchmark
 from openrs.evaluation.engine_pool import EnginePool
 from openrs.evaluation.engines import layout_of, load
 from openrs.evaluation.plan import EvalPlan, Target, keep_record, prepare
 from openrs.evaluation.protocols import described
 from openrs.evaluation.sampling import Engine, Samples
-from openrs.evaluation.scores import Rows, build_scores, merge_scores
-from openrs.evaluation.scoring import Scoring
+from openrs.evaluation.scores import build_scores, read_scores, write_scores
+from openrs.evaluation.scoring import Referee, Scoring, text_of, thinks
 from openrs.evaluation.shards import Shard, finish_shard, requests_of_shard
-from openrs.evaluation.verdicts import Referee, text_of, thinks
-from openrs.outside import read_shape
 from openrs.rewards.grading import Judge
 from openrs.run.directory import Lock, Run
-from openrs.run.files import write_json
 from openrs.run.progress import Progress
 from openrs.run.units import format_duration
 
@@ -58,31 +53,25 @@ def evaluate(
     early = (apart or not layout.here) and read_scores(folder) is None
     with closing(EnginePool(layout)) if early else nullcontext() as pool:
         plan = prepare(target, settings, layout)
-        return _evaluate(plan, folder, progress, judge, shard=shard, pool=pool)
-
-
-def _evaluate(
-    plan: EvalPlan, folder: Path, progress: Progress, judge: Judge, *, shard: Shard | None, pool: EnginePool | None
-) -> dict[str, Any] | None:
-    for line in (described(plan.settings, plan.layout.engine, plan.record["protocol"]["bos"]), *plan.notes):
-        progress.say(line)
-    if plan.inputs.checks:
-        progress.say(proof(plan))
-    if shard is not None:
-        folder, plan = shard.folder(folder), requests_of_shard(plan, shard)
-    with Lock(Run(folder)), Samples(folder / "samples.jsonl") as samples:
-        keep_record(folder, plan.record, kept=bool(samples.rows) or (folder / "scores.json").exists())
-        judge_anew(plan, samples, judge, progress)
-        seconds, drawn = sample(plan, samples, folder, progress, judge, pool=pool)
+        for line in (described(plan.settings, plan.layout.engine, plan.record["protocol"]["bos"]), *plan.notes):
+            progress.say(line)
+        if plan.inputs.checks:
+            progress.say(proof(plan))
         if shard is not None:
-            finish_shard(folder, plan, seconds, drawn)
-            return None
-        known = read_scores(folder)
-        if known is not None and not drawn and answers(known, plan.record):
-            progress.say(f"{plan.target.label} is evaluated: {folder / 'scores.json'}")
-            return known
-        document = build_scores(plan.record, plan.problems, samples.rows, seconds, drawn)
-        return write_scores(folder, plan.benchmarks, plan.record, document=document, rows=samples.rows, known=known)
+            folder, plan = shard.folder(folder), requests_of_shard(plan, shard)
+        with Lock(Run(folder)), Samples(folder / "samples.jsonl") as samples:
+            keep_record(folder, plan.record, kept=bool(samples.rows) or (folder / "scores.json").exists())
+            judge_anew(plan, samples, judge, progress)
+            seconds, drawn = sample(plan, samples, folder, progress, judge, pool=pool)
+            if shard is not None:
+                finish_shard(folder, plan, seconds, drawn)
+                return None
+            known = read_scores(folder)
+            if known is not None and not drawn and answers(known, plan.record):
+                progress.say(f"{plan.target.label} is evaluated: {folder / 'scores.json'}")
+                return known
+            document = build_scores(plan.record, plan.problems, samples.rows, seconds, drawn)
+            return write_scores(folder, plan.benchmarks, plan.record, document=document, rows=samples.rows, known=known)
 
 
 def proof(plan: EvalPlan) -> str:
@@ -92,52 +81,12 @@ def proof(plan: EvalPlan) -> str:
     return plan.inputs.verdict() + (f"; here with {fed} (--protocol paper has both)" if other else "")
 
 
-def write_scores(
-    folder: Path,
-    benchmarks: Sequence[Benchmark],
-    record: Mapping[str, Any],
-    *,
-    document: dict[str, Any],
-    rows: Rows,
-    known: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Write lighteval's results file, and scores.json with what was `known` of other benchmarks in it; returns that."""
-    from openrs.evaluation.lighteval_results import write_results
-
-    write_results(folder, benchmarks, document, record, rows)
-    whole = merge_scores(known, document)
-    write_json(folder / "scores.json", whole)
-    return whole
-
-
-SCORES_SHAPE: dict[str, Any] = {  # what merge_scores and format_score read of it
-    "model": {"name": str},
-    "inputs": {"checks": [{"benchmark": str, "state": str}], "changes": [{"benchmark": str}], "unproven": [str]},
-    "benchmarks": {
-        "*": {
-            "n": int, "k": int, "accuracy": int | float, "interval": [int | float], "truncated": int,
-            "verdicts": {"*": int}, "strict?": {"accuracy": int | float, "disagree": int}, "references?": {"*": int},
-        }
-    },
-}  # fmt: skip
-
-
-def read_scores(folder: Path) -> dict[str, Any] | None:
-    path = folder / "scores.json"
-    try:
-        return read_shape(path, SCORES_SHAPE)
-    except UserError:
-        return None
-
-
 def answers(scores: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
     """Whether scores.json has what is asked now: these benchmarks, with this k, under this protocol."""
     there = {name: score.get("k") for name, score in scores.get("benchmarks", {}).items()}
     asked = all(there.get(name) == facts["k"] for name, facts in record["benchmarks"].items())
-    asked = asked and all(
-        score.get("strict") for score in scores["benchmarks"].values()
-    )  # older ones have no second opinion
-    return asked and scores.get("protocol") == record["protocol"]
+    strict = all(score.get("strict") for score in scores["benchmarks"].values())  # older ones have no second opinion
+    return asked and strict and scores.get("protocol") == record["protocol"]
 
 
 def judge_anew(plan: EvalPlan, samples: Samples, judge: Judge, progress: Progress) -> None:
@@ -148,18 +97,12 @@ def judge_anew(plan: EvalPlan, samples: Samples, judge: Judge, progress: Progres
     ]
     if old:
         progress.say(f"asking the strict judge about {len(old)} samples of an older journal")
-        opinions = referee.judge_strictly([text_of(row) for row in old])
-        samples.set_verdicts({**row, **opinion} for row, opinion in zip(old, opinions, strict=True))
+        opinions = referee.judge([text_of(row) for row in old])
+        samples.set_verdicts({**row, **opinion, **row} for row, opinion in zip(old, opinions, strict=True))
 
 
 def sample(
-    plan: EvalPlan,
-    samples: Samples,
-    folder: Path,
-    progress: Progress,
-    judge: Judge,
-    *,
-    pool: EnginePool | None = None,
+    plan: EvalPlan, samples: Samples, folder: Path, progress: Progress, judge: Judge, *, pool: EnginePool | None = None
 ) -> tuple[dict[str, float], int]:
     """Draw and judge what is missing. Returns the wall clock of loading, generating and scoring, and how many.
 

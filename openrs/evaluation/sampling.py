@@ -13,24 +13,21 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from openrs.errors import UserError
+from openrs.evaluation.benchmarks import digest
 from openrs.run.files import Journal, read_jsonl, write_text
 
 Key = tuple[str, str, int]
+Rows = Mapping[Key, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """One completion that is wanted: sample `sample` (from 0) of `problem` in `benchmark`, after the tokens `ids`.
-
-    max_new_tokens: at most so many are generated, the EOS included.
-    """
+class Draw:
+    """Sample `sample` (from 0) of `problem` in `benchmark`."""
 
     benchmark: str
     problem: str
     sample: int
     seed: int
-    max_new_tokens: int
-    ids: tuple[int, ...]
 
     @property
     def key(self) -> Key:
@@ -38,21 +35,21 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class Request(Draw):
+    """One completion that is wanted, after the tokens `ids`: at most `max_new_tokens`, the EOS included."""
+
+    max_new_tokens: int
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample(Draw):
     """One finished completion. `tokens` counts the generated ones with the EOS; `finish` is "stop" or "length"."""
 
-    benchmark: str
-    problem: str
-    sample: int
-    seed: int
     tokens: int
     tokens_hash: str
     finish: str
     text: str
-
-    @property
-    def key(self) -> Key:
-        return self.benchmark, self.problem, self.sample
 
 
 Batch = Sequence[Request]
@@ -90,14 +87,16 @@ class EngineSettings:
 
 def seed_of(seed: int, benchmark: str, problem: str, sample: int) -> int:
     """A 31-bit seed for one sample: equal for equal arguments on every machine, different for everything else."""
-    text = f"{seed}/{benchmark}/{problem}/{sample}".encode()
-    return int.from_bytes(hashlib.sha256(text).digest()[:4], "big") >> 1
+    return _seed(f"{seed}/{benchmark}/{problem}/{sample}")
 
 
 def batch_seed(batch: Batch) -> int:
     """The seed of a batch, from all of its requests: no two different batches ever share random numbers."""
-    text = "/".join(str(request.seed) for request in batch).encode()
-    return int.from_bytes(hashlib.sha256(text).digest()[:4], "big") >> 1
+    return _seed("/".join(str(request.seed) for request in batch))
+
+
+def _seed(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
 
 def make_batches(requests: Sequence[Request], size: int, tokens: Mapping[str, int]) -> list[list[Request]]:
@@ -116,9 +115,7 @@ class Samples:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._journal = Journal(path)
-        self.rows: dict[Key, dict[str, Any]] = {}
-        for row in read_jsonl(path):
-            self.rows.setdefault(key_of(row, path), row)
+        self.rows = read_samples(path)
 
     def add(self, sample: Sample, **more: Any) -> None:
         """Append a sample with its verdict; one that is there already is left as it is."""
@@ -133,7 +130,7 @@ class Samples:
         if changed:
             self._journal.close()
             self.rows |= changed
-            write_text(self._path, "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in self.rows.values()))
+            write_samples(self._path, self.rows)
             self._journal = Journal(self._path)
 
     def missing(self, batches: Sequence[Batch]) -> list[Batch]:
@@ -145,6 +142,19 @@ class Samples:
 
     def __exit__(self, *_: object) -> None:
         self._journal.close()
+
+
+def read_samples(path: Path) -> dict[Key, dict[str, Any]]:
+    """The lines of a samples.jsonl; a sample that stands there twice is the first. Raises UserError as key_of does."""
+    rows: dict[Key, dict[str, Any]] = {}
+    for row in read_jsonl(path):
+        rows.setdefault(key_of(row, path), row)
+    return rows
+
+
+def write_samples(path: Path, rows: Mapping[Key, Mapping[str, Any]]) -> None:
+    """All lines, whole or not at all."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows.values()))
 
 
 def key_of(row: Mapping[str, Any], path: Path) -> Key:
@@ -164,15 +174,5 @@ def key_of(row: Mapping[str, Any], path: Path) -> Key:
 
 
 def finished(request: Request, tokens: Sequence[int], finish: str, text: str) -> Sample:
-    import xxhash
-
-    return Sample(
-        benchmark=request.benchmark,
-        problem=request.problem,
-        sample=request.sample,
-        seed=request.seed,
-        tokens=len(tokens),
-        tokens_hash=xxhash.xxh64(str([list(tokens)])).hexdigest(),  # as lighteval hashes the tokens of a continuation
-        finish=finish,
-        text=text,
-    )
+    tokens_hash = digest(str([list(tokens)]))  # as lighteval hashes the tokens of a continuation
+    return Sample(*request.key, request.seed, len(tokens), tokens_hash, finish, text)

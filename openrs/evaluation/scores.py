@@ -2,14 +2,18 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from openrs.evaluation.benchmarks import EvalProblem
-from openrs.evaluation.sampling import Key
-from openrs.rewards.kinds import reference_kinds
-from openrs.run.files import now
+from openrs.errors import UserError
+from openrs.evaluation.benchmarks import Benchmark, EvalProblem
+from openrs.evaluation.lighteval_results import write_results
+from openrs.evaluation.sampling import Rows
+from openrs.outside import read_shape
+from openrs.rewards.references import reference_kinds
+from openrs.run.files import now, write_json
+from openrs.run.progress import Progress
 
-Rows = Mapping[Key, Mapping[str, Any]]
 SURE = ("correct", "incorrect", "no_answer")  # the other verdicts count as wrong, and are said
 
 
@@ -27,15 +31,13 @@ def score(problems: Sequence[EvalProblem], benchmark: str, samples: int, rows: R
     average = statistics.avg_at_k(correct)
     flat = [row for line in grid for row in line]
     return {
-        "n": average.n,
+        "n": len(problems),
         "k": samples,
-        "accuracy": average.value,
-        "stderr": average.se_problems,
-        "interval": [average.problems.low, average.problems.high],
+        **_over_problems(average),
         "stderr_fixed": average.se_fixed,
         "interval_fixed": [average.fixed.low, average.fixed.high],
-        "pass_at_k": {str(k): statistics.pass_at_k(correct, k).value for k in powers_of_two(samples)},
-        "majority": statistics.majority_at_k(answers, correct).value if samples > 1 else None,
+        "pass_at_k": {str(k): statistics.pass_at_k(correct, k) for k in powers_of_two(samples)},
+        "majority": statistics.majority(answers, correct) if samples > 1 else None,
         "truncated": sum(row["finish"] == "length" for row in flat),
         "mean_tokens": sum(row["tokens"] for row in flat) / len(flat),
         "verdicts": dict(Counter(str(row["verdict"]) for row in flat).most_common()),
@@ -63,15 +65,18 @@ def strict(problems: Sequence[EvalProblem], grid: Sequence[Sequence[Mapping[str,
         if (row["verdict"] == "correct") != (row["strict"] == "correct")
     ]
     return {
-        "accuracy": average.value,
-        "stderr": average.se_problems,
-        "interval": [average.problems.low, average.problems.high],
+        **_over_problems(average),
         "verdicts": dict(Counter(str(row["strict"]) for line in grid for row in line).most_common()),
         "disagree": len(rows),
         "only_lighteval": sum(row["verdict"] == "correct" for row in rows),
         "only_strict": sum(row["strict"] == "correct" for row in rows),
         "rows": rows,
     }
+
+
+def _over_problems(average: Any) -> dict[str, Any]:
+    interval = [average.problems.low, average.problems.high]
+    return {"accuracy": average.value, "stderr": average.se_problems, "interval": interval}
 
 
 def vote(answer: str) -> str | None:
@@ -129,6 +134,42 @@ def merge_scores(before: Mapping[str, Any] | None, new: dict[str, Any]) -> dict[
     return {**new, "inputs": inputs, "benchmarks": {**kept, **new["benchmarks"]}}
 
 
+def write_scores(
+    folder: Path,
+    benchmarks: Sequence[Benchmark],
+    record: Mapping[str, Any],
+    *,
+    document: dict[str, Any],
+    rows: Rows,
+    known: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write lighteval's results file, and scores.json with what was `known` of other benchmarks in it; returns that."""
+    write_results(folder, benchmarks, document, record, rows)
+    whole = merge_scores(known, document)
+    write_json(folder / "scores.json", whole)
+    return whole
+
+
+SCORES_SHAPE: dict[str, Any] = {  # what merge_scores and format_score read of it
+    "model": {"name": str},
+    "inputs": {"checks": [{"benchmark": str, "state": str}], "changes": [{"benchmark": str}], "unproven": [str]},
+    "benchmarks": {
+        "*": {
+            "n": int, "k": int, "accuracy": int | float, "interval": [int | float], "truncated": int,
+            "verdicts": {"*": int}, "strict?": {"accuracy": int | float, "disagree": int}, "references?": {"*": int},
+        }
+    },
+}  # fmt: skip
+
+
+def read_scores(folder: Path) -> dict[str, Any] | None:
+    path = folder / "scores.json"
+    try:
+        return read_shape(path, SCORES_SHAPE)
+    except UserError:
+        return None
+
+
 def format_score(score: Mapping[str, Any]) -> str:
     """An accuracy in words, never without n, k and its interval; what was cut off or not judged is counted."""
     low, high = score["interval"]
@@ -142,3 +183,13 @@ def format_score(score: Mapping[str, Any]) -> str:
         f"{100 * score['accuracy']:.1f} % right (avg@{score['k']}, {score['n']} problems,"
         f" 95 % interval {100 * low:.1f} to {100 * high:.1f}{''.join(f', {aside}' for aside in asides)})"
     )
+
+
+def print_scores(progress: Progress, name: str, scores: Mapping[str, Any], folder: Path) -> None:
+    for benchmark, score in scores["benchmarks"].items():
+        progress.say(f"{name}, {benchmark}: {format_score(score)}")
+    answers = [change for change in scores["inputs"]["changes"] if change["what"] == "answer"]
+    if answers:
+        text = f"{len(answers)} answers are not the recorded ones, e.g. of {answers[0]['id']}"
+        progress.say(f"{text}: the questions are the paper's, the score may not be")
+    progress.say(f"samples and scores: {folder}")

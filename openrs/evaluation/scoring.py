@@ -1,20 +1,81 @@
-"""Finished completions on their way to the judge and into the journal, beside the generation."""
+"""Samples judged: lighteval's verdict, which is the score, and the strict judge's, which is a second opinion.
+
+`verdict` and `answer` are lighteval's, by the benchmark's rule, defects included: only so is a score comparable with
+anybody's. `strict` is the corrected judge's (docs/judging.md). Nothing but `verdict` ever enters the accuracy. Finished
+completions are judged and appended to the journal beside the generation.
+"""
 
 import queue
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Self
 
+from openrs.evaluation.benchmarks import Benchmark, EvalProblem
 from openrs.evaluation.plan import EvalPlan
 from openrs.evaluation.sampling import Sample, Samples
-from openrs.evaluation.verdicts import Referee, thinks
-from openrs.rewards.grading import Judge
+from openrs.rewards.extraction import as_continued
+from openrs.rewards.grading import Item, Judge, Rule
 from openrs.run.progress import Progress
 
 AT_ONCE = 64  # completions judged between two looks at whether to stop
+OPENED = "<think>\n"  # how a prompt ends that has begun the thought
+Texts = Sequence[tuple[str, str, str]]
+"""Benchmark, problem and completion."""
+
+
+class Referee:
+    """Asks the judge both questions. thinking: whether the prompts end in the beginning of a thought; a completion
+    that does not end it has no answer for the strict judge."""
+
+    def __init__(
+        self,
+        judge: Judge,
+        benchmarks: Sequence[Benchmark],
+        problems: Mapping[str, Sequence[EvalProblem]],
+        thinking: bool,
+    ) -> None:
+        self._judge, self._thinking = judge, thinking
+        self._rules = {one.name: Rule(one.rule) for one in benchmarks}
+        self._golds = {(name, one.id): one.gold for name, rows in problems.items() for one in rows}
+
+    def knows(self, benchmark: str, problem: str) -> bool:
+        return (benchmark, problem) in self._golds and benchmark in self._rules
+
+    def judge(self, texts: Texts) -> list[dict[str, str]]:
+        """For each text what its line in samples.jsonl says of it: verdict, answer, strict, strict_answer."""
+        usual = [self._item(text, self._rules[text[0]]) for text in texts]
+        strict = [self._item(text, Rule.CORRECTED) for text in texts]
+        different = list(dict.fromkeys([*usual, *strict]))  # curation's rule may be the strict judge's own
+        found = dict(zip(different, self._judge.grade(different), strict=True))
+        return [
+            {
+                "verdict": str(found[ours].verdict),
+                "answer": found[ours].answer,
+                "strict": str(found[second].verdict),
+                "strict_answer": found[second].answer,
+            }
+            for ours, second in zip(usual, strict, strict=True)
+        ]
+
+    def _item(self, text: tuple[str, str, str], rule: Rule) -> Item:
+        name, problem, completion = text
+        if rule is Rule.CORRECTED and self._thinking:
+            completion = as_continued(OPENED, completion)
+        return Item(self._golds[name, problem], completion, rule)
+
+
+def text_of(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    return row["benchmark"], row["problem"], row["text"]
+
+
+def thinks(record: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether the prompts of an evaluation begin a thought. Older settings.json do not say it: there a completion that
+    ends a thought which it has not begun tells."""
+    if "thinking" in record:
+        return bool(record["thinking"])
+    return any("</think>" in row["text"] and "<think>" not in row["text"] for row in rows)
 
 
 class Scoring:
@@ -48,7 +109,7 @@ class Scoring:
         self.on_tokens(0)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._stopped = kind is not None
         self._arrived.put(None)
         self._thread.join()

@@ -31,10 +31,6 @@ class SeedEffect:
     p_up: float
     p_down: float
 
-    @property
-    def se(self) -> float:
-        return math.sqrt(self.own + self.common)
-
     def p_within(self, margin_points: float) -> float:
         """TOST: p-value of the hypothesis that the difference is at least margin_points percentage points."""
         margin, parts = margin_points / 100, (self.own, self.common, self.freedom)
@@ -62,7 +58,7 @@ def over_seeds(before: Sequence[Matrix], after: Sequence[Matrix]) -> SeedEffect:
     own = max(float(np.var(by_seed, ddof=1)), floor, 1e-12) / len(by_seed)
     parts = (own, max(noise_before) if shared else 0.0, len(by_seed) - 1)
     mean, half = float(np.mean(by_seed)), _quantile((1 - LEVEL) / 2, *parts) * math.sqrt(parts[0] + parts[1])
-    interval = Interval(max(-1.0, mean - half), min(1.0, mean + half), "t over seeds, Cochran's quantile")
+    interval = Interval(max(-1.0, mean - half), min(1.0, mean + half))
     return SeedEffect(mean, tuple(by_seed), *parts, interval, _tail(mean, *parts), _tail(-mean, *parts))
 
 

@@ -17,37 +17,10 @@ ROUNDED = 0.0005  # published scores are rounded to a tenth of a point
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction:
-    """What one more evaluation, one sample a problem, would score.
-
-    interval: where 95 of 100 such evaluations fall. p_value: of the published score, if given.
-    """
-
-    expected: float
-    n: int
-    k: int
-    interval: Interval
-    published: float | None
-    p_value: float | None
-
-
-@dataclass(frozen=True, slots=True)
 class Best:
-    """The best of m equally good checkpoints, each evaluated once (k = 1) on n problems."""
+    """The best of m equally good checkpoints, each evaluated once: its score, or its lead over an equally good base.
 
-    expected: float
-    n: int
-    k: int
-    m: int
-    at_least: float | None
-    probability: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Lead:
-    """How far the best of m checkpoints lies ahead of the base when all of them are equally good.
-
-    expected: mean lead, a proportion. probability: of a lead as large as the one that was seen.
+    expected: the mean, a proportion. probability: of one as large as the one that was seen.
     """
 
     expected: float
@@ -71,6 +44,8 @@ def new_draw(correct: Matrix) -> Floats:
     The Poisson-binomial distribution at each problem's share of right samples; because the shares are themselves
     measured with k_i samples, noise of variance 2 p_i (1 - p_i) / (k_i - 1) is added, which makes the whole variance
     unbiased for a new run around them; its law is Student's t (sampling_error), since few samples tell little of it.
+    Below four samples a problem the far tails are too thin (benchmarks/verdict_rates.py): p-values of 0.003 and less
+    come up too often, so verdicts ask for four.
     Raises UserError for k = 1.
     """
     right, tries = counts(correct)
@@ -100,51 +75,30 @@ def p_values(chances: Floats) -> Floats:
     return np.array([min(1.0, chances[chances <= chance * (1 + 1e-9)].sum()) for chance in chances])
 
 
-def single_run(correct: Matrix, published: float | None = None) -> Prediction:
-    """Is a published score, one sample a problem, what this model gives? Prediction interval for such a run.
-
-    Distribution and Refusals are new_draw's; also refused is a published score that is no number of the n problems.
-    Below four samples a problem the far tails are too thin (benchmarks/verdict_rates.py): p-values of 0.003 and less
-    come up too often, so verdicts ask for four.
-    """
-    chances = new_draw(correct)
-    right, tries = counts(correct)
-    n = len(right)
-    p_value = None if published is None else float(p_values(chances)[count_of(published, n)])
-    interval = middle_of(chances)
-    return Prediction(float((right / tries).mean()), n, int(tries.min()), interval, published, p_value)
-
-
 def middle_of(chances: Floats) -> Interval:
     """Where 95 of 100 outcomes lie, as proportions of n."""
     below, n = np.cumsum(chances), len(chances) - 1
     low = int(np.searchsorted(below, (1 - LEVEL) / 2, side="right"))
     high = int(np.searchsorted(below, (1 + LEVEL) / 2 - 1e-12))
-    return Interval(low / n, min(high, n) / n, "Poisson-binomial, widened for measured rates")
+    return Interval(low / n, min(high, n) / n)
 
 
-def expected_best(rate: float | Sequence[float] | Floats, n: int, m: int, at_least: float | None = None) -> Best:
+def expected_best(rates: Sequence[float] | Floats, m: int, at_least: float) -> Best:
     """What choosing the best of m checkpoints on the test set gives although none is better than another.
 
-    rate: probability of a right answer, one for all problems or one each. With F the distribution of the number right,
+    rates: probability of a right answer to each of n problems. With F the distribution of the number right,
     E[best] = sum_{x=0}^{n-1} (1 - F(x)**m) / n and P(best >= t) = 1 - F(t - 1)**m. at_least: a published score, rounded
     to a tenth of a point. One rate for all problems gives the largest spread, and so an upper bound: 44.8 for the
     paper's base (0.287) on AIME24 (30) and 21 checkpoints. What is likely takes the rates of the problems
     (difficulty_model): 38 to 40 with the spread that seeds of the base and of such models have.
     """
-    rates = [rate] * n if isinstance(rate, int | float) else list(rate)
-    if len(rates) != n or m < 1 or n < 1:
-        raise UserError(f"{len(rates)} rates for {n} problems and {m} checkpoints: no such selection")
-    below = np.cumsum(poisson_binomial(rates))
-    expected = float((1 - below[:-1] ** m).sum() / n)
-    chance = None
-    if at_least is not None:
-        count = math.ceil((at_least - ROUNDED) * n)  # a published 46.7 % of 30 is 14, although 14.01 > 14
-        chance = 1.0 if count <= 0 else float(1 - min(1.0, below[count - 1]) ** m) if count <= n else 0.0
-    return Best(expected, n, 1, m, at_least, chance)
+    n, below = len(rates), np.cumsum(poisson_binomial(rates))
+    count = math.ceil((at_least - ROUNDED) * n)  # a published 46.7 % of 30 is 14, although 14.01 > 14
+    chance = 1.0 if count <= 0 else float(1 - min(1.0, below[count - 1]) ** m) if count <= n else 0.0
+    return Best(float((1 - below[:-1] ** m).sum() / n), chance)
 
 
-def lead_of_best(rates: Sequence[float] | Floats, m: int, seen: int) -> Lead:
+def lead_of_best(rates: Sequence[float] | Floats, m: int, seen: int) -> Best:
     """The lead of the best of m checkpoints over their base when all m + 1 have the same rates.
 
     rates: one for each sample drawn of a model, [n k]. seen: right answers that the best had more than the base, a
@@ -157,7 +111,7 @@ def lead_of_best(rates: Sequence[float] | Floats, m: int, seen: int) -> Lead:
     reach = np.clip(np.arange(total + 1) + seen, 0, total + 1)
     probability = float((chances * (1 - below[reach] ** m)).sum())
     best = float((1 - below[1 : total + 1] ** m).sum())
-    return Lead((best - float(np.sum(rates))) / total, min(1.0, probability))
+    return Best((best - float(np.sum(rates))) / total, min(1.0, probability))
 
 
 def count_of(score: float, n: int) -> int:

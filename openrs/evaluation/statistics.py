@@ -32,41 +32,24 @@ ALIKE = 1e-9  # a spread below this is a rounding error: 3/10 - 2/10 is not 4/10
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Bounds in proportions. method says how they were made."""
+    """Bounds in proportions."""
 
     low: float
     high: float
-    method: str
-    level: float = LEVEL
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A mean over n problems. k: samples a problem that it used (the fewest, where they differ); samples: all together.
+    """A mean over problems.
 
     fixed: standard error and interval of the mean on these very problems; None for the error when k is 1.
     problems: the same when the problems themselves are a sample; None when n is 1.
     """
 
     value: float
-    n: int
-    k: int
-    samples: int
     se_fixed: float | None
     se_problems: float | None
     fixed: Interval
-    problems: Interval
-
-
-@dataclass(frozen=True, slots=True)
-class AtK:
-    """pass@k or majority@k: mean over n problems of samples problems each, error and interval over problems."""
-
-    value: float
-    n: int
-    k: int
-    samples: int
-    se_problems: float | None
     problems: Interval
 
 
@@ -80,24 +63,23 @@ class PairedDifference:
     se: float
     interval: Interval
     p_value: float
-    p_method: str
 
 
 @dataclass(frozen=True, slots=True)
 class Equivalence:
-    """Two one-sided tests: is the difference within +- margin? interval is the 90 % one that the test rests on.
+    """Two one-sided tests: is the difference within +- margin (both proportions)?
 
     p_beyond: two-sided, that it lies beyond the margin, above or below.
     """
 
     difference: float
-    n: int
-    k: tuple[int, ...]
     margin: float
     p_value: float
     p_beyond: float
-    equivalent: bool
-    interval: Interval
+
+    @property
+    def equivalent(self) -> bool:
+        return self.p_value < 1 - LEVEL
 
 
 def t_quantile(probability: float, freedom: float | None = None) -> float:
@@ -123,15 +105,11 @@ def avg_at_k(correct: Matrix) -> Score:
     both are plain Wilson, which is too wide rather than too narrow for the fixed problems.
     """
     right, tries = counts(correct)
-    share, n, k = right / tries, len(right), int(tries.min())
-    value, (se_problems, problems) = _over_problems(share, tries)
-    if k == 1:
-        return Score(value, n, k, int(tries.sum()), None, se_problems, _wilson(value, n, "Wilson"), problems)
-    se, freedom = sampling_error(share, tries)
-    effective = value * (1 - value) / se**2 if se else float(tries.sum())
-    quantile = t_quantile((1 + LEVEL) / 2, freedom)
-    fixed = _wilson(value, effective, "Wilson, effective sample size, problems fixed", quantile)
-    return Score(value, n, k, int(tries.sum()), se, se_problems, fixed, problems)
+    share = right / tries
+    value = float(share.mean())
+    se_problems, problems = _over_problems(share, tries)
+    se = sampling_error(share, tries)[0] if int(tries.min()) > 1 else None
+    return Score(value, se, se_problems, _wilson(value, *_effective_size(share, tries)), problems)
 
 
 def sampling_error(share: Floats, tries: NDArray[np.int64]) -> tuple[float, float]:
@@ -154,40 +132,26 @@ def p_against(correct: Matrix, number: float) -> float:
     """
     right, tries = counts(correct)
     share, value = right / tries, float((right / tries).mean())
-    effective, freedom = float(len(share)), None
-    if int(tries.min()) > 1:
-        se, freedom = sampling_error(share, tries)
-        effective = value * (1 - value) / se**2 if se else float(tries.sum())
+    effective, freedom = _effective_size(share, tries)
     return 2 * t_tail(abs(value - number) / math.sqrt(number * (1 - number) / effective), freedom)
 
 
-def pass_at_k(correct: Matrix, k: int) -> AtK:
+def pass_at_k(correct: Matrix, k: int) -> float:
     """Unbiased pass@k: the mean over problems of 1 - C(n_i - c_i, k) / C(n_i, k), for c_i right of n_i samples."""
     right, tries = counts(correct)
-    _need(k, tries)
-    chance = np.array([1 - math.comb(t - r, k) / math.comb(t, k) for r, t in zip(right, tries, strict=True)])
-    value, (se, interval) = _over_problems(chance, tries)
-    return AtK(value, len(right), k, int(tries.min()), se, interval)
+    return float(np.mean([1 - math.comb(t - r, k) / math.comb(t, k) for r, t in zip(right, tries, strict=True)]))
 
 
-def majority_at_k(answers: Sequence[Sequence[str | None]], correct: Matrix, k: int | None = None) -> AtK:
-    """majority@k: is the most frequent answer among the first k samples right? Mean over problems.
+def majority(answers: Sequence[Sequence[str | None]], correct: Matrix) -> float:
+    """Is the most frequent answer of a problem's samples right? Mean over problems.
 
     answers: what each sample answered, None for no answer (it has no vote). A tie counts as the share of right answers
     among the tied ones, which is the expectation over a fair draw.
     """
-    rows = _rows(correct)
-    if [len(row) for row in answers] != [len(row) for row in rows]:
-        raise UserError("answers and verdicts do not belong together: their numbers of samples differ")
-    tries = np.array([len(row) for row in rows])
-    used = int(tries.min()) if k is None else k
-    _need(used, tries)
-    votes = [_vote(texts[:used], row[:used]) for texts, row in zip(answers, rows, strict=True)]
-    value, (se, interval) = _over_problems(np.array(votes), np.minimum(tries, used))
-    return AtK(value, len(rows), used, int(tries.min()), se, interval)
+    return float(np.mean([_vote(texts, row) for texts, row in zip(answers, _rows(correct), strict=True)]))
 
 
-def paired_difference(a: Matrix, b: Matrix, *, seed: int = 0, resamples: int | None = None) -> PairedDifference:
+def paired_difference(a: Matrix, b: Matrix, *, resamples: int | None = None) -> PairedDifference:
     """Mean difference a - b over the same problems, in the same order; numbers of samples may differ.
 
     interval: cluster bootstrap over problems, percentiles widened by sqrt(n / (n - 1)) t / z, so that few problems do
@@ -198,9 +162,9 @@ def paired_difference(a: Matrix, b: Matrix, *, seed: int = 0, resamples: int | N
     that no problem favours a model; with unequal numbers of samples it is approximate.
     """
     difference, tries_a, tries_b = _differences(a, b)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     steps = math.lcm(*{*tries_a, *tries_b})
-    p_value, method = _sign_flip(difference * steps, rng)
+    p_value = _sign_flip(difference * steps, rng)
     return PairedDifference(
         difference=float(difference.mean()),
         n=len(difference),
@@ -208,7 +172,6 @@ def paired_difference(a: Matrix, b: Matrix, *, seed: int = 0, resamples: int | N
         se=float(difference.std(ddof=1) / math.sqrt(len(difference))),
         interval=_bootstrap(difference, 1 / (len(difference) * steps), rng, resamples or RESAMPLES),
         p_value=p_value,
-        p_method=method,
     )
 
 
@@ -224,21 +187,17 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return {name: found[name] for name in p_values}
 
 
-def equivalent(a: Matrix, b: Matrix, margin_points: float, *, alpha: float = 0.05) -> Equivalence:
+def equivalent(a: Matrix, b: Matrix, margin_points: float) -> Equivalence:
     """TOST on the same problems: do a and b differ by less than margin_points percentage points?
 
     Errors over problems, Student's t with n - 1 degrees of freedom.
     """
-    difference, tries_a, tries_b = _differences(a, b)
+    difference, _, _ = _differences(a, b)
     n = len(difference)
-    se = float(difference.std(ddof=1) / math.sqrt(n))
-    found = _tost(float(difference.mean()), se, n - 1, margin_points, alpha)
-    return Equivalence(n=n, k=(min(tries_a), min(tries_b)), **found)
+    return _tost(float(difference.mean()), float(difference.std(ddof=1) / math.sqrt(n)), n - 1, margin_points)
 
 
-def equivalent_to_published(
-    correct: Matrix, published: float, seeds: int, margin_points: float, *, alpha: float = 0.05
-) -> Equivalence:
+def equivalent_to_published(correct: Matrix, published: float, seeds: int, margin_points: float) -> Equivalence:
     """TOST against a published mean (a proportion) of `seeds` single draws of the same model on the same problems.
 
     Only sampling is noise, since the problems are the same: se**2 = se_fixed**2 (1 + k / seeds), for a mean of single
@@ -251,9 +210,7 @@ def equivalent_to_published(
         raise UserError("one sample a problem does not tell its own noise", fix="evaluate with --samples 2 or more")
     share, k = right / tries, int(tries.min())
     fixed, freedom = sampling_error(share, tries)
-    se = fixed * math.sqrt(1 + k / seeds)
-    found = _tost(float(share.mean()) - published, se, freedom, margin_points, alpha)
-    return Equivalence(n=len(share), k=(k,), **found)
+    return _tost(float(share.mean()) - published, fixed * math.sqrt(1 + k / seeds), freedom, margin_points)
 
 
 def _rows(correct: Matrix) -> list[list[int]]:
@@ -271,13 +228,6 @@ def counts(correct: Matrix) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return np.array([sum(row) for row in rows]), np.array([len(row) for row in rows])
 
 
-def _need(k: int, tries: NDArray[np.int64]) -> None:
-    if not 1 <= k <= int(tries.min()):
-        raise UserError(
-            f"k = {k}, but a problem has {int(tries.min())} samples", fix="ask for a k from 1 to that number"
-        )
-
-
 def _differences(a: Matrix, b: Matrix) -> tuple[Floats, list[int], list[int]]:
     (right_a, tries_a), (right_b, tries_b) = counts(a), counts(b)
     if len(right_a) != len(right_b) or len(right_a) < 2:
@@ -288,28 +238,36 @@ def _differences(a: Matrix, b: Matrix) -> tuple[Floats, list[int], list[int]]:
     return right_a / tries_a - right_b / tries_b, tries_a.tolist(), tries_b.tolist()
 
 
-def _over_problems(share: Floats, tries: NDArray[np.int64]) -> tuple[float, tuple[float | None, Interval]]:
-    """Mean of one figure a problem, made of `tries` samples, with standard error and interval over problems.
+def _effective_size(share: Floats, tries: NDArray[np.int64]) -> tuple[float, float | None]:
+    """Of the mean on these very problems: samples that would vary as much, and the degrees of freedom for t."""
+    if int(tries.min()) == 1:
+        return float(len(share)), None
+    value = float(share.mean())
+    se, freedom = sampling_error(share, tries)
+    return value * (1 - value) / se**2 if se else float(tries.sum()), freedom
+
+
+def _over_problems(share: Floats, tries: NDArray[np.int64]) -> tuple[float | None, Interval]:
+    """Standard error and interval over problems of the mean of one figure a problem, made of `tries` samples.
 
     The effective sample size is never above the number of samples (Korn and Graubard): problems that came out alike by
     chance are no proof that others will.
     """
     n, value = len(share), float(share.mean())
     if n == 1:
-        return value, (None, Interval(0.0, 1.0, "one problem tells nothing about others"))
+        return None, Interval(0.0, 1.0)  # one problem tells nothing about others
     se = float(share.std(ddof=1) / math.sqrt(n))
     if int(tries.max()) == 1:
-        return value, (se, _wilson(value, n, "Wilson"))
+        return se, _wilson(value, n)
     effective = float(n) if se < ALIKE else min(value * (1 - value) / se**2, float(tries.sum()))
-    quantile = t_quantile((1 + LEVEL) / 2, n - 1)
-    return value, (se, _wilson(value, effective, "Wilson, effective sample size, clustered by problem", quantile))
+    return se, _wilson(value, effective, n - 1)
 
 
-def _wilson(value: float, n: float, method: str, quantile: float | None = None) -> Interval:
-    z = quantile or t_quantile((1 + LEVEL) / 2)
+def _wilson(value: float, n: float, freedom: float | None = None) -> Interval:
+    z = t_quantile((1 + LEVEL) / 2, freedom)
     centre = (value + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(value * (1 - value) / n + z * z / (4 * n * n))
-    return Interval(max(0.0, centre - half), min(1.0, centre + half), method)
+    return Interval(max(0.0, centre - half), min(1.0, centre + half))
 
 
 def _vote(answers: Sequence[str | None], right: Sequence[int]) -> float:
@@ -326,25 +284,23 @@ def _bootstrap(difference: Floats, step: float, rng: np.random.Generator, resamp
     z = t_quantile((1 + LEVEL) / 2)
     if np.ptp(difference) < ALIKE:
         reach = z * z / (n + z * z)
-        return Interval(
-            max(-1.0, mean - reach), min(1.0, mean + reach), "no problem differs from another: Wilson's reach"
-        )
+        return Interval(max(-1.0, mean - reach), min(1.0, mean + reach))
     chunk = max(1, 2_000_000 // n)
     sizes = [min(chunk, resamples - start) for start in range(0, resamples, chunk)]
     means = np.concatenate([difference[rng.integers(0, n, (size, n))].mean(axis=1) for size in sizes])
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     wider = math.sqrt(n / (n - 1)) * t_quantile((1 + LEVEL) / 2, n - 1) / z
     low, high = mean + (low - mean) * wider - step / 2, mean + (high - mean) * wider + step / 2
-    return Interval(max(-1.0, float(low)), min(1.0, float(high)), "cluster bootstrap, expanded percentile")
+    return Interval(max(-1.0, float(low)), min(1.0, float(high)))
 
 
-def _sign_flip(steps: Floats, rng: np.random.Generator) -> tuple[float, str]:
+def _sign_flip(steps: Floats, rng: np.random.Generator) -> float:
     """P(|sum of +-steps| >= |sum of steps|) over all signs. steps are whole numbers but for rounding."""
     whole = [round(step) for step in steps.tolist()]
     sizes = [abs(step) for step in whole if step]
     reach, seen = sum(sizes), abs(sum(whole))
     if not sizes:
-        return 1.0, "exact sign-flip permutation"
+        return 1.0
     common = math.gcd(*sizes)
     sizes, reach, seen = [size // common for size in sizes], reach // common, seen // common
     if reach <= EXACT_REACH:
@@ -356,31 +312,19 @@ def _sign_flip(steps: Floats, rng: np.random.Generator) -> tuple[float, str]:
             flipped[: len(chances) - size] += chances[size:]
             chances = flipped / 2
         far = chances[: reach - seen + 1].sum() + chances[reach + seen :].sum()
-        return float(min(1.0, far)), "exact sign-flip permutation"
+        return float(min(1.0, far))
     floats, draws = np.array(sizes, dtype=np.float64), 20_000
     sums = np.abs((rng.integers(0, 2, (draws, len(sizes))) * 2 - 1) @ floats)
-    return (1 + int((sums >= seen * (1 - 1e-12)).sum())) / (1 + draws), f"sign-flip permutation, {draws} drawn"
+    return (1 + int((sums >= seen * (1 - 1e-12)).sum())) / (1 + draws)
 
 
-def _tost(difference: float, se: float, freedom: float, margin_points: float, alpha: float) -> dict[str, Any]:
+def _tost(difference: float, se: float, freedom: float, margin_points: float) -> Equivalence:
     if not margin_points > 0:
         raise UserError(
             f"a margin of {margin_points} points: nothing is that equal", fix="give a margin above 0, e.g. 3"
         )
     margin = margin_points / 100
-    # where no spread was seen nothing is known of the noise, and nothing is proven
-    p_value = (
-        max(t_tail((difference + margin) / se, freedom), t_tail((margin - difference) / se, freedom))
-        if se > ALIKE
-        else 1.0
-    )
-    beyond = min(1.0, 2 * t_tail((abs(difference) - margin) / se, freedom)) if se > ALIKE else 1.0
-    half = t_quantile(1 - alpha, freedom) * se
-    return {
-        "difference": difference,
-        "margin": margin,
-        "p_value": float(p_value),
-        "p_beyond": float(beyond),
-        "equivalent": bool(p_value < alpha),
-        "interval": Interval(difference - half, difference + half, "TOST", 1 - 2 * alpha),
-    }
+    if se <= ALIKE:  # no spread was seen: nothing is known of the noise, and nothing is proven
+        return Equivalence(difference, margin, 1.0, 1.0)
+    p_value = max(t_tail((difference + margin) / se, freedom), t_tail((margin - difference) / se, freedom))
+    return Equivalence(difference, margin, p_value, min(1.0, 2 * t_tail((abs(difference) - margin) / se, freedom)))

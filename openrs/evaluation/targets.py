@@ -7,13 +7,12 @@ from typing import Any, get_args
 from openrs.config.names import is_hub_name
 from openrs.config.schema import Evaluation, Model, Recipe
 from openrs.errors import UserError
-from openrs.evaluation.merge import merge
 from openrs.evaluation.plan import Target
 from openrs.evaluation.protocols import chosen
 from openrs.evaluation.rejudge import rejudge
 from openrs.evaluation.run import JUDGE_SECONDS, evaluate
-from openrs.evaluation.scores import format_score
-from openrs.evaluation.shards import shard_from
+from openrs.evaluation.scores import print_scores
+from openrs.evaluation.shards import merge, shard_from
 from openrs.hub import adapters, pins
 from openrs.hub.models import config_of, local_model
 from openrs.rewards.grading import Judge, processors
@@ -57,11 +56,11 @@ def evaluate_model(
     keep_in: str | None,
     shard: str | None,
     trust_remote_code: bool,
-) -> list[dict[str, Any]]:
+) -> None:
     """`openrs evaluate`: a run's base and checkpoints under its recipe's evaluation, or one model under the defaults.
 
     `options` are the settings of the command line. Evaluations of a run stay in the run, unless `keep_in` names
-    another; those of other models go to runs/evaluations. Returns the scores, none for a shard.
+    another; those of other models go to runs/evaluations.
     """
     cut = shard_from(shard) if shard is not None else None
     run, recipe, targets = resolved(model, revision, dtype, trust_remote_code=trust_remote_code)
@@ -72,18 +71,15 @@ def evaluate_model(
     quiet()
     progress = Progress()
     apart = len(targets) == 1  # for several, the libraries are imported once, here
-    found = []
     with signals.install_handlers(), Judge(judges(), timeout=JUDGE_SECONDS) as judge:
         for target in targets:
             folder = keep.evaluation(target.label)
             with faults_explained(folder, "generates only what is missing"):
                 scores = evaluate(target, settings, folder, progress, judge, shard=cut, apart=apart)
             if scores is not None:
-                found.append(scores)
                 print_scores(progress, target.label, scores, folder)
             elif cut is not None:
                 progress.say(f"shard {shard} is generated; openrs evaluate --merge {folder} puts all of them together")
-    return found
 
 
 def judges() -> int:
@@ -111,7 +107,9 @@ def resolved(
     folder = next((path for path in (run_at(model).path, Path(model)) if kind_of(path) is not None), Path(model))
     kind, owner = kind_of(folder), run_of(folder)
     if kind is Kind.RUN or owner is not None:
-        refuse_choice(model, revision, dtype)
+        if revision is not None or dtype is not None:
+            what = f"{model} is a run: its recipe says revision and dtype"
+            raise UserError(what, fix="leave --revision and --dtype away")
         run = owner or existing_run(f"{folder}/")
         recipe = manifest.recipe_of(run)
         assert recipe is not None  # existing_run looked
@@ -172,13 +170,6 @@ def refuse_damaged(checkpoint: Path) -> None:
         raise UserError(f"the checkpoint {checkpoint} is not complete: {damage}", fix="take another one")
 
 
-def refuse_choice(model: str, revision: str | None, dtype: str | None) -> None:
-    if revision is not None or dtype is not None:
-        raise UserError(
-            f"{model} is a run: its recipe says revision and dtype", fix="leave --revision and --dtype away"
-        )
-
-
 def merge_shards(paths: Sequence[Path], keep_in: str | None, data: str | None) -> None:
     """`openrs evaluate --merge`."""
     quiet()
@@ -190,21 +181,5 @@ def merge_shards(paths: Sequence[Path], keep_in: str | None, data: str | None) -
 def rejudge_run(run: str, data: str | None) -> None:
     """`openrs evaluate --rejudge`."""
     quiet()
-    progress = Progress()
     with signals.install_handlers(), Judge(timeout=JUDGE_SECONDS) as judge:
-        for one in rejudge(run, data, judge, progress):
-            print_scores(progress, one.scores["model"]["name"], one.scores, one.folder)
-            progress.say(
-                f"of {one.samples} verdicts, {one.changed} of lighteval's and {one.strict_changed} of the strict"
-                " judge's are others than before"
-            )
-
-
-def print_scores(progress: Progress, name: str, scores: Mapping[str, Any], folder: Path) -> None:
-    for benchmark, score in scores["benchmarks"].items():
-        progress.say(f"{name}, {benchmark}: {format_score(score)}")
-    answers = [change for change in scores["inputs"]["changes"] if change["what"] == "answer"]
-    if answers:
-        text = f"{len(answers)} answers are not the recorded ones, e.g. of {answers[0]['id']}"
-        progress.say(f"{text}: the questions are the paper's, the score may not be")
-    progress.say(f"samples and scores: {folder}")
+        rejudge(run, data, judge, Progress())

@@ -25,10 +25,15 @@ def plain(run: Run, recipe: Recipe, checkpoint: Path, trust_remote_code: bool) -
     """A folder with the whole model of a checkpoint: itself, or base and adapter merged into RUN/merged, once."""
     if not is_adapter(checkpoint):
         return checkpoint
-    base = run.path / "base" if recipe.model.toy is not None else local_model(recipe.model.name, recipe.model.revision)
     folder = run.path / "merged" / checkpoint.name
     make_folder(folder.parent)
+    base = base_of(run, recipe)
     return merge(base, checkpoint, folder, dtype=recipe.model.dtype, trust_remote_code=trust_remote_code)
+
+
+def base_of(run: Run, recipe: Recipe) -> Path:
+    """The folder of the model that a run began with."""
+    return run.path / "base" if recipe.model.toy is not None else local_model(recipe.model.name, recipe.model.revision)
 
 
 def merge(base: Path, adapter: Path, folder: Path, *, dtype: str, trust_remote_code: bool) -> Path:

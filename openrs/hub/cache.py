@@ -8,7 +8,7 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +78,7 @@ def read_lock(cache: Path | None = None) -> dict[str, Any]:
 def locked_files(ref: Reference, cache: Path | None = None) -> dict[str, File] | None:
     """Files of a reference as the first fetch recorded them, or None before that."""
     entry = read_lock(cache)["files"].get(f"{ref.name}@{locked_commit(ref, cache)}")
-    if not isinstance(entry, dict):
-        return None
-    return {name: File(int(fact["bytes"]), str(fact["sha256"])) for name, fact in entry["files"].items()}
+    return {name: File(fact["bytes"], fact["sha256"]) for name, fact in entry["files"].items()} if entry else None
 
 
 def record(ref: Reference, commit: str, files: Mapping[str, File], cache: Path | None = None) -> None:
@@ -88,7 +86,7 @@ def record(ref: Reference, commit: str, files: Mapping[str, File], cache: Path |
     lock = read_lock(cache)
     if not ref.exact:
         lock["first"][f"{ref.name}@{ref.revision}"] = commit
-    facts = {name: {"bytes": file.bytes, "sha256": file.sha256} for name, file in sorted(files.items())}
+    facts = {name: asdict(file) for name, file in sorted(files.items())}
     lock["files"][f"{ref.name}@{commit}"] = {"fetched": now(), "files": facts}
     write_json(hub_cache(cache) / LOCK, lock)
 

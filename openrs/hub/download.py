@@ -8,7 +8,7 @@ import errno
 import hashlib
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,8 +51,8 @@ class Hub:
         api = self._api()
         if ref.revision == "main" or ref.unpinned:
             ask = lambda: api.repo_info(ref.repo, repo_type=ref.kind, revision=ref.revision, timeout=TIMEOUT)  # noqa: E731
-            return str(self.patiently(ask, ref, "its newest commit").sha)
-        commits = self.patiently(lambda: api.list_repo_commits(ref.repo, repo_type=ref.kind), ref, "its commits")
+            return str(self._patiently(ask, ref, "its newest commit").sha)
+        commits = self._patiently(lambda: api.list_repo_commits(ref.repo, repo_type=ref.kind), ref, "its commits")
         found = [str(commit.commit_id) for commit in commits if str(commit.commit_id).startswith(ref.revision)]
         if len(found) != 1:
             raise UserError(
@@ -66,7 +66,7 @@ class Hub:
         """The files to fetch, with their sizes. Raises UserError when none of them is wanted."""
         from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 
-        info = self.patiently(
+        info = self._patiently(
             lambda: self._api().repo_info(
                 ref.repo, repo_type=ref.kind, revision=commit, files_metadata=True, timeout=TIMEOUT
             ),
@@ -127,7 +127,7 @@ class Hub:
                 )
             )  # fmt: skip
 
-        return self.patiently(download, ref, remote.name)
+        return self._patiently(download, ref, remote.name)
 
     def _large(self, ref: Reference, commit: str, remote: Remote, digest: str) -> None:
         """Put a large file where huggingface_hub looks for it (blobs/<sha256>), going on after what is there."""
@@ -153,36 +153,53 @@ class Hub:
             raise OSError(f"{remote.name} arrived damaged")  # tried again, from its first byte
         part.rename(blob)
 
-    def patiently(self, call: Callable[[], T], ref: Reference, what: str) -> T:
-        """Call again after an error that may pass, with growing pauses. The fault boundary towards the hub.
-
-        Raises UserError for what will not pass (no such repository, no access, disk full), Interrupted (exit code 75)
-        when the hub stays away: the same command resumes later.
-        """
-        for wait in (*self.waits, None):
-            try:
-                return call()
-            except ExplainedError:
-                raise
-            except Exception as error:  # noqa: BLE001 - named fault boundary: the hub
-                refusal = _final(error, ref)
-                if refusal is not None:
-                    raise refusal from None
-                reason = redact(str(error).splitlines()[0] if str(error) else type(error).__name__)[:200]
-                if wait is None:
-                    raise Interrupted(
-                        f"{ref.kind} {ref.repo}: {what} could not be had: {reason}\n"
-                        f"  fix: give the same command again when the network is back; it resumes where it stopped"
-                    ) from None
-                pause = min(LONGEST_WAIT, max(wait * random.uniform(0.8, 1.2), _retry_after(error)))
-                self.say(f"{ref.repo}: {what}: {reason}; trying again in {pause:.0f} s")
-                time.sleep(pause)
-        raise AssertionError("not reached")
+    def _patiently(self, call: Callable[[], T], ref: Reference, what: str) -> T:
+        """Raises UserError for what will not pass (no such repository, no access, disk full), Interrupted (exit code
+        75) when the hub stays away: the same command resumes later."""
+        fix = "\n  fix: give the same command again when the network is back; it resumes where it stopped"
+        return patiently(
+            call,
+            self.waits,
+            doing=f"{ref.repo}: {what}",
+            say=self.say,
+            final=lambda error: _final(error, ref),
+            gave_up=lambda reason: Interrupted(f"{ref.kind} {ref.repo}: {what} could not be had: {reason}{fix}"),
+        )
 
     def _api(self) -> Any:
         from huggingface_hub import HfApi
 
         return HfApi(endpoint=self.endpoint)
+
+
+def patiently(
+    call: Callable[[], T],
+    waits: Iterable[float],
+    *,
+    doing: str,
+    say: Callable[[str], None],
+    final: Callable[[Exception], UserError | None],
+    gave_up: Callable[[str], Exception],
+) -> T:
+    """Call again after an error that may pass, with growing pauses. The fault boundary towards the hub.
+
+    Raises what `final` makes of an error that will not pass, and what `gave_up` makes of the last one's reason.
+    """
+    for wait in (*waits, None):
+        try:
+            return call()
+        except ExplainedError:
+            raise
+        except Exception as error:  # noqa: BLE001 - named fault boundary: the hub
+            if (refusal := final(error)) is not None:
+                raise refusal from None
+            reason = redact(str(error).splitlines()[0] if str(error) else type(error).__name__)[:200]
+            if wait is None:
+                raise gave_up(reason) from None
+            pause = min(LONGEST_WAIT, max(wait * random.uniform(0.8, 1.2), _retry_after(error)))
+            say(f"{doing}: {reason}; trying again in {pause:.0f} s")
+            time.sleep(pause)
+    raise AssertionError("not reached")
 
 
 def part_of(ref: Reference, remote: Remote, cache: Path) -> Path:

@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from openrs.errors import UserError
@@ -18,51 +17,30 @@ from openrs.hub import cache as caches
 from openrs.hub.cache import File, hub_cache, offline
 from openrs.hub.download import Hub, Remote, part_of
 from openrs.hub.pins import Reference
+from openrs.run.progress import Progress
 from openrs.run.units import GIB, format_bytes
 
 SPARE = 1 * GIB  # room on the disk that is left alone
 WORKERS = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """One line of `--list`. bytes: as fetched or pinned, else None."""
-
-    ref: Reference
-    bytes: int | None
-    state: str
-
-
-def listed(refs: Sequence[Reference], cache: Path | None = None) -> list[Listed]:
-    """What a recipe needs, without network: sizes where known, and whether it is there."""
-    rows = []
+def listing(refs: Sequence[Reference], cache: Path | None = None) -> str:
+    """`openrs fetch --list`: what a recipe needs, without network: sizes as fetched or pinned, whether it is there."""
+    lines = []
     for ref in refs:
         files = caches.locked_files(ref, cache)
         wrong = caches.problems(ref, cache, hashes=False)
         size = sum(file.bytes for file in files.values()) if files else ref.bytes
-        rows.append(Listed(ref, size, "fetched" if not wrong else "; ".join(wrong[:2])))
-    return rows
-
-
-def render(rows: Sequence[Listed], cache: Path | None = None) -> str:
-    """`openrs fetch --list` as text."""
-    lines = []
-    for row in rows:
-        ref = row.ref
-        pin = (
-            ref.revision[:7]
-            if ref.revision != "main"
-            else "the newest, then locked"
-            if not ref.unpinned
-            else "unpinned"
+        pin = "unpinned" if ref.unpinned else "the newest, then locked"
+        lines.append(
+            f"{ref.purpose:22s} {ref.kind:8s} {ref.repo} @ {pin if ref.revision == 'main' else ref.revision[:7]}:"
+            f" {'size unknown' if size is None else format_bytes(size)}; {'; '.join(wrong[:2]) or 'fetched'}"
+            f"{', gated: needs HF_TOKEN' if ref.gated else ''}"
         )
-        size = "size unknown" if row.bytes is None else format_bytes(row.bytes)
-        gated = ", gated: needs HF_TOKEN" if ref.gated else ""
-        lines.append(f"{ref.purpose:22s} {ref.kind:8s} {ref.repo} @ {pin}: {size}; {row.state}{gated}")
     return "\n".join([*lines, f"cache: {hub_cache(cache)}"]) + "\n"
 
 
-def fetch(refs: Sequence[Reference], hub: Hub, *, workers: int = WORKERS, progress: bool = True) -> None:
+def fetch(refs: Sequence[Reference], hub: Hub, *, workers: int = WORKERS) -> None:
     """Fetch all references, several files at once, and check every byte. Says what it does through hub.say.
 
     With HF_HUB_OFFLINE set it only checks. Raises UserError or Interrupted as Hub does; KeyboardInterrupt at once.
@@ -87,7 +65,7 @@ def fetch(refs: Sequence[Reference], hub: Hub, *, workers: int = WORKERS, progre
         for ref, commit, remotes in todo:
             size = sum(remote.bytes for remote in remotes)
             hub.say(f"{ref.repo} @ {commit[:7]}: {len(remotes)} files, {format_bytes(size)}")
-        done = _all_files(todo, hub, workers, progress=progress)
+        done = _all_files(todo, hub, workers)
         for ref, commit, _ in todo:
             _agrees(ref, commit, done[ref.name, commit], hub)
             caches.record(ref, commit, done[ref.name, commit], hub.cache)
@@ -155,7 +133,7 @@ def _agrees(ref: Reference, commit: str, files: dict[str, File], hub: Hub) -> No
 
 
 def _all_files(
-    todo: Sequence[tuple[Reference, str, list[Remote]]], hub: Hub, workers: int, *, progress: bool
+    todo: Sequence[tuple[Reference, str, list[Remote]]], hub: Hub, workers: int
 ) -> dict[tuple[str, str], dict[str, File]]:
     """Fetch in daemon threads, the largest first: Ctrl-C and a failure leave at once, and leave what has arrived."""
     jobs: queue.SimpleQueue[tuple[Reference, str, Remote]] = queue.SimpleQueue()
@@ -179,31 +157,29 @@ def _all_files(
     for _ in range(min(workers, len(work))):
         threading.Thread(target=worker, daemon=True).start()
     done: dict[tuple[str, str], dict[str, File]] = {(ref.name, commit): {} for ref, commit, _ in todo}
-    shown = Shown(work, hub, progress=progress)
+    shown = Arriving(work, hub.cache)
     for _ in work:
         while True:
             try:
                 ref, commit, remote, result = results.get(timeout=0.5)
                 break
             except queue.Empty:
-                shown.update()
+                shown.show()
         if isinstance(result, BaseException):
             raise result
         done[ref.name, commit][remote.name] = result
         shown.finished(remote)
-    shown.end()
+    shown.progress.close()
     return done
 
 
-class Shown:
-    """One line that grows in a terminal, and one line each ten seconds in a log."""
+class Arriving:
+    """How much has arrived: one line that grows in a terminal, and one line each ten seconds in a log."""
 
-    def __init__(self, work: Sequence[tuple[Reference, str, Remote]], hub: Hub, *, progress: bool) -> None:
-        self._parts = {remote: part_of(ref, remote, hub.cache) for ref, _, remote in work if remote.sha256}
+    def __init__(self, work: Sequence[tuple[Reference, str, Remote]], cache: Path) -> None:
+        self._parts = {remote: part_of(ref, remote, cache) for ref, _, remote in work if remote.sha256}
         self._total, self._done = sum(remote.bytes for _, _, remote in work), 0
-        self._say: Callable[[str], None] = hub.say
-        self._terminal = progress and sys.stdout.isatty()
-        self._progress = progress and bool(work)
+        self.progress = Progress()
         self._begin = self._last = time.monotonic()
         self._first = self._arrived()
 
@@ -218,20 +194,11 @@ class Shown:
         self._done += remote.bytes
         self._parts.pop(remote, None)
 
-    def update(self) -> None:
+    def show(self) -> None:
         clock = time.monotonic()
-        if not self._progress or clock - self._last < (0.5 if self._terminal else 10):
+        if clock - self._last < (0.5 if sys.stdout.isatty() else 10):
             return
         self._last, here = clock, self._arrived()
         speed = max(0.0, (here - self._first) / (clock - self._begin))
         left = f", {(self._total - here) / speed / 60:.0f} min left" if speed > 0 else ""
-        line = f"{format_bytes(here)} of {format_bytes(self._total)}, {format_bytes(speed)}/s{left}"
-        if self._terminal:
-            sys.stdout.write(f"\r{line:60s}")
-            sys.stdout.flush()
-        else:
-            self._say(line)
-
-    def end(self) -> None:
-        if self._terminal:
-            sys.stdout.write("\r" + " " * 60 + "\r")
+        self.progress.live(f"{format_bytes(here)} of {format_bytes(self._total)}, {format_bytes(speed)}/s{left}")

@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -64,14 +64,6 @@ def _pins() -> dict[str, Any]:
     return read_yaml(PINS)[0]
 
 
-def pinned(kind: Kind, repo: str) -> str | None:
-    """The commit a repository is pinned to, or its beginning, or "main" when the first fetch decides; None: no pin."""
-    pin = _pins()[f"{kind}s"].get(repo)
-    if pin is None:
-        return None
-    return str(pin.get("revision") or pin.get("starts") or "main")
-
-
 def checkpoint(experiment: str, step: int) -> tuple[str, str]:
     """Repository and commit of an authors' checkpoint. Raises UserError listing the steps that there are."""
     table = _pins()["checkpoints"]
@@ -89,14 +81,13 @@ def reference(kind: Kind, repo: str, purpose: str, revision: str | None = None, 
     Raises UserError for one that nobody pinned (and nobody allowed unpinned), and for a revision that can move.
     """
     pin = _pins()[f"{kind}s"].get(repo, {})
-    chosen = revision or pinned(kind, repo)
-    if chosen is None and not allow_unpinned:
+    if not pin and revision is None and not allow_unpinned:
         raise UserError(
             f"{purpose}: {kind} {repo} has no pinned revision",
             "the hub may serve something else tomorrow",
             f"give a commit ({'model' if kind == 'model' else 'data'}.revision), or allow_unpinned: true",
         )
-    chosen = chosen or "main"
+    chosen = revision or pin.get("revision") or pin.get("starts") or "main"  # main: the first fetch decides
     moves = COMMIT.fullmatch(chosen) is None and BEGINNING.fullmatch(chosen) is None
     if moves and revision is not None and not allow_unpinned:
         raise UserError(
@@ -122,17 +113,18 @@ def references(recipe: Recipe) -> list[Reference]:
     found: list[Reference] = []
     problems: list[str] = []
     model, data = recipe.model, recipe.data
-    wanted: list[tuple[Kind, str, str, str | None, bool, bool]] = []
+    wanted: list[Callable[[], Reference]] = []
     if model.toy is None and is_hub_name(model.name):
-        wanted.append(("model", model.name, "model", model.revision, model.allow_unpinned, model.allow_pickle_weights))
+        options = {"allow_unpinned": model.allow_unpinned, "pickles": model.allow_pickle_weights}
+        wanted.append(functools.partial(reference, "model", model.name, "model", model.revision, **options))
     if data.source != "toy-sums" and is_hub_name(data.source):
-        wanted.append(("dataset", data.source, "training data", data.revision, data.allow_unpinned, False))
-    wanted += [
-        ("dataset", repo, f"benchmark {name}", revision, False, False) for name, repo, revision in _benchmarks(recipe)
-    ]
-    for kind, repo, purpose, revision, unpinned, pickles in wanted:
+        take = functools.partial(reference, allow_unpinned=data.allow_unpinned)
+        wanted.append(functools.partial(take, "dataset", data.source, "training data", data.revision))
+    for name, repo, revision in _benchmarks(recipe):
+        wanted.append(functools.partial(reference, "dataset", repo, f"benchmark {name}", revision))
+    for ask in wanted:
         try:
-            new = reference(kind, repo, purpose, revision, allow_unpinned=unpinned, pickles=pickles)
+            new = ask()
         except UserError as error:
             problems.append(str(error))
             continue

@@ -1,25 +1,15 @@
 """Pushing an exported model to the hub, when `openrs export --push` asks for it, with retries while the hub fails."""
 
-import random
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from openrs.errors import RunFailure, UserError
 from openrs.hub.cache import offline
+from openrs.hub.download import patiently
 from openrs.run.libraries import quiet
-from openrs.secrets import redact
 
 WAITS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)  # seconds between tries; the last one again and again
 TIMEOUT = 60.0  # seconds without an answer
-
-
-class _NotNow(Exception):  # noqa: N818 - a state of the hub
-    """The hub failed in a way that may pass. `asks`: seconds that it wants us to wait."""
-
-    def __init__(self, reason: str, asks: float) -> None:
-        super().__init__(reason)
-        self.asks = asks
 
 
 def push(folder: Path, repo: str, *, private: bool, say: Callable[[str], None], tries: int) -> str:
@@ -28,47 +18,36 @@ def push(folder: Path, repo: str, *, private: bool, say: Callable[[str], None], 
     What a broken try has uploaded is not sent again: the hub keeps large files by their SHA-256. Raises UserError where
     trying again cannot help (no token, no right, no such name), RunFailure after `tries`.
     """
-    for number in range(1, tries + 1):
-        try:
-            return _push_once(folder, repo, private=private)
-        except _NotNow as failed:
-            if number == tries:
-                raise RunFailure(
-                    f"{folder.name} could not be pushed to {repo}: {failed}",
-                    fix="the same command tries again, and sends only what is missing",
-                ) from None
-            pause = _pause(number, failed)
-            say(f"pushing {folder.name} to {repo}: {failed}; trying again in {pause:.0f} s")
-            time.sleep(pause)
-    raise AssertionError("not reached")
-
-
-def _push_once(folder: Path, repo: str, *, private: bool) -> str:
     from huggingface_hub import HfApi, errors
     from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
 
     get_session().timeout = TIMEOUT  # huggingface_hub 1.33 itself would wait for ever
-    try:
+
+    def send() -> str:
         HfApi().create_repo(repo, private=private, exist_ok=True)
         message = f"openrs: {folder.name}"
         done = HfApi().upload_folder(repo_id=repo, folder_path=folder, commit_message=message, ignore_patterns=[".*"])
         return str(done.commit_url)
-    except Exception as error:  # noqa: BLE001 - named fault boundary: the hub
-        response = getattr(error, "response", None)
+
+    def final(error: Exception) -> UserError | None:
         if isinstance(error, errors.HFValidationError):
-            raise UserError(f"{repo} is not a name of a repository", fix="owner/name, as on the hub") from None
-        if isinstance(error, errors.LocalTokenNotFoundError) or getattr(response, "status_code", 0) in (401, 403):
-            raise UserError(
-                f"the hub does not let us write to {repo}", fix="set HF_TOKEN to a token that may"
-            ) from None
-        asks = str(getattr(response, "headers", {}).get("Retry-After", "0"))
-        reason = redact(str(error).splitlines()[0] if str(error) else type(error).__name__)[:200]
-        raise _NotNow(reason, float(asks) if asks.isdigit() else 0.0) from None
+            return UserError(f"{repo} is not a name of a repository", fix="owner/name, as on the hub")
+        denied = getattr(getattr(error, "response", None), "status_code", 0) in (401, 403)
+        if denied or isinstance(error, errors.LocalTokenNotFoundError):
+            return UserError(f"the hub does not let us write to {repo}", fix="set HF_TOKEN to a token that may")
+        return None
 
-
-def _pause(number: int, failed: _NotNow) -> float:
-    """Seconds to wait after the `number`-th failure in a row."""
-    return max(WAITS[min(number, len(WAITS)) - 1] * random.uniform(0.8, 1.2), min(failed.asks, WAITS[-1]))
+    return patiently(
+        send,
+        [WAITS[min(number, len(WAITS) - 1)] for number in range(tries - 1)],
+        doing=f"pushing {folder.name} to {repo}",
+        say=say,
+        final=final,
+        gave_up=lambda reason: RunFailure(
+            f"{folder.name} could not be pushed to {repo}: {reason}",
+            fix="the same command tries again, and sends only what is missing",
+        ),
+    )
 
 
 def check(repo: str | None) -> None:

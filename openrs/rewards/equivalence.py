@@ -5,9 +5,10 @@ sign or a base may be left out; sets and lists have no order, points and interva
 exact value.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from itertools import pairwise
+from typing import TypeVar
 
 from openrs.rewards.expressions import (
     UnreadableError,
@@ -25,6 +26,7 @@ from openrs.rewards.reading import readings
 from openrs.rewards.values import Grid, Items, Piece, Ratio, Region, Relation, Value, Words
 
 CHOICES = "ABCDEFGHIJ"
+T = TypeVar("T")
 
 
 def equivalent(gold: str, answer: str) -> bool:
@@ -122,25 +124,17 @@ def _nearly(left: Quantity, right: Quantity) -> bool:
     return bool(steps) and abs(a - b) <= max(steps)
 
 
-def _last(relation: Relation) -> Value:
-    return relation.sides[-1]
-
-
 def _same_relation(gold: Relation, answer: Relation) -> bool:
     if gold.operators[0] == "and" or answer.operators[0] == "and":
         return gold.operators == answer.operators and _unordered(gold.sides, answer.sides)
     if {*gold.operators, *answer.operators} <= {"=", r"\approx"}:
         left, right = gold.texts[0].replace(" ", ""), answer.texts[0].replace(" ", "")
-        if left == right and same(_last(gold), _last(answer)):
+        if left == right and same(gold.sides[-1], answer.sides[-1]):
             return True
         if is_name(left) and is_name(right) and _function_of(left) and _function_of(right):
-            return same(_last(gold), _last(answer))
+            return same(gold.sides[-1], answer.sides[-1])
         return _same_line(gold, answer)
-    if gold.operators == answer.operators:
-        return all(same(left, right) for left, right in zip(gold.sides, answer.sides, strict=False)) and len(
-            gold.sides
-        ) == len(answer.sides)
-    return False
+    return gold.operators == answer.operators and _ordered(gold.sides, answer.sides)
 
 
 def _function_of(left: str) -> bool:
@@ -208,7 +202,7 @@ def _against_equation(gold: Value, answer: Relation) -> bool:
     if r"\approx" in answer.operators:
         exact = [side for side, operator in zip(answer.sides, (*answer.operators, r"\approx"), strict=True)]
         return any(same(gold, side) for side in exact if not isinstance(side, Quantity) or not is_name(side.core))
-    return same(gold, _last(answer)) or (_numeric(answer) and any(same(gold, side) for side in answer.sides))
+    return same(gold, answer.sides[-1]) or (_numeric(answer) and any(same(gold, side) for side in answer.sides))
 
 
 def _same_region(gold: Value, answer: Value) -> bool:
@@ -218,17 +212,13 @@ def _same_region(gold: Value, answer: Value) -> bool:
     return len(left.pieces) == len(right.pieces) and _matched(left.pieces, right.pieces, _same_piece)
 
 
-def _same_piece(left: object, right: object) -> bool:
-    if not isinstance(left, Piece) or not isinstance(right, Piece):
-        return False
-    lows = (left.low, right.low, left.low_closed, right.low_closed)
-    highs = (left.high, right.high, left.high_closed, right.high_closed)
-    for a, b, a_closed, b_closed in (lows, highs):
-        if (a is None) != (b is None):
-            return False
-        if a is not None and b is not None and (a_closed != b_closed or not same(a, b)):
-            return False
-    return True
+def _same_piece(left: Piece, right: Piece) -> bool:
+    lows = (left.low, left.low_closed, right.low, right.low_closed)
+    highs = (left.high, left.high_closed, right.high, right.high_closed)
+    return all(
+        a is b if a is None or b is None else a_closed == b_closed and same(a, b)
+        for a, a_closed, b, b_closed in (lows, highs)
+    )
 
 
 def _same_grid(gold: Value, answer: Value) -> bool:
@@ -285,15 +275,13 @@ def _different(items: Sequence[Value]) -> list[Value]:
     return kept
 
 
-def _matched(left: Sequence[object], right: Sequence[object], equal: object) -> bool:
+def _matched(left: Sequence[T], right: Sequence[T], equal: Callable[[T, T], bool]) -> bool:
     waiting = list(right)
     for item in left:
-        for place, other in enumerate(waiting):
-            if equal(item, other):  # type: ignore[operator]
-                del waiting[place]
-                break
-        else:
+        place = next((place for place, other in enumerate(waiting) if equal(item, other)), None)
+        if place is None:
             return False
+        del waiting[place]
     return not waiting
 
 
@@ -319,11 +307,9 @@ def _untimed(value: Value) -> Value:
 
 def _letters(value: Value) -> str:
     """For words: without blanks, case, dress, and the article or full stop around them."""
-    if isinstance(value, Words | Quantity):
-        text = value.text
-    else:
+    if not isinstance(value, Words | Quantity):
         return ""
-    kept = "".join(part for part in tokens(text) if part not in {r"\text", "{", "}"}).casefold()
+    kept = "".join(part for part in tokens(value.text) if part not in {r"\text", "{", "}"}).casefold()
     phrase = kept.strip(" .!\"'").removeprefix("the ").removeprefix("a ").removeprefix("an ")
     return "".join(c for c in phrase if not c.isspace() and c not in "\"'")
 
@@ -358,36 +344,30 @@ def same_quantity(gold: Quantity, answer: Quantity) -> bool:  # noqa: PLR0911 - 
         turned = [rf"\frac{{({q.core})\pi}}{{180}}" if q.degree else q.core for q in (gold, answer)]
         return _equal(gold.core, answer.core) or _equal(*turned)
     if gold.unit and answer.unit and gold.unit != answer.unit:
-        (kind, size), (other, other_size) = UNITS[gold.unit], UNITS[answer.unit]
-        scaled = [
-            rf"({q.core})\cdot\frac{{{s.numerator}}}{{{s.denominator}}}"
-            for q, s in ((gold, size), (answer, other_size))
-        ]
-        return kind == other and _equal(*scaled)
+        (kind, size), (other_kind, other_size) = UNITS[gold.unit], UNITS[answer.unit]
+        factors = [rf"\cdot\frac{{{s.numerator}}}{{{s.denominator}}}" for s in (size, other_size)]
+        return kind == other_kind and _equal(f"({gold.core}){factors[0]}", f"({answer.core}){factors[1]}")
     return _equal(gold.core, answer.core)
 
 
 def _percent_left_out(gold: Quantity, answer: Quantity) -> bool:
     r"""35\% is 0.35; and the sign may be left out, 35, unless the gold says that it means the share: 0.35."""
     (sign, bare) = (gold, answer) if gold.percent else (answer, gold)
-    if _equal(rf"\frac{{{sign.core}}}{{100}}" if number(sign.core) is None else _hundredth(sign.core), bare.core):
+    value = number(sign.core)
+    hundredth = (
+        rf"\frac{{{sign.core}}}{{100}}" if value is None else f"{value[0].numerator}/{value[0].denominator * 100}"
+    )
+    if _equal(hundredth, bare.core):
         return True
     plain = number(bare.core)
     share = not gold.percent and plain is not None and abs(plain[0]) <= 1
     return not share and _equal(sign.core, bare.core)
 
 
-def _hundredth(core: str) -> str:
-    value = number(core)
-    assert value is not None
-    return f"{value[0].numerator}/{value[0].denominator * 100}"
-
-
 def _same_time(left: tuple[int, int, int, str], right: tuple[int, int, int, str]) -> bool:
     """12-hour and 24-hour; am and pm may be left out."""
-    if (left[3] and right[3]) or not (left[3] or right[3]):
-        return left == right or (_hours(left) == _hours(right) and left[1:3] == right[1:3] and bool(left[3]))
-    return left[1:3] == right[1:3] and (left[0] == right[0] or _hours(left) == _hours(right))
+    left_out = bool(left[3]) != bool(right[3])
+    return left[1:3] == right[1:3] and (_hours(left) == _hours(right) or (left_out and left[0] == right[0]))
 
 
 def _hours(time: tuple[int, int, int, str]) -> int:

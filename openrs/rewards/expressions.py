@@ -31,7 +31,7 @@ class UnreadableError(ValueError):
 
 
 @functools.lru_cache(maxsize=64)
-def number(text: str) -> tuple[Fraction, int] | None:  # noqa: PLR0911 - a table of writings
+def number(text: str) -> tuple[Fraction, int] | None:
     r"""The value of a plain number (whole, decimal, a/b, \frac, mixed, times a power of ten), and how many digits it
     is written with where it is a decimal, else 0. None for anything else."""
     bare = text.strip()
@@ -45,16 +45,13 @@ def number(text: str) -> tuple[Fraction, int] | None:  # noqa: PLR0911 - a table
         return sign * value, len(digits) if "." in found[1] else 0
     if found := _POWER.fullmatch(tight):
         return sign * Fraction(10) ** int(found[1]), 0
-    if found := _FRACTION.fullmatch(tight):
-        whole, above, below = int(found[1] or 0), int(found[2]), int(found[3])
-        if below == 0 or (found[1] and not 0 < above < below):  # 3\frac{5}{2} is no mixed number
-            return None
-        return sign * (whole + Fraction(above, below)), 0
-    if (found := _SLASH.fullmatch(bare)) and int(found[3]):
-        whole, above, below = int(found[1] or 0), int(found[2]), int(found[3])
-        if not found[1] or 0 < above < below:  # "2 1/2" is two and a half
-            return sign * (whole + Fraction(above, below)), 0
-    return None
+    found = _FRACTION.fullmatch(tight) or _SLASH.fullmatch(bare)
+    if found is None:
+        return None
+    whole, above, below = int(found[1] or 0), int(found[2]), int(found[3])
+    if below == 0 or (found[1] and not 0 < above < below):  # "2 1/2" is two and a half, 3\frac{5}{2} no mixed number
+        return None
+    return sign * (whole + Fraction(above, below)), 0
 
 
 def equal_numbers(left: tuple[Fraction, int], right: tuple[Fraction, int]) -> bool:
@@ -64,19 +61,13 @@ def equal_numbers(left: tuple[Fraction, int], right: tuple[Fraction, int]) -> bo
     if bool(left[1]) == bool(right[1]):
         return False
     exact, decimal = (right, left) if left[1] else (left, right)
-    return not _terminates(exact[0]) and rounds(decimal[0], decimal[1], float(exact[0] / decimal[0]))
+    below = exact[0].denominator
+    terminates = pow(10, below.bit_length(), below) == 0
+    return not terminates and rounds(decimal[0], decimal[1], float(exact[0] / decimal[0]))
 
 
 def rounds(decimal: Fraction, digits: int, ratio: float) -> bool:
     return decimal != 0 and digits >= ROUNDED and abs(ratio - 1) < 10.0 ** (1 - min(digits, 15))
-
-
-def _terminates(value: Fraction) -> bool:
-    below = value.denominator
-    for prime in (2, 5):
-        while below % prime == 0:
-            below //= prime
-    return below == 1
 
 
 # --- by sympy ---------------------------------------------------------------------------------------------------------
@@ -101,28 +92,23 @@ def expression(text: str) -> Any:
     text = _IMPLIED.sub(r"\\cdot (", text)  # the parser reads 2(3) as a mixed number
     try:
         tree = latex2sympy(text, is_real=None, convert_degrees=r"^{\circ" in text, normalization_config=None)
-    except TimeoutError:
-        raise
-    except Exception as error:  # noqa: BLE001 - named fault boundary, the grader: the parser raises anything
-        raise UnreadableError(type(error).__name__) from None
-    if not isinstance(tree, sympy.Expr):
-        raise UnreadableError("not an expression")
-    floats = {value: sympy.Rational(str(value)) for value in tree.atoms(sympy.Float)}
-    _refuse_large(tree)
-    try:
+        _refuse(tree)
+        floats = {value: sympy.Rational(str(value)) for value in tree.atoms(sympy.Float)}
         tree = tree.subs(floats) if floats else tree
-        imaginary = sympy.Symbol("i")
-        return tree.doit().subs(imaginary, sympy.I)
-    except TimeoutError:
+        return tree.doit().subs(sympy.Symbol("i"), sympy.I)
+    except (TimeoutError, UnreadableError):
         raise
-    except Exception as error:  # noqa: BLE001 - named fault boundary, the grader: sympy raises anything
+    except Exception as error:  # noqa: BLE001 - named fault boundary, the grader: the parser and sympy raise anything
         raise UnreadableError(type(error).__name__) from None
 
 
-def _refuse_large(tree: Any) -> None:
-    """Raise UnreadableError where a part of it would be a number above LARGEST bits, or a sum of too many terms."""
+def _refuse(tree: Any) -> None:
+    """Raise UnreadableError for what is no expression, and where a part of it would be a number above LARGEST bits, or
+    a sum of too many terms."""
     import sympy
 
+    if not isinstance(tree, sympy.Expr):
+        raise UnreadableError("not an expression")
     for node in sympy.preorder_traversal(tree):
         if node.is_Pow or isinstance(node, sympy.exp):
             power = _size(node.args[-1])
@@ -141,7 +127,7 @@ def _refuse_large(tree: Any) -> None:
 
 def _size(node: Any) -> float:  # noqa: PLR0911 - a table of nodes
     """About the absolute value of a constant, from its tree, without working it out; infinite above 1e300."""
-    if node.is_Integer or node.is_Rational or node.is_Float:
+    if node.is_Rational or node.is_Float:
         size = abs(node)
         return float(size) if size < 10**300 else math.inf
     sizes = [_size(part) for part in node.args]
@@ -166,8 +152,7 @@ def same_expression(left: str, right: str) -> bool:
         return True
     if a.free_symbols != b.free_symbols and not (a.free_symbols and b.free_symbols):
         return False
-    decided = same_values(a, b)
-    if decided is not None:
+    if (decided := same_values(a, b)) is not None:
         return decided
     from math_verify.grader import sympy_expr_eq
 
@@ -241,11 +226,6 @@ def _close(x: Any, y: Any) -> bool:
     gap, size = abs(x - y), max(abs(x), abs(y))
     if size == 0 or gap == 0:
         return True
-    if x == 0 or y == 0:
-        return _is_noise(x if y == 0 else y)
+    if x == 0 or y == 0:  # equal where evalf found no digit: what is left of a zero that sympy does not see through
+        return all(part == 0 or getattr(part, "_prec", 53) <= 1 for part in (x if y == 0 else y).as_real_imag())
     return bool(gap < SAME * size)
-
-
-def _is_noise(value: Any) -> bool:
-    """Whether evalf found no digit of it: what is left of a zero that sympy does not see through."""
-    return all(part == 0 or getattr(part, "_prec", 53) <= 1 for part in value.as_real_imag())

@@ -126,9 +126,8 @@ def boxed(text: str) -> str:
         elif end is None and place in last and text[start : start + 1] != "{":
             spans.append((place, *_cut(text, start)[::-1]))
     spans = [span for span in spans if span[2].strip()]
-    if (
-        not spans and closing.get(starts[-1], -1) < 0
-    ):  # the only box lacks its brace; one that the end cut off counts not
+    if not spans and closing.get(starts[-1], -1) < 0:
+        # The only box lacks its brace. One that the end of the text cut off does not count.
         inside, end = _cut(text, starts[-1] + 1)
         return inside.strip() if end < len(text) and text[starts[-1] : starts[-1] + 1] == "{" else ""
     joined: list[str] = []

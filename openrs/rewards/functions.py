@@ -34,9 +34,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 from openrs.config.faults import did_you_mean
+from openrs.config.schema import Reward
 from openrs.errors import UserError
 from openrs.rewards.extraction import as_continued
 from openrs.rewards.grading import Item, Judge, Rule, Verdict
@@ -45,17 +46,6 @@ Mode = Literal["paper", "corrected"]
 RewardFunction = Callable[..., list[float | None]]
 Verdicts = Mapping[Rule, Verdict]  # of one completion, by each rule that a reward asks
 END_OF_THOUGHT = "\n</think>\n"
-
-
-class Spec(Protocol):
-    """What a recipe says of one reward."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def weight(self) -> float: ...
-    @property
-    def args(self) -> Mapping[str, Any]: ...
 
 
 @dataclass(slots=True)
@@ -104,23 +94,16 @@ class RewardSet:
     rules: tuple[Rule, ...] = ()
     grader: Judge | None = None
 
-    def judge(
-        self, completions: Sequence[str], golds: Sequence[str], prompts: Sequence[str] | None = None
-    ) -> list[Verdicts]:
+    def judge(self, completions: Sequence[str], golds: Sequence[str], prompts: Sequence[str]) -> list[Verdicts]:
         """Judge a generated batch, once by every rule, and count: one row of verdicts a completion.
 
         prompts: rendered; `corrected` must know of a thought that the prompt has opened, the paper's rules do not.
-        Raises UserError for a completion or a reference answer that is not a string.
         """
         if not self.rules or self.grader is None:
             return [{} for _ in completions]
-        _check_texts(completions, golds)
-        continued = completions
-        if prompts is not None:
-            continued = [as_continued(prompt, text) for prompt, text in zip(prompts, completions, strict=True)]
         rows = [
             {rule: Item(gold, whole if rule is Rule.CORRECTED else text, rule) for rule in self.rules}
-            for gold, text, whole in zip(golds, completions, continued, strict=True)
+            for gold, text, whole in zip(golds, completions, map(as_continued, prompts, completions), strict=True)
         ]
         items = list(dict.fromkeys(row[rule] for rule in self.rules for row in rows))
         began = time.perf_counter()
@@ -157,21 +140,10 @@ class Cosine:
         return low + 0.5 * (high - low) * (1.0 + math.cos(length / self.max_len * math.pi))
 
 
-def _check_texts(completions: Sequence[str], golds: Sequence[str]) -> None:
-    for what, texts in (("completion", completions), ("gold", golds)):
-        for row, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise UserError(
-                    f"{what} {row} of a batch is {text!r}, not a string",
-                    "math-verify would find nothing in it, and in paper mode that pays 1.0" if what == "gold" else "",
-                    "use plain prompts, not conversations, and golds that are strings",
-                )
-
-
 # --- the three rewards of the paper -----------------------------------------------------------------------------------
 
 
-def _accuracy(spec: Spec, mode: Mode, _: RewardStats) -> RewardFunction:
+def _accuracy(spec: Reward, mode: Mode, _: RewardStats) -> RewardFunction:
     """1.0 for a right answer, 0.0 for any other; a gold that can't be parsed pays 1.0 (paper) or None (corrected)."""
     _check_arguments(spec, ())
     rule = REWARDS["accuracy"].rules[mode]
@@ -183,20 +155,17 @@ def _accuracy(spec: Spec, mode: Mode, _: RewardStats) -> RewardFunction:
     return accuracy
 
 
-def _format(spec: Spec, *_: object) -> RewardFunction:
-    _check_arguments(spec, ())
-    return _one_end_of_thought
-
-
-def _one_end_of_thought(completions: Sequence[str], **_: Any) -> list[float | None]:
+def _format(spec: Reward, *_: object) -> RewardFunction:
     """1.0 when "\\n</think>\\n" occurs exactly once, else 0.0: in effect, thinking ended before the cap."""
-    return [1.0 if text.count(END_OF_THOUGHT) == 1 else 0.0 for text in completions]
+    _check_arguments(spec, ())
+
+    def format(completions: Sequence[str], **_: Any) -> list[float | None]:  # noqa: A001 - its name in TRL's metrics
+        return [1.0 if text.count(END_OF_THOUGHT) == 1 else 0.0 for text in completions]
+
+    return format
 
 
-_one_end_of_thought.__name__ = "format"
-
-
-def _cosine(spec: Spec, mode: Mode, stats: RewardStats) -> RewardFunction:
+def _cosine(spec: Reward, mode: Mode, stats: RewardStats) -> RewardFunction:
     """The curve's value; a gold that can't be parsed pays 1.0 (paper) or None (corrected)."""
     curve, paper, rule = _curve(spec), mode == "paper", REWARDS["cosine"].rules[mode]
 
@@ -218,7 +187,7 @@ def _cosine(spec: Spec, mode: Mode, stats: RewardStats) -> RewardFunction:
     return cosine
 
 
-def _overlong(spec: Spec, *_: object) -> RewardFunction:
+def _overlong(spec: Reward, *_: object) -> RewardFunction:
     """TRL's soft overlong punishment: 0 up to max_len - cache tokens, down to -1 at max_len (DAPO, arXiv 2503.14476,
     equation 13)."""
     _check_arguments(spec, ("max_len", "cache"))
@@ -243,7 +212,7 @@ def _overlong(spec: Spec, *_: object) -> RewardFunction:
 class Registered(NamedTuple):
     """A reward of this kit. rules: what it asks the judge in each mode; none for one that needs no judge."""
 
-    make: Callable[[Spec, Mode, RewardStats], RewardFunction]
+    make: Callable[[Reward, Mode, RewardStats], RewardFunction]
     rules: Mapping[Mode, Rule]
 
 
@@ -261,15 +230,13 @@ def rules_asked(names: Sequence[str], mode: Mode) -> tuple[Rule, ...]:
     return tuple(dict.fromkeys(rules[mode] for rules in known if mode in rules))
 
 
-def build_rewards(specs: Sequence[Spec], mode: Mode, judge: Judge) -> RewardSet:
+def build_rewards(specs: Sequence[Reward], mode: Mode, judge: Judge) -> RewardSet:
     """The reward functions of a recipe, in its order. Their __name__, which TRL's metrics use, is the name in the
     recipe, or the function's own for a `module:function`.
 
     Raises:
         UserError: an unknown name or argument, a module or function that isn't there, two rewards of one name.
     """
-    if mode not in ("paper", "corrected"):
-        raise UserError(f"rewards.mode is {mode!r}", fix="use paper (as published, with its defects) or corrected")
     stats = RewardStats()
     functions: dict[str, RewardFunction] = {}
     for spec in specs:
@@ -291,14 +258,14 @@ def _name(function: Any) -> str:
     return str(getattr(function, "__name__", type(function).__name__))
 
 
-def _check_arguments(spec: Spec, allowed: Sequence[str]) -> None:
+def _check_arguments(spec: Reward, allowed: Sequence[str]) -> None:
     for unknown in sorted(set(spec.args) - set(allowed)):
         takes = f"it takes {', '.join(allowed)}" if allowed else "it takes none: remove args"
         hint = did_you_mean(unknown, allowed)
         raise UserError(f"reward {spec.name}: unknown argument {unknown}", fix=f"{hint} {takes}".strip())
 
 
-def _curve(spec: Spec) -> Cosine:
+def _curve(spec: Reward) -> Cosine:
     _check_arguments(spec, [field.name for field in fields(Cosine)])
     if "max_len" not in spec.args:
         raise UserError(
@@ -314,7 +281,7 @@ def _curve(spec: Spec) -> Cosine:
     return Cosine(**spec.args)
 
 
-def _own(spec: Spec) -> RewardFunction:
+def _own(spec: Reward) -> RewardFunction:
     """A user's `module:function`, also from the current folder, which stays at the end of the import path."""
     module_name, colon, attribute = spec.name.partition(":")
     if not (module_name and colon and attribute):

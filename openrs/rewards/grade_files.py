@@ -38,26 +38,18 @@ def _fault(fields: dict[str, Any]) -> str:
     return "" if fields["rule"] in list(Rule) else f"unknown rule {fields['rule']!r}; there are {', '.join(Rule)}"
 
 
-def grade_file(path: Path, judge: Judge, rule: str, write: Callable[[str], None]) -> Counter[Verdict]:
+def grade_file(path: Path, judge: Judge, rule: str, write: Callable[[str], None]) -> None:
     """Judge a JSONL file (see read_items) and write one line each: line number, verdict, seconds, gold and answer as
-    extracted; then a summary. Returns the verdicts' counts.
-
-    Raises:
-        UserError: as read_items does, after the lines before the bad one have been judged and written.
-    """
+    extracted; then a summary. Raises UserError as read_items does, after the lines before the bad one are written."""
     counts: Counter[Verdict] = Counter()
     for number, (grade,) in _graded(path, judge, rule, ()):
         counts[grade.verdict] += 1
         write(f"{number:>6}  {grade.verdict:<16}  {grade.seconds:7.3f} s  {_extracted(grade)}")
     write(_summary(counts, ""))
-    return counts
 
 
-def compare_file(path: Path, judge: Judge, rule: str, write: Callable[[str], None]) -> Counter[Verdict]:
-    """The same with a second verdict on each line, of the corrected judge, and a mark where only one of them is right.
-
-    Returns the counts of the first. Raises UserError as grade_file does.
-    """
+def compare_file(path: Path, judge: Judge, rule: str, write: Callable[[str], None]) -> None:
+    """The same with a second verdict on each line, of the corrected judge, and a mark where only one is right."""
     first: Counter[Verdict] = Counter()
     second: Counter[Verdict] = Counter()
     differ: list[int] = []
@@ -73,7 +65,6 @@ def compare_file(path: Path, judge: Judge, rule: str, write: Callable[[str], Non
     write(_summary(second, "corrected: "))
     lines = ", ".join(map(str, differ[:20])) + (", ..." if len(differ) > 20 else "")
     write(f"{len(differ)} differ" + (f": lines {lines}" if differ else ""))
-    return first
 
 
 def _graded(path: Path, judge: Judge, rule: str, more: tuple[Rule, ...]) -> Iterator[tuple[int, list[Grade]]]:

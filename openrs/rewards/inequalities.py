@@ -7,6 +7,7 @@ from openrs.rewards.normalize import tokens
 from openrs.rewards.quantities import Quantity, quantity
 from openrs.rewards.values import Items, Piece, Region, Relation, Value
 
+MIRRORED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le"}
 ORDER = {"<", ">", r"\le", r"\ge", r"\ne"}
 
 
@@ -21,8 +22,8 @@ def as_region(value: Value | None) -> Region | None:
 
 
 def finite(value: Value) -> Value | None:
-    tight = value.core.replace(" ", "") if isinstance(value, Quantity) else ""
-    return None if tight in {r"\infty", r"+\infty", r"-\infty"} else value
+    infinite = isinstance(value, Quantity) and value.core.replace(" ", "") in {r"\infty", r"+\infty", r"-\infty"}
+    return None if infinite else value
 
 
 def apart(regions: list[Region]) -> bool:
@@ -57,11 +58,7 @@ def inequality(operators: list[str], values: list[Value | None], texts: tuple[st
         other = values[1 - place]
         if other is None:
             return None
-        operator = (
-            operators[0]
-            if place == 0
-            else {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le"}.get(operators[0], operators[0])
-        )
+        operator = operators[0] if place == 0 else MIRRORED.get(operators[0], operators[0])
         if operator == r"\ne":
             return Region((Piece(None, other, False, False), Piece(other, None, False, False)))
         low = operator in {">", r"\ge"}
@@ -79,24 +76,21 @@ def inequality(operators: list[str], values: list[Value | None], texts: tuple[st
     return None
 
 
-def solved(relation: Relation) -> Region | None:  # noqa: PLR0911 - reasons to leave it
+def solved(relation: Relation) -> Region | None:
     r"""The solutions of `2x+1 > 3`, `|x| < 2`, by sympy; None where there is not one variable, or no intervals."""
     import sympy
 
     if len(relation.operators) != 1 or len(relation.texts) != 2:
         return None
     (operator,), (left, right) = relation.operators, relation.texts
-
+    kinds = {"<": sympy.Lt, ">": sympy.Gt, r"\le": sympy.Le, r"\ge": sympy.Ge}
     try:
         difference = expression(f"({left})-({right})")
     except UnreadableError:
         return None
-    if len(difference.free_symbols) != 1 or sympy.count_ops(difference) > 60:
+    if operator not in kinds or len(difference.free_symbols) != 1 or sympy.count_ops(difference) > 60:
         return None
     name = sympy.Symbol("t", real=True)
-    kinds = {"<": sympy.Lt, ">": sympy.Gt, r"\le": sympy.Le, r"\ge": sympy.Ge}
-    if operator not in kinds:
-        return None
     try:
         inequation = kinds[operator](difference.subs(difference.free_symbols.pop(), name), 0)
         region = sympy.solve_univariate_inequality(inequation, name, relational=False)
@@ -111,11 +105,8 @@ def solved(relation: Relation) -> Region | None:  # noqa: PLR0911 - reasons to l
 
 
 def _piece(interval: Any) -> Piece:
-    low, high = (None if end.is_infinite else quantity(_latex(end)) for end in (interval.start, interval.end))
-    return Piece(low, high, low is not None and not interval.left_open, high is not None and not interval.right_open)
-
-
-def _latex(end: Any) -> str:
     import sympy
 
-    return str(sympy.latex(end))
+    ends = (interval.start, interval.end)
+    low, high = (None if end.is_infinite else quantity(str(sympy.latex(end))) for end in ends)
+    return Piece(low, high, low is not None and not interval.left_open, high is not None and not interval.right_open)

@@ -24,10 +24,7 @@ SAME = {
     **dict.fromkeys((r"\leq", r"\leqslant", r"\leqq"), r"\le"),
     **dict.fromkeys((r"\geq", r"\geqslant", r"\geqq"), r"\ge"),
     **dict.fromkeys((r"\times", r"\ast", r"\bullet", "*"), r"\cdot"),
-    **dict.fromkeys((r"\lbrace", r"\{"), r"\{"),
-    **dict.fromkeys((r"\rbrace", r"\}"), r"\}"),
-    **dict.fromkeys((r"\lbrack",), "["),
-    **dict.fromkeys((r"\rbrack",), "]"),
+    r"\lbrace": r"\{", r"\{": r"\{", r"\rbrace": r"\}", r"\}": r"\}", r"\lbrack": "[", r"\rbrack": "]",
     **dict.fromkeys((r"\lparen", r"\langle"), "("),
     **dict.fromkeys((r"\rparen", r"\rangle"), ")"),
     **dict.fromkeys((r"\lvert", r"\rvert", r"\vert"), "|"),
@@ -42,6 +39,7 @@ SAME = {
 }  # fmt: skip
 TEXTS = {r"\text", r"\textrm", r"\textbf", r"\textit", r"\textnormal", r"\textsf", r"\texttt", r"\textup", r"\mbox",
          r"\hbox", r"\mathrm", r"\operatorname", r"\emph"}  # fmt: skip
+REMOVED = {r"\color", r"\textcolor", r"\hspace", r"\vspace", r"\phantom"}  # with their argument
 PLAIN = {"<": r"\le ", ">": r"\ge ", "!": r"\ne "}  # before an equals sign: <=, >=, !=
 WITH_ARGUMENTS = {
     r"\frac": 2, r"\sqrt": 1, r"\binom": 2, r"\overline": 1, r"\bar": 1, r"\dot": 1, r"\hat": 1, r"\vec": 1, "^": 1,
@@ -56,8 +54,7 @@ CHARACTERS = str.maketrans(
         **dict.fromkeys("\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f", "\\,"),
         **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u200f\u202a\u202b\u202c\u202d\u202e", ""),
         **dict.fromkeys("\u2212\u2010\u2011\u2012\u2013\ufe63", "-"),
-        **dict.fromkeys("、", ","),
-        **dict.fromkeys("。", "."),
+        "、": ",", "。": ".",
         **dict.fromkeys("\u2018\u2019\u02bc", "'"),
         **dict.fromkeys("£€¥₹", ""),
         "\u3000": " ", "×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "÷": "\\div ", "∕": "/", "⁄": "/", "±": "\\pm ",
@@ -141,7 +138,7 @@ def words(text: str) -> str:
             start += 1
         if parts[place] in TEXTS and start in pairs:
             inside = "".join(parts[start + 1 : pairs[start]]).strip()
-            if inside in {"e", "i"} or _only_mathematics(inside):
+            if inside in {"e", "i"} or (any(c.isdigit() for c in inside) and not any(c.isalpha() for c in inside)):
                 out += [" ", inside, " "]
             elif inside and "\\" not in inside:
                 out += [r"\text{", "".join(parts[start + 1 : pairs[start]]), "}"]
@@ -150,21 +147,14 @@ def words(text: str) -> str:
                 parts[pairs[start]] = " "
                 continue
             place = pairs[start] + 1
-        elif parts[place] in TEXTS or parts[place] in {r"\color", r"\textcolor"} | {
-            r"\hspace",
-            r"\vspace",
-            r"\phantom",
-        }:
-            removed = parts[place] not in TEXTS and start in pairs
-            place = pairs[start] + 1 if removed else place + 1
+        elif parts[place] in REMOVED:
+            place = pairs.get(start, place) + 1
+        elif parts[place] in TEXTS:
+            place += 1
         else:
             out.append(parts[place])
             place += 1
     return "".join(out)
-
-
-def _only_mathematics(inside: str) -> bool:
-    return any(c.isdigit() for c in inside) and not any(c.isalpha() for c in inside)
 
 
 def arguments(text: str) -> str:
@@ -209,14 +199,8 @@ def _argument(parts: list[str], pairs: dict[int, int], place: int, out: list[str
     """Write one argument in braces. whole: a number is taken whole, not its first digit as TeX does: who writes 10^12
     means 10^{12}."""
     out.append("{")
-    first = parts[place]
-    if first == "{" and place in pairs:
-        end = pairs[place]
-        place += 1
-        while place < end:
-            place = _copy(parts, pairs, place, out, depth + 1)
-        place += 1
-    elif whole and first == "(" and (stop := pairs.get(place)) is not None:  # 2^(10), sqrt(3)
+    first, stop = parts[place], pairs.get(place)
+    if stop is not None and (first == "{" or (whole and first == "(")):  # 2^(10), sqrt(3)
         place += 1
         while place < stop:
             place = _copy(parts, pairs, place, out, depth + 1)
@@ -240,9 +224,8 @@ def percents(text: str) -> str:
     for word in ("percentage points", "percentage point", "percentage", "per cent", "percent"):
         for shape in (word, word.capitalize()):
             text = text.replace(shape, r"\%")
-    parts = tokens(text)
     out: list[str] = []
-    for part in parts:
+    for part in tokens(text):
         if part == "}" and out and out[-1] == r"\%" and r"\text" in out[-4:]:
             while out[-1] != r"\text":
                 out.pop()

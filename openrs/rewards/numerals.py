@@ -26,7 +26,9 @@ def thousands(text: str, commas: bool = True) -> str:
             continue
         grouped = len(part) <= 3 and part[0] != "0"
         begun = place
-        while grouped and place + 1 < len(parts) and parts[place] == mark and _three(parts[place + 1]):
+        while (
+            grouped and parts[place : place + 1] == [mark] and _digit(parts, place + 1) and len(parts[place + 1]) == 3
+        ):
             out.append(parts[place + 1])
             place += 2
         whole = place == len(parts) or not (parts[place] in {",", "\0"} and _digit(parts, place + 1) and mark != " ")
@@ -34,10 +36,6 @@ def thousands(text: str, commas: bool = True) -> str:
             del out[-((place - begun) // 2) :]
             out += parts[begun:place]
     return "".join(out).replace("\0", ".")
-
-
-def _three(part: str) -> bool:
-    return len(part) == 3 and part.isdigit()
 
 
 def _digit(parts: list[str], place: int) -> bool:

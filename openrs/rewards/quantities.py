@@ -7,23 +7,8 @@ from fractions import Fraction
 
 from openrs.rewards.normalize import tokens
 
-_BASES = [
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-]
+_BASES = ["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
+          "fourteen", "fifteen", "sixteen"]  # fmt: skip
 BASES = {name: number for number, name in enumerate(_BASES, start=2)} | {"binary": 2, "octal": 8, "hexadecimal": 16}
 SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 # Words around a number that change its meaning: with one of them the text is compared as words.
@@ -45,28 +30,8 @@ UNITS = {name: (kind, Fraction(size)) for kind, table in _TABLE.items() for name
 # Units that may stand beside a number without \text; shorter ones could be variables.
 BARE_UNITS = {*(name for name in UNITS if len(name) > 1 and name not in {"in", "min"}), "mph", "kmh", "degree", "unit"}
 BARE_UNITS |= {"Hz", "kHz", "MHz", "eV", "keV", "MeV", "kJ", "Pa", "kPa", "AU", "mol", "pc", "kpc", "rad"}
-SYMBOLS = {
-    "m",
-    "s",
-    "h",
-    "km",
-    "cm",
-    "mm",
-    "kg",
-    "g",
-    "hr",
-    "min",
-    "mi",
-    "ft",
-    "in",
-    "N",
-    "J",
-    "W",
-    "mol",
-    "L",
-    "K",
-    "rad",
-}
+SYMBOLS = {"m", "s", "h", "km", "cm", "mm", "kg", "g", "hr", "min", "mi", "ft", "in", "N", "J", "W", "mol", "L", "K",
+           "rad"}  # fmt: skip
 LETTERS = set("msghLlJNVWKACF")  # alone beside a number: a unit, or a variable
 TRIGONOMETRIC = {r"\sin", r"\cos", r"\tan", r"\cot", r"\sec", r"\csc"}  # an angle inside is part of the expression
 _TIME = re.compile(r"([0-9]{1,2}):([0-9]{2})(?::([0-9]{2}))?([ap]m)?")
@@ -211,7 +176,7 @@ def _degree(parts: list[str]) -> int:
 
 
 def _bare_unit(parts: list[str]) -> bool:
-    if len(parts) < 2 or not parts[-1].isalpha():
+    if not parts[-1].isalpha():
         return False
     word = parts[-1] if parts[-1] in BARE_UNITS else parts[-1].lower()
     before = parts[-2] if not parts[-2].isspace() else parts[-3] if len(parts) > 2 else ""
@@ -220,20 +185,25 @@ def _bare_unit(parts: list[str]) -> bool:
 
 def _only_words_after_a_number(parts: list[str]) -> bool:
     """`12 students`, `5 square units`: a number, a blank, and nothing but words of more than two letters."""
-    start = next((place for place, part in enumerate(parts) if part.isalpha()), 0)
-    tail = parts[start:]
-    plain = all(part.isspace() or (part.isalpha() and len(part) > 2) or part in {"per", "of"} for part in tail)
-    return start > 1 and parts[start - 1].isspace() and plain and _is_number("".join(parts[:start]))
+    start = _after_number(parts)
+    plain = all(part.isspace() or (part.isalpha() and len(part) > 2) or part == "of" for part in parts[start:])
+    return start > 1 and parts[start - 1].isspace() and plain
 
 
 def _compound(parts: list[str]) -> int | None:
     """Where a unit of symbols begins, after a number: `5 m/s`, `9.8 m/s^{2}`, `12 cm^{2}`."""
-    start = next((place for place, part in enumerate(parts) if part.isalpha()), 0)
+    start = _after_number(parts)
     tail = parts[start:]
     shape = "/" in tail or "^" in tail
     known = all(part in SYMBOLS for part in tail if part.isalpha())
     marks = all(part.isalpha() or part.isdigit() or part in {"/", "^", "{", "}", " ", r"\cdot"} for part in tail)
-    return start if start > 0 and shape and known and marks and _is_number("".join(parts[:start])) else None
+    return start if start and shape and known and marks else None
+
+
+def _after_number(parts: list[str]) -> int:
+    """Where the words after a number begin; 0 where it is no number that stands before them."""
+    start = next((place for place, part in enumerate(parts) if part.isalpha()), 0)
+    return start if _is_number("".join(parts[:start])) else 0
 
 
 def _known(word: str) -> str:

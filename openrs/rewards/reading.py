@@ -5,12 +5,13 @@ math-verify's parser reads these too, but forgets what decides: `n=2,3,4` and `n
 """
 
 import functools
+from collections.abc import Iterable
 
 from openrs.rewards.inequalities import ORDER, apart, as_region, finite, inequality, is_name
 from openrs.rewards.normalize import normalized, tokens
 from openrs.rewards.numerals import recurring, scientific, thousands
 from openrs.rewards.quantities import quantity
-from openrs.rewards.values import Grid, Items, Piece, Ratio, Region, Relation, Shown, Value, Words, is_list, plain
+from openrs.rewards.values import Grid, Items, Piece, Ratio, Region, Relation, Shown, Value, Words, flattened, plain
 
 OPENING, CLOSING = {"(", "[", r"\{", "{", r"\begin"}, {")", "]", r"\}", "}", r"\end"}
 RELATIONS = ORDER | {"=", r"\approx", r"\in", r"\equiv", r"\to", r"\rightarrow", r"\Rightarrow", r"\implies"}
@@ -30,13 +31,10 @@ def readings(text: str) -> tuple[Value, ...]:
     if len(text) > LONGEST:
         return ()
     text = recurring(normalized(text))
-    ways = dict.fromkeys(
-        (scientific(thousands(text)), scientific(thousands(text, commas=False)), thousands(text))
-        if "e-" in text or "e+" in text
-        else (scientific(thousands(text)), scientific(thousands(text, commas=False)))
-    )
-    values = [value for way in ways if (value := read(way)) is not None]
-    return tuple(dict.fromkeys(values))
+    ways = [scientific(thousands(text)), scientific(thousands(text, commas=False))]
+    if "e-" in text or "e+" in text:
+        ways.append(thousands(text))
+    return tuple(dict.fromkeys(value for way in dict.fromkeys(ways) if (value := read(way)) is not None))
 
 
 def read(text: str) -> Value | None:
@@ -57,12 +55,20 @@ def _read(parts: list[str], depth: int) -> Value | None:
     if r"\cup" in parts:
         return _union(_split(parts, {r"\cup"}, flat=True)[0], depth)
     pieces, marks = _split(parts, {",", ";", "and", "or", "AND", "OR"})
-    if marks:
-        return _list([piece for piece in map(_trimmed, pieces) if piece], marks, depth)
+    pieces = [piece for piece in map(_trimmed, pieces) if piece]
+    if marks and pieces:  # the answer to "and, or xor?" is a word
+        return _list(pieces, marks, depth)
     sides, operators = _split(parts, RELATIONS)
     if operators:
         return _relation(sides, operators, depth)
     return _one(parts, depth)
+
+
+def _all(pieces: Iterable[list[str]], depth: int) -> tuple[Value, ...] | None:
+    """Each of them as it reads one level deeper; None where one cannot be read."""
+    values = [_read(piece, depth + 1) for piece in pieces]
+    known = tuple(value for value in values if value is not None)
+    return known if len(known) == len(values) else None
 
 
 def _trimmed(parts: list[str]) -> list[str]:
@@ -78,8 +84,7 @@ def _split(parts: list[str], marks: set[str], *, flat: bool = False) -> tuple[li
     r"""Cut at the marks that stand in no bracket; `\text{and}` is the mark `and`."""
     pieces: list[list[str]] = [[]]
     found: list[str] = []
-    depth = place = 0
-    bars = 0
+    depth = place = bars = 0
     while place < len(parts):
         part = parts[place]
         if part == r"\text" and "and" in marks and parts[place + 1 : place + 2] == ["{"] and depth == 0:
@@ -106,23 +111,18 @@ def _split(parts: list[str], marks: set[str], *, flat: bool = False) -> tuple[li
 
 
 def _list(pieces: list[list[str]], marks: list[str], depth: int) -> Value | None:  # noqa: PLR0911 - forms
-    if len(pieces) > MOST_ITEMS:
+    known = _all(pieces, depth) if len(pieces) <= MOST_ITEMS else None
+    if known is None:
         return None
-    values: list[Value] = []
-    for piece in pieces:
-        value = _read(piece, depth + 1)
-        if value is None:
-            return None
-        values += value.items if isinstance(value, Items) and value.kind == "list" else [value]
+    values = flattened(known)
     if len(values) == 1:
         return values[0]
-    if all(isinstance(value, Region) for value in values):
-        regions = [value for value in values if isinstance(value, Region)]
+    regions = [value for value in values if isinstance(value, Region)]
+    if len(regions) == len(values):
         if "and" in marks or not apart(regions):
             return Relation(tuple(["and"] * (len(regions) - 1)), tuple(regions), ())
         return Region(tuple(piece for region in regions for piece in region.pieces))
-    first = values[0]
-    rest = values[1:]
+    first, *rest = values
     if isinstance(first, Relation) and set(first.operators) == {"="}:
         if not any(isinstance(value, Relation | Region) for value in rest):  # n = 2, 3, 4
             return Relation(first.operators, (*first.sides[:-1], Items("list", (first.sides[-1], *rest))), first.texts)
@@ -156,18 +156,12 @@ def _relation(sides: list[list[str]], operators: list[str], depth: int) -> Value
     arrows = {r"\to", r"\rightarrow", r"\Rightarrow", r"\implies"}
     if set(operators) <= arrows:
         return values[-1]
-    if operators[0] == r"\in" and len(operators) == 1:
-        return values[1] if is_name(texts[0]) else _whole(operators, values, texts)
-    if set(operators) <= ORDER:
-        region = inequality(operators, values, texts)
-        if region is not None:
-            return region
-    return _whole(operators, values, texts)
-
-
-def _whole(operators: list[str], values: list[Value | None], texts: tuple[str, ...]) -> Value | None:
-    known = [value for value in values if value is not None]
-    return Relation(tuple(operators), tuple(known), texts) if len(known) == len(values) else None
+    if operators == [r"\in"] and is_name(texts[0]):
+        return values[1]
+    if set(operators) <= ORDER and (region := inequality(operators, values, texts)) is not None:
+        return region
+    known = tuple(value for value in values if value is not None)
+    return Relation(tuple(operators), known, texts) if len(known) == len(values) else None
 
 
 def _one(parts: list[str], depth: int) -> Value | None:  # noqa: PLR0911 - a table of forms
@@ -183,27 +177,20 @@ def _one(parts: list[str], depth: int) -> Value | None:  # noqa: PLR0911 - a tab
         end = _closes(parts)
         if end is not None and parts[end + 1 :] and _trimmed(parts[end + 1 :])[0] == "(":
             return _list([parts[: end + 1], parts[end + 1 :]], [","], depth)
-    if (r"\backslash" in parts and "".join(parts[:3]).strip().startswith(r"\mathbb{R")) or "".join(
-        parts
-    ) == r"\mathbb{R}":
-        return _without("".join(parts).partition(r"\backslash")[2], depth)
+    text = "".join(parts)
+    if text == r"\mathbb{R}" or (r"\backslash" in parts and text.lstrip().startswith(r"\mathbb{R")):
+        return _without(text.partition(r"\backslash")[2], depth)
     terms = _split(parts, {":"})[0]
-    if len(terms) > 1 and quantity("".join(parts)).time is None:
-        values = [_read(term, depth + 1) for term in terms]
-        known = [value for value in values if value is not None]
-        return Ratio(tuple(known)) if len(known) == len(values) else None
-    text = "".join(parts).strip()
-    if _is_words(parts):
-        return Words(text)
-    return quantity(text)
+    if len(terms) > 1 and quantity(text).time is None:
+        known = _all(terms, depth)
+        return Ratio(known) if known is not None else None
+    return Words(text.strip()) if _is_words(parts) else quantity(text)
 
 
 def _both_signs(parts: list[str], depth: int) -> Value | None:
-    swapped = {r"\pm": "-", r"\mp": "+"}
-    plain = {r"\pm": "+", r"\mp": "-"}
-    both = [_read([table.get(part, part) for part in parts], depth + 1) for table in (plain, swapped)]
-    known = [value for value in both if value is not None]
-    return Items("list", tuple(known)) if len(known) == 2 else None
+    upper, lower = {r"\pm": "+", r"\mp": "-"}, {r"\pm": "-", r"\mp": "+"}
+    both = _all(([signs.get(part, part) for part in parts] for signs in (upper, lower)), depth)
+    return Items("list", both) if both is not None else None
 
 
 def _closes(parts: list[str]) -> int | None:
@@ -223,18 +210,16 @@ def _bracketed(parts: list[str], depth: int) -> Value | None:
             if bar in inside and any(operator in inside for operator in RELATIONS):
                 return _read(inside[inside.index(bar) + 1 :], depth + 1)  # {x | x > 3}
     pieces, marks = _split(inside, {",", ";"})
-    values = [_read(piece, depth + 1) for piece in pieces if _trimmed(piece)]
-    known = [value for value in values if value is not None]
-    if len(known) != len(values) or not known or len(known) > MOST_ITEMS:
+    known = _all((piece for piece in pieces if _trimmed(piece)), depth)
+    if not known or len(known) > MOST_ITEMS:
         return Words("".join(parts)) if not inside else None
     if first == r"\{":
-        items = [part for value in known for part in (value.items if is_list(value) else (value,))]  # type: ignore[union-attr]
-        return Items("set", tuple(items))
+        return Items("set", tuple(flattened(known)))
     if not marks:
         return known[0] if first in {"(", "{"} and last in {")", "}"} else quantity("".join(parts))
     if len(known) == 2 and (first == "[" or last == "]"):
         return Region((Piece(finite(known[0]), finite(known[1]), first == "[", last == "]"),))
-    return Items("square" if first == "[" else "tuple", tuple(known))
+    return Items("square" if first == "[" else "tuple", known)
 
 
 def _without(removed: str, depth: int) -> Value | None:
@@ -257,16 +242,9 @@ def _grid(parts: list[str], depth: int) -> Value | None:
     end = parts.index(r"\end") if r"\end" in parts else len(parts)
     if _trimmed(parts[end + 4 :]):
         return None
-    rows: list[tuple[Value, ...]] = []
-    for row in _split(parts[start:end], {r"\\"})[0]:
-        if not _trimmed(row):
-            continue
-        cells = [_read(cell, depth + 1) for cell in _split(row, {"&"})[0]]
-        known = [cell for cell in cells if cell is not None]
-        if len(known) != len(cells):
-            return None
-        rows.append(tuple(known))
-    return Grid(tuple(rows)) if rows else None
+    lines = [line for line in _split(parts[start:end], {r"\\"})[0] if _trimmed(line)]
+    rows = [row for line in lines if (row := _all(_split(line, {"&"})[0], depth)) is not None]
+    return Grid(tuple(rows)) if rows and len(rows) == len(lines) else None
 
 
 def _is_words(parts: list[str]) -> bool:
@@ -284,9 +262,5 @@ def _is_words(parts: list[str]) -> bool:
 def shown(text: str) -> list[object]:
     """A text and what it was read as, for a person and for majority votes: numbers in one writing."""
     values = readings(text)
-    if not text or not values:
-        return [text] if text else []
-    first = values[0]
-    if isinstance(first, Words):
-        return [text]
-    return [text, Shown(plain(first))]
+    known = values and not isinstance(values[0], Words)
+    return [text, Shown(plain(values[0]))] if known else [text] if text else []

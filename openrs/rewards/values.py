@@ -1,5 +1,6 @@
 """What an answer can be, once its form is known (reading.py), and how it is shown to a person."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from openrs.rewards.expressions import number
@@ -58,8 +59,10 @@ class Ratio:
 Value = Words | Items | Region | Relation | Grid | Ratio | Quantity
 
 
-def is_list(value: Value) -> bool:
-    return isinstance(value, Items) and value.kind == "list"
+def flattened(values: Iterable[Value]) -> list[Value]:
+    """With the parts of each list in its place."""
+    each = (value.items if isinstance(value, Items) and value.kind == "list" else (value,) for value in values)
+    return [part for parts in each for part in parts]
 
 
 class Shown:

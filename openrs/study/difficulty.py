@@ -9,7 +9,7 @@ equal rates, problem by problem; nothing published tells how far models differ o
 import functools
 from typing import Literal
 
-from openrs.evaluation.difficulty_model import fit_beta, problem_rates
+from openrs.evaluation.difficulty_model import problem_rates
 from openrs.evaluation.statistics import Floats
 from openrs.report.evidence import reference
 from openrs.report.verdicts.selection import pooled_deviation
@@ -34,7 +34,7 @@ def mean_of(world: World, model: str, benchmark: str) -> float | None:
 @functools.cache
 def rates(mean: float, benchmark: str) -> Floats:
     """[n] rates of the benchmark's problems for a model of this mean, hardest first."""
-    return problem_rates(fit_beta(mean, pooled_deviation(benchmark), int(reference.tree()["problems"][benchmark])))
+    return problem_rates(mean, pooled_deviation(benchmark), int(reference.tree()["problems"][benchmark]))
 
 
 def training_change(world: World, benchmark: str, *, late: bool) -> float:

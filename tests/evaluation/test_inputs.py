@@ -10,8 +10,8 @@ import pytest
 from openrs.cli.main import main
 from openrs.data.tokenizer import ChatEncoder
 from openrs.errors import UserError
-from openrs.evaluation.benchmarks import known, load_problems
-from openrs.evaluation.inputs import check_inputs, located, record, recorded_digests
+from openrs.evaluation.benchmarks import digest, known, load_problems
+from openrs.evaluation.inputs import check_inputs, combined, encode_benchmark, located, recorded_digests, row_digests
 
 FIVE = [benchmark for benchmark in known().values() if benchmark.hashes]
 
@@ -62,6 +62,27 @@ def test_one_bos_gives_other_token_hashes(shared_data, tokenizer):
     assert two == [151646, *one]
     assert one[:2] == [151646, 151644]
     assert encoder.leading_bos(one) == 1
+
+
+def record(benchmarks, data_dir, tokenizer):
+    """What input_hashes.json holds, computed anew from data and tokenizer that check_inputs proved: to write it anew.
+
+    input_tokens: hash_input_tokens in the forms that other people's logs have it: lighteval up to 0.10 hashed a list of
+    lists of ids, since 0.11 a list; with two BOS as the authors, or with one.
+    """
+    encoder = ChatEncoder.from_folder(tokenizer)
+    tree = {}
+    for benchmark in benchmarks:
+        problems, encoded = encode_benchmark(benchmark, data_dir, encoder)
+        forms = {}
+        for bos, ids in (("two BOS", [e.double for e in encoded]), ("one BOS", [e.ids for e in encoded])):
+            forms[combined(digest(str([tokens])) for tokens in ids)] = bos
+            forms[combined(digest(str(tokens)) for tokens in ids)] = bos
+        tree[benchmark.name] = {
+            "input_tokens": forms,
+            "rows": [list(row) for row in row_digests(problems, encoded)],
+        }
+    return tree
 
 
 def test_the_recorded_digests_are_those_of_the_proven_data(shared_data, tokenizer):

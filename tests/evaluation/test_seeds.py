@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from openrs.errors import UserError
-from openrs.evaluation.difficulty_model import fit_beta, problem_rates, sample_matrix, shifted
+from openrs.evaluation.difficulty_model import problem_rates, sample_matrix, shifted
 from openrs.evaluation.seeds import _quantile, _tail, over_seeds
 from openrs.evaluation.statistics import paired_difference
 
@@ -46,7 +46,7 @@ def test_the_tail_is_the_inverse_of_the_quantile():
 @pytest.mark.parametrize("spread", [0.0, 0.01, 0.02])
 @pytest.mark.parametrize("shared", [True, False])
 def test_no_effect_is_called_a_rise_in_at_most_5_of_100_and_a_fall_as_well(spread, shared):
-    rng, rates = np.random.default_rng(1), problem_rates(fit_beta(0.83, 0.02, 200))
+    rng, rates = np.random.default_rng(1), problem_rates(0.83, 0.02, 200)
     runs, up, down = 200, 0, 0
     for _ in range(runs):
         found = over_seeds(*trainings(rng, rates, 0.0, spread, shared=shared))
@@ -57,7 +57,7 @@ def test_no_effect_is_called_a_rise_in_at_most_5_of_100_and_a_fall_as_well(sprea
 
 def test_pooled_samples_alone_err_far_more_often():
     """Why the unit is the seed: the same trainings by a test whose only noise is that of samples and problems."""
-    rng, rates = np.random.default_rng(2), problem_rates(fit_beta(0.83, 0.013, 500))
+    rng, rates = np.random.default_rng(2), problem_rates(0.83, 0.013, 500)
     runs, wrong = 100, 0
     for _ in range(runs):
         before, after = trainings(rng, rates, 0.0, 0.02, k=4)
@@ -68,7 +68,7 @@ def test_pooled_samples_alone_err_far_more_often():
 
 @pytest.mark.slow
 def test_an_effect_of_the_margins_size_is_called_smaller_in_at_most_5_of_100():
-    rng, rates = np.random.default_rng(3), problem_rates(fit_beta(0.83, 0.02, 200))
+    rng, rates = np.random.default_rng(3), problem_rates(0.83, 0.02, 200)
     runs, wrong = 120, 0
     for _ in range(runs):
         wrong += over_seeds(*trainings(rng, rates, 0.02, 0.005, k=8)).p_within(2) < 0.05
@@ -83,7 +83,7 @@ def test_by_hand_without_a_shared_base():
 
     found = over_seeds([matrix(s) for s in (0.1, 0.2, 0.3)], [matrix(s) for s in (0.3, 0.6, 0.9)])
     assert found.by_seed == pytest.approx((0.2, 0.4, 0.6))
-    assert (found.difference, found.se, found.freedom) == pytest.approx((0.4, 0.2 / math.sqrt(3), 2))
+    assert (found.difference, found.own + found.common, found.freedom) == pytest.approx((0.4, 0.2**2 / 3, 2))
     assert found.common == 0
     assert found.p_up == pytest.approx(stats.ttest_1samp([0.2, 0.4, 0.6], 0, alternative="greater").pvalue)
 
@@ -91,7 +91,7 @@ def test_by_hand_without_a_shared_base():
 def test_seeds_that_agree_by_chance_leave_a_doubt():
     rows = [[1, 0]] * 30
     found = over_seeds([rows] * 3, [[[1, 1]] * 30] * 3)
-    assert found.se > 0.05
+    assert found.own + found.common > 0.05**2
     assert found.interval.high > found.difference > found.interval.low
 
 

@@ -8,9 +8,8 @@ import pytest
 
 from openrs.cli.main import main
 from openrs.errors import UserError
-from openrs.evaluation.merge import merge
 from openrs.evaluation.run import evaluate
-from openrs.evaluation.shards import Shard, assigned, shard_from
+from openrs.evaluation.shards import Shard, assigned, merge, shard_from
 from openrs.rewards.grading import Judge
 from openrs.run.files import read_jsonl
 from openrs.run.progress import Progress

@@ -10,12 +10,13 @@ from test_statistics import aime, close, draw, once, undecided
 
 from openrs.errors import UserError
 from openrs.evaluation.single_draws import (
+    count_of,
     expected_best,
     lead_of_best,
+    middle_of,
     new_draw,
     p_values,
     poisson_binomial,
-    single_run,
 )
 from openrs.evaluation.statistics import avg_at_k
 
@@ -32,24 +33,21 @@ def test_poisson_binomial_by_enumeration_and_as_binomial():
 
 
 def test_the_paper_selected_the_best_of_21():
-    best = expected_best(BASE, 30, 21, at_least=0.467)
+    best = expected_best([BASE] * 30, 21, at_least=0.467)
     assert 100 * best.expected == pytest.approx(44.8, abs=0.05)
     assert best.probability == pytest.approx(0.45, abs=0.005)
-    assert (best.n, best.k, best.m) == (30, 1, 21)
     draws = np.random.default_rng(2).binomial(30, BASE, (200_000, 21)).max(axis=1)
     assert best.expected == pytest.approx(draws.mean() / 30, abs=5e-4)
     assert best.probability == pytest.approx((draws >= 14).mean(), abs=5e-3)
 
 
 def test_best_of_one_is_the_mean_and_edges_are_sure():
-    assert expected_best(BASE, 30, 1).expected == pytest.approx(BASE)
-    assert expected_best([0.0, 1.0], 2, 5).expected == pytest.approx(0.5)
-    assert expected_best(0.5, 4, 3, at_least=0).probability == 1
-    assert expected_best(0.0, 4, 3, at_least=0.25).probability == pytest.approx(0)
+    assert expected_best([BASE] * 30, 1, 0.5).expected == pytest.approx(BASE)
+    assert expected_best([0.0, 1.0], 5, 0.5).expected == pytest.approx(0.5)
+    assert expected_best([0.5] * 4, 3, at_least=0).probability == 1
+    assert expected_best([0.0] * 4, 3, at_least=0.25).probability == pytest.approx(0)
     # 51.3 % of 675 is 346, although 0.513 * 675 = 346.3
-    assert expected_best(0.5, 675, 1, at_least=0.513).probability == pytest.approx(stats.binom.sf(345, 675, 0.5))
-    with pytest.raises(UserError):
-        expected_best([0.5], 2, 1)
+    assert expected_best([0.5] * 675, 1, at_least=0.513).probability == pytest.approx(stats.binom.sf(345, 675, 0.5))
 
 
 def test_one_published_draw_against_ten_seeds():
@@ -57,18 +55,18 @@ def test_one_published_draw_against_ten_seeds():
     shares = [10] * 4 + [7, 6, 6, 5, 5, 4, 4, 3, 2, 2, 2, 1, 1, 1] + [0] * 12
     correct = [[1] * c + [0] * (10 - c) for c in shares]
     assert avg_at_k(correct).value == pytest.approx(0.297, abs=0.001)
-    usual, lucky = single_run(correct, 0.300), single_run(correct, 0.467)
-    assert usual.p_value > 0.5
-    assert lucky.p_value < 0.02
-    assert usual.interval.low < 0.3 < usual.interval.high < 0.467
-    assert (usual.n, usual.k) == (30, 10)
+    chances = new_draw(correct)
+    usual, lucky = (p_values(chances)[count_of(score, 30)] for score in (0.300, 0.467))
+    assert usual > 0.5
+    assert lucky < 0.02
+    assert middle_of(chances).low < 0.3 < middle_of(chances).high < 0.467
     # with known rates it is the plain Poisson-binomial distribution
-    sure = single_run([[1] * 10] * 3 + [[0] * 10] * 7)
-    assert (sure.interval.low, sure.interval.high) == (0.3, 0.3)
+    sure = middle_of(new_draw([[1] * 10] * 3 + [[0] * 10] * 7))
+    assert (sure.low, sure.high) == (0.3, 0.3)
     with pytest.raises(UserError, match="whole number"):
-        single_run(correct, 0.31)
+        count_of(0.31, 30)
     with pytest.raises(UserError, match="one sample"):
-        single_run(once(3, 10))
+        new_draw(once(3, 10))
 
 
 @pytest.mark.parametrize("k", [3, 10])
@@ -79,7 +77,7 @@ def test_prediction_interval_covers_one_more_run(k):
     hits = 0
     for _ in range(runs):
         rates = aime(rng, 30)
-        interval = single_run(draw(rng, rates, k)).interval
+        interval = middle_of(new_draw(draw(rng, rates, k)))
         hits += interval.low - 1e-9 <= draw(rng, rates, 1).mean() <= interval.high + 1e-9
     assert close(hits, runs, high=0.98), hits / runs
 

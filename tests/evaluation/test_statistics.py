@@ -13,7 +13,7 @@ from openrs.evaluation.statistics import (
     equivalent,
     equivalent_to_published,
     holm,
-    majority_at_k,
+    majority,
     p_against,
     paired_difference,
     pass_at_k,
@@ -39,7 +39,6 @@ def test_quantiles_and_tails_are_scipys_to_the_bit():
 def test_avg_and_both_standard_errors_by_hand():
     score = avg_at_k(HAND)
     assert score.value == pytest.approx(0.4375)
-    assert (score.n, score.k, score.samples) == (4, 4, 16)
     # sampling only: (1/4 + 0 + 0 + 3/16) / 3 / 16
     assert score.se_fixed == pytest.approx(math.sqrt((0.25 + 0.1875) / 3 / 16))
     # over problems: sum of squares 0.00390625 + 0.31640625 + 0.19140625 + 0.03515625 over 4 * 3
@@ -89,7 +88,7 @@ def test_problems_that_came_out_alike_leave_a_doubt():
 def test_numbers_of_samples_may_differ():
     score = avg_at_k([[1, 0], [1, 1, 1, 0], [0]])
     assert score.value == pytest.approx((0.5 + 0.75 + 0) / 3)
-    assert (score.k, score.samples, score.se_fixed) == (1, 7, None)
+    assert score.se_fixed is None
 
 
 @pytest.mark.parametrize("bad", [[], [[]], [[1], []], [[2]], [[0.5]], [[None]], [[float("nan")]]])
@@ -105,23 +104,15 @@ def test_pass_at_k_is_the_mean_over_all_subsets():
 
     for k in range(1, 7):
         by_hand = np.mean([np.mean([max(subset) for subset in combinations(row, k)]) for row in correct])
-        assert pass_at_k(correct, k).value == pytest.approx(by_hand, abs=1e-12)
-    assert pass_at_k(HAND, 1).value == pytest.approx(avg_at_k(HAND).value)
-    assert pass_at_k(HAND, 1).problems == avg_at_k(HAND).problems
-    assert pass_at_k([[0] * 999 + [1]], 500).value == pytest.approx(0.5)
-    with pytest.raises(UserError, match="4 samples"):
-        pass_at_k(HAND, 5)
+        assert pass_at_k(correct, k) == pytest.approx(by_hand, abs=1e-12)
+    assert pass_at_k(HAND, 1) == pytest.approx(avg_at_k(HAND).value)
+    assert pass_at_k([[0] * 999 + [1]], 500) == pytest.approx(0.5)
 
 
 def test_majority():
     answers = [["7", "7", "8"], ["1", "2", "2"], ["1", "2", None], [None, None, None], [None, None, "5"]]
     correct = [[1, 1, 0], [1, 0, 0], [1, 0, 0], [0, 0, 0], [0, 0, 1]]
-    found = majority_at_k(answers, correct)
-    assert found.value == pytest.approx((1 + 0 + 0.5 + 0 + 1) / 5)
-    assert (found.n, found.k, found.samples) == (5, 3, 3)
-    assert majority_at_k(answers, correct, k=1).value == pytest.approx(3 / 5)
-    with pytest.raises(UserError, match="do not belong together"):
-        majority_at_k(answers[:4], correct)
+    assert majority(answers, correct) == pytest.approx((1 + 0 + 0.5 + 0 + 1) / 5)
 
 
 def test_paired_difference_by_hand_and_by_enumeration():
@@ -133,7 +124,6 @@ def test_paired_difference_by_hand_and_by_enumeration():
     assert found.se == pytest.approx(d.std(ddof=1) / math.sqrt(6))
     sums = [abs(np.dot(signs, d)) for signs in product((1, -1), repeat=6)]
     assert found.p_value == pytest.approx(np.mean(np.array(sums) >= abs(d.sum()) - 1e-12))
-    assert found.p_method.startswith("exact")
     assert (found.n, found.k) == (6, (2, 2))
     back = paired_difference(b, a)
     assert back.difference == -found.difference
@@ -162,13 +152,12 @@ def test_sign_flip_of_single_samples_is_mcnemars_exact_test():
 def test_sign_flip_is_exact_for_large_benchmarks_and_sampled_where_it_cannot_be():
     rng = np.random.default_rng(3)
     a, b = rng.integers(0, 2, (675, 10)), rng.integers(0, 2, (675, 3))
-    exact = paired_difference(a, b)
-    assert exact.p_method.startswith("exact")
+    assert paired_difference(a, b).p_value * 20_001 % 1 > 1e-6  # of 20,000 drawn it would be a multiple
     primes = [2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41]
     ragged = [rng.integers(0, 2, n).tolist() for n in primes]
     again = [rng.integers(0, 2, n).tolist() for n in primes]
     drawn = paired_difference(ragged, again)
-    assert "drawn" in drawn.p_method
+    assert drawn.p_value * 20_001 == pytest.approx(round(drawn.p_value * 20_001))
     d = np.array([np.mean(x) - np.mean(y) for x, y in zip(ragged, again, strict=True)])
     sums = np.abs(np.array(list(product((1, -1), repeat=13))) @ d)
     assert drawn.p_value == pytest.approx(np.mean(sums >= abs(d.sum()) - 1e-12), abs=0.015)
@@ -213,7 +202,6 @@ def test_equivalence_is_the_paired_tost_of_statsmodels():
     a, b = (np.array([rng.binomial(1, p, 10) for p in rates]) for _ in range(2))
     found = equivalent(a, b, 5)
     assert found.p_value == pytest.approx(ttost_paired(a.mean(1), b.mean(1), -0.05, 0.05)[0])
-    assert found.equivalent == (found.interval.low > -0.05 and found.interval.high < 0.05)
     assert equivalent(a, b, 20).equivalent
     assert not equivalent(a, b, 0.1).equivalent
 

@@ -9,7 +9,7 @@ from openrs.errors import UserError
 from openrs.evaluation.rejudge import rejudge
 from openrs.evaluation.run import evaluate
 from openrs.evaluation.scores import format_score
-from openrs.evaluation.verdicts import thinks
+from openrs.evaluation.scoring import thinks
 from openrs.rewards.grading import Judge
 from openrs.run.files import read_jsonl
 from openrs.run.progress import Progress
@@ -47,15 +47,17 @@ def test_journal_scores_and_results_have_both(stand_in, target, settings, tmp_pa
     }
 
 
-def test_disagreements_are_counted_and_listed_and_the_score_stays_lightevals(stand_in, target, settings, tmp_path):
+def test_disagreements_are_counted_and_listed_and_the_score_stays_lightevals(
+    stand_in, target, settings, tmp_path, capsys
+):
     """A chain of false equations whose end is right: lighteval takes it, the strict judge does not."""
     before = run(target, settings(), tmp_path)
     gold = {f"{name}/{n}": 30 + 4 * n for name, count in (("sums", 12), ("more", 5)) for n in range(count)}
     changed = rewritten(tmp_path, lambda row: {**row, "text": f"</think> $\\boxed{{1=2={gold[row['problem']]}}}$"})
     with Judge(workers=1, timeout=60) as judge:
-        (found,) = rejudge(str(tmp_path), None, judge, Progress())
-    assert found.samples == len(changed)
-    for name, score in found.scores["benchmarks"].items():
+        rejudge(str(tmp_path), None, judge, Progress())
+    assert f"of {len(changed)} verdicts" in capsys.readouterr().out
+    for name, score in json.loads((tmp_path / "scores.json").read_text())["benchmarks"].items():
         assert (score["accuracy"], score["strict"]["accuracy"]) == (1.0, 0.0)
         assert score["strict"]["only_lighteval"] == score["strict"]["disagree"] == len(score["strict"]["rows"])
         assert score["strict"]["rows"][0] == {
@@ -99,9 +101,9 @@ def test_rejudge_refuses_what_is_not_whole(stand_in, target, settings, tmp_path)
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
     with Judge(workers=1) as judge:
         with pytest.raises(UserError, match="1 of 34 samples are missing"):
-            list(rejudge(str(tmp_path), None, judge, Progress()))
+            rejudge(str(tmp_path), None, judge, Progress())
         with pytest.raises(UserError, match="holds no evaluation"):
-            list(rejudge(str(tmp_path / "nothing"), None, judge, Progress()))
+            rejudge(str(tmp_path / "nothing"), None, judge, Progress())
 
 
 def test_minervas_limit_stands_where_its_score_is():

@@ -7,7 +7,7 @@ import pytest
 from openrs.config.load import RECIPES, load, packaged
 from openrs.errors import UserError
 from openrs.hub import pins
-from openrs.hub.pins import checkpoint, pinned, reference, references, target
+from openrs.hub.pins import checkpoint, reference, references, target
 
 SKETCH = str(Path(__file__).parents[1] / "exp3_sketch.yaml")
 
@@ -24,7 +24,7 @@ def test_every_pin_is_a_commit_a_beginning_or_left_to_the_first_fetch() -> None:
 @pytest.mark.parametrize("name", sorted(packaged()))
 def test_packaged_recipes_agree_with_the_pins(name: str) -> None:
     for ref in references(load(name)):
-        assert ref.revision == pinned(ref.kind, ref.repo), f"{name}: {ref.repo}"
+        assert ref.revision == reference(ref.kind, ref.repo, "").revision, f"{name}: {ref.repo}"
     assert RECIPES.is_dir()
 
 
@@ -34,7 +34,7 @@ def test_benchmarks_agree_with_the_pins() -> None:
     for name, benchmark in known().items():
         assert pins._pins()["benchmarks"][name] == benchmark.hub
         if benchmark.revision:
-            assert pinned("dataset", str(benchmark.hub)) == benchmark.revision
+            assert reference("dataset", str(benchmark.hub), "").revision == benchmark.revision
 
 
 def test_references_of_exp3() -> None:

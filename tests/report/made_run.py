@@ -186,7 +186,7 @@ def write_scores(
             "accuracy": at_k.value,
             "stderr": at_k.se_problems,
             "interval": [at_k.problems.low, at_k.problems.high],
-            "pass_at_k": {str(j): pass_at_k(marks, j).value for j in (1, 4) if j <= k},
+            "pass_at_k": {str(j): pass_at_k(marks, j) for j in (1, 4) if j <= k},
             "majority": None,
             "truncated": 3,
             "mean_tokens": 4000.0 + 10 * (step or 0) + right,

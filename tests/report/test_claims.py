@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from made_run import made_run, manifest, metrics_row, verdicts, write_evaluation, write_scores
 
-from openrs.evaluation.single_draws import single_run
+from openrs.evaluation.single_draws import count_of, middle_of, new_draw, p_values
 from openrs.report.evidence import reference
 from openrs.report.evidence.collect import collect
 from openrs.report.evidence.sources import Sources, gather, measured, pooled
@@ -91,10 +91,10 @@ def test_a_published_draw_is_judged_by_the_prediction_of_a_new_one(tmp_path):
     write_scores(run, "knoveleng/Open-RS2", {"aime24": {p: [0] * 16 for p in far}})
     found = judged(run.path)
     word, verdict = found["score-open-rs3-aime24"]
-    expected = single_run(list(near.values()), 14 / 30)
+    chances = new_draw(list(near.values()))
     assert word == "compatible"
-    assert verdict.numbers["p"] == expected.p_value
-    assert verdict.numbers["prediction"] == [expected.interval.low, expected.interval.high]
+    assert verdict.numbers["p"] == p_values(chances)[count_of(14 / 30, 30)]
+    assert verdict.numbers["prediction"] == [middle_of(chances).low, middle_of(chances).high]
     assert verdict.level == "L2"
     assert found["score-open-rs2-aime24"][0] == "not reproduced"
     assert found["score-open-rs1-aime24"][0] == "not tested"

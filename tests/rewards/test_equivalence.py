@@ -15,7 +15,7 @@ from openrs.rewards import extraction, normalize, numerals
 from openrs.rewards.equivalence import equivalent
 from openrs.rewards.extraction import answer_in, as_continued, gold_in
 from openrs.rewards.grading import Item, Judge, Rule
-from openrs.rewards.kinds import reference_kinds, safe_form
+from openrs.rewards.references import reference_kinds, safe_form
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parents[1] / "benchmarks"))
@@ -163,6 +163,17 @@ def test_kinds_of_references(reference: str, kinds: list[str], safe: str) -> Non
     assert reference_kinds(reference) == kinds
     assert safe_form(reference) == safe
     assert equivalent(reference, safe)
+
+
+@pytest.mark.parametrize("mark", ["and", "or", "AND", "OR", r"\text{and}", r"\mathrm{or}", ",", ";"])
+@pytest.mark.parametrize("form", ["{}", "{0} {0}", "${}$", r"\boxed{{{}}}", "({})", "1, {}, {}"])
+def test_what_joins_a_list_may_stand_alone(mark: str, form: str) -> None:
+    """A word like `or` is the whole answer of a question about logic: no error in the judge, which cost a worker."""
+    text = form.format(mark, mark)
+    assert equivalent(text, text) or not any(c.isalnum() for c in text)
+    assert not equivalent(text, r"\frac{1}{7}")
+    assert not equivalent("(-3, 5]", text)
+    assert set(reference_kinds(text)) <= {"multi-part"}
 
 
 def test_minerva_has_58_references_in_e_notation(shared_data: Path) -> None:

@@ -32,8 +32,9 @@ def judge() -> Iterator[Judge]:
 
 def ask(rewards: RewardSet, completions: Sequence[str], golds: Sequence[str], tokens: Sequence[int] = ()) -> list[Any]:
     """Judge, and call every function as TRL does (grpo_trainer.py, _calculate_rewards), one result list each."""
-    columns = {"gold": golds, "id": ["x"] * len(golds), "verdicts": rewards.judge(completions, golds)}
-    columns |= {"prompts": ["p"] * len(golds), "completions": completions, "trainer_state": None}
+    prompts = ["p"] * len(golds)
+    columns = {"gold": golds, "id": ["x"] * len(golds), "verdicts": rewards.judge(completions, golds, prompts)}
+    columns |= {"prompts": prompts, "completions": completions, "trainer_state": None}
     columns |= {"completion_ids": [[0] * n for n in tokens or map(len, completions)], "log_extra": print}
     return [function(**columns, log_metric=print) for function in rewards.functions]
 
@@ -235,15 +236,6 @@ def test_paper_mode_asks_each_rule_once_and_counts_a_completion_once() -> None:
     assert set(rewards.stats.drain().values()) == {0.0}
 
 
-@pytest.mark.parametrize(
-    ("completions", "golds"), [([None], ["$4$"]), ([[{"role": "assistant"}]], ["$4$"]), (["x"], [4.0])]
-)
-def test_what_is_not_text_is_refused(completions: list[Any], golds: list[Any]) -> None:
-    rewards = build_rewards([Spec("accuracy")], "paper", Scripted())
-    with pytest.raises(UserError, match="not a string"):
-        ask(rewards, completions, golds, [1])
-
-
 # --- the registry -----------------------------------------------------------------------------------------------------
 
 
@@ -278,9 +270,7 @@ def test_bad_rewards_are_refused(spec: Spec, said: str) -> None:
         build_rewards([spec], "paper", Scripted())
 
 
-def test_unknown_mode_and_doubled_names_are_refused() -> None:
-    with pytest.raises(UserError, match=r"rewards\.mode"):
-        build_rewards([Spec("format")], "papr", Scripted())  # type: ignore[arg-type]
+def test_doubled_names_are_refused() -> None:
     with pytest.raises(UserError, match="two rewards are called format"):
         build_rewards([Spec("format"), Spec("format")], "paper", Scripted())
 
@@ -343,7 +333,7 @@ def test_trl_leaves_none_out_of_the_sum(judge: Judge, tmp_path: Path, monkeypatc
 
     class JudgingTrainer(GRPOTrainer):
         def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, ids: Any) -> Any:
-            verdicts = rewards.judge(completions, [row["gold"] for row in inputs])
+            verdicts = rewards.judge(completions, [row["gold"] for row in inputs], prompts)
             inputs = [row | {"verdicts": verdict} for row, verdict in zip(inputs, verdicts, strict=True)]
             return super()._calculate_rewards(inputs, prompts, completions, ids)
 

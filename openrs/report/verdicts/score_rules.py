@@ -128,7 +128,7 @@ def score(claim: Claim, evidence: Evidence) -> Prepared:
         every, prediction = p_values(chances), middle_of(chances)
         interval = (prediction.low, prediction.high)
         said += f"; 95 of 100 single draws of it lie in {span(interval)}"
-        numbers |= {"prediction": list(interval), "method": prediction.method}
+        numbers |= {"prediction": list(interval), "method": "Poisson-binomial, widened for measured rates"}
         p_of: Callable[[int], float] = lambda count: float(every[count])  # noqa: E731 - the one law of two
     else:
         numbers["method"] = "Fisher's exact test between two draws, samples taken as independent"

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from openrs.evaluation.difficulty_model import fit_beta, problem_rates, widest_seed_sd
+from openrs.evaluation.difficulty_model import problem_rates, widest_seed_sd
 from openrs.evaluation.single_draws import expected_best, lead_of_best
 from openrs.evaluation.statistics import Floats
 from openrs.report.evidence import reference
@@ -31,10 +31,9 @@ def of_paper() -> dict[str, Any]:
     top = max(every, key=lambda one: one.accuracy)
     spreads = [("the base's own seeds", deviation), ("six models' seeds pooled", pooled_deviation(BENCHMARK))]
 
-    def chosen(rates: float | Floats, spread: float, source: str) -> dict[str, Any]:
-        best = expected_best(rates, top.n, len(every), top.accuracy)
-        found = {"expected_best": best.expected, "probability": best.probability}
-        return {"spread": source, "seed_sd": spread, **found}
+    def chosen(rates: Floats, spread: float, source: str) -> dict[str, Any]:
+        best = expected_best(rates, len(every), top.accuracy)
+        return {"spread": source, "seed_sd": spread, "expected_best": best.expected, "probability": best.probability}
 
     found = {
         "benchmark": BENCHMARK,
@@ -47,8 +46,8 @@ def of_paper() -> dict[str, Any]:
         "best": top.accuracy,
         "best_model": top.model,
         "again": list(reference.reevaluation(top.model, BENCHMARK) or ()),
-        "estimates": [chosen(problem_rates(fit_beta(rate, sd, top.n)), sd, source) for source, sd in spreads],
-        "bound": chosen(rate, widest_seed_sd(rate, top.n), "one rate for all problems"),
+        "estimates": [chosen(problem_rates(rate, sd, top.n), sd, source) for source, sd in spreads],
+        "bound": chosen(np.full(top.n, rate), widest_seed_sd(rate, top.n), "one rate for all problems"),
         "scores": {
             experiment: [one.accuracy for one in every if one.experiment == experiment]
             for experiment in dict.fromkeys(one.experiment for one in every)
