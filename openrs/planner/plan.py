@@ -88,7 +88,7 @@ class ResourcePlan:
             "longest_completion_tokens": self.largest[1] if self.largest else None,
             "step_seconds": self.seconds,
             "step_flops": self.flops,
-            "steps": self.workload.steps,
+            "steps": self.workload.recipe.last_step,
             "hours": self.hours,
             "price_per_gpu_hour_usd": self.price,
             "usd": self.dollars,
@@ -161,7 +161,7 @@ def plan_workload(
 
 
 def _hours(workload: Workload, seconds: dict[str, float] | None, assumed: Assumptions) -> float | None:
-    return (workload.steps * sum(seconds.values()) + assumed.startup) / 3600 if seconds is not None else None
+    return (workload.recipe.last_step * sum(seconds.values()) + assumed.startup) / 3600 if seconds is not None else None
 
 
 def _notes(workload: Workload, price: float | None, node_memory: float | None, assumed: Assumptions) -> list[str]:
@@ -174,21 +174,17 @@ def _notes(workload: Workload, price: float | None, node_memory: float | None, a
     elif price is None:
         notes.append(f"no price is known for {workload.gpu.name}: give --price")
     engine = engine_of(workload)
-    if engine is not None:
-        if engine.kv_tokens < workload.window:
-            notes.append(
-                f"vLLM would not start: its cache holds {engine.kv_tokens:,} tokens, one sequence may have"
-                f" {workload.window:,}; raise grpo.vllm_gpu_memory_utilization or lower grpo.vllm_max_model_length"
-            )
-        else:
-            needed = (
-                workload.completions // workload.calls // workload.generators * round(sum(tokens_of(workload, assumed)))
-            )
-            if engine.kv_tokens < needed:
-                notes.append(
-                    f"vLLM's cache holds {engine.kv_tokens:,} tokens, the batch needs about {needed:,}:"
-                    " it generates in waves, which costs time"
-                )
+    needed = workload.batch * round(sum(tokens_of(workload, assumed)))
+    if engine is not None and engine.kv_tokens < workload.window:
+        notes.append(
+            f"vLLM would not start: its cache holds {engine.kv_tokens:,} tokens, one sequence may have"
+            f" {workload.window:,}; raise grpo.vllm_gpu_memory_utilization or lower grpo.vllm_max_model_length"
+        )
+    elif engine is not None and engine.kv_tokens < needed:
+        notes.append(
+            f"vLLM's cache holds {engine.kv_tokens:,} tokens, the batch needs about {needed:,}:"
+            " it generates in waves, which costs time"
+        )
     need = host_bytes(workload)
     if node_memory is not None and node_memory * GIB < need:
         notes.append(

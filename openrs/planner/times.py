@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, fields, replace
 
+from openrs.config.checks import grpo_value
 from openrs.config.names import Layout
 from openrs.planner.gpus import Gpu
 from openrs.planner.memory import disk, engine_of, kept_layers
@@ -123,16 +124,17 @@ def step_seconds(workload: Workload, assumed: Assumptions = ASSUMED) -> dict[str
     else:  # read and written once more inside the GPU
         sync = 2 * weights / (gpu.bandwidth * 1e9 * assumed.decode_bandwidth)
     arithmetic = executed_flops(workload, assumed) / (workload.trainers * gpu.tflops * 1e12 * assumed.train_flops)
-    if workload.deal_by_length and workload.trainers > 1:
+    hardware = workload.recipe.hardware
+    if hardware.deal_by_length and workload.trainers > 1:
         arithmetic *= assumed.dealt
-    if workload.fused_kernels:
+    if hardware.fused_kernels:
         arithmetic *= assumed.fused
     return {
         "generation": generation_seconds(workload, assumed),
         "reward": workload.completions * assumed.reward_seconds / workload.judges,
         "update": arithmetic + exchanged_bytes(workload) / link,
         "sync": sync * assumed.sync,
-        "checkpoint": disk(workload).checkpoint / assumed.disk / workload.save_steps,
+        "checkpoint": disk(workload).checkpoint / assumed.disk / grpo_value(workload.recipe, "save_steps"),
     }
 
 
@@ -143,15 +145,13 @@ def generation_seconds(workload: Workload, assumed: Assumptions = ASSUMED) -> fl
     the embedding once, and the KV cache of what is there so far; many sequences at once make it bound by FLOPs.
     """
     prompt, completion = tokens_of(workload, assumed)
-    sequences = math.ceil(workload.completions / workload.calls / workload.generators)
-    there = engine_of(workload)
-    at_once = sequences
+    there, at_once = engine_of(workload), workload.batch
     if there is not None:
-        at_once = max(1, min(sequences, int(there.kv_tokens // (prompt + completion))))
-    steps: float = math.ceil(sequences / at_once) * workload.completion_cap
+        at_once = max(1, min(at_once, int(there.kv_tokens // (prompt + completion))))
+    steps: float = math.ceil(workload.batch / at_once) * workload.completion_cap
     computed, decoding = float(at_once), assumed
-    if workload.draft_tokens:  # one step reads the weights for all drafts and the token after them
-        steps, computed = steps / assumed.drafted, at_once * (1 + workload.draft_tokens)
+    if drafts := workload.recipe.hardware.draft_tokens:  # a step reads the weights for all drafts and the token after
+        steps, computed = steps / assumed.drafted, at_once * (1 + drafts)
         decoding = replace(assumed, decode_overhead=assumed.draft_overhead)
     one = decoding_step(workload.shape, workload.gpu, computed, decoding, element=workload.element, vllm=workload.vllm)
     rest = cache_and_prefill(
@@ -163,7 +163,7 @@ def generation_seconds(workload: Workload, assumed: Assumptions = ASSUMED) -> fl
         assumed=assumed,
         element=workload.element,
     )
-    return workload.calls * (steps * one + sequences * rest)
+    return workload.calls * (steps * one + workload.batch * rest)
 
 
 def decoding_step(
