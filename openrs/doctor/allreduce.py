@@ -37,12 +37,8 @@ class Try:
     begun: bool
     seconds: float
     bandwidth: float | None
-    sizes: tuple[dict[str, Any], ...]
+    sizes: list[dict[str, Any]]
     detail: str
-
-    def to_dict(self) -> dict[str, Any]:
-        fields = {name: getattr(self, name) for name in self.__slots__}
-        return {**fields, "env": dict(self.env), "sizes": list(self.sizes)}
 
 
 def attempt(
@@ -51,7 +47,7 @@ def attempt(
     *,
     ranks: int,
     sizes: Sequence[int],
-    backend: str,
+    backend: str = "nccl",
     program: Sequence[str] = PROGRAM,
     spend: float = SPEND,
     start: float = START,
@@ -72,9 +68,8 @@ def attempt(
             out = stack.enter_context((folder / f"{rank}.out").open("wb"))
             words = [backend, str(folder / "rendezvous"), str(rank), str(ranks), str(spend), ",".join(map(str, sizes))]
             settings = {**os.environ, **env, "OMP_NUM_THREADS": "1", "LOCAL_RANK": str(rank)}
-            settings = {
-                key: value for key, value in settings.items() if key not in {"RANK", "WORLD_SIZE", "MASTER_PORT"}
-            }
+            for name_of_torchrun in ("RANK", "WORLD_SIZE", "MASTER_PORT"):
+                settings.pop(name_of_torchrun, None)
             process = subprocess.Popen(
                 [*program, *words], env=settings, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -146,11 +141,8 @@ def _verdict(
     seconds: float,
 ) -> Try:
     events = [_events(text) for text in outputs]
-    sizes = tuple(
-        {key: event[key] for key in ("bytes", "seconds", "rounds", "right")}
-        for event in events[0]
-        if event.get("at") == "measured"
-    )
+    keys = ("bytes", "seconds", "rounds", "right")
+    sizes = [{key: event[key] for key in keys} for event in events[0] if event.get("at") == "measured"]
     ranks = len(outputs)
     largest = max(sizes, key=lambda size: int(size["bytes"]), default=None)
     speed = 2 * (ranks - 1) / ranks * largest["bytes"] / largest["seconds"] / 1e9 if largest else None

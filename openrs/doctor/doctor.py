@@ -5,7 +5,7 @@ Never imports torch: what needs it runs in child processes with a time limit. Ex
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from openrs.config.schema import Recipe
@@ -95,7 +95,7 @@ def diagnose(recipe: Recipe | None, name: str | None, runs: Path, *, quick: bool
     """What `openrs doctor` prints, and its exit code."""
     lines = examine(recipe, runs, Probe(QUICK_LIMIT if quick else Probe().limit), quick=quick)
     if as_json:
-        document = {"exit": code(lines), "verdict": verdict(lines, name), "lines": [line.to_dict() for line in lines]}
+        document = {"exit": code(lines), "verdict": verdict(lines, name), "lines": [asdict(line) for line in lines]}
         return json.dumps(document, indent=1) + "\n", code(lines)
     return render(lines, name), code(lines)
 

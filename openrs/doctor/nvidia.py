@@ -2,7 +2,6 @@
 
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from openrs.doctor.probe import CommandResult, Probe
@@ -10,11 +9,10 @@ from openrs.doctor.probe import CommandResult, Probe
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """Somebody on a GPU: pid, command, MiB (None where the driver hides them, as it does in containers)."""
+    """Somebody on a GPU; pid None where the driver hides it, as it does in containers."""
 
     pid: int | None
     name: str
-    mib: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +21,6 @@ class GpuInfo:
 
     name: str | None
     uuid: str | None
-    bus: str | None
-    total: float | None
     used: float | None
     free: float | None
     persistence: bool | None
@@ -82,8 +78,6 @@ def _gpu_info(gpu: ET.Element) -> GpuInfo:
     return GpuInfo(
         name=_text(gpu, "product_name"),
         uuid=_text(gpu, "uuid"),
-        bus=_text(gpu, "pci/pci_bus_id"),
-        total=_number(_text(gpu, "fb_memory_usage/total")),
         used=_number(_text(gpu, "fb_memory_usage/used")),
         free=_number(_text(gpu, "fb_memory_usage/free")),
         persistence=_switch(_text(gpu, "persistence_mode")),
@@ -99,11 +93,7 @@ def _gpu_info(gpu: ET.Element) -> GpuInfo:
         slowed=_slowed(gpu),
         celsius=_number(_text(gpu, "temperature/gpu_temp")),
         processes=tuple(
-            Process(
-                _whole(_text(process, "pid")),
-                _text(process, "process_name") or "unknown",
-                _number(_text(process, "used_memory")),
-            )
+            Process(_whole(_text(process, "pid")), _text(process, "process_name") or "unknown")
             for process in gpu.findall("processes/process_info")
         ),
     )
@@ -150,15 +140,11 @@ HARMLESS = ("gpu_idle", "applications_clocks_setting", "display_clocks_setting",
 
 def _slowed(gpu: ET.Element) -> tuple[str, ...] | None:
     """Why the clocks are held down just now, without what is normal; None when the driver does not say."""
-    for tag in ("clocks_event_reasons", "clocks_throttle_reasons"):
-        reasons = gpu.find(tag)
-        if reasons is not None:
-            return tuple(_active(reasons))
-    return None
-
-
-def _active(reasons: ET.Element) -> Iterable[str]:
-    for reason in reasons:
-        name = re.sub(r"^clocks_(event|throttle)_reason_", "", reason.tag)
-        if _switch((reason.text or "").strip()) and name not in HARMLESS:
-            yield name.replace("_", " ")
+    reasons = gpu.find("clocks_event_reasons")
+    if reasons is None:
+        reasons = gpu.find("clocks_throttle_reasons")  # older drivers
+    if reasons is None:
+        return None
+    active = [reason.tag for reason in reasons if _switch((reason.text or "").strip())]
+    names = [re.sub(r"^clocks_(event|throttle)_reason_", "", tag) for tag in active]
+    return tuple(name.replace("_", " ") for name in names if name not in HARMLESS)

@@ -164,7 +164,7 @@ def _environment(recipe: Recipe, run: Run, devices: Sequence[str]) -> dict[str, 
 
 def _nccl(recipe: Recipe, run: Run) -> dict[str, str]:
     """What OPENRS_NCCL asks for (docs/doctor.md): measured, safe, or nothing; trainers and generator alike."""
-    return nccl.environment(run.path, nccl.mode_of(os.environ)) if recipe.hardware.gpus > 0 else {}
+    return nccl.environment(run.path, os.environ) if recipe.hardware.gpus > 0 else {}
 
 
 # --- a dry run --------------------------------------------------------------------------------------------------------

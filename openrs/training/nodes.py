@@ -81,7 +81,7 @@ def set_env_defaults(recipe: Recipe, run: Run) -> None:
     """The environment that launch.py gives its processes, as far as it is not about one machine."""
     usual = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     if recipe.hardware.gpus:
-        usual |= nccl.environment(run.path, nccl.mode_of(os.environ))
+        usual |= nccl.environment(run.path, os.environ)
     os.environ["DS_ACCELERATOR"] = "cuda" if recipe.hardware.gpus else "cpu"
     for name, value in usual.items():
         os.environ.setdefault(name, value)
