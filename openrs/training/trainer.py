@@ -19,8 +19,8 @@
         record metrics                                       log
         checkpoint, every grpo.save_steps                    _save_checkpoint; resume: _load_optimizer_and_scheduler
 
-Which members of TRL and transformers this relies on, and why, is in trl_members.py; a test compares them with the
-installed versions.
+Which members of TRL and transformers this relies on, and why, is in tests/training/trl_members.py; a test compares
+them with the installed versions.
 
 With per_device_train_batch_size = num_generations a micro-batch is one group, as in the paper's trainer, whose loss
 (bnpo) divides by the tokens of a micro-batch: that is why completions must not be shuffled between micro-batches.
