@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution, distributions
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from openrs import __version__
-from openrs.config.load import load_resolved, to_yaml
+from openrs.config.load import diff_trees, load_resolved, to_yaml
 from openrs.config.schema import Recipe
 from openrs.errors import UserError
 from openrs.outside import read_shape
@@ -111,11 +111,9 @@ def establish(run: Run, *, resumed: bool, **facts: dict[str, Any]) -> None:
     Raises UserError listing every difference, unless the attempt accepts changes: then it lists them itself.
     """
     known = read(run)
-    changes = [
-        {"setting": key, "was": was, "now": new}
-        for name, fact in facts.items()
-        for key, was, new in _differences(name, redact_tree(known.get(name)), redact_tree(fact))  # as it is written
-    ]
+    before = {name: known.get(name) for name in facts}
+    differences = diff_trees(redact_tree(before), redact_tree(facts))  # as it is written
+    changes = [{"setting": key, "was": was, "now": new} for key, was, new in differences]
     if resumed and changes:
         if "accepted" not in known["attempts"][-1]:
             listed = "\n".join(f"    {change['setting']}: {change['was']} -> {change['now']}" for change in changes)
@@ -132,14 +130,6 @@ def establish(run: Run, *, resumed: bool, **facts: dict[str, Any]) -> None:
 def accepts_changes(run: Run) -> bool:
     """Whether the newest attempt may resume with other settings and other data."""
     return any("accepted" in attempt for attempt in read(run).get("attempts", [])[-1:])
-
-
-def _differences(key: str, was: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(was, dict) and isinstance(now, dict):
-        for name in [*was, *(name for name in now if name not in was)]:
-            yield from _differences(f"{key}.{name}", was.get(name), now.get(name))
-    elif was != now:
-        yield key, was, now
 
 
 def end(run: Run, code: int, reason: str) -> None:

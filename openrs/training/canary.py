@@ -26,9 +26,7 @@ from openrs.config.schema import CanaryConfig
 from openrs.errors import RunFailure
 
 FROZEN = 0.005  # nats
-LEAST = (
-    0.005  # nats: half a percent of a token's probability, far below what clipping or KL notice; float32 stays at 1e-5
-)
+LEAST = 0.005  # nats: half a percent of a token's probability, far below what clipping or KL notice; float32: 1e-5
 
 
 @dataclass(frozen=True, slots=True)

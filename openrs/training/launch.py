@@ -147,19 +147,20 @@ def _devices(recipe: Recipe) -> list[str]:
 
 
 def _environment(recipe: Recipe, run: Run, devices: Sequence[str]) -> dict[str, str]:
-    """For the training processes. What a user has set stays, but for what must fit together."""
-    on_gpus = recipe.hardware.gpus > 0
+    """For the training processes on this machine. What a user has set stays, but for what must fit together."""
     usual = {
-        "OMP_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
         "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",  # one machine: no name needs to be resolved
         "VLLM_HOST_IP": vllm_server.HOST,
     }
-    fixed = {"DS_ACCELERATOR": "cuda" if on_gpus else "cpu"}
-    if on_gpus:
-        fixed["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
+    fixed = {"CUDA_VISIBLE_DEVICES": ",".join(devices)} if recipe.hardware.gpus else {}
+    return {name: os.environ.get(name, value) for name, value in usual.items()} | environment(recipe, run) | fixed
+
+
+def environment(recipe: Recipe, run: Run) -> dict[str, str]:
+    """For the training processes on any machine."""
+    usual = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     own = {name: os.environ.get(name, value) for name, value in usual.items()} | vllm_environment(os.environ)
-    return own | fixed | _nccl(recipe, run)
+    return own | {"DS_ACCELERATOR": "cuda" if recipe.hardware.gpus else "cpu"} | _nccl(recipe, run)
 
 
 def _nccl(recipe: Recipe, run: Run) -> dict[str, str]:

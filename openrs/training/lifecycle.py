@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -120,12 +119,7 @@ class Lifecycle(TrainerCallback):  # type: ignore[misc]
         if not state.is_world_process_zero:
             return
         self._progress.note(f"checkpoint of step {state.global_step} is complete, in {took}")
-        scored = [step for step in self._complete() if (self._evaluation(step) / "scores.json").is_file()]
-        for folder in checkpoints.prune(self._run.checkpoints, self._recipe, scored):
+        complete = checkpoints.list_complete(self._run.checkpoints)
+        scored = [place for place in complete if (self._run.evaluation(place.name) / "scores.json").is_file()]
+        for folder in checkpoints.prune(self._run.checkpoints, self._recipe, [*map(checkpoints.step_of, scored)]):
             self._progress.note(f"{folder.name} deleted: newer ones are complete")
-
-    def _complete(self) -> list[int]:
-        return [checkpoints.step_of(folder) for folder in checkpoints.list_complete(self._run.checkpoints)]
-
-    def _evaluation(self, step: int) -> Path:
-        return self._run.evaluation(checkpoints.step_name(step))

@@ -19,7 +19,6 @@ from typing import Any
 from openrs.config.load import load
 from openrs.config.names import Layout
 from openrs.config.schema import Recipe
-from openrs.doctor import nccl
 from openrs.errors import EXIT_DONE, EXIT_FAILED, ExplainedError, UserError
 from openrs.run import processes, signals
 from openrs.run.attempt import attempt
@@ -28,8 +27,8 @@ from openrs.run.directory import Run, run_at
 from openrs.run.libraries import quiet
 from openrs.run.progress import Progress
 from openrs.run.terminal import say
-from openrs.run.vllm_env import vllm_environment
 from openrs.training import train as grpo
+from openrs.training.launch import environment
 
 WAIT = timedelta(minutes=30)  # for rank 0 to read checkpoints and hash weights; the other nodes may be pulling images
 
@@ -50,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         recipe = load(args.recipe, args.overrides)
         run = run_at(args.run or Path(args.recipe).stem)
         refuse_mismatch(recipe)
-        set_env_defaults(recipe, run)
+        os.environ.update(environment(recipe, run))
         return _first(recipe, run) if number == 0 else _other(recipe, run)
     except BaseException as error:  # noqa: BLE001 - the end of this process: it is reported, whatever it is
         outcome = processes.outcome_of(error)
@@ -75,17 +74,6 @@ def refuse_mismatch(recipe: Recipe) -> None:
             "completions a step = processes x micro-batch x accumulation",
             f"--set hardware.gpus={started}, and accumulation so that the product stays (docs/kubernetes.md)",
         )
-
-
-def set_env_defaults(recipe: Recipe, run: Run) -> None:
-    """The environment that launch.py gives its processes, as far as it is not about one machine."""
-    usual = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    if recipe.hardware.gpus:
-        usual |= nccl.environment(run.path, os.environ)
-    os.environ["DS_ACCELERATOR"] = "cuda" if recipe.hardware.gpus else "cpu"
-    for name, value in usual.items():
-        os.environ.setdefault(name, value)
-    os.environ.update(vllm_environment(os.environ))
 
 
 def _first(recipe: Recipe, run: Run) -> int:

@@ -18,6 +18,7 @@ from openrs.config.schema import Recipe
 from openrs.errors import RunFailure
 from openrs.planner.workload import ALONE
 from openrs.run import processes
+from openrs.run.files import last_lines
 from openrs.run.vllm_env import vllm_environment
 from openrs.training.vllm_arguments import vllm_arguments
 
@@ -120,7 +121,5 @@ class Server:
         self._process.stop()
 
     def _last_output(self) -> str:
-        lines = processes.tail(self.log, 3).splitlines()
-        return (
-            "the end of its log:\n" + "\n".join(f"  | {line[:300]}" for line in lines) if lines else "its log is empty"
-        )
+        lines = [f"\n  | {line[:300]}" for line in last_lines(self.log, 3)]
+        return "the end of its log:" + "".join(lines) if lines else "its log is empty"
