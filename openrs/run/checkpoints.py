@@ -20,11 +20,11 @@ from openrs.run import retention
 from openrs.run.confined import empty_folder, make_folder, sync_folder
 from openrs.run.files import sha256, write_json
 from openrs.run.folders import DECLARATION, Kind
-from openrs.run.weights import nonfinite
 
 MANIFEST = DECLARATION[Kind.CHECKPOINT]
 SHAPE = {"step": int, "files": {"*": {"bytes": int, "sha256": str}}}
 PLACE = "step-" + "[0-9]" * 6
+PIECE = 1 << 24  # weights that are looked at at a time
 STAGING = ".staging"  # what is being written, or on its way out
 # A model as anybody loads it; the rest of a checkpoint (optimizer, RNG, position in the data) only serves to resume.
 MODEL_FILES = (
@@ -80,6 +80,28 @@ def refuse_nonfinite(staging: Path, checkpoints: Path, step: int, alive: Callabl
     if bad:
         shutil.rmtree(staging)
         raise nonfinite_weights(step, f"{sum(bad.values()):,} weights are", next(iter(bad)), list_complete(checkpoints))
+
+
+def nonfinite(path: Path) -> dict[str, int]:
+    """Tensors of a safetensors file that hold NaN or Inf: name -> how many elements do. Imports torch.
+
+    Raises ValueError for a file that is not safetensors.
+    """
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    bad: dict[str, int] = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 - it is no mapping
+                tensor = file.get_tensor(name)
+                for piece in tensor.flatten().split(PIECE) if tensor.is_floating_point() and tensor.numel() else ():
+                    numbers = piece.float() if piece.itemsize == 1 else piece  # torch cannot compare eight bits
+                    if not torch.isfinite(torch.stack(numbers.aminmax())).all():  # NaN goes through both
+                        bad[name] = bad.get(name, 0) + int((~torch.isfinite(numbers)).sum())
+    except SafetensorError as error:
+        raise ValueError(f"it is not a safetensors file: {error}") from None
+    return bad
 
 
 def _nonfinite_in(folder: Path, alive: Callable[[], None] = lambda: None) -> dict[str, int]:
