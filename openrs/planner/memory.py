@@ -41,10 +41,6 @@ class Engine:
     kv: float
     kv_tokens: int
 
-    @property
-    def blocks(self) -> int:
-        return self.kv_tokens // BLOCK
-
 
 def engine(shape: Shape, memory_gib: float, utilisation: float, batched_tokens: int, element: int = 2) -> Engine:
     """What vLLM makes of its share of a GPU (vllm/v1/worker/gpu_worker.py, determine_available_memory).

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from openrs.planner.evaluations import LEAST, MOST
 from openrs.planner.render import wrapped
+from openrs.planner.times import LEAST, MOST
 from openrs.report.verdicts.claims import ALPHA, Claim
 from openrs.study.jobs import NOTHING, Range
 from openrs.study.looks import family, times_of

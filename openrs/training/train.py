@@ -183,7 +183,10 @@ def record_provenance(
             "source": recipe.data.source,
             "revision": recipe.data.revision,
             "files": problems.files,
-            **counts_of(problems, prompted),
+            "rows": problems.read,
+            "without_answer": len(problems.without_answer),
+            "too_long": len(prompted.too_long),
+            "problems": len(prompted.problems),
             "prompts_and_golds_sha256": content,
         },
         model={
@@ -218,34 +221,18 @@ def _refuse_answers_without_dollars(
         )
 
 
-def counts_of(problems: Problems, prompted: prompts.TokenizedProblems) -> dict[str, int]:
-    """What became of the rows."""
-    return {
-        "rows": problems.read,
-        "without_answer": len(problems.without_answer),
-        "too_long": len(prompted.too_long),
-        "problems": len(prompted.problems),
-    }
-
-
 def log_dataset_summary(
     recipe: Recipe, problems: Problems, prompted: prompts.TokenizedProblems, progress: Progress
 ) -> None:
     """Log what became of the data. Raises UserError when it is too little for one step."""
-    counts = counts_of(problems, prompted)
-    dropped = f"{counts['without_answer']} rows without an answer dropped, " if problems.without_answer else ""
-    long = (
-        f"{counts['too_long']} longer than {recipe.prompt.max_tokens} tokens ({recipe.prompt.too_long}), "
-        if prompted.too_long
-        else ""
-    )
-    progress.say(
-        f"{counts['rows']} rows from {recipe.data.source}: {dropped}{long}{counts['problems']} problems to train on"
-    )
+    absent, long, kept = len(problems.without_answer), len(prompted.too_long), len(prompted.problems)
+    lost = f"{absent} rows without an answer dropped, " if absent else ""
+    lost += f"{long} longer than {recipe.prompt.max_tokens} tokens ({recipe.prompt.too_long}), " if long else ""
+    progress.say(f"{problems.read} rows from {recipe.data.source}: {lost}{kept} problems to train on")
     needed = prompts_per_step(recipe)
-    if counts["problems"] < needed:
+    if kept < needed:
         raise UserError(
-            f"{counts['problems']} problems are fewer than the {needed} of one step",
+            f"{kept} problems are fewer than the {needed} of one step",
             "TRL drops a batch that it cannot fill, so no step would ever come",
             "give more problems, or a smaller per_device_train_batch_size or gradient_accumulation_steps",
         )
