@@ -163,10 +163,9 @@ def load(limit: float) -> None:
 
 def choose(tries: Sequence[Try]) -> Try | None:
     """The try to keep, or None when none worked."""
-    working = [one for one in tries if one.outcome == "ok"]
     best = None
-    for one in working:
-        if best is None or (one.bandwidth or 0.0) > BETTER * (best.bandwidth or 0.0):
+    for one in tries:
+        if one.outcome == "ok" and (best is None or (one.bandwidth or 0.0) > BETTER * (best.bandwidth or 0.0)):
             best = one
     return best
 

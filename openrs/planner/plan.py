@@ -1,5 +1,6 @@
 """`openrs plan`: what a recipe takes on given GPUs: memory, seconds, hours, dollars, disk. Never imports torch."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -57,15 +58,14 @@ class ResourcePlan:
 
     @property
     def dollars(self) -> float | None:
-        if self.hours is None or self.price is None:
-            return None
-        return self.hours * self.workload.gpus * self.price
+        return self._cost(self.hours)
 
     @property
     def dollars_least(self) -> float | None:
-        if self.hours_least is None or self.price is None:
-            return None
-        return self.hours_least * self.workload.gpus * self.price
+        return self._cost(self.hours_least)
+
+    def _cost(self, hours: float | None) -> float | None:
+        return None if hours is None or self.price is None else hours * self.workload.gpus * self.price
 
     def to_dict(self) -> dict[str, Any]:
         """For --json: the same figures with their units in the names."""
@@ -217,24 +217,17 @@ def other_layouts(recipe: Recipe, mine: ResourcePlan) -> list[tuple[str, Resourc
     workload = mine.workload
     layouts = [(Layout.COLOCATE, workload.gpus), (Layout.SPLIT, workload.gpus)]
     layouts += [(Layout.COLOCATE, n) for n in (1, 2, 3, 4, 6, 8, 12) if n != workload.gpus]
-    rows: list[tuple[str, ResourcePlan]] = []
-
-    def add(name: str, layout: Layout, gpus: int, *, authors: bool = False) -> None:
-        try:
-            other = workload_of(recipe, workload.gpu, gpus, layout)
-        except UserError:
-            return  # these cannot share out the step without changing its gradient
-        if authors:
-            other = as_the_authors_ran(other)
-        rows.append((name, plan_workload(mine.title, other, mine.price, None, mine.assumed)))
-
+    others: dict[str, Workload] = {}
     for layout, gpus in layouts:
         if layout.trainers(gpus) >= 1:
-            calls = f" ({layout.trainers(gpus)} train, 1 generates)" if layout is Layout.SPLIT else ""
-            add(f"{layout} on {gpus}{calls}", layout, gpus)
+            with contextlib.suppress(UserError):  # these cannot share out the step without changing its gradient
+                calls = f" ({layout.trainers(gpus)} train, 1 generates)" if layout is Layout.SPLIT else ""
+                others[f"{layout} on {gpus}{calls}"] = workload_of(recipe, workload.gpu, gpus, layout)
     if workload.gpus > 1:
-        add(f"split on {workload.gpus}, as the authors ran it", Layout.SPLIT, workload.gpus, authors=True)
-    return rows
+        with contextlib.suppress(UserError):
+            split = workload_of(recipe, workload.gpu, workload.gpus, Layout.SPLIT)
+            others[f"split on {workload.gpus}, as the authors ran it"] = as_the_authors_ran(split)
+    return [(name, plan_workload(mine.title, other, mine.price, None, mine.assumed)) for name, other in others.items()]
 
 
 def enough(recipe: Recipe, workload: Workload) -> int | None:

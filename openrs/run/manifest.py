@@ -230,11 +230,9 @@ def machine() -> dict[str, Any]:
 
 def _cpu() -> str:
     info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    text = info.read_text(encoding="utf-8", errors="replace") if info.is_file() else ""
+    named = re.search(r"(?m)^model name.*?:(.*)", text)
+    return named[1].strip() if named else platform.processor() or platform.machine()
 
 
 def _output(*command: str) -> str | None:

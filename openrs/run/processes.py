@@ -72,16 +72,10 @@ class Child:
         grace: float = 0.0,
     ) -> None:
         self._grace = grace
+        supervisor = Path(__file__).with_name("process_supervisor.py")
         with os.fdopen(open_appending(log), "ab") as file:
             self._supervisor = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-I",
-                    "-S",
-                    str(Path(__file__).with_name("process_supervisor.py")),
-                    str(grace),
-                    *command,
-                ],
+                [sys.executable, "-I", "-S", str(supervisor), str(grace), *command],
                 env={**os.environ, **environment},
                 stdin=subprocess.PIPE,
                 stdout=file if all_to_log else None,

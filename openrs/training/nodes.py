@@ -83,7 +83,7 @@ def _first(recipe: Recipe, run: Run) -> int:
         with attempt(recipe, run) as progress:
             prepared = grpo.prepare(recipe, run, progress)
             folder, start = run.attempts()[-1], None if prepared.start is None else str(prepared.start)
-            _announce(store, {"attempt": str(folder), "start": start, "done": prepared.done})
+            store.set(_key(), json.dumps({"attempt": str(folder), "start": start, "done": prepared.done}))
             announced = True
             if not prepared.done:
                 progress.say(f"training in {recipe.hardware.world_size} processes")
@@ -92,7 +92,7 @@ def _first(recipe: Recipe, run: Run) -> int:
     except BaseException as error:
         outcome = processes.outcome_of(error)
         if not announced:
-            _announce(store, {"failed": outcome.code})
+            store.set(_key(), json.dumps({"failed": outcome.code}))
         elif run.attempts():
             processes.write_outcome(run.attempts()[-1], outcome)
         raise
@@ -128,10 +128,6 @@ def _store() -> Any:
 
 def _key() -> str:
     return f"openrs/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
-
-
-def _announce(store: Any, what: dict[str, Any]) -> None:
-    store.set(_key(), json.dumps(what))
 
 
 if __name__ == "__main__":

@@ -143,7 +143,7 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         return self._sampler
 
     def _run_epoch(self, *, epoch: int, **kwargs: Any) -> None:
-        self._sampler.set_epoch(epoch)  # accelerate does not reach a sampler behind a shard and a skip
+        self._sampler.epoch = epoch  # accelerate does not reach a sampler behind a shard and a skip
         super()._run_epoch(epoch=epoch, **kwargs)
 
     # --- once per generation batch ------------------------------------------------------------------------------------
@@ -422,16 +422,11 @@ class EpochSampler(RepeatSampler):  # type: ignore[misc]
     """TRL's sampler, with an order of problems that depends on seed and epoch only: TRL's starts a resumed second epoch
     with the order of the first."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self._epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self._epoch = epoch
+    epoch = 0
 
     def __iter__(self) -> Iterator[int]:
         if self.shuffle:
             self.generator.manual_seed(self.seed)
-            for _ in range(self._epoch):  # the orders of the epochs before
+            for _ in range(self.epoch):  # the orders of the epochs before
                 torch.randperm(self.num_samples, generator=self.generator)
         return super().__iter__()  # type: ignore[no-any-return]
