@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from openrs.config.checks import grpo_value, prompts_per_step
 from openrs.config.names import Layout
 from openrs.config.schema import Recipe
 from openrs.data import prompts
-from openrs.data.problems import TOY_SUMS, Problems, load_problems
+from openrs.data.problems import Problems
 from openrs.data.tokenizer import check_tokenizer, load_tokenizer
 from openrs.errors import UserError
 from openrs.hub import adapters
@@ -173,9 +172,9 @@ def record_provenance(
     been trained on something else."""
     if rank() != 0:
         return
-    content = _digest(prompted, {problem.id: problem.answer for problem in prompted.problems})
-    if resumed and not manifest.accepts_changes(run):
-        _refuse_answers_without_dollars(recipe, run, prompted, content)
+    content = hashlib.sha256()
+    for problem, ids in zip(prompted.problems, prompted.ids, strict=True):
+        content.update(json.dumps([problem.id, ids, problem.answer]).encode())
     manifest.establish(
         run,
         resumed=resumed,
@@ -187,7 +186,7 @@ def record_provenance(
             "without_answer": len(problems.without_answer),
             "too_long": len(prompted.too_long),
             "problems": len(prompted.problems),
-            "prompts_and_golds_sha256": content,
+            "prompts_and_golds_sha256": content.hexdigest(),
         },
         model={
             "name": recipe.model.name,
@@ -196,29 +195,6 @@ def record_provenance(
         },
     )
     manifest.record(run, libraries=manifest.libraries())
-
-
-def _digest(prompted: prompts.TokenizedProblems, answers: Mapping[str, str]) -> str:
-    content = hashlib.sha256()
-    for problem, ids in zip(prompted.problems, prompted.ids, strict=True):
-        content.update(json.dumps([problem.id, ids, answers[problem.id]]).encode())
-    return content.hexdigest()
-
-
-def _refuse_answers_without_dollars(
-    recipe: Recipe, run: Run, prompted: prompts.TokenizedProblems, content: str
-) -> None:
-    """Raises UserError for a run that was begun when bare answers went to the judge as they stand in the data."""
-    before = manifest.read(run).get("data", {}).get("prompts_and_golds_sha256")
-    if before in (None, content) or recipe.data.source == TOY_SUMS:
-        return
-    bare = {problem.id: problem.answer for problem in load_problems(recipe.data).rows}
-    if before == _digest(prompted, bare):
-        raise UserError(
-            f"{run.path} was begun when a bare answer, 25, went to the judge as it stands; now it is read as $25$",
-            "in paper mode such answers paid every completion, in corrected mode none",
-            "start a new --run; --accept-changes resumes this one with the answers as they are read now",
-        )
 
 
 def log_dataset_summary(
