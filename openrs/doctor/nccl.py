@@ -113,7 +113,8 @@ def measure(
     Raises UserError (after writing the evidence) when all-reduces began and neither works; RunFailure, and nothing is
     written, when the ranks did not come so far: that says nothing of NCCL, and the next start may be quicker.
     """
-    load(start)
+    with contextlib.suppress(subprocess.TimeoutExpired, OSError):  # so that a slow disk does not look like a hang
+        subprocess.run([sys.executable, "-c", "import torch"], capture_output=True, timeout=start, check=False)
     tries: list[Try] = []
     for name, env in (("defaults", {}), ("safe", dict(SAFE))):
         one = attempt(name, env, ranks=ranks, sizes=sizes, start=start, **options)
@@ -153,12 +154,6 @@ def measure_once(recipe: Recipe, run_dir: Path, say: Callable[[str], None]) -> N
     if recipe.hardware.gpus > 1 and mode_of(os.environ) == "auto" and read(run_dir) is None:
         say("measuring the links between the GPUs")
         run(recipe, run_dir, recipe.hardware.gpus, say)
-
-
-def load(limit: float) -> None:
-    """Bring torch's libraries into memory, so that a slow disk does not look like a hang."""
-    with contextlib.suppress(subprocess.TimeoutExpired, OSError):
-        subprocess.run([sys.executable, "-c", "import torch"], capture_output=True, timeout=limit, check=False)
 
 
 def choose(tries: Sequence[Try]) -> Try | None:

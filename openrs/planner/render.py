@@ -13,7 +13,7 @@ from openrs.planner.fit import fit as find_fit
 from openrs.planner.gpus import find
 from openrs.planner.memory import peak
 from openrs.planner.plan import ResourcePlan, enough, other_gpus, other_layouts, parse_assumptions, plan, plan_workload
-from openrs.planner.times import ASSUMED, FAVOURABLE, PARTS, described, tokens_of
+from openrs.planner.times import ASSUMED, FAVOURABLE, PARTS, REASONS, tokens_of
 from openrs.run.units import GIB, format_bytes, format_duration
 
 WIDTH = 100
@@ -178,8 +178,8 @@ def table(title: str, rows: Sequence[tuple[str, ResourcePlan]]) -> str:
 
 def assumptions(plan: ResourcePlan) -> str:
     lines = ["assumed (change with --assume NAME=NUMBER, or calibrate on a run with --from RUN)"]
-    for name, value, reason in described(plan.assumed):
-        usual = getattr(ASSUMED, name)
+    for name, reason in REASONS.items():
+        value, usual = getattr(plan.assumed, name), getattr(ASSUMED, name)
         given = f"{value:.3g}" if value == usual else f"{value:.3g} instead of {usual:.3g}"
         lines.append(wrapped(f"  {name} {given}: {reason}", "      "))
     return "\n".join(lines)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 from openrs.config.checks import grpo_value
 from openrs.config.names import Layout
@@ -209,11 +209,6 @@ def favourable(assumed: Assumptions) -> Assumptions:
     """The fast end of the range: FAVOURABLE, wherever a value is still assumed and neither measured nor given."""
     open_ = {name: value for name, value in FAVOURABLE.items() if getattr(assumed, name) == getattr(ASSUMED, name)}
     return replace(assumed, **open_)
-
-
-def described(assumed: Assumptions) -> list[tuple[str, float, str]]:
-    """Name, value and reason of every assumption."""
-    return [(field.name, getattr(assumed, field.name), REASONS[field.name]) for field in fields(assumed)]
 
 
 # --- an evaluation ----------------------------------------------------------------------------------------------------

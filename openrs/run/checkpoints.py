@@ -55,7 +55,14 @@ def finish(staging: Path, checkpoints: Path, step: int, alive: Callable[[], None
     Raises OSError (a full disk) and RunFailure (weights that are NaN or Inf: `staging` is deleted), and then leaves
     every earlier checkpoint as it was.
     """
-    refuse_nonfinite(staging, checkpoints, step, alive)
+    try:
+        bad = _nonfinite_in(staging, alive)
+    except ValueError as error:
+        what = f"step {step}: the weights that were just written cannot be read: {error}"
+        raise RunFailure(what, fix="look at the disk, and give the same command again") from None
+    if bad:  # such a model is of no use
+        shutil.rmtree(staging)
+        raise nonfinite_weights(step, f"{sum(bad.values()):,} weights are", next(iter(bad)), list_complete(checkpoints))
     paths = sorted(path for path in staging.rglob("*") if path.name != MANIFEST)
     listed = _facts(staging, [path for path in paths if path.is_file()], alive)
     for folder in [path for path in paths if path.is_dir()]:
@@ -67,19 +74,6 @@ def finish(staging: Path, checkpoints: Path, step: int, alive: Callable[[], None
     staging.rename(place)
     sync_folder(checkpoints)
     return place
-
-
-def refuse_nonfinite(staging: Path, checkpoints: Path, step: int, alive: Callable[[], None] = lambda: None) -> None:
-    """Raises RunFailure when a weight in the folder is NaN or Inf, and deletes the folder: such a model is of no
-    use."""
-    try:
-        bad = _nonfinite_in(staging, alive)
-    except ValueError as error:
-        what = f"step {step}: the weights that were just written cannot be read: {error}"
-        raise RunFailure(what, fix="look at the disk, and give the same command again") from None
-    if bad:
-        shutil.rmtree(staging)
-        raise nonfinite_weights(step, f"{sum(bad.values()):,} weights are", next(iter(bad)), list_complete(checkpoints))
 
 
 def nonfinite(path: Path) -> dict[str, int]:

@@ -123,7 +123,8 @@ def plan(
 ) -> LaunchPlan:
     """What training in several processes starts. `ports`: of the vLLM server, and for the weights."""
     split = recipe.hardware.layout is Layout.SPLIT
-    devices = _devices(recipe)
+    # The first of the GPUs that we were given, as CUDA_VISIBLE_DEVICES names them.
+    devices = (cuda_visible_devices() or [*map(str, range(recipe.hardware.gpus))])[: recipe.hardware.gpus]
     words = [str(run.path), "--attempt", str(attempt)]
     if start is not None:
         words += ["--from-checkpoint", str(start)]  # torchrun takes --start for its own --start-method
@@ -138,12 +139,6 @@ def plan(
         if split
         else {},
     )
-
-
-def _devices(recipe: Recipe) -> list[str]:
-    """The GPUs to use, as CUDA_VISIBLE_DEVICES names them: the first of those that we were given."""
-    here = cuda_visible_devices() or [str(number) for number in range(recipe.hardware.gpus)]
-    return here[: recipe.hardware.gpus]
 
 
 def _environment(recipe: Recipe, run: Run, devices: Sequence[str]) -> dict[str, str]:

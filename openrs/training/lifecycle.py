@@ -95,18 +95,15 @@ class Lifecycle(TrainerCallback):  # type: ignore[misc]
         now = time.monotonic()
         self._deadline.stepped(now - self._step_began)
         self._step_began = now
-        request = self._agreed(signals.pending_signal() or (DEADLINE if self._deadline.near() else 0))
+        mine = signals.pending_signal() or (DEADLINE if self._deadline.near() else 0)
+        accelerator = self._trainer.accelerator  # when one process has to stop, all do, at the same step
+        request = int(accelerator.gather(torch.tensor([mine], device=accelerator.device)).max())
         if request == DEADLINE and state.global_step < self._last:
             self.why = "the deadline is near (training.max_hours or must_save_by)"
         elif request and request != DEADLINE:
             self.why = signals.name(request)
         if state.global_step >= self._last or self.why is not None:
             control.should_training_stop = control.should_save = True
-
-    def _agreed(self, request: int) -> int:
-        """The largest of all processes' requests to stop: when one has to stop, all do, at the same step."""
-        mine = torch.tensor([request], device=self._trainer.accelerator.device)
-        return int(self._trainer.accelerator.gather(mine).max())
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._deadline.saved(self._trainer.checkpoint_seconds)

@@ -349,7 +349,9 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         before = time.perf_counter()
         step = self.state.global_step
         staging = Path(self.args.output_dir) / f"checkpoint-{step}"
-        alive = partial(self._expect, CHECKPOINT + disk.slowest(self._checkpoint_bytes()))
+        # At most float32 weights and both moments, DeepSpeed's copy of the weights, and the weights themselves.
+        most = sum(16 * value.numel() for value in self.model.parameters() if value.requires_grad)
+        alive = partial(self._expect, CHECKPOINT + disk.slowest(most))
         alive()
         with self._timed("checkpoint"), disk.cleanup_on_disk_fault(staging, step):
             self._stop_unless_optimizer_is_finite()
@@ -380,10 +382,6 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
             name = state[bad[0]][0] if bad else "another process's"
             complete = checkpoints.list_complete(self._folder)
             raise checkpoints.nonfinite_weights(self.state.global_step, what, name, complete)
-
-    def _checkpoint_bytes(self) -> int:
-        """At most: float32 weights and both moments, DeepSpeed's copy of the weights, and the weights themselves."""
-        return sum(16 * value.numel() for value in self.model.parameters() if value.requires_grad)
 
     def _save_position(self, staging: Path) -> None:
         """Where in the generation batch the run is, the canary's noise floor, and each process's part of the batch in
