@@ -86,12 +86,11 @@ def executed_flops(workload: Workload, assumed: Assumptions = ASSUMED) -> float:
     prompt, completion = tokens_of(workload, assumed)
     if workload.packed:
         length = prompt + completion
-        squares = prompt**2 + 2 * prompt * completion + mean_square(completion, workload.completion_cap)
-        return workload.completions * _sequence_flops(workload, length, squares / length / 2, completion)
-    length = prompt + workload.completion_cap
-    return workload.completions * _sequence_flops(
-        workload, length, length / 2 if workload.flash else length, completion
-    )
+        context = (prompt**2 + 2 * prompt * completion + mean_square(completion, workload.completion_cap)) / length / 2
+    else:
+        length = prompt + workload.completion_cap
+        context = length / 2 if workload.flash else length
+    return workload.completions * _sequence_flops(workload, length, context, completion)
 
 
 def mean_square(completion: float, cap: float) -> float:
@@ -146,24 +145,17 @@ def generation_seconds(workload: Workload, assumed: Assumptions = ASSUMED) -> fl
     the embedding once, and the KV cache of what is there so far; many sequences at once make it bound by FLOPs.
     """
     prompt, completion = tokens_of(workload, assumed)
+    shape, gpu, element, cap = workload.shape, workload.gpu, workload.element, workload.completion_cap
     there, at_once = engine_of(workload), workload.batch
     if there is not None:
         at_once = max(1, min(at_once, int(there.kv_tokens // (prompt + completion))))
-    steps: float = math.ceil(workload.batch / at_once) * workload.completion_cap
+    steps: float = math.ceil(workload.batch / at_once) * cap
     computed, decoding = float(at_once), assumed
     if drafts := workload.recipe.hardware.draft_tokens:  # a step reads the weights for all drafts and the token after
         steps, computed = steps / assumed.drafted, at_once * (1 + drafts)
         decoding = replace(assumed, decode_overhead=assumed.draft_overhead)
-    one = decoding_step(workload.shape, workload.gpu, computed, decoding, element=workload.element, vllm=workload.vllm)
-    rest = cache_and_prefill(
-        workload.shape,
-        workload.gpu,
-        prompt,
-        completion,
-        cap=workload.completion_cap,
-        assumed=assumed,
-        element=workload.element,
-    )
+    one = decoding_step(shape, gpu, computed, decoding, element=element, vllm=workload.vllm)
+    rest = cache_and_prefill(shape, gpu, prompt, completion, cap=cap, assumed=assumed, element=element)
     return workload.calls * (steps * one + workload.batch * rest)
 
 

@@ -123,15 +123,9 @@ def signal_workers(attempt: Path, number: int, signalled: Collection[int] = ()) 
     return reached
 
 
-# --- which of the training processes this is --------------------------------------------------------------------------
-
-
 def rank() -> int:
     """This process's number among those that train (torchrun's RANK); 0 where there is only one."""
     return int(os.environ.get("RANK", "0"))
-
-
-# --- how a worker ended -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

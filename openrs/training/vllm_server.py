@@ -17,8 +17,8 @@ from openrs.config.checks import grpo_value
 from openrs.config.schema import Recipe
 from openrs.errors import RunFailure
 from openrs.planner.workload import ALONE
-from openrs.run import processes
 from openrs.run.files import last_lines
+from openrs.run.processes import Child
 from openrs.run.vllm_env import vllm_environment
 from openrs.training.vllm_arguments import vllm_arguments
 
@@ -76,12 +76,12 @@ def environment(device: str | None) -> dict[str, str]:
     return settings if device is None else {"CUDA_VISIBLE_DEVICES": device, **settings}
 
 
-class Server:
+class Server(Child):
     """A running server. It ends with `stop`, and when this process is gone."""
 
     def __init__(self, words: list[str], settings: dict[str, str], address: Address, log: Path) -> None:
         self.address, self.log = address, log
-        self._process = processes.Child(words, settings, log, all_to_log=True, grace=15.0)
+        super().__init__(words, settings, log, all_to_log=True, grace=15.0)
 
     def wait_healthy(self, seconds: float, between: Callable[[], None] = lambda: None) -> float:
         """Wait until it answers; returns how long that took. `between` is called twice a second.
@@ -108,7 +108,7 @@ class Server:
 
     def check(self) -> None:
         """Raises RunFailure when the server is dead."""
-        code = self._process.wait()
+        code = self.wait()
         if code is not None:
             how = f"was killed by signal {code - 128}" if code > 128 else f"ended with exit code {code}"
             raise RunFailure(
@@ -116,9 +116,6 @@ class Server:
                 self._last_output(),
                 f"read {self.log}; the same command resumes from the last complete checkpoint",
             )
-
-    def stop(self) -> None:
-        self._process.stop()
 
     def _last_output(self) -> str:
         lines = [f"\n  | {line[:300]}" for line in last_lines(self.log, 3)]

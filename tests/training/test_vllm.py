@@ -127,7 +127,7 @@ def group_of(server: Server) -> list[int]:
     def pgrep(*words: str) -> list[int]:
         return [int(pid) for pid in subprocess.run(["pgrep", *words], capture_output=True, check=False).stdout.split()]
 
-    front = pgrep("-P", str(server._process._supervisor.pid))
+    front = pgrep("-P", str(server._supervisor.pid))
     return pgrep("-g", str(front[0])) if front else []
 
 
