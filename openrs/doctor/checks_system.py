@@ -88,7 +88,6 @@ def _checkout_lock() -> Path | None:
 
 
 def limits(gpus: int) -> list[Finding]:
-    """Shared memory, locked memory, open files."""
     try:
         size: float | None = float(shutil.disk_usage(SHARED).total)
     except OSError:

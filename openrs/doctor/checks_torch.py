@@ -49,7 +49,6 @@ def torch_line(probe: Probe, gpus: int) -> Finding:
 
 
 def gpu_lines(facts: Mapping[str, Any]) -> Iterator[Finding]:
-    """What facts.gpus() found, as findings."""
     yield _speed(facts["gpus"])
     yield _flash(facts["gpus"])
     free = min(gpu["free"] for gpu in facts["gpus"]) / GIB

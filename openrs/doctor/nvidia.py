@@ -3,12 +3,12 @@
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from openrs.doctor.probe import CommandResult, Probe
 
 
-@dataclass(frozen=True, slots=True)
-class Process:
+class Process(NamedTuple):
     """Somebody on a GPU; pid None where the driver hides it, as it does in containers."""
 
     pid: int | None
@@ -38,8 +38,7 @@ class GpuInfo:
     processes: tuple[Process, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Nvidia:
+class Nvidia(NamedTuple):
     """All of it. gpus is empty when there are none; `why` says why nothing is known (then gpus is empty too)."""
 
     driver: str | None
@@ -68,7 +67,6 @@ def parse(result: CommandResult) -> Nvidia:
 
 
 def driver_version(driver: str | None) -> tuple[int, ...] | None:
-    """580.95.05 as (580, 95, 5), or None."""
     if driver is None or not re.fullmatch(r"\d+(\.\d+)*", driver):
         return None
     return tuple(int(part) for part in driver.split("."))

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import reduce
+from typing import NamedTuple
 
 from openrs.config.checks import grpo_value
 from openrs.config.names import Layout
@@ -15,8 +16,7 @@ from openrs.run.units import GIB
 MICRO_FREE = ("grpo", "dr_grpo", "dapo")
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """One setting to change, as for `--set`, and what it does."""
 
     setting: str
@@ -24,8 +24,7 @@ class Change:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Fit:
+class Fit(NamedTuple):
     """changes: the fewest; workload: with them; found: whether it fits then. notes: what was not proposed, and why."""
 
     changes: list[Change]

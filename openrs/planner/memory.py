@@ -1,8 +1,8 @@
 """GPU memory, disk and RAM of a workload, part by part, in bytes. Formulas and their sources: docs/planning.md."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
+from typing import Literal, NamedTuple
 
 from openrs.config.names import Layout
 from openrs.planner.shapes import Shape
@@ -23,8 +23,7 @@ BLOCK = 16  # tokens in a vLLM block
 Phase = Literal["always", "update", "generation"]
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """One consumer of a GPU's memory. phase: held always, only while updating, or only while generating."""
 
     name: str
@@ -32,8 +31,7 @@ class Part:
     phase: Phase = "always"
 
 
-@dataclass(frozen=True, slots=True)
-class Engine:
+class Engine(NamedTuple):
     """vLLM on one GPU. budget = utilisation x the GPU's memory = weights + activations + outside + kv (bytes)."""
 
     weights: float
@@ -219,8 +217,7 @@ def _largest(make: Callable[[int], Workload], limit: int) -> int:
     return low
 
 
-@dataclass(frozen=True, slots=True)
-class Disk:
+class Disk(NamedTuple):
     """Bytes. checkpoint: one of them. run: the volume of runs/ at its fullest. cache: models that are fetched."""
 
     checkpoint: float

@@ -57,7 +57,6 @@ class Workload:
 
     @property
     def generators(self) -> int:
-        """Processes that generate."""
         return self.layout.generators(self.trainers)
 
     @property
@@ -67,7 +66,6 @@ class Workload:
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest prompt and completion."""
         return self.prompt_cap + self.completion_cap
 
     @property

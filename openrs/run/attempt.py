@@ -102,5 +102,4 @@ def changed_settings(recipe: Recipe, run: Run) -> tuple[list[dict[str, object]],
 
 
 def is_mutable(key: str) -> bool:
-    """Whether a setting of the recipe may differ between the attempts of one run."""
     return any(key == name or (name.endswith(".") and key.startswith(name)) for name in MUTABLE_KEYS)

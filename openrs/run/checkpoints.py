@@ -43,7 +43,6 @@ def folder_of(checkpoints: Path, step: int) -> Path:
 
 
 def step_of(folder: Path) -> int:
-    """The inverse of step_name."""
     return int(folder.name.removeprefix("step-"))
 
 
@@ -193,7 +192,6 @@ def list_complete(checkpoints: Path) -> list[Path]:
 
 
 def bytes_of(folder: Path) -> int:
-    """Size of a complete checkpoint."""
     return sum(facts["bytes"] for facts in read_manifest(folder)["files"].values())
 
 

@@ -99,7 +99,6 @@ def record(run: Run, **facts: Any) -> None:
 
 
 def record_attempt(run: Run, **facts: Any) -> None:
-    """Add facts about the newest attempt."""
     known = read(run)
     known["attempts"][-1] |= facts
     _write(run, known)
@@ -133,7 +132,6 @@ def accepts_changes(run: Run) -> bool:
 
 
 def end(run: Run, code: int, reason: str) -> None:
-    """Close the newest attempt with its exit code and why it ended."""
     record_attempt(run, ended=now(), exit_code=code, reason=reason)
 
 

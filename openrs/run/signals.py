@@ -87,7 +87,6 @@ def pending_signal() -> int:
 
 
 def seconds_since() -> float:
-    """How long ago the signal came."""
     return time.monotonic() - _state.at
 
 
@@ -133,11 +132,9 @@ class Deadline:
         self._save = 0.0
 
     def stepped(self, seconds: float) -> None:
-        """A step took so long."""
         self._steps.append(seconds)
 
     def saved(self, seconds: float) -> None:
-        """A checkpoint took so long."""
         self._save = max(self._save, seconds)
 
     @property

@@ -19,8 +19,7 @@ The text is the first problems of the data, each with the greedy completion of t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from openrs.config.schema import CanaryConfig
 from openrs.errors import RunFailure
@@ -29,8 +28,7 @@ FROZEN = 0.005  # nats
 LEAST = 0.005  # nats: half a percent of a token's probability, far below what clipping or KL notice; float32: 1e-5
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """Nats: mean and largest |difference| between vLLM's and the trainer's log-probabilities of the fixed tokens; and
     how far the trainer has moved on average while vLLM's values stayed the very same."""
 

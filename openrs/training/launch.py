@@ -8,9 +8,9 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
@@ -108,8 +108,7 @@ def check_machine(recipe: Recipe, name: str) -> None:
 # --- what is started --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class LaunchPlan:
+class LaunchPlan(NamedTuple):
     """Commands and what their environments have beyond ours. `server` is None but in the split layout."""
 
     trainers: list[str]

@@ -11,8 +11,7 @@ canary ends the run.
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
@@ -47,8 +46,7 @@ METRICS = {
 # --- alarms -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class MonitorResult:
+class MonitorResult(NamedTuple):
     """Of one step: monitors that crossed a limit, lines for the log, and why the run has to end, if it has to."""
 
     raised: list[str]

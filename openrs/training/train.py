@@ -3,9 +3,8 @@
 import hashlib
 import json
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from openrs.config.checks import grpo_value, prompts_per_step
 from openrs.config.names import Layout
@@ -34,8 +33,7 @@ if TYPE_CHECKING:
     from openrs.training.recompute import Recompute
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(NamedTuple):
     """What every stage of a run works with: resolved once a process, then handed on.
 
     model: folder of the base model. Policy, reference, vLLM and tokenizer all load from it, so none can end up
@@ -221,7 +219,6 @@ def grpo_config(
     server: Address | None = None,
     recompute: "Recompute | None" = None,
 ) -> Any:
-    """TRL's GRPOConfig of a recipe."""
     from trl import GRPOConfig
 
     settings = grpo_settings(recipe, staging, weights, server)
