@@ -26,8 +26,7 @@ from openrs.run.progress import Progress
 from openrs.training import cpu, demo_model, disk, lora, tracking
 from openrs.training.canary import Canary
 from openrs.training.references import check_data, judge_of, problems_of
-from openrs.training.vllm_arguments import autocast, set_colocated_arguments
-from openrs.training.vllm_server import Address
+from openrs.training.vllm_server import Address, autocast, set_colocated_arguments
 
 if TYPE_CHECKING:
     from openrs.training.recompute import Recompute

@@ -1,6 +1,10 @@
-"""The split layout's generator: vLLM's own server on a GPU of its own, started, waited for and ended by openrs.
+"""What vLLM is told beyond TRL's own arguments, in both layouts; and the split layout's generator: vLLM's own server on
+a GPU of its own, started, waited for and ended by openrs.
 
-TRL 1.16 sends it prompts over HTTP and weights over NCCL (trl/generation/vllm_client.py, which names the options).
+TRL 1.16 sends the server prompts over HTTP and weights over NCCL (trl/generation/vllm_client.py, which names the
+options). It gives colocated vLLM no dtype, so vLLM takes the one in the model's config.json, and turns float32 there
+into bfloat16. A float32 policy would then be sampled from its bfloat16 rounding, in which most of a small update is lost:
+vLLM would stay with the weights of some steps before (docs/training.md, The canary).
 """
 
 import json
@@ -11,18 +15,47 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from openrs.config.checks import grpo_value
+from openrs.config.names import Layout
 from openrs.config.schema import Recipe
 from openrs.errors import RunFailure
 from openrs.planner.workload import ALONE
 from openrs.run.files import last_lines
 from openrs.run.processes import Child
 from openrs.run.vllm_env import vllm_environment
-from openrs.training.vllm_arguments import vllm_arguments
 
 HOST = "127.0.0.1"  # the server takes weights and commands from whoever reaches it
+NGRAMS = {"prompt_lookup_min": 2, "prompt_lookup_max": 4}  # tokens of the text's end that are looked for earlier in it
+
+
+def autocast(recipe: Recipe) -> str | None:
+    """The dtype that mixed precision computes in; None without mixed precision. TRL reads an unset bf16 as on."""
+    if grpo_value(recipe, "fp16"):
+        return "float16"
+    bf16 = grpo_value(recipe, "bf16")
+    return "bfloat16" if bf16 or bf16 is None else None
+
+
+def vllm_arguments(recipe: Recipe) -> dict[str, Any]:
+    """Arguments of vLLM's LLM. Drafts come from the text so far, so vLLM's rejection sampler takes one with the
+    probability that the policy gives it, and draws from the rest otherwise: the policy's own distribution."""
+    arguments: dict[str, Any] = {"dtype": autocast(recipe) or recipe.model.dtype}
+    if recipe.hardware.draft_tokens:
+        number = recipe.hardware.draft_tokens
+        arguments["speculative_config"] = {"method": "ngram", "num_speculative_tokens": number, **NGRAMS}
+    return arguments
+
+
+def set_colocated_arguments(recipe: Recipe) -> None:
+    """Make the LLM that TRL is about to construct in this process one with the recipe's arguments."""
+    if grpo_value(recipe, "use_vllm") and recipe.hardware.layout is not Layout.SPLIT:
+        from trl.generation import vllm_generation
+
+        vllm_generation.LLM = partial(vllm_generation.LLM, **vllm_arguments(recipe))
 
 
 @dataclass(frozen=True, slots=True)

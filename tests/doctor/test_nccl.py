@@ -40,12 +40,12 @@ def ranks_that(folder: Path, fault: str) -> list[str]:
     script.write_text(
         "import os, sys, time\n"
         "import torch.distributed as dist\n"
-        "from openrs.doctor import nccl_rank\n"
+        "from openrs.doctor import allreduce\n"
         "rank = int(sys.argv[3])\n"
         f"open(os.path.join({str(folder)!r}, f'pid-{{rank}}-{{os.getpid()}}'), 'w').close()\n"
         f"{fault}\n"
         "words = sys.argv[1:]\n"
-        "nccl_rank.main(words[0], words[1], rank, int(words[3]), seconds=float(words[4]),"
+        "allreduce.rank_main(words[0], words[1], rank, int(words[3]), seconds=float(words[4]),"
         " sizes=[int(n) for n in words[5].split(',')])\n"
     )
     return [sys.executable, str(script)]

@@ -25,8 +25,7 @@ from openrs.run.directory import Run
 from openrs.run.files import read_jsonl
 from openrs.training import canary, launch
 from openrs.training import vllm_server as generator
-from openrs.training.vllm_arguments import vllm_arguments
-from openrs.training.vllm_server import Address, Server
+from openrs.training.vllm_server import Address, Server, vllm_arguments
 
 pytestmark = [pytest.mark.vllm, pytest.mark.limits(processor=600)]
 
