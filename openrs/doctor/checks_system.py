@@ -16,6 +16,7 @@ from openrs.doctor.finding import Finding, State, judged
 from openrs.doctor.probe import Probe
 from openrs.hub.cache import hub_cache
 from openrs.planner.plan import ResourcePlan
+from openrs.run import manifest
 from openrs.run.disk_faults import existing
 from openrs.run.units import GIB, format_bytes
 
@@ -37,7 +38,7 @@ def python() -> Finding:
 def packages() -> Finding:
     """Installed versions against the lock (OPENRS_LOCK, or locks/ of a checkout), else against openrs's own pins."""
     wanted, source = _locked()
-    installed = {plain(d.metadata["Name"]): d.version for d in metadata.distributions() if d.metadata["Name"]}
+    installed = {plain(name): version for name, version in manifest.packages().items()}
     other = [
         f"{name} {installed[name]} (locked {version})"
         for name, version in wanted.items()
