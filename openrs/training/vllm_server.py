@@ -2,9 +2,8 @@
 a GPU of its own, started, waited for and ended by openrs.
 
 TRL 1.16 sends the server prompts over HTTP and weights over NCCL (trl/generation/vllm_client.py, which names the
-options). It gives colocated vLLM no dtype, so vLLM takes the one in the model's config.json, and turns float32 there
-into bfloat16. A float32 policy would then be sampled from its bfloat16 rounding, in which most of a small update is
-lost: vLLM would stay with the weights of some steps before (docs/training.md, The canary).
+options). It gives colocated vLLM no dtype, so that a float32 policy would be sampled from its bfloat16 rounding
+(docs/training.md, The canary).
 """
 
 import json
