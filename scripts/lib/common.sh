@@ -15,9 +15,11 @@ took() {
 }
 
 # Settings of every run here: no hub, no telemetry, and one thread (with two, OpenMP's spinning makes training 10x slower
-# on a busy machine; losses are the same).
+# on a busy machine; losses are the same). Python may keep what it compiles: uv installs torch, transformers and TRL as source alone, and every
+# process that imports TRL's trainer would compile them anew, 31 s of processor time and not 12 (dev/LOG.md).
 export_run_settings() {
   export HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 OMP_NUM_THREADS=1
+  unset PYTHONDONTWRITEBYTECODE
 }
 
 # try_python COMMAND "3.11 3.12": sets PYTHON and PYTHON_VERSION and succeeds if it is one of these and can make virtual
