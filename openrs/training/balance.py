@@ -20,8 +20,11 @@ def deal_by_length(parts: list[Batch], accelerator: Accelerator) -> list[Batch]:
     """
     world, rank = accelerator.num_processes, accelerator.process_index
     every: list[Batch] = gather_object(send_to_device(parts, "cpu"))
-    tokens = [int(part["prompt_mask"].sum() + part["completion_mask"].sum()) for part in every]
-    order = sorted(range(len(every)), key=tokens.__getitem__)
+    order = sorted(range(len(every)), key=lambda index: tokens_of(every[index]))
     turns = (order[turn * world : (turn + 1) * world] for turn in range(len(parts)))
     mine = [turn[rank if number % 2 else -1 - rank] for number, turn in enumerate(turns)]
     return send_to_device([every[index] for index in mine], accelerator.device)  # type: ignore[no-any-return]
+
+
+def tokens_of(part: Batch) -> int:
+    return int(part["prompt_mask"].sum() + part["completion_mask"].sum())
