@@ -177,7 +177,7 @@ def intervals(trials: int) -> Rows:
             covered = []
             for look in range(4):
                 k = (look + 2) * r
-                tail = sequential.interval_tail(TIMES[: look + 1])
+                tail = sequential.last_boundary(TIMES[: look + 1])[1] / 2
                 low, high = sequential.difference_bounds(a[:, look], b[:, look], k, tail)
                 covered.append((low <= true) & (true <= high))
             at = np.arange(size)
@@ -279,8 +279,8 @@ def studies(trials: int) -> tuple[Rows, Rows]:
                     name,
                     ", ".join(f"{word} {100 * share:.1f}" for word, share in counted.items()),
                     f"{100 * decided:.1f}",
-                    f"{100 * plan[name].decided:.1f}",
-                    f"{100 * fixed[name].decided:.1f}",
+                    f"{100 * power.decided(plan[name]):.1f}",
+                    f"{100 * power.decided(fixed[name]):.1f}",
                     f"{100 * float(stops[name].mean()) / LOOKS[name][-1]:.0f}",
                 ]
             )

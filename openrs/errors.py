@@ -41,13 +41,8 @@ def not_installed(error: ModuleNotFoundError) -> UserError | None:
     from importlib.metadata import PackageNotFoundError, requires
 
     missing = (error.name or "").partition(".")[0]
-    indirect = {
-        "huggingface_hub",
-        "latex2sympy2_extended",
-        "safetensors",
-        "sympy",
-        "tokenizers",
-    }  # dependencies of packages in [train]
+    # dependencies of packages in [train]
+    indirect = {"huggingface_hub", "latex2sympy2_extended", "safetensors", "sympy", "tokenizers"}
     extra = "train" if missing in indirect else None
     try:
         for line in requires("openrs") or []:

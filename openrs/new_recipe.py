@@ -5,17 +5,17 @@ import random
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from openrs.config.checks import grpo_value
 from openrs.config.load import load
 from openrs.config.names import is_hub_name
 from openrs.config.schema import Recipe
+from openrs.curation.text import shortened
 from openrs.data import prompts
 from openrs.data.problem import Problem
-from openrs.data.problems import INHERITED, load_problems
+from openrs.data.problems import INHERITED, Problems, load_problems
 from openrs.data.shapes import as_mathematics
 from openrs.data.tokenizer import check_tokenizer, load_tokenizer
 from openrs.errors import UserError
@@ -32,22 +32,15 @@ from openrs.training.references import problems_of
 LOOKED_AT = 200  # problems whose prompts are tokenized and whose reference answers are judged
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What was found. commit: the hub's, of the model. lengths: tokens of the prompts, sorted. readable: how many of
-    the reference answers the judge can use. reference: one of them, and what it reads."""
+class Look(NamedTuple):
+    """What was found. lengths: tokens of the prompts, sorted. read: of each reference answer whether the judge can use
+    it, and what it reads."""
 
-    dtype: str
-    commit: str | None
-    window: int | None
     bos: str
     system: str | None
-    problems: int
-    notes: list[str]
+    problems: Problems
     lengths: list[int]
-    readable: int
-    looked_at: int
-    reference: str
+    read: list[tuple[bool, str]]
 
 
 def write(file: Path, model: str, data: str, base: str, *, held_out: int, columns: Mapping[str, str]) -> str:
@@ -80,7 +73,7 @@ def write(file: Path, model: str, data: str, base: str, *, held_out: int, column
                 written(path, text)
             start = load(base, [named[0], *_unpinned(name, ""), *settings])
         with nullcontext() if start.model.trust_remote_code else for_tokenizers():
-            written(file, "\n".join(_lines(base, start, _look(start, folder))) + "\n")
+            written(file, "\n".join(_lines(base, start, folder, _look(start, folder))) + "\n")
             recipe = load(str(file))
             shown = first_prompts(recipe)
         undo.pop_all()
@@ -113,7 +106,11 @@ def _split(file: Path, start: Recipe, held_out: int) -> tuple[dict[Path, str], l
     columns = f"id: id, question: problem, gold: [answer], gold_kind: latex, prompt: {name}.txt"
     training_rows = [{"problem": one.problem, "answer": one.answer} for one in problems if _spelt(one) not in apart]
     held_out_rows = [
-        {"id": f"{number} {_short(one.problem)}", "problem": one.problem, "answer": as_mathematics(one.answer)}
+        {
+            "id": f"{number} {shortened(' '.join(printable(one.problem).split()), 40)}",
+            "problem": one.problem,
+            "answer": as_mathematics(one.answer),
+        }
         for number, one in enumerate(apart.values(), start=1)
     ]
     texts = {
@@ -136,12 +133,6 @@ def _split(file: Path, start: Recipe, held_out: int) -> tuple[dict[Path, str], l
 def _spelt(problem: Problem) -> str:
     """Its text without what typing varies."""
     return " ".join(problem.problem.split()).casefold()
-
-
-def _short(problem: str) -> str:
-    """Its beginning: what the report calls it by."""
-    words = " ".join(printable(problem).split())
-    return words if len(words) <= 40 else f"{words[:39]}…"
 
 
 def _refuse_to_overwrite(path: Path) -> None:
@@ -168,8 +159,7 @@ def _model_folder(model: str) -> Path:
 
 def _look(start: Recipe, folder: Path) -> Look:
     tokenizer = load_tokenizer(folder, trust_remote_code=start.model.trust_remote_code)
-    facts = check_tokenizer(tokenizer, folder)
-    config = config_of(folder)
+    bos_added = check_tokenizer(tokenizer, folder)
     system = start.prompt.system
     try:
         prompts.check_prompt(tokenizer, start.prompt)
@@ -182,19 +172,8 @@ def _look(start: Recipe, folder: Path) -> Look:
     read = read_references(start, [problem.answer for problem in problems.rows[:LOOKED_AT]])
     prompt = start.prompt.model_copy(update={"system": system})
     texts = [prompts.render(tokenizer, prompt, problem.problem) for problem in problems.rows[:LOOKED_AT]]
-    return Look(
-        dtype=str(config.get("dtype") or config.get("torch_dtype") or "unknown"),
-        window=context_of(folder),
-        commit=commit_of(folder),
-        bos=_bos(tokenizer, texts[0], facts.bos_added),
-        system=system,
-        problems=len(problems.rows),
-        notes=problems.notes,
-        lengths=sorted(len(row) for row in prompts.tokenize(tokenizer, prompt, texts)),
-        readable=sum(usable for usable, _ in read),
-        looked_at=len(read),
-        reference=f"{problems.rows[0].answer[:60]!r}: {read[0][1]}",
-    )
+    lengths = sorted(len(row) for row in prompts.tokenize(tokenizer, prompt, texts))
+    return Look(_bos(tokenizer, texts[0], bos_added), system, problems, lengths, read)
 
 
 def _bos(tokenizer: Any, text: str, added: int) -> str:
@@ -205,8 +184,8 @@ def _bos(tokenizer: Any, text: str, added: int) -> str:
     return "no BOS in front" + (", though the tokenizer would add one to plain text" if added else "")
 
 
-def _lines(base: str, start: Recipe, look: Look) -> Iterator[str]:
-    name, source, window = start.model.name, start.data.source, look.window or 1 << 20
+def _lines(base: str, start: Recipe, folder: Path, look: Look) -> Iterator[str]:
+    source, window = start.data.source, context_of(folder) or 1 << 20
     longest, median = look.lengths[-1], look.lengths[len(look.lengths) // 2]
     room = min(max(64, -(-longest // 64) * 64), window - 1)
     completion = min(grpo_value(start, "max_completion_length"), window - room)
@@ -214,12 +193,8 @@ def _lines(base: str, start: Recipe, look: Look) -> Iterator[str]:
     yield "# Written by `openrs recipe new` after a look at the model and the data. Every other key can be set here as"
     yield f"# well: openrs recipe show {base} prints them."
     yield f"extends: {_json(base)}"
-    yield f"title: {_json(f'{Path(name).name} on {Path(source).name}')}"
-    yield "model:"
-    yield _key("name", name)
-    yield _key("revision", look.commit, "" if look.commit else "a local folder has none")
-    yield _key("dtype", start.model.dtype, f"the weights are stored as {look.dtype}")
-    yield _key("context", look.window, "the model's window in tokens, by its config.json")
+    yield f"title: {_json(f'{Path(start.model.name).name} on {Path(source).name}')}"
+    yield from _model_lines(start, folder)
     yield "prompt:"
     yield f"  # the chat template was checked with this prompt: {look.bos}"
     yield _key("system", look.system, "the template takes none" if start.prompt.system and not look.system else "")
@@ -227,18 +202,20 @@ def _lines(base: str, start: Recipe, look: Look) -> Iterator[str]:
     yield _key("max_tokens", room, f"the longest of {len(look.lengths)} prompts has {longest}, half up to {median}")
     yield _key("too_long", start.prompt.too_long)
     yield "data:"
-    yield _key("source", source, f"{look.problems:,} problems")
+    yield _key("source", source, f"{len(look.problems.rows):,} problems")
     if is_hub_name(source):
         commit = cache.locked_commit(reference("dataset", source, "data", allow_unpinned=True))
         yield _key("revision", commit, "" if commit else "not fetched: whatever the hub serves today")
         yield _key("allow_unpinned", commit is None)
-    for note in look.notes:
+    for note in look.problems.notes:
         yield f"  # {_comment(note)}"
     for key in ("problem_column", "answer_column"):
         if (column := start.data.model_dump()[key]) not in INHERITED:
             yield _key(key, column)
     yield "  # another shape: problem_column and answer_column name the columns (docs/data.md)"
-    yield f"  # the judge can use {look.readable} of {look.looked_at} reference answers; {_comment(look.reference)}"
+    readable = sum(usable for usable, _ in look.read)
+    shown = f"{look.problems.rows[0].answer[:60]!r}: {look.read[0][1]}"
+    yield f"  # the judge can use {readable} of {len(look.read)} reference answers; {_comment(shown)}"
     yield "rewards:"
     yield _key("mode", start.rewards.mode)
     yield '  functions:  # or your own, in a file beside: {name: "myrewards:function", weight: 1.0} (docs/own-model.md)'
@@ -261,6 +238,16 @@ def _lines(base: str, start: Recipe, look: Look) -> Iterator[str]:
     yield "hardware:"
     for option in ("gpu", "gpus", "layout", "zero_stage"):
         yield _key(option, start.hardware.model_dump()[option])
+
+
+def _model_lines(start: Recipe, folder: Path) -> Iterator[str]:
+    revision, config = commit_of(folder), config_of(folder)
+    stored = config.get("dtype") or config.get("torch_dtype") or "unknown"
+    yield "model:"
+    yield _key("name", start.model.name)
+    yield _key("revision", revision, "" if revision else "a local folder has none")
+    yield _key("dtype", start.model.dtype, f"the weights are stored as {stored}")
+    yield _key("context", context_of(folder), "the model's window in tokens, by its config.json")
 
 
 def _key(name: str, value: Any, comment: str = "") -> str:

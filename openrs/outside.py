@@ -72,11 +72,10 @@ def read_json(path: Path, fix: str = "") -> Any:
     if not text.strip():
         raise UserError(f"{path}: the file is empty", fix=fix)
     try:
-        value = json.loads(text, parse_int=_whole_number)
+        value = json.loads(text, parse_int=lambda digits: int(digits) if len(digits) <= DIGITS else float(digits))
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: not JSON, perhaps cut off: {error.msg}", fix=fix) from None
     except RecursionError:
-        value = None
         too_deep = True
     else:
         too_deep = text.count("[") + text.count("{") > DEPTH and deeper_than(value, DEPTH)
@@ -143,10 +142,6 @@ def deeper_than(value: Any, depth: int) -> bool:
         if not level:
             return False
     return True
-
-
-def _whole_number(digits: str) -> int | float:
-    return int(digits) if len(digits) <= DIGITS else float(digits)
 
 
 def _below(place: str, part: object) -> str:

@@ -10,7 +10,7 @@ from openrs.curation.settings import Source
 from openrs.curation.sources import _raw
 from openrs.data.rows import file_rows
 from openrs.errors import UserError
-from openrs.report.evidence.files import jsonl_rows as evidence_rows
+from openrs.report.evidence.values import jsonl_rows as evidence_rows
 from openrs.run.files import json_lines, read_jsonl
 
 GOOD = b'{"problem": "1+1?", "answer": "2"}'

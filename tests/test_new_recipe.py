@@ -11,6 +11,8 @@ import pytest
 from openrs import new_recipe
 from openrs.cli.main import main
 from openrs.config.load import load
+from openrs.data.problem import Problem
+from openrs.data.problems import Problems
 from openrs.errors import UserError
 from openrs.evaluation.benchmarks import load_problems, resolve
 from openrs.run.libraries import NOT_FOR_TOKENIZERS
@@ -129,9 +131,11 @@ def test_a_data_set_of_the_hub_is_pinned_to_what_was_fetched(
     commit: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(new_recipe.cache, "locked_commit", lambda _: commit)
-    look = new_recipe.Look("float32", None, 4096, "no BOS token", None, 1, [], [10], 1, 1, "'2': read as 2")
+    (tmp_path / "config.json").write_text('{"max_position_embeddings": 4096}')
+    problems = Problems([Problem("0", "What is 1+1?", "2")], 1)
+    look = new_recipe.Look("no BOS token", None, problems, [10], [(True, "read as 2")])
     start = load("own", ["model.name=./model", "data.source=owner/set", "data.allow_unpinned=true"])
-    (tmp_path / "mine.yaml").write_text("\n".join(new_recipe._lines("own", start, look)))
+    (tmp_path / "mine.yaml").write_text("\n".join(new_recipe._lines("own", start, tmp_path, look)))
     data = load(str(tmp_path / "mine.yaml")).data
     assert (data.revision, data.allow_unpinned) == (commit, commit is None)
 

@@ -1,7 +1,4 @@
-"""`openrs cluster`: recipes as Kubernetes Jobs.
-
-The client and what needs it are imported when a verb is called: `openrs --help` stays light.
-"""
+"""`openrs cluster`: recipes as Kubernetes Jobs."""
 
 import argparse
 import os
@@ -27,14 +24,13 @@ def add(verbs: Verbs) -> None:
     cluster = verbs.add_parser("cluster", help=text, description=text)
     subverbs = cluster.add_subparsers(dest="what", required=True, metavar="submit|status|logs|collect|stop|delete")
 
-    def subverb(name: str, function: Verb, text: str) -> argparse.ArgumentParser:
-        sub = add_verb(subverbs, name, function, text)
+    def subverb(function: Verb, text: str) -> argparse.ArgumentParser:
+        sub = add_verb(subverbs, function, text)
         sub.add_argument("--context", metavar="NAME", help="of the kubeconfig (default: its current one)")
         sub.add_argument("-n", "--namespace", metavar="NAME", help="default: the context's, or the Pod's own")
         return sub
 
     sub = subverb(
-        "submit",
         submit,
         "create a recipe's Job and follow it; repeated, it follows, resumes or refuses, and never creates a second one",
     )
@@ -62,19 +58,15 @@ def add(verbs: Verbs) -> None:
     sub.add_argument("--detach", action="store_true", help="do not follow")
     sub.add_argument("--force", action="store_true", help="create it although the preflight failed")
 
-    sub = subverb("status", show, "all runs of the namespace, or one with its Pods, and why it waits")
+    sub = subverb(status, "all runs of the namespace, or one with its Pods, and why it waits")
     sub.add_argument("run", nargs="?", metavar="RUN")
 
-    sub = subverb("logs", logs, "what a run's Pods print")
+    sub = subverb(logs, "what a run's Pods print")
     sub.add_argument("run", metavar="RUN")
     sub.add_argument("-f", "--follow", action="store_true", help="to the end, across broken connections and new Pods")
     sub.add_argument("--tail", type=int, metavar="N", help="only the last N lines")
 
-    sub = subverb(
-        "collect",
-        collect,
-        "copy report, scores, metrics, manifest and logs from the volume to this machine; resumable",
-    )
+    sub = subverb(collect, "copy report, scores, metrics, manifest and logs from the volume to this machine; resumable")
     sub.add_argument("run", metavar="RUN")
     sub.add_argument("--to", type=Path, default=Path("runs"), metavar="DIR", help="default: runs, as runs/RUN")
     kinds = sub.add_mutually_exclusive_group()
@@ -82,10 +74,10 @@ def add(verbs: Verbs) -> None:
     kinds.add_argument("--checkpoints", action="store_true", help="everything, checkpoints included")
     sub.add_argument("--image", metavar="NAME@DIGEST", help="when the Job is gone and only its claim is left")
 
-    sub = subverb("stop", stop, "let a run write a checkpoint and end; submit resumes it")
+    sub = subverb(stop, "let a run write a checkpoint and end; submit resumes it")
     sub.add_argument("run", metavar="RUN")
 
-    sub = subverb("delete", delete, "delete a Job; its claim and all data are kept unless --claim is given")
+    sub = subverb(delete, "delete a Job; its claim and all data are kept unless --claim is given")
     sub.add_argument("run", metavar="RUN")
     sub.add_argument("--claim", action="store_true", help="also delete the volume claim with all data in it")
     sub.add_argument("--yes", action="store_true", help="do not ask")
@@ -93,9 +85,8 @@ def add(verbs: Verbs) -> None:
 
 def submit(args: argparse.Namespace) -> int:
     from openrs.cluster.api import connect, default_namespace
-    from openrs.cluster.follow import TAIL_LINES, conclude, follow
+    from openrs.cluster.follow import TAIL_LINES
     from openrs.cluster.jobs import to_text
-    from openrs.cluster.reading import need_job
     from openrs.cluster.screen import Screen
     from openrs.cluster.submit import submit as send
 
@@ -117,9 +108,16 @@ def submit(args: argparse.Namespace) -> int:
     if args.detach:
         screen.say(f"follow it with openrs cluster logs -f {run}")
         return EXIT_DONE
-    job = need_job(cluster, run)
-    end = follow(cluster, job, screen, tail=TAIL_LINES if outcome == "exists" else None)
-    conclude(end)
+    return follow(cluster, run, screen, TAIL_LINES if outcome == "exists" else None)
+
+
+def follow(cluster: "Cluster", run: str, screen: "Screen", tail: int | None) -> int:
+    """Print what a Job does until it ends. Raises UserError, RunFailure or Interrupted as it ended."""
+    from openrs.cluster import follow as following
+    from openrs.cluster.reading import need_job
+
+    end = following.follow(cluster, need_job(cluster, run), screen, tail=tail)
+    following.conclude(end)
     screen.say(end.text)
     return EXIT_DONE
 
@@ -187,30 +185,25 @@ def rendered(line: "Finding") -> str:
     return wrapped(f"{MARKS[line.state]}  {line.name:10s}  {line.found}{needed}{fix}", " " * 18)
 
 
-def show(args: argparse.Namespace) -> int:
-    from openrs.cluster import status
+def status(args: argparse.Namespace) -> int:
     from openrs.cluster.api import connect
+    from openrs.cluster.status import of_run, overview
 
     cluster = connect(args.context, args.namespace)
-    say(status.of_run(cluster, args.run) if args.run else status.overview(cluster), end="")
+    say(of_run(cluster, args.run) if args.run else overview(cluster), end="")
     return EXIT_DONE
 
 
 def logs(args: argparse.Namespace) -> int:
     from openrs.cluster.api import connect
-    from openrs.cluster.follow import conclude, follow
     from openrs.cluster.reading import need_job, pods
     from openrs.cluster.screen import Screen
 
     cluster = connect(args.context, args.namespace)
-    job = need_job(cluster, args.run)
     screen = Screen()
     if args.follow:
-        end = follow(cluster, job, screen, tail=args.tail)
-        conclude(end)
-        screen.say(end.text)
-        return EXIT_DONE
-    listed = pods(cluster, job["metadata"]["name"])
+        return follow(cluster, args.run, screen, args.tail)
+    listed = pods(cluster, need_job(cluster, args.run)["metadata"]["name"])
     if not listed:
         raise UserError(f"run {args.run} has no Pod", fix=f"see why with openrs cluster status {args.run}")
     for pod in listed:
@@ -220,7 +213,9 @@ def logs(args: argparse.Namespace) -> int:
 
 def print_logs(cluster: "Cluster", pod: "Object", screen: "Screen", tail: int | None) -> None:
     """Print a Pod's logs so far, container by container."""
-    from openrs.cluster.api import ApiException, ServerUnavailable, lines, open_response
+    from kubernetes.client.exceptions import ApiException
+
+    from openrs.cluster.api import ServerUnavailable, lines, open_response
     from openrs.cluster.words import containers
 
     name = pod["metadata"]["name"]

@@ -26,7 +26,7 @@ KINDS = {
 
 
 def add(verbs: Verbs, parser: Callable[[], argparse.ArgumentParser]) -> None:
-    sub = add_verb(verbs, "completion", completion, 'what a shell needs to complete: eval "$(openrs completion bash)"')
+    sub = add_verb(verbs, completion, 'what a shell needs to complete: eval "$(openrs completion bash)"')
     sub.add_argument("shell", choices=["bash", "zsh"])
     sub.set_defaults(parser=parser)
 

@@ -1,7 +1,4 @@
-"""`openrs curate` and `openrs data show`: make a dataset, or look at one.
-
-Modules that a verb needs are imported when it is called: `openrs --help` stays light.
-"""
+"""`openrs curate` and `openrs data show`: make a dataset, or look at one."""
 
 import argparse
 import json
@@ -15,7 +12,7 @@ from openrs.run.terminal import say
 
 def add(verbs: Verbs) -> None:
     text = "make a dataset from raw problems by a recipe of stages; every removed row is kept with its reason"
-    sub = add_verb(verbs, "curate", curate, text)
+    sub = add_verb(verbs, curate, text)
     sub.add_argument("recipe", help="open-s1, open-deepscaler, open-rs, a YAML file, or a data file (docs/curation.md)")
     add_overrides(sub, "override any setting, e.g. stages.length.max_tokens=256, stages.form=false")
     sub.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: datasets/NAME)")
@@ -23,7 +20,7 @@ def add(verbs: Verbs) -> None:
     sub.add_argument("--shard", metavar="I/N", help="only generate part I of N of a model's samples, for a cluster")
     inner = verbs.add_parser("data", help="look at a dataset").add_subparsers(required=True, metavar="show")
     text = "summarise a dataset: counts, lengths, difficulty, duplicates, unusable answers, benchmark questions, rows"
-    look = add_verb(inner, "show", show, text)
+    look = add_verb(inner, show, text)
     look.add_argument("path", help="a data file, a folder of them, or a hub data set (docs/data.md)")
     look.add_argument("--html", type=Path, metavar="FILE", help="also write an HTML page")
     look.add_argument(

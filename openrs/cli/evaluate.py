@@ -1,7 +1,4 @@
-"""`openrs evaluate`, `inputs`, `results`, `report` and `grade`: generate, score, check inputs, report, grade.
-
-Modules that a verb needs are imported when it is called: `openrs --help` stays light.
-"""
+"""`openrs evaluate`, `inputs`, `results`, `report` and `grade`: generate, score, check inputs, report, grade."""
 
 import argparse
 import json
@@ -11,73 +8,55 @@ from openrs.cli.options import Verbs, add_verb, names
 from openrs.errors import EXIT_DONE, EXIT_REFUSED, UserError
 from openrs.run.terminal import say
 
-EVALUATION_OPTIONS = (
-    "benchmarks", "data", "samples", "temperature", "top_p", "max_tokens", "max_model_len", "seed", "engine",
-    "processes", "gpu_memory", "batch_size",
-)  # fmt: skip
-
 
 def add(verbs: Verbs) -> None:
     _add_evaluate(verbs)
-    prove = add_verb(
-        verbs, "inputs", inputs, "check that the benchmarks' inputs are the paper's, by 15 hashes, in seconds"
-    )
-    prove.add_argument("--data", type=Path, help="folder with NAME.jsonl or NAME.parquet; the hub when absent")
-    prove.add_argument(
-        "--tokenizer", type=Path, help="folder with tokenizer.json and chat template, for 5 of the hashes"
-    )
-    prove.add_argument(
+    sub = add_verb(verbs, inputs, "check that the benchmarks' inputs are the paper's, by 15 hashes, in seconds")
+    sub.add_argument("--data", type=Path, help="folder with NAME.jsonl or NAME.parquet; the hub when absent")
+    sub.add_argument("--tokenizer", type=Path, help="folder with tokenizer.json and chat template, for 5 of the hashes")
+    sub.add_argument(
         "--benchmarks", nargs="+", type=names, metavar="A,B", help="only these (names, or YAML files with your own)"
     )
-    prove.add_argument("--json", action="store_true")
-    others = add_verb(
-        verbs, "results", results, "read lighteval results of any origin: score, n, k, inputs verified or not"
+    sub.add_argument("--json", action="store_true")
+    sub = add_verb(verbs, results, "read lighteval results of any origin: score, n, k, inputs verified or not")
+    sub.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="results_*.json, or folders of them")
+    sub.add_argument("--format", choices=["text", "csv", "md", "json"], default="text", help="default: text")
+    sub.add_argument("--json", dest="format", action="store_const", const="json", help="the same as --format json")
+    sub = add_verb(verbs, report, "what runs and result files show, and the paper's claims: report.html, .md and .json")
+    sub.add_argument(
+        "runs", nargs="*", metavar="RUN", help="runs, a study, evaluations, result files; none: the published figures"
     )
-    others.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="results_*.json, or folders of them")
-    others.add_argument("--format", choices=["text", "csv", "md", "json"], default="text", help="default: text")
-    others.add_argument("--json", dest="format", action="store_const", const="json", help="the same as --format json")
-    page = add_verb(
-        verbs, "report", report, "what runs and result files show, and the paper's claims: report.html, .md and .json"
-    )
-    page.add_argument(
-        "runs",
-        nargs="*",
-        metavar="RUN",
-        help="runs, a study, evaluations, result files; none: the published figures",
-    )
-    page.add_argument("--out", metavar="DIR", help="where to write (default: a single run, else the folder report)")
-    page.add_argument("--paper", action="store_true", help="lead with the paper's claims, whatever the runs are")
-    page.add_argument(
+    sub.add_argument("--out", metavar="DIR", help="where to write (default: a single run, else the folder report)")
+    sub.add_argument("--paper", action="store_true", help="lead with the paper's claims, whatever the runs are")
+    sub.add_argument(
         "--watch",
         type=int,
         metavar="S",
         help="write the page again every S seconds until the runs end; an open tab follows",
     )
-    page.add_argument("--price", type=float, metavar="USD", help="dollars per GPU-hour, over the recipe's")
+    sub.add_argument("--price", type=float, metavar="USD", help="dollars per GPU-hour, over the recipe's")
 
-    judge = add_verb(verbs, "grade", grade, "judge answers: one verdict per line, with the extracted answer")
-    judge.add_argument(
+    sub = add_verb(verbs, grade, "judge answers: one verdict per line, with the extracted answer")
+    sub.add_argument(
         "file", type=Path, help="JSONL with the fields gold and completion, and rule for a line with its own"
     )
-    judge.add_argument(
+    sub.add_argument(
         "--rule",
         default="paper",
         metavar="RULE",
         help="paper (default), paper-cosine, corrected: the training rewards; latex-, expr-, index-gold: evaluation",
     )
-    judge.add_argument(
+    sub.add_argument(
         "--compare",
         action="store_true",
         help="ask the strict judge too (the rule corrected) and mark where they differ",
     )
-    judge.add_argument("--timeout", type=float, default=5.0, metavar="S", help="seconds for one answer (default 5)")
-    judge.add_argument("--workers", type=int, metavar="N", help="answers judged in parallel (default at most 4)")
+    sub.add_argument("--timeout", type=float, default=5.0, metavar="S", help="seconds for one answer (default 5)")
+    sub.add_argument("--workers", type=int, metavar="N", help="answers judged in parallel (default at most 4)")
 
 
 def _add_evaluate(verbs: Verbs) -> None:
-    sub = add_verb(
-        verbs, "evaluate", evaluate, "sample benchmarks with a model, judge, and report scores with intervals"
-    )
+    sub = add_verb(verbs, evaluate, "sample benchmarks with a model, judge, and report scores with intervals")
     sub.add_argument(
         "model",
         nargs="?",
@@ -128,6 +107,7 @@ def _add_evaluate(verbs: Verbs) -> None:
 
 
 def evaluate(args: argparse.Namespace) -> int:
+    from openrs.config.schema import Evaluation
     from openrs.evaluation import targets
 
     if args.rejudge is not None:
@@ -138,7 +118,8 @@ def evaluate(args: argparse.Namespace) -> int:
         return EXIT_DONE
     if args.model is None:
         raise UserError("no model to evaluate", fix="openrs evaluate MODEL; see openrs evaluate --help")
-    options = {name: getattr(args, name) for name in EVALUATION_OPTIONS if getattr(args, name) is not None}
+    options = {name: getattr(args, name, None) for name in Evaluation.model_fields}
+    options = {name: value for name, value in options.items() if value is not None}
     targets.evaluate_model(
         args.model, args.protocol, options, revision=args.revision, dtype=args.dtype, keep_in=args.run,
         shard=args.shard, trust_remote_code=args.trust_remote_code,

@@ -1,4 +1,8 @@
-"""The command line: which verbs there are, and how a command ends."""
+"""The command line: which verbs there are, and how a command ends.
+
+Modules that a verb needs are imported when it is called: `openrs --help` stays light, and only what computes imports
+torch.
+"""
 
 import argparse
 import atexit
@@ -44,31 +48,26 @@ def main(argv: Sequence[str] | None = None) -> int:
             limit_permissions()
         function: Verb = args.function
         return function(args)
-    except ExplainedError as error:
-        say(f"openrs {args.verb}: {error}", error=True)
-        return error.exit_code
-    except ModuleNotFoundError as error:
-        missing = not_installed(error)
-        if missing is None:
-            raise
-        say(f"openrs {args.verb}: {missing}", error=True)
-        return missing.exit_code
-    except OSError as error:
-        failure: ExplainedError | None = None
-        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):  # whoever asks whether a name of a recipe is a file
-            failure = UserError(f"{str(error.filename)[:200]}: {error.strerror}", fix="give another name")
-        else:
-            failure = explained(error, Path(error.filename or ".").parent, "starts over or resumes")
+    except (ExplainedError, ModuleNotFoundError, OSError) as error:
+        failure = _explained(error)
         if failure is None:
             raise
-        say(f"openrs {args.verb}: {failure}", error=True)
-        return failure.exit_code
-    except Interrupted as interrupted:
-        say(f"openrs {args.verb}: {interrupted}", error=True)
-        return EXIT_INTERRUPTED
-    except KeyboardInterrupt:
-        say(f"openrs {args.verb}: stopped by Ctrl-C", error=True)
-        return EXIT_INTERRUPTED
+        message, code = str(failure), failure.exit_code
+    except (Interrupted, KeyboardInterrupt) as stop:
+        message, code = str(stop) if isinstance(stop, Interrupted) else "stopped by Ctrl-C", EXIT_INTERRUPTED
+    say(f"openrs {args.verb}: {message}", error=True)
+    return code
+
+
+def _explained(error: ExplainedError | ModuleNotFoundError | OSError) -> ExplainedError | None:
+    """The error with its why and fix; None for a bug."""
+    if isinstance(error, ExplainedError):
+        return error
+    if isinstance(error, ModuleNotFoundError):
+        return not_installed(error)
+    if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):  # whoever asks whether a name of a recipe is a file
+        return UserError(f"{str(error.filename)[:200]}: {error.strerror}", fix="give another name")
+    return explained(error, Path(error.filename or ".").parent, "starts over or resumes")
 
 
 def program() -> NoReturn:

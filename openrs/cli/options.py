@@ -8,9 +8,9 @@ Verb = Callable[[argparse.Namespace], int]
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
-def add_verb(verbs: Verbs, name: str, function: Verb, text: str) -> argparse.ArgumentParser:
-    """A verb's parser; `text` is its line in the list of verbs and the head of its own help."""
-    parser = verbs.add_parser(name, help=text, description=text)
+def add_verb(verbs: Verbs, function: Verb, text: str) -> argparse.ArgumentParser:
+    """The parser of the verb that `function` is; `text` is its line in the list of verbs and the head of its help."""
+    parser = verbs.add_parser(function.__name__, help=text, description=text)
     parser.set_defaults(function=function)
     return parser
 

@@ -1,7 +1,4 @@
-"""`openrs plan`, `doctor` and `fetch`: what a recipe needs, what this machine has, and what must be downloaded.
-
-Modules that a verb needs are imported when it is called: `openrs --help` stays light.
-"""
+"""`openrs plan`, `doctor` and `fetch`: what a recipe needs, what this machine has, and what must be downloaded."""
 
 import argparse
 from collections.abc import Sequence
@@ -18,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def add(verbs: Verbs) -> None:
-    sub = add_verb(verbs, "plan", plan, "what a recipe needs: memory by part, time, money, disk; no GPU required")
+    sub = add_verb(verbs, plan, "what a recipe needs: memory by part, time, money, disk; no GPU required")
     add_recipe(sub)
     sub.add_argument(
         "--gpu", metavar="NAME", help="A40, A6000, L40S, A100-80, H100, RTX-4090 ... (default: the recipe's)"
@@ -32,9 +29,7 @@ def add(verbs: Verbs) -> None:
     sub.add_argument("--fit", action="store_true", help="propose settings that fit and keep the gradient")
     sub.add_argument("--json", action="store_true")
 
-    sub = add_verb(
-        verbs, "doctor", doctor, "what this machine has, what a recipe needs, and how to fix what is missing"
-    )
+    sub = add_verb(verbs, doctor, "what this machine has, what a recipe needs, and how to fix what is missing")
     sub.add_argument("what", nargs="*", metavar="[nccl] [RECIPE]", help="nccl benchmarks the links between the GPUs")
     add_overrides(sub)
     sub.add_argument("--run", metavar="NAME", help="the run directory (default: the recipe's name)")
@@ -43,7 +38,7 @@ def add(verbs: Verbs) -> None:
     form.add_argument("--json", action="store_true")
     form.add_argument("--report", action="store_true", help="what a bug report needs, as Markdown, without secrets")
 
-    sub = add_verb(verbs, "fetch", fetch, "download all models and data of a recipe into the cache, pinned and checked")
+    sub = add_verb(verbs, fetch, "download all models and data of a recipe into the cache, pinned and checked")
     sub.add_argument(
         "recipes",
         nargs="+",

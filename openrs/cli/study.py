@@ -1,7 +1,4 @@
-"""`openrs reproduce STUDY`: plan or run many jobs as one study. Its options stand with those of `openrs reproduce`.
-
-Modules that the verb needs are imported when it is called: `openrs --help` stays light, and a plan never imports torch.
-"""
+"""`openrs reproduce STUDY`: plan or run many jobs as one study. Its options stand with those of `openrs reproduce`."""
 
 import argparse
 import re
@@ -138,11 +135,10 @@ def chosen(args: argparse.Namespace, *names: str) -> list[str]:
 
 def show_plan(study: "Study", machine: "Machine", file: Path, folder: Path, args: argparse.Namespace) -> int:
     from openrs.study import render
-    from openrs.study.chances import powers_of
-    from openrs.study.page import write_page
     from openrs.study.plan import make_plan
+    from openrs.study.power import powers_of
 
     plan = make_plan(study, machine, file.parent, powers_of(study, file.parent), budget=args.budget, hours=args.hours)
-    page = write_page(plan, args.page or folder / "plan.html")
+    page = render.write_page(plan, args.page or folder / "plan.html")
     say(f"{render.text(plan, args.budget, args.hours)}\npage: {page}")
     return EXIT_DONE

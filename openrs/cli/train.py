@@ -1,7 +1,4 @@
-"""`openrs train`, `reproduce`, `export` and `track`: from a recipe to checkpoints, and what follows from them.
-
-Modules that a verb needs are imported when it is called: `openrs --help` stays light.
-"""
+"""`openrs train`, `reproduce`, `export` and `track`: from a recipe to checkpoints, and what follows from them."""
 
 import argparse
 from collections.abc import Callable
@@ -20,22 +17,20 @@ if TYPE_CHECKING:
 
 
 def add(verbs: Verbs) -> None:
-    sub = add_verb(verbs, "train", train, "train a recipe; resumes from the latest complete checkpoint")
+    sub = add_verb(verbs, train, "train a recipe; resumes from the latest complete checkpoint")
     _run_options(sub)
     sub.add_argument("--dry-run", action="store_true", help="print commands and settings; start nothing")
     text = "the whole experiment: base evaluation, training, evaluation, report; or a study of many (paper)"
-    sub = add_verb(verbs, "reproduce", reproduce, text)
+    sub = add_verb(verbs, reproduce, text)
     _run_options(sub)
     study.add_options(sub)
 
-    sub = add_verb(
-        verbs, "watch", watch, "how a run goes, from its files: curves, time left, alarms, disk, completions"
-    )
+    sub = add_verb(verbs, watch, "how a run goes, from its files: curves, time left, alarms, disk, completions")
     sub.add_argument("run_name", metavar="RUN", help="a run or a study: the name of a folder in runs/, or its path")
     sub.add_argument("--every", type=float, default=2.0, metavar="S", help="seconds between looks (default 2)")
     sub.add_argument("--once", action="store_true", help="one look")
 
-    sub = add_verb(verbs, "export", export, "write a run's checkpoint as a plain model folder with a model card")
+    sub = add_verb(verbs, export, "write a run's checkpoint as a plain model folder with a model card")
     sub.add_argument("run_name", metavar="RUN", help="the name of a folder in runs/, or its path")
     sub.add_argument("--step", type=int, metavar="N", help="default: the latest complete checkpoint")
     sub.add_argument("--to", type=Path, metavar="DIR", help="default: RUN/export/step-N")
@@ -44,7 +39,7 @@ def add(verbs: Verbs) -> None:
     sub.add_argument("--public", action="store_true", help="create a missing repository as public, not private")
     sub.add_argument("--tries", type=int, default=20, metavar="N", help="upload attempts (default 20, over an hour)")
 
-    sub = add_verb(verbs, "track", track, "export metrics.jsonl to TensorBoard, wandb or trackio")
+    sub = add_verb(verbs, track, "export metrics.jsonl to TensorBoard, wandb or trackio")
     sub.add_argument("run_name", metavar="RUN", help="the name of a folder in runs/, or its path")
     sub.add_argument("--to", required=True, choices=["tensorboard", "wandb", "trackio"])
 

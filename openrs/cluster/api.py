@@ -12,30 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from openrs.errors import RunFailure, UserError, not_installed
+import urllib3
+from kubernetes import client, config
+from kubernetes.client.exceptions import ApiException
+
+from openrs.errors import RunFailure, UserError
 from openrs.secrets import redact
 
-try:
-    import urllib3
-    from kubernetes import client, config
-    from kubernetes.client.exceptions import ApiException
-except ModuleNotFoundError as missing:
-    raise (not_installed(missing) or missing) from None
-
 Object = dict[str, Any]
-__all__ = [
-    "ApiException",
-    "Cluster",
-    "Denied",
-    "Expired",
-    "Object",
-    "ServerUnavailable",
-    "call_api",
-    "call_once",
-    "connect",
-    "lines",
-    "open_response",
-]
 
 SELECTOR = "app.kubernetes.io/name=openrs"
 RUN_LABEL = "app.kubernetes.io/instance"
@@ -45,6 +29,7 @@ STARTUP_RETRY_S = 10.0  # seconds of retries before a command that has just star
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 15.0  # seconds between two retries: doubled each time, up to the longest
 DENIED_RETRY_S = 300.0  # ... of what was allowed before: a server that comes back says 403 until it has its roles
 FOLLOW_RETRY_S = 900.0  # ... and while a Job is being followed: API servers are upgraded, laptops change networks
+_NOUNS = {"Job": "job", "Pod": "pod", "claim": "persistent_volume_claim"}  # in the names of the client's methods
 
 
 class Expired(Exception):  # noqa: N818 - a state of the server, not a fault
@@ -78,6 +63,12 @@ class Cluster:
     def storage(self) -> Any:
         return client.StorageV1Api(self.client)
 
+    def method(self, verb: str, kind: str) -> Callable[..., Any]:
+        """The client's method for a Job, a Pod or a claim, e.g. create_namespaced_job."""
+        noun = _NOUNS["claim" if kind == "PersistentVolumeClaim" else kind]
+        method: Callable[..., Any] = getattr(self.batch if kind == "Job" else self.core, f"{verb}_namespaced_{noun}")
+        return method
+
 
 def connect(context: str | None, namespace: str | None) -> Cluster:
     """By the kubeconfig (KUBECONFIG or ~/.kube/config), or inside a cluster by the Pod's service account.
@@ -87,17 +78,18 @@ def connect(context: str | None, namespace: str | None) -> Cluster:
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # we log the retries ourselves
     settings = client.Configuration()
     settings.retries = False  # `call_api` retries: it knows which calls are safe to repeat
-    chosen = namespace
     try:
         file = os.environ.get("KUBECONFIG")  # the client reads it only once, on import
         config.load_kube_config(config_file=file, context=context, client_configuration=settings)
-        chosen = chosen or _namespace_of(context)
+        contexts, active = config.list_kube_config_contexts(file)
+        chosen = next((entry for entry in contexts if entry["name"] == context), active)
+        namespace = namespace or chosen["context"].get("namespace")
     except Exception as error:  # noqa: BLE001 - fault boundary: the client raises any exception for a broken kubeconfig
         if context is not None or not (SERVICE_ACCOUNT / "token").is_file():
             raise _no_config(context, error) from None
         config.load_incluster_config(client_configuration=settings)
-        chosen = chosen or (SERVICE_ACCOUNT / "namespace").read_text(encoding="utf-8").strip()
-    return Cluster(client.ApiClient(settings), chosen or "default")
+        namespace = namespace or (SERVICE_ACCOUNT / "namespace").read_text(encoding="utf-8").strip()
+    return Cluster(client.ApiClient(settings), str(namespace or "default"))
 
 
 def default_namespace(context: str | None, namespace: str | None) -> str | None:
@@ -108,21 +100,12 @@ def default_namespace(context: str | None, namespace: str | None) -> str | None:
         return namespace
 
 
-def _namespace_of(context: str | None) -> str | None:
-    contexts, active = config.list_kube_config_contexts(os.environ.get("KUBECONFIG"))
-    chosen = next((entry for entry in contexts if entry["name"] == context), active) if context else active
-    name = chosen["context"].get("namespace") if chosen else None
-    return None if name is None else str(name)
-
-
 def _no_config(context: str | None, error: Exception) -> UserError:
     message = str(error)
     if context is not None and "Expected object with name" in message:
-        names = (
-            ", ".join(entry["name"] for entry in config.list_kube_config_contexts(os.environ.get("KUBECONFIG"))[0])
-            or "none"
-        )
-        return UserError(f"the kubeconfig has no context {context}", fix=f"use one of: {names}")
+        contexts, _ = config.list_kube_config_contexts(os.environ.get("KUBECONFIG"))
+        names = ", ".join(entry["name"] for entry in contexts)
+        return UserError(f"the kubeconfig has no context {context}", fix=f"use one of: {names or 'none'}")
     return UserError(
         "no cluster configured: there is no usable kubeconfig, and this does not run in a Pod",
         redact(message),
@@ -133,33 +116,48 @@ def _no_config(context: str | None, error: Exception) -> UserError:
 # --- calls ------------------------------------------------------------------------------------------------------------
 
 
-def call_api(
-    call: Callable[..., Any],
-    *args: Any,
-    what: str,
-    retry_s: float = STARTUP_RETRY_S,
-    say: Callable[[str], None] | None = None,
-    **options: Any,
-) -> Object:
+def call_api(call: Callable[..., Any], *args: Any, what: str, **options: Any) -> Object:
     """Call a method of the client and return its response as a dict. Only for calls that are safe to repeat.
 
     what: verb and resource for messages, "list jobs". A busy or unreachable server (429, 5xx, no connection) is retried
-    for `retry_s` seconds; `say` gets one line about it. Raises UserError when the server refuses (401, 403, ...),
-    RunFailure when it stays unreachable, ApiException for 404 and 409, which the caller handles.
+    for STARTUP_RETRY_S seconds. Raises UserError when the server refuses (401, 403, ...), RunFailure when it stays
+    unreachable, ApiException for 404 and 409, which the caller handles.
     """
-    begin, pause, announced = time.monotonic(), FIRST_PAUSE_S, False
+    begin, pause = time.monotonic(), FIRST_PAUSE_S
     while True:
         try:
             return call_once(call, *args, what=what, **options)
         except ServerUnavailable as unavailable:
             waited = time.monotonic() - begin
-            if waited + pause > retry_s:
+            if waited + pause > STARTUP_RETRY_S:
                 raise server_unreachable(what, unavailable.why, waited) from None
-            if say is not None and not announced and waited > 2:
-                say(f"the API server does not respond ({unavailable.why}); retrying. The Job is not affected")
-                announced = True
             time.sleep(unavailable.after or pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
+
+
+def list_items(call: Callable[..., Any], *args: Any, what: str, **options: Any) -> list[Object]:
+    """The objects that a listing method returns. Raises as `call_api`."""
+    items: list[Object] = call_api(call, *args, what=what, **options).get("items") or []
+    return items
+
+
+def get(cluster: Cluster, kind: str, name: str) -> Object | None:
+    """The Job, Pod or claim of this name; None where there is none. Raises as `call_api`."""
+    return _unless_missing(cluster, "read", kind, name, what=f"get {kind} {name}")
+
+
+def delete(cluster: Cluster, kind: str, name: str, **options: Any) -> bool:
+    """Delete a Job, a Pod or a claim; False where there is none. Raises as `call_api`."""
+    return _unless_missing(cluster, "delete", kind, name, what=f"delete {kind} {name}", **options) is not None
+
+
+def _unless_missing(cluster: Cluster, verb: str, kind: str, name: str, **options: Any) -> Object | None:
+    try:
+        return call_api(cluster.method(verb, kind), name, cluster.namespace, **options)
+    except ApiException as error:
+        if error.status != 404:
+            raise
+        return None
 
 
 class ServerUnavailable(Exception):  # noqa: N818 - a state of the server, not a fault
@@ -193,19 +191,12 @@ def open_response(call: Callable[..., Any], *args: Any, what: str, read: float =
         return call(*args, _preload_content=False, _request_timeout=(CONNECT, read), **options)
     except ApiException as error:
         raise _explain(error, what) from None
-    except urllib3.exceptions.SSLError as error:
-        raise UserError(
-            f"the API server's certificate is not the kubeconfig's: {_short(error)}",
-            fix="log in again: the kubeconfig is outdated, or another cluster responds at this address",
-        ) from None
-    except urllib3.exceptions.MaxRetryError as error:
-        if isinstance(error.reason, urllib3.exceptions.SSLError):
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        if isinstance(getattr(error, "reason", error), urllib3.exceptions.SSLError):  # MaxRetryError has a reason
             raise UserError(
-                f"the API server's certificate is not the kubeconfig's: {_short(error.reason)}",
+                f"the API server's certificate is not the kubeconfig's: {_short(error)}",
                 fix="log in again: the kubeconfig is outdated, or another cluster responds at this address",
             ) from None
-        raise ServerUnavailable(_short(error)) from None
-    except (urllib3.exceptions.HTTPError, OSError) as error:
         raise ServerUnavailable(_short(error)) from None
 
 

@@ -13,10 +13,9 @@ from typing import IO, Literal
 from openrs.cluster import api
 from openrs.cluster.api import Cluster, ServerUnavailable
 from openrs.cluster.collect_pod import reader
-from openrs.cluster.control import Say
 from openrs.cluster.jobs import DATA, job_name
 from openrs.cluster.pods_exec import SILENCE, output
-from openrs.cluster.reading import read_job
+from openrs.cluster.watch import Say
 from openrs.errors import RunFailure, UserError
 from openrs.run.confined import refuse_links_out
 from openrs.run.files import now, sha256, write_json
@@ -69,7 +68,7 @@ def collect(
     kind: report (report, scores, metrics, manifest, logs), all (and completions, samples), checkpoints (everything).
     Repeated, it copies what is missing or has changed. Raises UserError, RunFailure.
     """
-    job = read_job(cluster, job_name(run))
+    job = api.get(cluster, "Job", job_name(run))
     with reader(cluster, run, job, image, say) as (pod, container):
         source = Source(cluster, pod, container, kind)
         files = listed(source)
@@ -141,9 +140,7 @@ def copy(source: Source, files: Sequence[File], to: Path, say: Say) -> None:
         except ServerUnavailable as unavailable:
             moved = any(size_of(piece.part) > piece.offset for piece in batch)
             broken, whole = (1 if moved else broken + 1), False
-            if broken > TRIES:
-                raise _gave_up(unavailable) from None
-            time.sleep(min(api.FIRST_PAUSE_S * 2.0**broken, api.LONGEST_PAUSE_S))
+            pause(broken, unavailable)
         for piece in batch:
             file, here = piece.file, size_of(piece.part)
             if is_here(piece.part, file):
@@ -171,10 +168,6 @@ class Piece:
     length: int
 
 
-def part_of(target: Path) -> Path:
-    return target.with_name(f".{target.name}.part")
-
-
 def size_of(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
@@ -184,7 +177,8 @@ def pieces(files: Sequence[File], to: Path) -> list[Piece]:
     batch: list[Piece] = []
     budget = PIECE
     for file in files[:MANY]:
-        part = part_of(to / file.path)
+        target = to / file.path
+        part = target.with_name(f".{target.name}.part")
         part.parent.mkdir(parents=True, exist_ok=True)
         if size_of(part) > file.size:
             part.unlink()
@@ -226,18 +220,20 @@ def pull(source: Source, batch: Sequence[Piece]) -> None:
 
 def retry(call: Callable[[], list[bytes]]) -> list[bytes]:
     """Repeat a command that is safe to repeat until its whole output arrived."""
-    for broken in range(TRIES + 1):
+    broken = 0
+    while True:
         try:
             return call()
         except ServerUnavailable as unavailable:
-            if broken == TRIES:
-                raise _gave_up(unavailable) from None
-            time.sleep(min(api.FIRST_PAUSE_S * 2.0**broken, api.LONGEST_PAUSE_S))
-    raise AssertionError
+            broken += 1
+            pause(broken, unavailable)
 
 
-def _gave_up(unavailable: ServerUnavailable) -> RunFailure:
-    return RunFailure(
-        f"the connection to the Pod keeps breaking ({unavailable.why})",
-        fix="run the command again: it resumes, also within a file",
-    )
+def pause(broken: int, unavailable: ServerUnavailable) -> None:
+    """Wait after so many broken connections, one after another. Raises RunFailure after more than TRIES."""
+    if broken > TRIES:
+        raise RunFailure(
+            f"the connection to the Pod keeps breaking ({unavailable.why})",
+            fix="run the command again: it resumes, also within a file",
+        ) from None
+    time.sleep(min(api.FIRST_PAUSE_S * 2.0**broken, api.LONGEST_PAUSE_S))

@@ -1,16 +1,15 @@
 """The Pod that collect copies from: the training's own while it runs, else one that mounts the claim read-only."""
 
-import contextlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from openrs.cluster import control, words
-from openrs.cluster.api import ApiException, Cluster, Object, call_api
-from openrs.cluster.control import Say
+from openrs.cluster.api import Cluster, Object, delete, get
 from openrs.cluster.jobs import DATA, PLACEHOLDER, job_name, manifest
 from openrs.cluster.reading import claim_of, no_job, pods
 from openrs.cluster.submit import create
+from openrs.cluster.watch import Say
 from openrs.errors import RunFailure, UserError
 
 START = 600.0  # seconds to start: the volume is attached, the image pulled
@@ -45,24 +44,15 @@ def reading_pod(cluster: Cluster, run: str, job: Object | None, image: str | Non
     claim = claim_of(job) if job is not None else job_name(run)
     known = image or (pod["containers"][0]["image"] if job is not None else None)
     if known is None or known == PLACEHOLDER:
-        if job is None and not _claim_there(cluster, str(claim)):
+        if job is None and get(cluster, "claim", str(claim)) is None:
             raise no_job(cluster, run)
         raise UserError(
             f"the Job of {run} is gone, and with it the image's name",
             fix="give the image: --image REGISTRY/openrs@sha256:...",
         )
     small = {"cpu": "500m", "memory": "512Mi", "ephemeral-storage": "256Mi"}
-    spec = {
-        key: pod[key]
-        for key in (
-            "automountServiceAccountToken",
-            "enableServiceLinks",
-            "securityContext",
-            "tolerations",
-            "imagePullSecrets",
-        )
-        if key in pod
-    }
+    kept = {"automountServiceAccountToken", "enableServiceLinks", "securityContext", "tolerations", "imagePullSecrets"}
+    spec = {key: value for key, value in pod.items() if key in kept}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -93,35 +83,24 @@ def reading_pod(cluster: Cluster, run: str, job: Object | None, image: str | Non
 def wait_running(cluster: Cluster, name: str, say: Say) -> None:
     end, before = time.monotonic() + START, ""
     while True:
-        pod = call_api(cluster.core.read_namespaced_pod, name, cluster.namespace, what=f"get Pod {name}")
-        phase, doing = (pod.get("status") or {}).get("phase"), words.pod(pod)
-        if phase == "Running":
+        pod = get(cluster, "Pod", name)
+        if pod is None:
+            raise RunFailure(f"Pod {name} was deleted before it ran", fix="run the command again")
+        doing = words.pod(pod)
+        if (pod.get("status") or {}).get("phase") == "Running":
             return
         if doing != before:
             say(f"Pod {name} {doing}")
             before = doing
-        if phase in {"Failed", "Succeeded"} or time.monotonic() > end:
+        if words.is_over(pod) or time.monotonic() > end:
             raise RunFailure(f"Pod {name} does not run: {doing}", fix=f"see kubectl describe pod {name}")
         time.sleep(control.POLL)
 
 
 def remove_pod(cluster: Cluster, name: str) -> None:
     """Delete a Pod and wait until it is gone; does nothing when there is none."""
-    with contextlib.suppress(ApiException):
-        call = cluster.core.delete_namespaced_pod
-        call_api(call, name, cluster.namespace, grace_period_seconds=1, what=f"delete Pod {name}")
-        end = time.monotonic() + 60
-        while time.monotonic() < end:
-            call_api(cluster.core.read_namespaced_pod, name, cluster.namespace, what=f"get Pod {name}")
-            time.sleep(control.POLL / 4)
-
-
-def _claim_there(cluster: Cluster, name: str) -> bool:
-    call = cluster.core.read_namespaced_persistent_volume_claim
-    try:
-        call_api(call, name, cluster.namespace, what=f"get claim {name}")
-    except ApiException as error:
-        if error.status == 404:
-            return False
-        raise
-    return True
+    end = time.monotonic() + 60
+    there = delete(cluster, "Pod", name, grace_period_seconds=1)
+    while there and time.monotonic() < end:
+        time.sleep(control.POLL / 4)
+        there = get(cluster, "Pod", name) is not None

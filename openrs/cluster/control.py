@@ -3,16 +3,14 @@
 import queue
 import threading
 import time
-from collections.abc import Callable
 
-from openrs.cluster import words
-from openrs.cluster.api import ApiException, Cluster, Object, call_api
+from openrs.cluster import api, words
+from openrs.cluster.api import Cluster, Object, call_api, get, list_items
 from openrs.cluster.jobs import job_name
-from openrs.cluster.reading import claim_of, need_job, no_job, read_job
-from openrs.cluster.watch import OutageNotifier, feed_thread, watched
+from openrs.cluster.reading import claim_of, need_job, no_job
+from openrs.cluster.watch import OutageNotifier, Say, feed_thread, watched
 from openrs.errors import EXIT_DONE, EXIT_INTERRUPTED, RunFailure, UserError
 
-Say = Callable[[str], None]
 KUEUE = ("kueue.x-k8s.io", "v1beta2")
 CLAIM_S = 60.0  # seconds to wait for a claim to go
 POLL = 2.0  # seconds between two polls while Pods end
@@ -82,7 +80,7 @@ class PodsEnding:
         return [_code(pod) for name, pod in self._pods.items() if name not in self._before]
 
     def _ended(self, name: str) -> bool:
-        return name in self._gone or (self._pods[name].get("status") or {}).get("phase") in {"Succeeded", "Failed"}
+        return name in self._gone or words.is_over(self._pods[name])
 
     def _next(self, timeout: float | None) -> str | None:
         """Take one change in; returns its kind, None for none in `timeout` seconds."""
@@ -105,7 +103,7 @@ class PodsEnding:
 def _code(pod: Object) -> int | None:
     failed = words.failure(pod)
     if failed is not None:
-        return failed[1]
+        return failed.code
     return EXIT_DONE if (pod.get("status") or {}).get("phase") == "Succeeded" else None
 
 
@@ -117,8 +115,7 @@ def suspend(cluster: Cluster, job: Object, *, suspended: bool) -> None:
         call_api(cluster.batch.patch_namespaced_job, name, cluster.namespace, patch, what=f"patch Job {name}")
         return
     where = (*KUEUE, cluster.namespace, "workloads")
-    listed = call_api(cluster.custom.list_namespaced_custom_object, *where, what="list Kueue's workloads")
-    for workload in listed.get("items", []):
+    for workload in list_items(cluster.custom.list_namespaced_custom_object, *where, what="list Kueue's workloads"):
         owners = workload["metadata"].get("ownerReferences") or []
         if any(owner.get("uid") == job["metadata"].get("uid") for owner in owners):
             title = workload["metadata"]["name"]
@@ -132,17 +129,10 @@ def suspend(cluster: Cluster, job: Object, *, suspended: bool) -> None:
 
 def remove_job(cluster: Cluster, name: str, say: Say, limit: float = 1200) -> None:
     """Delete a Job and wait until it and its Pods are gone (Foreground: the Pods first, then the name is free)."""
-    what = f"delete Job {name}"
-    try:
-        call_api(
-            cluster.batch.delete_namespaced_job, name, cluster.namespace, propagation_policy="Foreground", what=what
-        )
-    except ApiException as error:
-        if error.status != 404:
-            raise
+    api.delete(cluster, "Job", name, propagation_policy="Foreground")
     end = time.monotonic() + limit
     announced = False
-    while read_job(cluster, name) is not None:
+    while get(cluster, "Job", name) is not None:
         if not announced:
             say(f"waiting for the Pods of Job {name} to end")
             announced = True
@@ -154,7 +144,7 @@ def remove_job(cluster: Cluster, name: str, say: Say, limit: float = 1200) -> No
 def delete(cluster: Cluster, run: str, say: Say, *, with_claim: bool) -> None:
     """Delete the Job; the claim with all its data only with `with_claim`."""
     name = job_name(run)
-    job = read_job(cluster, name)
+    job = get(cluster, "Job", name)
     if job is None and not with_claim:
         raise no_job(cluster, run)
     volume = claim_of(job) or name if job is not None else name
@@ -164,29 +154,12 @@ def delete(cluster: Cluster, run: str, say: Say, *, with_claim: bool) -> None:
     if not with_claim:
         say(f"its claim {volume} and all data in it are kept; --claim deletes that, too")
         return
-    try:
-        call_api(
-            cluster.core.delete_namespaced_persistent_volume_claim,
-            volume,
-            cluster.namespace,
-            what=f"delete claim {volume}",
-        )
-    except ApiException as error:
-        if error.status != 404:
-            raise
+    if not api.delete(cluster, "claim", volume):
         say(f"claim {volume} does not exist")
         return
-    end, what = time.monotonic() + CLAIM_S, f"get claim {volume}"
-    try:
-        while time.monotonic() < end:
-            call_api(cluster.core.read_namespaced_persistent_volume_claim, volume, cluster.namespace, what=what)
-            time.sleep(POLL)
-    except ApiException as error:
-        if error.status != 404:
-            raise
-        say(
-            f"claim {volume} is deleted, and its data with it, unless the volume's reclaim policy is Retain"
-            " (kubectl get pv)"
-        )
-        return
-    say(f"claim {volume} is being deleted, as soon as no Pod uses it: kubectl describe pvc {volume}")
+    end = time.monotonic() + CLAIM_S
+    while (there := get(cluster, "claim", volume) is not None) and time.monotonic() < end:
+        time.sleep(POLL)
+    gone = "deleted, and its data with it, unless the volume's reclaim policy is Retain (kubectl get pv)"
+    waits = f"being deleted, as soon as no Pod uses it: kubectl describe pvc {volume}"
+    say(f"claim {volume} is {waits if there else gone}")

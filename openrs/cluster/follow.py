@@ -7,10 +7,11 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from openrs.cluster import words
-from openrs.cluster.api import FOLLOW_RETRY_S, Cluster, Object
+from openrs.cluster.api import Cluster, Object
 from openrs.cluster.reading import claim_of, pods, run_of
 from openrs.cluster.screen import Screen
 from openrs.cluster.watch import OutageNotifier, feed_thread, log_of, watched
@@ -31,15 +32,13 @@ class End:
     code: int | None = None
 
 
-def follow(
-    cluster: Cluster, job: Object, screen: Screen, *, retry_s: float = FOLLOW_RETRY_S, tail: int | None = None
-) -> End:
+def follow(cluster: Cluster, job: Object, screen: Screen, *, tail: int | None = None) -> End:
     """Report on the Job until it ends. Ctrl-C raises Interrupted, and the Job keeps running.
 
     tail: start with at most so many lines of an existing log. Raises UserError for missing permissions, RunFailure when
-    the API server does not respond for `retry_s` seconds.
+    the API server does not respond for api.FOLLOW_RETRY_S seconds.
     """
-    follower = _Follower(cluster, job, screen, retry_s, tail)
+    follower = _Follower(cluster, job, screen, tail)
     name, run = job["metadata"]["name"], run_of(job)
     try:
         return follower.run()
@@ -67,9 +66,9 @@ def conclude(end: End) -> None:
 class _Follower:
     """Three watches and a thread for each Pod's logs put events into one queue; this thread prints them."""
 
-    def __init__(self, cluster: Cluster, job: Object, screen: Screen, retry_s: float, tail: int | None) -> None:
+    def __init__(self, cluster: Cluster, job: Object, screen: Screen, tail: int | None) -> None:
         self.stop = threading.Event()
-        self._cluster, self._job, self._screen, self._retry_s, self._tail = cluster, job, screen, retry_s, tail
+        self._cluster, self._job, self._screen, self._tail = cluster, job, screen, tail
         self._name = job["metadata"]["name"]
         self._notifier = OutageNotifier(screen.say)
         self._queue: queue.SimpleQueue[tuple[str, str, Any]] = queue.SimpleQueue()
@@ -79,7 +78,7 @@ class _Follower:
         self._no_image: dict[str, float] = {}  # Pods whose image cannot be pulled, and since when
         self._logs: dict[str, threading.Thread] = {}
         self._there = False  # whether the Job has been seen
-        self._last: tuple[str, int, str] | None = None  # the container that failed last
+        self._last: words.Failure | None = None  # the container that failed last
 
     def run(self) -> End:
         namespace = self._cluster.namespace
@@ -89,8 +88,7 @@ class _Follower:
             ("pod", self._cluster.core.list_namespaced_pod, "Pods", {"label_selector": own}),
             ("event", self._cluster.core.list_namespaced_event, "events", {}),
         ):
-            feed = watched(listing, namespace, self.stop, self._notifier, what=what, retry_s=self._retry_s, **selector)
-            self._start(kind, feed)
+            self._start(kind, watched(listing, namespace, self.stop, self._notifier, what=what, **selector))
         while True:
             kind, change, thing = self._queue.get()
             end = self._see(kind, change, thing)
@@ -182,15 +180,9 @@ class _Follower:
         for container in [*first, *(container["name"] for container in spec["containers"])]:
             words_before = [word for word in (index, container if container in first else None) if word is not None]
             prefix = f"[{' '.join(words_before)}] " if words_before else ""
+            look = partial(self._pods.get, name)
             for line in log_of(
-                self._cluster,
-                name,
-                container,
-                lambda: self._pods.get(name),
-                stop=self.stop,
-                notifier=self._notifier,
-                tail=self._tail,
-                retry_s=self._retry_s,
+                self._cluster, name, container, look, stop=self.stop, notifier=self._notifier, tail=self._tail
             ):
                 yield prefix, line
 
@@ -258,7 +250,7 @@ class _Follower:
     def _with_code(self, end: End) -> End:
         if end.state != "failed" or self._last is None:
             return end
-        container, code, message = self._last
-        text = f"{end.text}\n  {container}: {words.exit_code({'exitCode': code})}"
-        last = "\n".join(f"  | {line}" for line in message.splitlines()[-6:])
-        return End("failed", f"{text}\n{last}" if last else text, code)
+        last = [f"  | {line}" for line in self._last.message.splitlines()[-6:]]
+        return End(
+            "failed", "\n".join([end.text, f"  {self._last.container}: {self._last.why}", *last]), self._last.code
+        )

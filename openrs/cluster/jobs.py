@@ -111,14 +111,15 @@ def build_manifests(request: JobRequest) -> JobManifests:
     _containers(pod, request)
     labels = job["spec"]["template"]["metadata"]["labels"]
     labels.pop(FETCHES, None)
-    if any(container["name"] == "fetch" for container in pod.get("initContainers", [])):
+    if references(request.recipe):
         labels[FETCHES] = "true"
     _recipe(job, request)
     set_image(pod, request.image)
     notes += _resize(claim, job, sizes_of(request.recipe))
     if on_gpus:
-        products = list(request.products) or labels_of(request.recipe.hardware.gpu)
-        _expression(pod)["values"] = products
+        affinity = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        by_product = affinity["nodeSelectorTerms"][0]["matchExpressions"][0]  # nvidia.com/gpu.product in ...
+        by_product["values"] = list(request.products) or labels_of(request.recipe.hardware.gpu)
     if request.queue is not None:
         job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = request.queue
     if request.pull_secret is not None:
@@ -157,17 +158,13 @@ def _check_names(request: JobRequest) -> None:
 
 def local_files(recipe: Recipe) -> list[str]:
     """Refuse files that exist only on this machine; note what must be in the image."""
-    wrong = []
-    if recipe.model.toy is None:
-        wrong += [("model.name", recipe.model.name)]
-    if recipe.data.source != "toy-sums":
-        wrong += [("data.source", recipe.data.source)]
-    if recipe.evaluation.data is not None:
-        wrong += [("evaluation.data", recipe.evaluation.data)]
-    wrong += [
-        ("evaluation.benchmarks", name) for name in recipe.evaluation.benchmarks if name.endswith((".yaml", ".yml"))
-    ]
-    refuse_files("the recipe", wrong)
+    named = {
+        "model.name": [recipe.model.name] if recipe.model.toy is None else [],
+        "data.source": [recipe.data.source] if recipe.data.source != "toy-sums" else [],
+        "evaluation.data": [recipe.evaluation.data] if recipe.evaluation.data is not None else [],
+        "evaluation.benchmarks": [name for name in recipe.evaluation.benchmarks if name.endswith((".yaml", ".yml"))],
+    }
+    refuse_files("the recipe", [(key, path) for key, paths in named.items() for path in paths])
     modules = [function.name for function in recipe.rewards.functions if ":" in function.name]
     return [f"rewards from your own code ({', '.join(modules)}) must be in the image"] if modules else []
 
@@ -299,16 +296,6 @@ def _resize(claim: Object, job: Object, sizes: Sizes) -> list[str]:
 
 def _all_containers(pod: Object) -> list[Object]:
     return [*pod.get("initContainers", []), *pod["containers"]]
-
-
-# --- GPUs -------------------------------------------------------------------------------------------------------------
-
-
-def _expression(pod: Object) -> Object:
-    """The node affinity's only expression: nvidia.com/gpu.product in ..."""
-    terms = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
-    expression: Object = terms[0]["matchExpressions"][0]
-    return expression
 
 
 def labels_of(gpu: str) -> list[str]:

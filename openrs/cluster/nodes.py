@@ -6,7 +6,7 @@ from typing import Any
 
 from kubernetes.utils.quantity import parse_quantity
 
-from openrs.cluster.api import Object
+from openrs.cluster.api import Object, labels
 from openrs.doctor.finding import Finding
 
 PRODUCT = "nvidia.com/gpu.product"
@@ -27,7 +27,7 @@ def fitting(nodes: Sequence[Object], pod: Object) -> Finding:
             reasons[why] = reasons.get(why, 0) + 1
     if fit:
         return Finding("nodes", "ok", f"{fit} of {len(nodes)} could hold the Pod ({requested})")
-    known = sorted({str(product) for node in nodes if (product := _labels(node).get(PRODUCT))})
+    known = sorted({str(product) for node in nodes if (product := labels(node).get(PRODUCT))})
     fix = "add a node, or request less"
     if GPU in needs and known:
         fix = f"choose one of the cluster's GPUs with --gpu-product: {', '.join(known)} (see openrs plan --gpu)"
@@ -40,7 +40,7 @@ def fitting(nodes: Sequence[Object], pod: Object) -> Finding:
 def misfit(node: Object, pod: Object, needs: Mapping[str, Decimal]) -> str | None:
     """Why a node cannot hold the Pod, not counting what runs there now; None when it can."""
     if not _matches(node, pod):
-        return f"with another {PRODUCT} ({_labels(node).get(PRODUCT, 'none')})"
+        return f"with another {PRODUCT} ({labels(node).get(PRODUCT, 'none')})"
     taint = _untolerated(node, pod)
     if taint is not None:
         return f"with a taint that the Job does not tolerate ({taint})"
@@ -75,15 +75,10 @@ def plain(amount: Decimal) -> str:
     return f"{float(amount):.4g}"
 
 
-def _labels(node: Object) -> Mapping[str, str]:
-    labels: Mapping[str, str] = node["metadata"].get("labels") or {}
-    return labels
-
-
 def _matches(node: Object, pod: Object) -> bool:
     """The Job's node affinity (terms of In expressions: what k8s/ uses) and its nodeSelector."""
-    labels = _labels(node)
-    if any(labels.get(key) != value for key, value in (pod.get("nodeSelector") or {}).items()):
+    has = labels(node)
+    if any(has.get(key) != value for key, value in (pod.get("nodeSelector") or {}).items()):
         return False
     required = ((pod.get("affinity") or {}).get("nodeAffinity") or {}).get(
         "requiredDuringSchedulingIgnoredDuringExecution"
@@ -91,7 +86,7 @@ def _matches(node: Object, pod: Object) -> bool:
     if not required:
         return True
     return any(
-        all(labels.get(rule["key"]) in rule["values"] for rule in term["matchExpressions"])
+        all(has.get(rule["key"]) in rule["values"] for rule in term["matchExpressions"])
         for term in required["nodeSelectorTerms"]
     )
 

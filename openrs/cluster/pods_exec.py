@@ -5,10 +5,11 @@ import ssl
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from kubernetes.client.exceptions import ApiException
 from kubernetes.stream import stream
 from websocket import ABNF, WebSocketException
 
-from openrs.cluster.api import ApiException, Cluster, ServerUnavailable, forbidden
+from openrs.cluster.api import Cluster, ServerUnavailable, forbidden
 from openrs.errors import RunFailure
 from openrs.secrets import redact
 

@@ -7,14 +7,17 @@ the Job's own events show the same later.
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
+from kubernetes.client.exceptions import ApiException
 from kubernetes.utils.quantity import parse_quantity
 
-from openrs.cluster.api import ApiException, Cluster, Object, call_api, no_namespace, server_message
+from openrs.cluster.api import Cluster, Object, call_api, get, list_items, no_namespace, server_message
 from openrs.cluster.control import KUEUE
 from openrs.cluster.jobs import PLACEHOLDER, JobManifests
 from openrs.cluster.nodes import fitting, needed, plain
+from openrs.cluster.reading import claim_of
 from openrs.doctor.finding import Finding, judged
 from openrs.errors import UserError
 
@@ -24,24 +27,23 @@ STRICT: dict[str, Any] = {"dry_run": "All", "field_validation": "Strict", "field
 def examine(cluster: Cluster, manifests: JobManifests) -> list[Finding]:
     """All checks. Raises UserError for a namespace that does not exist and for rejected credentials."""
     pod = manifests.job["spec"]["template"]["spec"]
-    findings = [
-        _image(pod),
-        _server(cluster, manifests),
-        *_nodes(cluster, pod),
-        _claim(cluster, manifests),
-        _secret(cluster, pod),
-    ]
-    findings += _quota(cluster, manifests)
+    checks: dict[str, Callable[[], Finding | None]] = {
+        "nodes": lambda: fitting(list_items(cluster.core.list_node, what="list nodes"), pod),
+        "claim": lambda: _claim(cluster, manifests),
+        "token": lambda: _secret(cluster, pod),
+        "quota": lambda: _quota(cluster, manifests),
+    }
     queue = manifests.job["metadata"]["labels"].get("kueue.x-k8s.io/queue-name")
     if queue is not None:
-        findings.append(_queue(cluster, queue))
+        checks["queue"] = lambda: _queue(cluster, queue)
+    findings = [_image(pod), _server(cluster, manifests), *(_allowed(*check) for check in checks.items())]
     return [finding for finding in findings if finding is not None]
 
 
-def _looked(name: str, look: Callable[[], Finding | None]) -> Finding | None:
+def _allowed(name: str, check: Callable[[], Finding | None]) -> Finding | None:
     """The check's result, or one that says that the permission is missing."""
     try:
-        return look()
+        return check()
     except UserError as error:
         if "not allowed" not in error.what:
             raise
@@ -58,89 +60,45 @@ def _image(pod: Object) -> Finding:
     return Finding("image", "ok", image)
 
 
-def _server(cluster: Cluster, manifests: JobManifests) -> Finding | None:
+def _server(cluster: Cluster, manifests: JobManifests) -> Finding:
     """A server-side dry run of every object and of a Pod of the Job: PodSecurity and quota only check Pods."""
-    pod = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": deepcopy(manifests.job["spec"]["template"]["metadata"]),
-        "spec": deepcopy(manifests.job["spec"]["template"]["spec"]),
-    }
+    pod = {"apiVersion": "v1", "kind": "Pod", **deepcopy(manifests.job["spec"]["template"])}
     pod["metadata"]["name"] = f"{manifests.job['metadata']['name']}-preflight"
-    tries = [
-        ("Job", cluster.batch.create_namespaced_job, manifests.job),
-        ("Pod", cluster.core.create_namespaced_pod, pod),
-    ]
-    if manifests.claim is not None:
-        create = cluster.core.create_namespaced_persistent_volume_claim
-        tries.insert(0, ("PersistentVolumeClaim", create, manifests.claim))
-    untried = []
-    for kind, call, thing in tries:
+    for thing in (*manifests.objects, pod):
+        kind = thing["kind"]
         try:
-            call_api(call, cluster.namespace, thing, what=f"create a {kind}", **STRICT)
+            call_api(cluster.method("create", kind), cluster.namespace, thing, what=f"create a {kind}", **STRICT)
         except ApiException as error:
             if error.status == 409:  # exists already: submit handles it
                 continue
             raise no_namespace(error, cluster.namespace) or UserError(server_message(error)) from None
         except UserError as error:
-            if "cannot" in error.what and kind == "Pod":
-                untried.append(kind)
-                continue
+            if "cannot" in error.what and thing is pod:
+                untried = "accepts the Job; its Pod could not be checked (no permission to create Pods)"
+                return Finding("API server", "unknown", untried)
             if error.what.startswith("not allowed"):
                 raise
             full = "quota" in error.what  # other Jobs may end
             return Finding("API server", "warn" if full else "fail", error.what, "", error.fix)
-    if untried:
-        return Finding(
-            "API server", "unknown", "accepts the Job; its Pod could not be checked (no permission to create Pods)"
-        )
     return Finding("API server", "ok", "accepts the Job, its claim and its Pod (dry run, strict)")
 
 
-def _nodes(cluster: Cluster, pod: Object) -> list[Finding | None]:
-    def look() -> Finding:
-        listed: list[Object] = call_api(cluster.core.list_node, what="list nodes").get("items") or []
-        return fitting(listed, pod)
-
-    return [_looked("nodes", look)]
-
-
-# --- claim, secret, quota, queue --------------------------------------------------------------------------------------
-
-
-def _claim(cluster: Cluster, manifests: JobManifests) -> Finding | None:
-    volume = next(volume for volume in manifests.job["spec"]["template"]["spec"]["volumes"] if volume["name"] == "data")
-    name = volume["persistentVolumeClaim"]["claimName"]
-
-    def look() -> Finding:
-        try:
-            existing = call_api(
-                cluster.core.read_namespaced_persistent_volume_claim, name, cluster.namespace, what=f"get claim {name}"
-            )
-        except ApiException as error:
-            if error.status != 404:
-                raise
-            if manifests.claim is None:
-                return Finding(
-                    "claim", "fail", f"claim {name} does not exist", "", "leave out --claim to have one created"
-                )
-            return _class(cluster, manifests.claim, name)
+def _claim(cluster: Cluster, manifests: JobManifests) -> Finding:
+    name = str(claim_of(manifests.job))
+    existing = get(cluster, "claim", name)
+    if existing is not None:
         return _existing(existing, manifests, name)
-
-    return _looked("claim", look)
+    if manifests.claim is None:
+        return Finding("claim", "fail", f"claim {name} does not exist", "", "leave out --claim to have one created")
+    return _class(cluster, manifests.claim, name)
 
 
 def _existing(claim: Object, manifests: JobManifests, name: str) -> Finding:
     status = claim.get("status") or {}
     phase, size = status.get("phase"), (status.get("capacity") or claim["spec"]["resources"]["requests"]).get("storage")
     if claim["metadata"].get("deletionTimestamp") or phase == "Lost":
-        return Finding(
-            "claim",
-            "fail",
-            f"{name} is {'being deleted' if phase != 'Lost' else 'lost'}",
-            "a claim",
-            "wait, or name another with --claim",
-        )
+        state = "lost" if phase == "Lost" else "being deleted"
+        return Finding("claim", "fail", f"{name} is {state}", "a claim", "wait, or name another with --claim")
     wanted = manifests.claim["spec"]["resources"]["requests"]["storage"] if manifests.claim is not None else None
     if wanted is not None and size is not None and parse_quantity(size) < parse_quantity(wanted):
         return Finding(
@@ -155,7 +113,7 @@ def _class(cluster: Cluster, claim: Object, name: str) -> Finding:
     size = claim["spec"]["resources"]["requests"]["storage"]
     wanted = claim["spec"].get("storageClassName")
     try:
-        listed = call_api(cluster.storage.list_storage_class, what="list storage classes").get("items") or []
+        listed = list_items(cluster.storage.list_storage_class, what="list storage classes")
     except UserError as error:
         if "not allowed" not in error.what:
             raise
@@ -165,14 +123,8 @@ def _class(cluster: Cluster, claim: Object, name: str) -> Finding:
     has_default = any((item["metadata"].get("annotations") or {}).get(default) == "true" for item in listed)
     good = wanted in names if wanted is not None else has_default
     have = f"classes: {', '.join(names)}" if names else "no storage class at all"
-    needed_class = wanted if wanted is not None else "a default storage class"
-    return judged(
-        "claim",
-        good,
-        f"{name} will be created ({size}); {have}",
-        f"{needed_class}",
-        "choose one of those: --storage-class NAME",
-    )
+    found, fix = f"{name} will be created ({size}); {have}", "choose one of those: --storage-class NAME"
+    return judged("claim", good, found, wanted or "a default storage class", fix)
 
 
 def _secret(cluster: Cluster, pod: Object) -> Finding | None:
@@ -186,57 +138,39 @@ def _secret(cluster: Cluster, pod: Object) -> Finding | None:
     if not names:
         return None
     name = names.pop()
-
-    def look() -> Finding:
-        try:
-            metadata_of(cluster, name)
-        except ApiException as error:
-            if error.status != 404:
-                raise
-            make = f"kubectl create secret generic {name} --from-literal=token=hf_..."
-            return Finding("token", "info", f"no secret {name}; not needed for public models and data", "", make)
-        return Finding("token", "ok", f"secret {name} exists; only the container fetch gets it")
-
-    return _looked("token", look)
-
-
-def metadata_of(cluster: Cluster, name: str) -> None:
-    """Request a secret's metadata alone (PartialObjectMetadata). Raises ApiException 404, UserError."""
-
-    def call(**options: Any) -> Any:
-        return cluster.client.call_api(
-            f"/api/v1/namespaces/{cluster.namespace}/secrets/{name}",
-            "GET",
-            header_params={"Accept": "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"},
-            auth_settings=["BearerToken"],
-            response_types_map={},
-            _return_http_data_only=True,
-            **options,
-        )
-
-    call_api(call, what=f"get the secret {name}")
+    metadata = partial(
+        cluster.client.call_api,
+        f"/api/v1/namespaces/{cluster.namespace}/secrets/{name}",
+        "GET",
+        header_params={"Accept": "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"},
+        auth_settings=["BearerToken"],
+        response_types_map={},
+        _return_http_data_only=True,
+    )
+    try:
+        call_api(metadata, what=f"get the secret {name}")
+    except ApiException as error:
+        if error.status != 404:
+            raise
+        make = f"kubectl create secret generic {name} --from-literal=token=hf_..."
+        return Finding("token", "info", f"no secret {name}; not needed for public models and data", "", make)
+    return Finding("token", "ok", f"secret {name} exists; only the container fetch gets it")
 
 
-def _quota(cluster: Cluster, manifests: JobManifests) -> list[Finding | None]:
+def _quota(cluster: Cluster, manifests: JobManifests) -> Finding | None:
     needs = needed(manifests.job["spec"]["template"]["spec"])
     pods = int(manifests.job["spec"].get("parallelism", 1))
-
-    def look() -> Finding | None:
-        listed = call_api(cluster.core.list_namespaced_resource_quota, cluster.namespace, what="list quotas").get(
-            "items"
-        )
-        if not listed:
-            return None
-        short = [entry for quota in listed for entry in shortages(quota, needs, pods)]
-        never = [text for text, ever in short if not ever]
-        return judged(
-            "quota", not short, "; ".join(never or [text for text, _ in short]) or "leaves enough for the Job",
-            "more than the whole quota" if never else "enough for its Pods",
-            f"{'' if never else 'wait for other Jobs to end, or '}have it raised: kubectl describe resourcequota",
-            bad="fail" if never else "warn",
-        )  # fmt: skip
-
-    return [_looked("quota", look)]
+    listed = list_items(cluster.core.list_namespaced_resource_quota, cluster.namespace, what="list quotas")
+    if not listed:
+        return None
+    short = [entry for quota in listed for entry in shortages(quota, needs, pods)]
+    never = [text for text, ever in short if not ever]
+    return judged(
+        "quota", not short, "; ".join(never or [text for text, _ in short]) or "leaves enough for the Job",
+        "more than the whole quota" if never else "enough for its Pods",
+        f"{'' if never else 'wait for other Jobs to end, or '}have it raised: kubectl describe resourcequota",
+        bad="fail" if never else "warn",
+    )  # fmt: skip
 
 
 def shortages(quota: Object, needs: Mapping[str, Decimal], pods: int) -> list[tuple[str, bool]]:
@@ -255,37 +189,22 @@ def shortages(quota: Object, needs: Mapping[str, Decimal], pods: int) -> list[tu
     return missing
 
 
-def _queue(cluster: Cluster, name: str) -> Finding | None:
+def _queue(cluster: Cluster, name: str) -> Finding:
     where = (*KUEUE, cluster.namespace, "localqueues")
-
-    def look() -> Finding:
-        try:
-            listed = call_api(cluster.custom.list_namespaced_custom_object, *where, what="list Kueue's LocalQueues")
-        except ApiException as error:
-            if error.status != 404:
-                raise
-            return Finding(
-                "queue",
-                "fail",
-                "the cluster has no Kueue (kueue.x-k8s.io/v1beta2)",
-                f"LocalQueue {name}",
-                "leave out --queue",
-            )
-        queues = {item["metadata"]["name"]: item for item in listed.get("items") or []}
-        if name not in queues:
-            have = ", ".join(sorted(queues)) or "none"
-            return Finding(
-                "queue",
-                "fail",
-                f"no LocalQueue {name} in {cluster.namespace}",
-                f"one of: {have}",
-                "choose one of those: --queue NAME",
-            )
-        conditions = (queues[name].get("status") or {}).get("conditions") or []
-        idle = next((c for c in conditions if c.get("type") == "Active" and c.get("status") == "False"), None)
-        return judged(
-            "queue", idle is None, f"LocalQueue {name} {'accepts Jobs' if idle is None else 'is not active'}",
-            "an active queue", str((idle or {}).get("message", "")),
-        )  # fmt: skip
-
-    return _looked("queue", look)
+    try:
+        listed = list_items(cluster.custom.list_namespaced_custom_object, *where, what="list Kueue's LocalQueues")
+    except ApiException as error:
+        if error.status != 404:
+            raise
+        missing = "the cluster has no Kueue (kueue.x-k8s.io/v1beta2)"
+        return Finding("queue", "fail", missing, f"LocalQueue {name}", "leave out --queue")
+    queues = {item["metadata"]["name"]: item for item in listed}
+    if name not in queues:
+        missing, have = f"no LocalQueue {name} in {cluster.namespace}", ", ".join(sorted(queues)) or "none"
+        return Finding("queue", "fail", missing, f"one of: {have}", "choose one of those: --queue NAME")
+    conditions = (queues[name].get("status") or {}).get("conditions") or []
+    idle = next((c for c in conditions if c.get("type") == "Active" and c.get("status") == "False"), None)
+    if idle is not None:
+        why = str(idle.get("message", ""))
+        return Finding("queue", "fail", f"LocalQueue {name} is not active", "an active queue", why)
+    return Finding("queue", "ok", f"LocalQueue {name} accepts Jobs", "an active queue")

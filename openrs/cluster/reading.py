@@ -1,21 +1,12 @@
 """Reads the Jobs of openrs in the namespace, their Pods and their claims."""
 
-from openrs.cluster.api import RUN_LABEL, SELECTOR, ApiException, Cluster, Object, call_api, labels
+from openrs.cluster.api import RUN_LABEL, SELECTOR, Cluster, Object, get, labels, list_items
 from openrs.cluster.jobs import job_name
 from openrs.errors import UserError
 
 
-def read_job(cluster: Cluster, name: str) -> Object | None:
-    try:
-        return call_api(cluster.batch.read_namespaced_job, name, cluster.namespace, what=f"get Job {name}")
-    except ApiException as error:
-        if error.status == 404:
-            return None
-        raise
-
-
 def need_job(cluster: Cluster, run: str) -> Object:
-    job = read_job(cluster, job_name(run))
+    job = get(cluster, "Job", job_name(run))
     if job is None:
         raise no_job(cluster, run)
     return job
@@ -36,16 +27,14 @@ def run_of(job: Object) -> str:
 
 def jobs(cluster: Cluster) -> list[Object]:
     """All Jobs of openrs in the namespace."""
-    response = call_api(cluster.batch.list_namespaced_job, cluster.namespace, label_selector=SELECTOR, what="list Jobs")
-    items: list[Object] = response.get("items") or []
-    return items
+    return list_items(cluster.batch.list_namespaced_job, cluster.namespace, label_selector=SELECTOR, what="list Jobs")
 
 
 def pods(cluster: Cluster, name: str) -> list[Object]:
     """The Pods of a Job, the oldest first."""
     selector = f"batch.kubernetes.io/job-name={name}"
-    response = call_api(cluster.core.list_namespaced_pod, cluster.namespace, label_selector=selector, what="list Pods")
-    return sorted(response.get("items") or [], key=lambda pod: pod["metadata"].get("creationTimestamp") or "")
+    listed = list_items(cluster.core.list_namespaced_pod, cluster.namespace, label_selector=selector, what="list Pods")
+    return sorted(listed, key=lambda pod: pod["metadata"].get("creationTimestamp") or "")
 
 
 def claim_of(job: Object) -> str | None:

@@ -2,8 +2,10 @@
 
 from datetime import UTC, datetime
 
+from kubernetes.client.exceptions import ApiException
+
 from openrs.cluster import words
-from openrs.cluster.api import ApiException, Cluster, Denied, Object, call_api, no_namespace
+from openrs.cluster.api import Cluster, Denied, Object, call_api, list_items, no_namespace
 from openrs.cluster.reading import claim_of, jobs, need_job, pods, run_of
 from openrs.errors import UserError
 from openrs.run.units import format_duration
@@ -27,8 +29,8 @@ def of_run(cluster: Cluster, run: str) -> str:
     for pod in there:
         text.append(f"  Pod {pod['metadata']['name']} {words.pod(pod)}")
         failed = words.failure(pod)
-        if failed is not None and failed[2]:
-            text += [f"    | {line}" for line in failed[2].splitlines()[-4:]]
+        if failed is not None:
+            text += [f"    | {line}" for line in failed.message.splitlines()[-4:]]
     after = words.next_try(job, there)
     text += [f"  {after}"] if after is not None else []
     text += [f"  {line}" for line in _events(cluster, job, there)]
@@ -69,7 +71,7 @@ def need_namespace(cluster: Cluster) -> None:
 def _events(cluster: Cluster, job: Object, pods: list[Object]) -> list[str]:
     """The newest events of a run, one line a kind, each with how long ago it was last seen."""
     try:
-        listed = call_api(cluster.core.list_namespaced_event, cluster.namespace, what="list events").get("items") or []
+        listed = list_items(cluster.core.list_namespaced_event, cluster.namespace, what="list events")
     except UserError as error:
         return [error.what]
     names = {pod["metadata"]["name"] for pod in pods}
@@ -95,12 +97,10 @@ def _ago(event: Object) -> str:
 
 
 def _next(state: str, run: str) -> str:
-    return {
+    commands = {
         "complete": f"openrs cluster collect {run}",
         "failed": f"openrs cluster logs {run}; once that is fixed, the same openrs cluster submit resumes",
         "stopped": "the same openrs cluster submit resumes from the last checkpoint",
         "stopping": f"openrs cluster status {run}, until it is stopped",
-        "queued": f"openrs cluster logs -f {run}",
-        "running": f"openrs cluster logs -f {run}",
-        "waiting": f"openrs cluster logs -f {run}",
-    }[state]
+    }
+    return commands.get(state, f"openrs cluster logs -f {run}")

@@ -5,27 +5,21 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import yaml
+from kubernetes.client.exceptions import ApiException
 from pydantic import ValidationError
 
 from openrs.cluster import api, words
-from openrs.cluster.api import (
-    STARTUP_RETRY_S,
-    ApiException,
-    Cluster,
-    Object,
-    ServerUnavailable,
-    call_api,
-    call_once,
-    no_namespace,
-)
-from openrs.cluster.control import Say, remove_job, suspend
+from openrs.cluster.api import Cluster, Object, ServerUnavailable, call_api, call_once, get, no_namespace
+from openrs.cluster.control import remove_job, suspend
 from openrs.cluster.jobs import HASH, RECIPE, JobManifests
-from openrs.cluster.reading import read_job, run_of
+from openrs.cluster.reading import run_of
+from openrs.cluster.watch import Say
 from openrs.config.load import diff
 from openrs.config.schema import Recipe
 from openrs.errors import RunFailure, UserError
 from openrs.run.attempt import is_mutable
 
+CREATE_RETRY_S = 100.0  # seconds of retries before a creation is given up
 What = Literal["created", "exists", "resumed", "replaced"]
 
 
@@ -36,7 +30,7 @@ def submit(cluster: Cluster, manifests: JobManifests, say: Say) -> What:
     stopped is resumed; one that failed is replaced. Raises UserError, or RunFailure when the server stays unreachable.
     """
     name = manifests.job["metadata"]["name"]
-    existing = read_job(cluster, name)
+    existing = get(cluster, "Job", name)
     if existing is not None:
         return _again(cluster, manifests, existing, say)
     claim(cluster, manifests, say)
@@ -58,32 +52,24 @@ def claim(cluster: Cluster, manifests: JobManifests, say: Say) -> None:
         say(f"claim {manifests.claim['metadata']['name']} exists and is kept")
 
 
-def create(cluster: Cluster, thing: Object, say: Say, retry_s: float = 10 * STARTUP_RETRY_S) -> Object:
+def create(cluster: Cluster, thing: Object, say: Say) -> Object:
     """Create one object, strictly validated. A lost response does no harm: a name cannot be created twice, so the next
     attempt shows whether the first one worked. Raises ApiException 409 when the object existed before.
     """
     kind, name = thing["kind"], thing["metadata"]["name"]
-    call, read = {
-        "Job": (cluster.batch.create_namespaced_job, cluster.batch.read_namespaced_job),
-        "Pod": (cluster.core.create_namespaced_pod, cluster.core.read_namespaced_pod),
-        "PersistentVolumeClaim": (
-            cluster.core.create_namespaced_persistent_volume_claim,
-            cluster.core.read_namespaced_persistent_volume_claim,
-        ),
-    }[kind]
     what = f"create {kind} {name}"
     options = {"field_validation": "Strict", "field_manager": "openrs"}
     begin, pause, lost = time.monotonic(), api.FIRST_PAUSE_S, ""
     while True:
         try:
-            return call_once(call, cluster.namespace, thing, what=what, **options)
+            return call_once(cluster.method("create", kind), cluster.namespace, thing, what=what, **options)
         except ApiException as error:
             if error.status == 409 and lost:  # an attempt whose response was lost had worked
-                return call_api(read, name, cluster.namespace, what=f"get {kind} {name}", say=say)
+                return call_api(cluster.method("read", kind), name, cluster.namespace, what=f"get {kind} {name}")
             raise no_namespace(error, cluster.namespace) or error from None
         except ServerUnavailable as unavailable:
             lost, waited = unavailable.why, time.monotonic() - begin
-            if waited + pause > retry_s:
+            if waited + pause > CREATE_RETRY_S:
                 raise RunFailure(
                     f"it is unknown whether {kind} {name} was created: the API server stopped responding ({lost})",
                     fix="run the same command again: it creates the Job if it does not exist, and never a second one",
@@ -92,9 +78,6 @@ def create(cluster: Cluster, thing: Object, say: Say, retry_s: float = 10 * STAR
                 say(f"the API server does not respond ({lost}); retrying")
             time.sleep(unavailable.after or pause)
             pause = min(2 * pause, api.LONGEST_PAUSE_S)
-
-
-# --- the same run again -----------------------------------------------------------------------------------------------
 
 
 def _again(cluster: Cluster, manifests: JobManifests, existing: Object, say: Say) -> What:
@@ -133,7 +116,8 @@ def _again(cluster: Cluster, manifests: JobManifests, existing: Object, say: Say
             )
         say(f"Job {name} exists already ({state}); nothing is created")
         return "exists"
-    if state == "stopped" and not changes and _same_pods(existing, manifests.job):
+    same_pods = _within(manifests.job["spec"]["template"]["spec"], existing["spec"]["template"]["spec"])
+    if state == "stopped" and not changes and same_pods:
         suspend(cluster, existing, suspended=False)
         say(f"Job {name} was stopped: it resumes from its last checkpoint")
         return "resumed"
@@ -174,13 +158,8 @@ def _main(job: Object) -> Object:
     return container
 
 
-def _same_pods(existing: Object, requested: Object) -> bool:
-    """Whether the Pods would be the same, apart from defaults that the server fills in."""
-    return _within(requested["spec"]["template"]["spec"], existing["spec"]["template"]["spec"])
-
-
 def _within(part: Any, whole: Any) -> bool:
-    """Whether everything in `part` is in `whole`, too."""
+    """Whether everything in `part` is in `whole`, too, where the server has filled in defaults."""
     if isinstance(part, Mapping):
         return isinstance(whole, Mapping) and all(_within(value, whole.get(key)) for key, value in part.items())
     if isinstance(part, list):

@@ -6,21 +6,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from kubernetes.client.exceptions import ApiException
+
 from openrs.cluster import api
-from openrs.cluster.api import (
-    FOLLOW_RETRY_S,
-    ApiException,
-    Cluster,
-    Denied,
-    Expired,
-    Object,
-    ServerUnavailable,
-    call_once,
-    lines,
-    open_response,
-    server_unreachable,
-)
-from openrs.cluster.words import containers
+from openrs.cluster.api import Cluster, Denied, Expired, Object, ServerUnavailable
+from openrs.cluster.words import containers, is_over
 from openrs.errors import UserError
 
 WATCH = 240  # seconds after which the server ends a watch, and the next one starts where it ended
@@ -58,8 +48,8 @@ class OutageNotifier:
 class RetryBackoff:
     """How long the server has not responded, for one connection; any response resets it. kind: what is asked for."""
 
-    def __init__(self, kind: str, what: str, notifier: OutageNotifier, limit: float = FOLLOW_RETRY_S) -> None:
-        self._kind, self._what, self._notifier, self._limit = kind, what, notifier, limit
+    def __init__(self, kind: str, what: str, notifier: OutageNotifier) -> None:
+        self._kind, self._what, self._notifier = kind, what, notifier
         self._since: float | None = None
         self._denied: float | None = None  # since when it is refused: the time without a server does not count
         self._pause = api.FIRST_PAUSE_S
@@ -74,8 +64,8 @@ class RetryBackoff:
             self._denied = self._denied or now
             if self._kind not in self._notifier.allowed or now - self._denied > api.DENIED_RETRY_S:
                 raise error
-        elif waited > self._limit:
-            raise server_unreachable(self._what, error.why, waited)
+        elif waited > api.FOLLOW_RETRY_S:
+            raise api.server_unreachable(self._what, error.why, waited)
         if waited > WORRY:
             self._notifier.down(error)
         time.sleep(getattr(error, "after", None) or self._pause)
@@ -110,22 +100,21 @@ def watched(
     notifier: OutageNotifier,
     *,
     what: str,
-    retry_s: float = FOLLOW_RETRY_S,
     **selector: str,
 ) -> Iterator[tuple[str, Object]]:
     """(ADDED, MODIFIED or DELETED, object) until `stop`: first what exists, then every change. None gets lost:
     after a break the watch continues from the last version it saw, or lists again and yields the differences. After
     each such list comes LISTED, with an empty object.
 
-    Raises UserError when refused, RunFailure when the server does not respond for `retry_s` seconds.
+    Raises UserError when refused, RunFailure when the server does not respond for api.FOLLOW_RETRY_S seconds.
     """
     version: str | None = None
     known: dict[str, Object] = {}
-    backoff = RetryBackoff(what, what, notifier, retry_s)
+    backoff = RetryBackoff(what, what, notifier)
     while not stop.is_set():
         try:
             if version is None:
-                listed = call_once(listing, namespace, what=f"list {what}", **selector)
+                listed = api.call_once(listing, namespace, what=f"list {what}", **selector)
                 version = (listed.get("metadata") or {}).get("resourceVersion") or "0"
                 backoff.answered()
                 yield from _difference(known, listed.get("items") or [])
@@ -133,9 +122,13 @@ def watched(
             for kind, thing in _changes(listing, namespace, version, what, selector):
                 backoff.answered()
                 version = (thing.get("metadata") or {}).get("resourceVersion") or version
-                if kind != "BOOKMARK":
-                    _remember(known, kind, thing)
-                    yield kind, thing
+                if kind == "BOOKMARK":
+                    continue
+                if kind == "DELETED":
+                    known.pop(_key(thing), None)
+                else:
+                    known[_key(thing)] = thing
+                yield kind, thing
             backoff.answered()
             time.sleep(0.2)  # do not flood a server that ends each watch at once
         except Expired:
@@ -148,7 +141,7 @@ def _changes(
     listing: Callable[..., Any], namespace: str, version: str, what: str, selector: dict[str, str]
 ) -> Iterator[tuple[str, Object]]:
     """One watch, until the server ends it. Raises Expired, ServerUnavailable, UserError."""
-    response = open_response(
+    response = api.open_response(
         listing,
         namespace,
         watch=True,
@@ -159,7 +152,7 @@ def _changes(
         what=f"watch {what}",
         **selector,
     )
-    for line in lines(response):
+    for line in api.lines(response):
         if not line.strip():
             continue
         try:
@@ -186,13 +179,6 @@ def _difference(known: dict[str, Object], listed: list[Object]) -> Iterator[tupl
             yield ("ADDED" if before is None else "MODIFIED"), thing
 
 
-def _remember(known: dict[str, Object], kind: str, thing: Object) -> None:
-    if kind == "DELETED":
-        known.pop(_key(thing), None)
-    else:
-        known[_key(thing)] = thing
-
-
 def _key(thing: Object) -> str:
     return str(thing["metadata"].get("uid") or thing["metadata"].get("name"))
 
@@ -213,21 +199,20 @@ def log_of(
     stop: threading.Event,
     notifier: OutageNotifier,
     tail: int | None = None,
-    retry_s: float = FOLLOW_RETRY_S,
 ) -> Iterator[str]:
     """The lines of a container's log as they come, to its end, each once, over any number of broken connections.
 
     look: the Pod as it is now; None when it is gone. tail: start with at most so many existing lines.
     """
     seen = LogDeduplicator()
-    backoff = RetryBackoff("logs", f"the log of {pod}", notifier, retry_s)
+    backoff = RetryBackoff("logs", f"the log of {pod}", notifier)
     while not stop.is_set():
         thing = look()
         if thing is None:
             return
         state = _state(thing, container)
         if state == "waiting":
-            if (thing.get("status") or {}).get("phase") in {"Succeeded", "Failed"}:
+            if is_over(thing):
                 return  # it never ran
             stop.wait(0.5)
             continue
@@ -255,7 +240,7 @@ def _read(
     elif tail is not None:
         options["tail_lines"] = tail
     try:
-        response = open_response(
+        response = api.open_response(
             cluster.core.read_namespaced_pod_log,
             pod,
             cluster.namespace,
@@ -272,7 +257,7 @@ def _read(
             raise ServerUnavailable("the container is not ready") from None
         raise
     seen.again()
-    for line in lines(response):
+    for line in api.lines(response):
         moment, _, text = line.decode("utf-8", "replace").partition(" ")
         if seen.new(moment):
             yield text
@@ -310,8 +295,5 @@ def comparable(moment: str) -> str:
 
 def _state(thing: Object, container: str) -> str:
     """waiting, running or terminated."""
-    for status in containers(thing):
-        if status["name"] == container:
-            state = status.get("state") or {}
-            return "running" if "running" in state else "terminated" if "terminated" in state else "waiting"
-    return "waiting"
+    states = (status.get("state") or {} for status in containers(thing) if status["name"] == container)
+    return next(iter(next(states, {})), "waiting")

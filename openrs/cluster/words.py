@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from openrs.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_REFUSED
 from openrs.run.terminal import clean
@@ -59,19 +59,7 @@ _EVENTS = {
 TELLING = _EVENTS.keys() | {
     "QuotaReserved", "Admitted", "Pending", "Preempted", "Preempting", "Evicted", "Suspended", "Resumed", "Stopped",
 }  # fmt: skip
-# The Pod's own state says it better, or they repeat.
-SILENT = {
-    "BackOff",
-    "Failed",
-    "Pulling",
-    "Pulled",
-    "Created",
-    "Started",
-    "Killing",
-    "Scheduled",
-    "SuccessfulCreate",
-    "Unhealthy",
-}
+SILENT = {"BackOff", "Failed", "Unhealthy"}  # warnings that repeat, and that the Pod's own state says better
 
 
 def kind_of_event(thing: Object) -> str:
@@ -150,14 +138,18 @@ _WAITING = {
 }
 
 
+def is_over(pod: Object) -> bool:
+    """Whether a Pod has ended, well or badly."""
+    return (pod.get("status") or {}).get("phase") in {"Succeeded", "Failed"}
+
+
 def pod(thing: Object) -> str:
     """What a Pod does now, in a phrase that changes only with its state."""
-    meta, status = thing["metadata"], thing.get("status") or {}
-    node = (thing.get("spec") or {}).get("nodeName")
-    if meta.get("deletionTimestamp") and status.get("phase") not in {"Succeeded", "Failed"}:
-        return "is being stopped; the trainer writes a checkpoint first"
-    if status.get("phase") in {"Succeeded", "Failed"}:
+    if is_over(thing):
         return ended(thing)
+    if thing["metadata"].get("deletionTimestamp"):
+        return "is being stopped; the trainer writes a checkpoint first"
+    node = (thing.get("spec") or {}).get("nodeName")
     for state in containers(thing):
         text = _container(state, str(node))
         if text is not None:
@@ -198,12 +190,22 @@ def containers(thing: Object) -> list[Object]:
     return [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
 
 
-def failure(thing: Object) -> tuple[str, int, str] | None:
-    """The container that failed, its exit code and its termination message; None when none failed."""
+class Failure(NamedTuple):
+    """A container that failed. why: its exit code in words; message: what it left in its termination log."""
+
+    container: str
+    code: int
+    why: str
+    message: str
+
+
+def failure(thing: Object) -> Failure | None:
+    """The first container of a Pod that failed; None when none did."""
     for state in containers(thing):
         gone = (state.get("state") or {}).get("terminated")
         if gone and gone.get("exitCode"):
-            return state["name"], int(gone["exitCode"]), clean(str(gone.get("message") or "").strip())
+            message = clean(str(gone.get("message") or "").strip())
+            return Failure(state["name"], int(gone["exitCode"]), exit_code(gone), message)
     return None
 
 
@@ -215,13 +217,8 @@ def ended(thing: Object) -> str:
     if failed is None:
         message = clean(str(status.get("message") or status.get("reason") or "no reason given"))
         return f"ended: {message}"
-    gone = next(
-        state["state"]["terminated"]
-        for state in containers(thing)
-        if ((state.get("state") or {}).get("terminated") or {}).get("exitCode")
-    )
     disrupted = " (drained, preempted or evicted)" if disturbed(thing) else ""
-    return f"{failed[0]} ended with {exit_code(gone)}{disrupted}"
+    return f"{failed.container} ended with {failed.why}{disrupted}"
 
 
 def disturbed(thing: Object) -> bool:
@@ -283,9 +280,8 @@ def next_try(job: Object, pods: Collection[Object]) -> str | None:
 
     After Pods that failed, whatever the exit code, 10 s, 20 s, 40 s ... up to 10 min from the end of the last
     (kubernetes pkg/controller/job/backoff_utils.go)."""
-    active = [pod for pod in pods if (pod.get("status") or {}).get("phase") not in {"Succeeded", "Failed"}]
     failed = [pod for pod in pods if (pod.get("status") or {}).get("phase") == "Failed" and not disturbed(pod)]
-    if job_state(job) != "waiting" or active or not failed:
+    if job_state(job) != "waiting" or not failed or not all(map(is_over, pods)):
         return None
     pause = min(10 * 2 ** (len(failed) - 1), 600)
     last = "1 Pod" if len(failed) == 1 else f"{len(failed)} Pods"

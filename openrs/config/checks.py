@@ -58,27 +58,15 @@ OWNED_ELSEWHERE = {
 # Options of grpo with a range that needs no other setting: the least, whether it is allowed itself, and the most.
 BELOW_ONE = math.nextafter(1, 0)
 _RANGES: dict[str, tuple[float, bool, float]] = {
-    "learning_rate": (0, False, 1000),
-    "weight_decay": (0, True, math.inf),
-    "adam_beta1": (0, True, BELOW_ONE),
-    "adam_beta2": (0, True, BELOW_ONE),
-    "adam_epsilon": (0, False, math.inf),
-    "max_grad_norm": (0, True, math.inf),
-    "warmup_steps": (0, True, math.inf),
-    "beta": (0, True, math.inf),
-    "epsilon": (0, False, math.inf),
-    "epsilon_high": (0, False, math.inf),
-    "temperature": (0, False, math.inf),
-    "top_p": (0, False, 1),
+    **dict.fromkeys(("adam_epsilon", "epsilon", "epsilon_high"), (0, False, math.inf)),
+    **dict.fromkeys(("temperature", "repetition_penalty"), (0, False, math.inf)),
+    **dict.fromkeys(("weight_decay", "max_grad_norm", "warmup_steps", "beta", "top_k"), (0, True, math.inf)),
+    **dict.fromkeys(("per_device_train_batch_size", "gradient_accumulation_steps"), (1, True, math.inf)),
+    **dict.fromkeys(("steps_per_generation", "num_iterations", "max_completion_length"), (1, True, math.inf)),
+    **dict.fromkeys(("adam_beta1", "adam_beta2"), (0, True, BELOW_ONE)),
+    **dict.fromkeys(("top_p", "vllm_gpu_memory_utilization"), (0, False, 1)),
     "min_p": (0, True, 1),
-    "repetition_penalty": (0, False, math.inf),
-    "per_device_train_batch_size": (1, True, math.inf),
-    "gradient_accumulation_steps": (1, True, math.inf),
-    "steps_per_generation": (1, True, math.inf),
-    "num_iterations": (1, True, math.inf),
-    "max_completion_length": (1, True, math.inf),
-    "vllm_gpu_memory_utilization": (0, False, 1),
-    "top_k": (0, True, math.inf),
+    "learning_rate": (0, False, 1000),
     "seed": (0, True, 2**32 - 1),
 }
 # Words that TRL takes without a look and stumbles over after the first generation (grpo_trainer.py of TRL 1.16).
@@ -118,8 +106,13 @@ def check(recipe: Recipe, lines: Lines, *, begun: bool = False) -> None:
     """Raises UserError naming file and line for every setting that cannot work; all of them in one message."""
     problems = [*_options(recipe, lines), *_numbers(recipe, lines)]
     if not problems:  # the sums below need options of the right type
-        faults = [fault for fault in _combinations(recipe) if not (begun and fault[0] in LATE_REFUSALS)]
-        problems = [f"{place_of(tuple(key.split('.')), lines)}: {text}" for key, text in faults]
+        sections = (_steps, _sampling, _drafts, _groups, _lengths, _sources, _machine, _evaluation)
+        faults = [fault for section in sections for fault in section(recipe)]
+        problems = [
+            f"{place_of(tuple(key.split('.')), lines)}: {text}"
+            for key, text in faults
+            if not (begun and key in LATE_REFUSALS)
+        ]
     if problems:
         raise UserError("\n".join(problems))
 
@@ -146,7 +139,9 @@ def _options(recipe: Recipe, lines: Lines) -> list[str]:
 
 def _numbers(recipe: Recipe, lines: Lines) -> list[str]:
     """Numbers of the whole recipe that are NaN or Inf, and those of `grpo` with which nothing can be trained."""
-    wrong = {key: "is not a finite number" for key, value in _leaves(recipe.model_dump()) if not _is_finite(value)}
+    values = dict(_leaves(recipe.model_dump()))
+    odd = [key for key, value in values.items() if isinstance(value, float) and not math.isfinite(value)]
+    wrong = dict.fromkeys(odd, "is not a finite number")
     for name, (least, inclusive, most) in _RANGES.items():
         value = recipe.grpo.get(name)
         if isinstance(value, bool) or not isinstance(value, int | float) or ("grpo", name) in wrong:
@@ -154,7 +149,6 @@ def _numbers(recipe: Recipe, lines: Lines) -> list[str]:
         if value < least or (value == least and not inclusive) or value > most:
             upper = "" if math.isinf(most) else " and below 1" if most == BELOW_ONE else f" and at most {most:.15g}"
             wrong["grpo", name] = f"must be {'at least' if inclusive else 'more than'} {least:g}{upper}"
-    values = dict(_leaves(recipe.model_dump()))
     return [f"{place_of(key, lines)}: {'.'.join(key)} = {values[key]!r} {text}" for key, text in wrong.items()]
 
 
@@ -167,10 +161,6 @@ def _leaves(tree: Any, key: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
         yield key, tree
 
 
-def _is_finite(value: Any) -> bool:
-    return not isinstance(value, float) or math.isfinite(value)
-
-
 def _fits(value: Any, types: list[str]) -> bool:
     if isinstance(value, bool):
         return "bool" in types
@@ -179,11 +169,6 @@ def _fits(value: Any, types: list[str]) -> bool:
 
 Faults = Iterator[tuple[str, str]]
 """Dotted key of a setting, and what is wrong with it."""
-
-
-def _combinations(recipe: Recipe) -> Faults:
-    for check_section in (_steps, _sampling, _drafts, _groups, _lengths, _sources, _machine, _evaluation):
-        yield from check_section(recipe)
 
 
 def _steps(recipe: Recipe) -> Faults:

@@ -18,8 +18,6 @@ from openrs.errors import UserError
 from openrs.outside import is_file
 
 RECIPES = Path(__file__).parents[1] / "recipes"
-
-
 OWN = "own"  # the packaged recipe that lacks a model and data
 # What belongs to a model or a data set and says nothing of another one that a later file or --set puts in its place.
 BELONGS = {("model", "name"): ("revision", "context", "toy"), ("data", "source"): ("revision", "subset")}
@@ -59,7 +57,9 @@ def load(name: str, overrides: Sequence[str] = (), *, elsewhere: bool = False, b
         override(change, tree, lines, example="grpo.learning_rate=2e-6")
     for (section, key), rest in BELONGS.items():
         if section not in changed and _value(tree, section, key) != before[section, key]:
-            _forget(tree, section, [fact for fact in rest if f"{section}.{fact}" not in changed])
+            for fact in rest:
+                if f"{section}.{fact}" not in changed:
+                    tree[section].pop(fact, None)
     refuse_secrets(tree, lines)
     try:
         recipe = Recipe.model_validate(tree)
@@ -157,13 +157,9 @@ def _extended(path: Path, below: tuple[Path, ...] = (), *, cpu: bool) -> tuple[d
     for (section, key), rest in BELONGS.items():
         own = _value(tree, section, key)
         if own is not None and own != _value(base_tree, section, key) and isinstance(base_tree.get(section), dict):
-            _forget(base_tree, section, rest)
+            for fact in rest:
+                base_tree[section].pop(fact, None)
     return _merge(base_tree, tree), _without_replaced(base_lines, lines, tree) | lines
-
-
-def _forget(tree: dict[str, Any], section: str, facts: Sequence[str]) -> None:
-    for fact in facts:
-        tree[section].pop(fact, None)
 
 
 def _value(tree: dict[str, Any], section: str, key: str) -> Any:
@@ -186,11 +182,10 @@ def _parent(name: Any, path: Path, where: str) -> Path:
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        both = isinstance(value, dict) and isinstance(below.get(key), dict)
-        merged[key] = _merge(below[key], value) if both else value
-    return merged
+    def both(key: str) -> bool:
+        return isinstance(above[key], dict) and isinstance(below.get(key), dict)
+
+    return below | {key: _merge(below[key], value) if both(key) else value for key, value in above.items()}
 
 
 def _without_replaced(below: Lines, above: Lines, tree: dict[str, Any]) -> Lines:

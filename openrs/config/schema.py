@@ -5,12 +5,10 @@ Never imports torch.
 
 import hashlib
 import json
-from datetime import date
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     SerializationInfo,
@@ -125,19 +123,12 @@ class Rewards(Settings):
     workers: int | None = Field(None, ge=1)
 
 
-def _as_text(value: Any) -> Any:
-    """YAML makes a date of what looks like one."""
-    return value.isoformat() if isinstance(value, date) else value
-
-
 class Training(Settings):
     stop_after: int | None = Field(None, ge=1, description="end here although the schedule spans grpo.max_steps")
     max_hours: float | None = Field(
         None, gt=0, description="checkpoint and leave with exit code 75 before this wall clock is over"
     )
-    must_save_by: Annotated[str, BeforeValidator(_as_text)] | None = Field(
-        None, description="the same before this moment: ISO 8601, UTC without an offset"
-    )
+    must_save_by: str | None = Field(None, description="the same before this moment: ISO 8601, UTC without an offset")
     keep_last: int = Field(2, ge=1, description="newest checkpoints kept")
     keep_every: int | None = Field(None, ge=1, description="checkpoints at multiples of this are always kept")
     old_weights_only: bool = Field(

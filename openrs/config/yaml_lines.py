@@ -9,13 +9,11 @@ import yaml
 from openrs.errors import UserError
 from openrs.outside import DEPTH, MIB, read_text
 
-OCTAL = re.compile(r"[-+]?0[0-7_]+$")
+OCTAL = re.compile(r"[-+]?0[0-7_]{1,100}$")  # a longer one is refused as a number of more than 63 bits
 PACKAGE = Path(__file__).resolve().parents[1]
 Key = tuple[str | int, ...]
 Lines = dict[Key, str]
 """Path of a key in the tree -> where it was written, e.g. ("grpo", "beta") -> "exp3.yaml:31" or "--set"."""
-
-
 CORE = "tag:yaml.org,2002:"  # of YAML's own tags
 LIMIT = MIB // 2  # bytes; a resolved recipe has three prompts of TEXT_LIMIT in it, escaped at worst
 NODES = 10_000  # keys and values, those of an alias counted wherever it stands
@@ -88,9 +86,7 @@ class _Dumper(yaml.SafeDumper):
     """SafeDumper that puts quotes around a text which _Loader would read as a number: the commit 12e4567."""
 
 
-_Dumper.yaml_implicit_resolvers = {
-    letter: list(rules) for letter, rules in yaml.SafeDumper.yaml_implicit_resolvers.items()
-}
+_Dumper.yaml_implicit_resolvers = {key: [*rules] for key, rules in yaml.SafeDumper.yaml_implicit_resolvers.items()}
 for _letter in "-+0123456789.":
     _Dumper.yaml_implicit_resolvers.setdefault(_letter, []).extend(_Loader.yaml_implicit_resolvers[_letter])
 
@@ -176,15 +172,9 @@ def _walk(node: yaml.Node, key: Key, file: str, lines: Lines) -> None:
         for index, value in enumerate(node.value):
             lines[*key, index] = f"{file}:{value.start_mark.line + 1}"
             _walk(value, (*key, index), file, lines)
-    elif isinstance(node, yaml.ScalarNode) and node.style is None:
-        _refuse_octal(node.value, lines.get(key, file))
-
-
-def _refuse_octal(text: str, where: str) -> None:
-    """010 is 8 in YAML 1.1, and whoever writes it means 10."""
-    if OCTAL.match(text):
-        raise UserError(
-            f"{where}: {text} would be octal, {int(text.replace('_', ''), 8)}",
+    elif isinstance(node, yaml.ScalarNode) and node.style is None and OCTAL.match(text := node.value):
+        raise UserError(  # 010 is 8 in YAML 1.1, and whoever writes it means 10
+            f"{lines.get(key, file)}: {text} would be octal, {int(text.replace('_', ''), 8)}",
             "a zero in front makes a whole number octal in YAML",
             f"write {text.lstrip('+-0_') or '0'}, or quote it where it is a text",
         )

@@ -16,9 +16,9 @@ from openrs.config.yaml_lines import dump_yaml
 from openrs.curation.picture import funnel
 from openrs.curation.references import reference_answer
 from openrs.curation.rows import Gone, Row, read_gone, read_rows
-from openrs.curation.settings import Curation, Decontaminate
+from openrs.curation.settings import Curation, Decontaminate, tree_of
 from openrs.curation.steps import Step
-from openrs.curation.text import fingerprint
+from openrs.curation.text import fingerprint, shortened
 from openrs.run.confined import make_folder, replacing
 from openrs.run.files import sha256, write_json, write_text
 from openrs.run.manifest import code_version
@@ -59,22 +59,17 @@ class Stage:
 
 
 def write_output(
-    recipe: Curation,
-    tree: Mapping[str, Any],
-    identities: Mapping[str, Any],
-    steps: Sequence[Step],
-    *,
-    out: Path,
-    progress: Progress,
+    recipe: Curation, identities: Mapping[str, Any], steps: Sequence[Step], *, out: Path, progress: Progress
 ) -> Path:
     """Write everything from the finished steps; returns the path of train.parquet."""
     progress.say("writing the dataset")
-    stages = [_stage(step) for step in steps]
+    tree, stages = tree_of(recipe), [Stage(step.name, **(step.done() or {})) for step in steps]
     make_folder(out / "removed")
     data, removed = out / "train.parquet", out / "removed" / "removed.parquet"
     rows = _write(data, KEPT, ([_kept(row) for row in read_rows(path)] for path in steps[-1].parts()))
     _write(removed, REMOVED, _all_gone(steps, stages))
-    write_text(out / "card.svg", funnel(f"{recipe.title}: rows left after each stage", _bars(stages)))
+    bars = [(stage.name, stage.rows, stage.kept) for stage in stages]
+    write_text(out / "card.svg", funnel(f"{recipe.title}: rows left after each stage", bars))
     write_text(out / "README.md", markdown(recipe, tree, identities, stages, rows))
     files = {
         path.relative_to(out).as_posix(): sha256(path) for path in (data, removed, out / "card.svg", out / "README.md")
@@ -83,16 +78,6 @@ def write_output(
     counts = ", ".join(f"{stage.name} {stage.kept:,}" for stage in stages)
     progress.say(f"{counts}\n{rows:,} rows: {data}  (card: {out / 'README.md'}, removed rows: {removed})")
     return data
-
-
-def _stage(step: Step) -> Stage:
-    done = step.done()
-    assert done is not None
-    return Stage(step.name, done["rows"], done["kept"], done["facts"])
-
-
-def _bars(stages: Sequence[Stage]) -> list[tuple[str, int, int]]:
-    return [(stage.name, stage.rows, stage.kept) for stage in stages]
 
 
 def _kept(row: Row) -> dict[str, Any]:
@@ -162,9 +147,6 @@ def _version(name: str) -> str | None:
         return None
 
 
-# --- the card ---------------------------------------------------------------------------------------------------------
-
-
 def markdown(
     recipe: Curation, tree: Mapping[str, Any], identities: Mapping[str, Any], stages: Sequence[Stage], rows: int
 ) -> str:
@@ -181,17 +163,19 @@ def markdown(
     lines += [f"| {code(one.name)} | {one.rows:,} | {one.rows - one.kept:,} | {one.kept:,} |" for one in stages]
     lines += ["", "## Sources", ""]
     for name, facts in identities.items():
-        origin = ", ".join(
-            f"{code(file)} (SHA-256 `{digest[:16]}…`)" for file, digest in facts.get("files", {}).items()
+        files = [f"{code(file)} (SHA-256 `{digest[:16]}…`)" for file, digest in facts.get("files", {}).items()]
+        origin = (
+            ", ".join(files)
+            or f"{code(str(facts.get('hub')))} at {code(str(facts.get('commit') or facts.get('revision')))}"
         )
-        origin = origin or f"{code(str(facts.get('hub')))} at {code(str(facts.get('commit') or facts.get('revision')))}"
         lines.append(f"- {code(name)}: {stages[0].facts['sources'][name]:,} rows from {origin}")
     lines += ["", "## What was taken out, and why", ""]
     for one in stages:
         if one.reasons or one.facts:
             lines += _about(one)
     lines += _contamination(recipe, stages)
-    return "\n".join([*lines, "## Settings", "", "```yaml", _settings(tree), "```", ""])
+    settings = dump_yaml(dict(tree), width=110).replace("```", "'''").rstrip()
+    return "\n".join([*lines, "## Settings", "", "```yaml", settings, "```", ""])
 
 
 def _about(stage: Stage) -> list[str]:
@@ -216,12 +200,8 @@ def _contamination(recipe: Curation, stages: Sequence[Stage]) -> list[str]:
         settings = recipe.stages.get(stage.name)
         if not isinstance(settings, Decontaminate):
             continue
-        lines += [
-            "## Benchmarks",
-            "",
-            "| benchmark | rows with the same text | rows with much of a question | questions |",
-        ]
-        lines.append("|---|--:|--:|--:|")
+        head = "| benchmark | rows with the same text | rows with much of a question | questions |"
+        lines += ["## Benchmarks", "", head, "|---|--:|--:|--:|"]
         for name in settings.benchmarks:
             same, much = f"a question of {name}", f"much of a question of {name}"
             questions = len(stage.others.get(same, set()) | stage.others.get(much, set()))
@@ -230,15 +210,10 @@ def _contamination(recipe: Curation, stages: Sequence[Stage]) -> list[str]:
     return lines
 
 
-def _settings(tree: Mapping[str, Any]) -> str:
-    text = dump_yaml(dict(tree), width=110)
-    return text.replace("```", "'''").rstrip()
-
-
 def code(text: str, most: int = 160, *, bare: bool = False) -> str:
     """Text from anywhere as one line of Markdown that does nothing but stand there."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * most]).split())
-    line = line if len(line) <= most else line[: most - 1] + "…"
+    line = shortened(line, most)
     if bare:
         return "".join(f"\\{c}" if c in "\\`*_{}[]<>()#+!|~&" else c for c in line)
     return f"`{line.replace('`', chr(39)).replace('|', '¦')}`"

@@ -9,7 +9,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,11 @@ from openrs.curation.settings import (
     Rewrite,
     Sampling,
     Verify,
-    plain,
+    kind_of,
     to_yaml,
-    tree_of,
 )  # fmt: skip
 from openrs.curation.stages import check_of
-from openrs.curation.steps import Step, counts, made_from
+from openrs.curation.steps import Chain, Step, counts, made_from
 from openrs.curation.text import digest
 from openrs.errors import UserError
 from openrs.evaluation.engines import layout_of
@@ -46,22 +46,6 @@ from openrs.run.directory import Lock, Run
 from openrs.run.disk_faults import faults_explained
 from openrs.run.files import write_text
 from openrs.run.progress import Progress
-
-
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """What the stages of one run share."""
-
-    recipe: Curation
-    out: Path
-    pool: Pool
-    progress: Progress
-    shard: Shard | None
-    lock: Lock
-
-    @property
-    def work(self) -> Path:
-        return self.out / "work"
 
 
 def curate(recipe: Curation, out: Path, workers: int, shard: Shard | None = None) -> Path | None:
@@ -85,7 +69,7 @@ def curate(recipe: Curation, out: Path, workers: int, shard: Shard | None = None
             if step is None:
                 return None
             steps.append(step)
-        data = write_output(recipe, tree_of(recipe), identities, steps, out=out, progress=progress)
+        data = write_output(recipe, identities, steps, out=out, progress=progress)
         _refuse_nothing_left(steps, data)
         return data
 
@@ -136,9 +120,6 @@ def _foresee(chain: Chain) -> None:
             local_model(asked.model, asked.revision)
 
 
-# --- reading ----------------------------------------------------------------------------------------------------------
-
-
 def _read(chain: Chain, identities: dict[str, Any]) -> Step:
     """Sources into parts. A source is read again whole when a kill cut it short: that takes seconds."""
     recipe = chain.recipe
@@ -148,14 +129,14 @@ def _read(chain: Chain, identities: dict[str, Any]) -> Step:
     if step.done() is not None:
         return step
     chain.progress.start(0)
-    reader, index, rows, kept, size = sources.Reader(recipe), 0, 0, 0, 0
+    reader, index, rows, size = sources.Reader(recipe), 0, 0, 0
     part: list[sources.Read] = []
 
     def put() -> None:
-        nonlocal index, rows, kept, size
+        nonlocal index, rows, size
         outcome = [Out(one.reason, one.detail) if one.reason else one.row for one in part]
-        there, left = step.put(index, [one.row for one in part], outcome)
-        index, rows, kept, size = index + 1, rows + there, kept + left, 0
+        rows += step.put(index, [one.row for one in part], outcome)
+        index, size = index + 1, 0
         part.clear()
 
     for read in reader.rows():
@@ -167,19 +148,16 @@ def _read(chain: Chain, identities: dict[str, Any]) -> Step:
                 chain.progress.say(f"read: {rows:,} rows")
     if part or index == 0:
         put()
-    step.finish(rows, kept, {"sources": reader.counts, "sha256": reader.hashes})
+    rows, kept = step.finish({"sources": reader.counts, "sha256": reader.hashes})
     for line in reader.read_as():
         chain.progress.say(line)
     chain.progress.say(f"read: {rows:,} rows, {kept:,} to go on with")
     return step
 
 
-# --- a stage ----------------------------------------------------------------------------------------------------------
-
-
 def _stage(chain: Chain, index: int, name: str, settings: Settings, before: Step) -> Step | None:
     """Run one stage, or take it as it is where it is finished. None: only a shard's samples were generated."""
-    facts: dict[str, Any] = {"name": name, "settings": dict(plain(settings))}
+    facts: dict[str, Any] = {"name": name, "settings": {"kind": kind_of(settings), **settings.model_dump()}}
     if isinstance(settings, Draw | Difficulty | Form):
         facts["seed"] = chain.recipe.seed
     questions: Path | None = None
@@ -198,41 +176,43 @@ def _stage(chain: Chain, index: int, name: str, settings: Settings, before: Step
 
         if chain.shard is not None:
             chain.lock.__exit__()  # each shard has a folder of its own for its samples, and locks that
-        answer = ask(
-            settings, before, work=chain.work, progress=chain.progress, shard=chain.shard, seed=chain.recipe.seed
-        )
+        answer = ask(chain, settings, before)
         if answer is None:
             return None
-        decide, facts = answer
+        decide, found = answer
         _put_all(step, before, decide)
-        _finish(chain, step, before, facts)
-        return step
-    chain.progress.start(0)
-    found: dict[str, Any] = {}
-    if isinstance(settings, Verify):
-        found = _verify(chain, settings, step, before)
-    elif isinstance(settings, Duplicates):
-        found = _duplicates(chain, settings, step, before)
-    elif isinstance(settings, Draw):
-        _draw(chain, settings, step, before)
     else:
-        _each(chain, name, _row_task, [(settings, step, before, n, questions) for n in _missing(step, before)], before)
-        if isinstance(settings, Rewrite):
-            found = _rewritten(step, before)
-    _finish(chain, step, before, found)
+        chain.progress.start(0)
+        runners: dict[type[Settings], Callable[..., dict[str, Any]]]
+        runners = {Verify: _verify, Duplicates: _duplicates, Draw: _draw}
+        found = runners.get(type(settings), partial(_each_row, questions=questions))(chain, settings, step, before)
+    rows, kept = step.finish(found)
+    more = "".join(f"; {fact}: {value:,}" for fact, value in found.items() if isinstance(value, int))
+    chain.progress.say(f"{name}: {kept:,} of {rows:,} rows stay{more}")
     return step
+
+
+def _each_row(chain: Chain, settings: Settings, step: Step, before: Step, *, questions: Path | None) -> dict[str, Any]:
+    missing = _missing(step, before)
+    tasks = [(settings, step, before, index, questions) for index in missing]
+    _advance(chain, step.name, before, missing, chain.pool.each(_row_task, tasks))
+    return _rewritten(step, before) if isinstance(settings, Rewrite) else {}
 
 
 def _row_task(settings: Settings, step: Step, before: Step, index: int, questions: Path | None) -> int:
     """One part through a row stage, in a process of the pool."""
-    check = check_of(settings, questions)
-    rows = read_rows(before.part(index))
-    return step.put(index, rows, [check(row) for row in rows])[0]
+    return step.make(before, index, check_of(settings, questions))
 
 
 def _verify(chain: Chain, settings: Verify, step: Step, before: Step) -> dict[str, Any]:
+    missing = _missing(step, before)
     with ReferenceJudge(settings, chain.pool.workers) as references:
-        _here(chain, step, before, references.check)
+
+        def make(index: int) -> int:
+            rows = read_rows(before.part(index))
+            return step.put(index, rows, references.check(rows))
+
+        _advance(chain, step.name, before, missing, map(make, missing))
     before_, after = (dict(_answers(one)) for one in (before, step))
     return {"answers rewritten": sum(before_[number] != answer for number, answer in after.items())}
 
@@ -260,8 +240,9 @@ def _answers(step: Step) -> Iterator[tuple[int, int]]:
 
 def _duplicates(chain: Chain, settings: Duplicates, step: Step, before: Step) -> dict[str, Any]:
     keys = [step.path / f"keys-{index:05d}" for index in range(len(before.parts()))]
-    tasks = [(settings, before, n, key) for n, key in enumerate(keys) if not key.with_suffix(".npz").is_file()]
-    _each(chain, step.name, _keys_task, tasks, before)
+    missing = [index for index, key in enumerate(keys) if not key.with_suffix(".npz").is_file()]
+    tasks = [(before.part(index), settings, keys[index]) for index in missing]
+    _advance(chain, step.name, before, missing, chain.pool.each(duplicates.write_keys_of, tasks))
     with ReferenceJudge(Verify(), chain.pool.workers) as references:
         found = duplicates.find(before.parts(), keys, settings, references.same)
     _put_all(step, before, lambda row: found.gone.get(row.number, row))
@@ -271,13 +252,7 @@ def _duplicates(chain: Chain, settings: Duplicates, step: Step, before: Step) ->
     return dict(found.facts)
 
 
-def _keys_task(settings: Duplicates, before: Step, index: int, path: Path) -> int:
-    rows = read_rows(before.part(index))
-    duplicates.write_keys(rows, settings, path)
-    return len(rows)
-
-
-def _draw(chain: Chain, settings: Draw, step: Step, before: Step) -> None:
+def _draw(chain: Chain, settings: Draw, step: Step, before: Step) -> dict[str, Any]:
     chosen = draw.choose((read_rows(path) for path in before.parts()), settings, chain.recipe.seed)
 
     def decide(row: Row) -> Row | Out:
@@ -287,46 +262,23 @@ def _draw(chain: Chain, settings: Draw, step: Step, before: Step) -> None:
         return row if label is None else replace(row, level=label)
 
     _put_all(step, before, decide)
-
-
-# --- parts ------------------------------------------------------------------------------------------------------------
+    return {}
 
 
 def _missing(step: Step, before: Step) -> list[int]:
     return [index for index in range(len(before.parts())) if not step.part(index).is_file()]
 
 
-def _each(chain: Chain, name: str, task: Callable[..., int], tasks: Sequence[tuple[Any, ...]], before: Step) -> None:
-    """Parts in the pool, with progress in rows; the last but one of a task's words is its part."""
+def _advance(chain: Chain, name: str, before: Step, missing: Sequence[int], made: Iterator[int]) -> None:
+    """Make the missing parts, with progress in rows; `made` makes them and yields how many rows each had."""
     total = sum(counts(path) for path in before.parts())
-    done = total - sum(counts(before.part(task_[-2])) for task_ in tasks)
+    done = total - sum(counts(before.part(index)) for index in missing)
     chain.progress.start(done)
-    for rows in chain.pool.each(task, tasks):
+    for rows in made:
         done += rows
         chain.progress.step(name, done, total, {})
 
 
-def _here(chain: Chain, step: Step, before: Step, check: Callable[[Sequence[Row]], list[Row | Out]]) -> None:
-    """Parts one after another in this process: `check` has processes of its own."""
-    total = sum(counts(path) for path in before.parts())
-    missing = _missing(step, before)
-    done = total - sum(counts(before.part(index)) for index in missing)
-    chain.progress.start(done)
-    for index in missing:
-        rows = read_rows(before.part(index))
-        done += step.put(index, rows, check(rows))[0]
-        chain.progress.step(step.name, done, total, {})
-
-
 def _put_all(step: Step, before: Step, decide: Callable[[Row], Row | Out]) -> None:
     for index in _missing(step, before):
-        rows = read_rows(before.part(index))
-        step.put(index, rows, [decide(row) for row in rows])
-
-
-def _finish(chain: Chain, step: Step, before: Step, facts: dict[str, Any]) -> None:
-    rows = sum(counts(path) for path in before.parts())
-    kept = sum(counts(path) for path in step.parts())
-    step.finish(rows, kept, facts)
-    more = "".join(f"; {name}: {value:,}" for name, value in facts.items() if isinstance(value, int))
-    chain.progress.say(f"{step.name}: {kept:,} of {rows:,} rows stay{more}")
+        step.make(before, index, decide)

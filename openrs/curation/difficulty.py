@@ -17,7 +17,7 @@ from openrs.curation.references import reference_answer
 from openrs.curation.rows import Out, Row
 from openrs.curation.settings import Difficulty, Form, Sampling
 from openrs.curation.stages import form
-from openrs.curation.steps import Step
+from openrs.curation.steps import Chain, Step
 from openrs.curation.text import fingerprint
 from openrs.data.tokenizer import ChatEncoder
 from openrs.evaluation.benchmarks import Benchmark, EvalProblem
@@ -26,13 +26,11 @@ from openrs.evaluation.inputs import InputsReport
 from openrs.evaluation.plan import EvalPlan, Target, fit_to_window, keep_record, record_of, refuse_long, requests_for
 from openrs.evaluation.run import sample
 from openrs.evaluation.sampling import Sample, Samples, key_of
-from openrs.evaluation.shards import Shard
 from openrs.hub.models import context_of, local_model
 from openrs.rewards.extraction import opens_thought
 from openrs.rewards.grading import Grade, Item, Judge, Rule, Verdict
 from openrs.run.directory import Lock, Run
 from openrs.run.files import read_jsonl
-from openrs.run.progress import Progress
 
 ASKED = "problems"
 KEPT_TEXT = 400  # characters of a completion's end that stay in the journal: the answer is there
@@ -86,15 +84,7 @@ class Opinions(Judge):
         return Grade(Verdict.CORRECT if words[-1] == "KEEP" else Verdict.INCORRECT, "", words[-1], 0.0)
 
 
-def ask(
-    settings: Difficulty | Form,
-    before: Step,
-    *,
-    work: Path,
-    progress: Progress,
-    shard: Shard | None,
-    seed: int,
-) -> tuple[Decide, dict[str, Any]] | None:
+def ask(chain: Chain, settings: Difficulty | Form, before: Step) -> tuple[Decide, dict[str, Any]] | None:
     """The stage `difficulty`, or `form` with a model: what becomes of a row, and facts about the whole. None when only
     a shard's samples were generated."""
     rows = list(before.kept())  # a model's time is worth more than this memory: 1 KB a row and 7 KB a prompt
@@ -105,8 +95,8 @@ def ask(
         sampling, rule = settings.llm, None
     else:
         sampling, rule = settings, settings.rule
-    verdicts, model = _verdicts(rows, sampling, rule, work=work, progress=progress, shard=shard, seed=seed)
-    if shard is not None:
+    verdicts, model = _verdicts(chain, rows, sampling, rule)
+    if chain.shard is not None:
         return None
     if isinstance(settings, Form):
         return lambda row: _opinion(rules(row), verdicts), {"asked": len(rows), "model": model}
@@ -139,53 +129,36 @@ def _digest(row: Row) -> str:
 
 
 def _verdicts(
-    rows: Sequence[Row],
-    settings: Sampling,
-    rule: str | None,
-    *,
-    work: Path,
-    progress: Progress,
-    shard: Shard | None,
-    seed: int,
+    chain: Chain, rows: Sequence[Row], settings: Sampling, rule: str | None
 ) -> tuple[dict[str, Counter[str]], dict[str, Any]]:
     """Digest of a row -> how often which verdict; and the model. rule None: the completion is an opinion."""
-    asked = {
-        _digest(row): EvalProblem(
-            _digest(row),
-            row.problem,
-            reference_answer(row),
-            settings.prompt.replace("{problem}", row.problem).replace("{answer}", row.answer),
-        )
-        for row in rows
-    }
-    problems = list(asked.values())
+    asked = {}
+    for row in rows:
+        prompt = settings.prompt.replace("{problem}", row.problem).replace("{answer}", row.answer)
+        asked[_digest(row)] = EvalProblem(_digest(row), row.problem, reference_answer(row), prompt)
+    problems, shard = list(asked.values()), chain.shard
     if shard is not None:
         problems = [one for one in problems if int(one.id, 16) % shard.of == shard.number - 1]
-    plan = plan_of(problems, settings, rule, seed) if problems else None
+    plan = plan_of(problems, settings, rule, chain.recipe.seed) if problems else None
     counted: dict[str, Counter[str]] = {digest: Counter() for digest in asked}
     if plan is None:
         return counted, {}
     protocol = plan.record["protocol"]
     named = fingerprint(*(f"{k}={protocol[k]}" for k in sorted(protocol) if k not in ("samples", "batch_size", "name")),
                         *sorted(plan.record["model"]["sha256"].values()), settings.prompt, str(rule))  # fmt: skip
-    folder = work / "samples" / named
+    folder = chain.work / "samples" / named
     own = folder / (f"samples-{shard.number}-of-{shard.of}" if shard is not None else "samples")
     judge = Judge() if rule is not None else Opinions(1)
     with Lock(Run(own)), judge, Tally(own / "samples.jsonl") as tally:
         keep_record(own, {**plan.record, "benchmarks": {}}, kept=bool(tally.rows))
         for path in sorted(folder.glob("samples-*/samples.jsonl")) if shard is None else ():
-            _take(tally, path)
-        sample(plan, tally, own, progress, judge)
-        for (_, digest, number), row in tally.rows.items():
+            for line in read_jsonl(path):  # what a shard drew stays where it is on disk
+                tally.rows.setdefault(key_of(line, path), _small(line))
+        sample(plan, tally, own, chain.progress, judge)
+        for (_, digest, number), kept in tally.rows.items():
             if digest in counted and number < settings.samples:
-                counted[digest][row["verdict"]] += 1
+                counted[digest][kept["verdict"]] += 1
     return counted, plan.record["model"]
-
-
-def _take(tally: Tally, path: Path) -> None:
-    """What a shard drew, into the whole journal's memory (it stays where it is on disk)."""
-    for row in read_jsonl(path):
-        tally.rows.setdefault(key_of(row, path), _small(row))
 
 
 def plan_of(problems: Sequence[EvalProblem], settings: Sampling, rule: str | None, seed: int) -> EvalPlan:

@@ -6,7 +6,7 @@ tables, which take 5 KB a row: here a row costs 50 bytes of memory, so a million
 """
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,8 @@ def write_keys(rows: Sequence[Row], settings: Duplicates, path: Path) -> None:
     """What finding copies needs of a part: `path`.npz, and its bands as `path`.npy."""
     words = [tokens(row.problem) for row in rows]
     marks = np.array([digest(" ".join(signature(w))) for w in words], dtype=np.uint64)
-    grams = [np.unique(_hashed(shingles(w, settings.ngram))) for w in words]
+    hashes = ([zlib.crc32(gram.encode("utf-8")) for gram in shingles(w, settings.ngram)] for w in words)
+    grams = [np.unique(np.array(one, dtype=np.uint32)) for one in hashes]
     arrays = {
         "number": np.array([row.number for row in rows], dtype=np.int64),
         "exact": np.array([digest(row.problem) for row in rows], dtype=np.uint64),
@@ -52,8 +53,11 @@ def write_keys(rows: Sequence[Row], settings: Duplicates, path: Path) -> None:
     beside.replace(path.with_suffix(".npz"))
 
 
-def _hashed(texts: Iterable[str]) -> Any:
-    return np.fromiter((zlib.crc32(text.encode("utf-8")) for text in texts), dtype=np.uint32)
+def write_keys_of(part: Path, settings: Duplicates, path: Path) -> int:
+    """The same for the rows of a part's file. Returns how many there are."""
+    rows = read_rows(part)
+    write_keys(rows, settings, path)
+    return len(rows)
 
 
 def _bands(grams: Sequence[Any], marks: Any, settings: Duplicates) -> Any:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from html import escape
 
+from openrs.curation.text import shortened
+
 INK, KEPT, LOST, PALE = "#1f2933", "#2f6f9f", "#c9702f", "#e4e9ee"
 FONT = "font-family=\"system-ui, 'Segoe UI', Helvetica, Arial, sans-serif\""
 
@@ -16,7 +18,7 @@ def funnel(title: str, stages: Sequence[tuple[str, int, int]]) -> str:
         y = top + row * index
         kept, all_ = wide * stay / most, wide * came / most
         parts += [
-            _text(left - 12, y + 15, _cut(name, 22), 13, anchor="end"),
+            _text(left - 12, y + 15, shortened(name, 22), 13, anchor="end"),
             f'<rect x="{left}" y="{y}" width="{wide}" height="22" fill="{PALE}"/>',
             f'<rect x="{left}" y="{y}" width="{all_:.2f}" height="22" fill="{LOST}"/>',
             f'<rect x="{left}" y="{y}" width="{kept:.2f}" height="22" fill="{KEPT}"/>',
@@ -56,7 +58,3 @@ def _text(x: float, y: float, text: str, size: int, *, anchor: str = "start", we
         f'<text x="{x:.2f}" y="{y:.2f}" font-size="{size}" font-weight="{weight}" text-anchor="{anchor}"'
         f' fill="{INK}" xml:space="preserve">{escape(text)}</text>'
     )
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"

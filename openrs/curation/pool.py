@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 from typing import Any, Self
 
 from openrs.errors import RunFailure
@@ -30,13 +31,10 @@ class Pool:
             return
         waiting = iter(tasks)
         try:
-            running = self._first(
-                function, [task for _, task in zip(range(AHEAD * self.workers), waiting, strict=False)]
-            )
+            running = self._first(function, list(islice(waiting, AHEAD * self.workers)))
             while running:
                 done, running = wait(running, return_when=FIRST_COMPLETED)
-                for _, task in zip(done, waiting, strict=False):
-                    running.add(self._submit(function, task))
+                running |= {self._submit(function, task) for task in islice(waiting, len(done))}
                 for future in done:
                     yield future.result()
         except BrokenProcessPool:

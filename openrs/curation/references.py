@@ -46,12 +46,12 @@ class ReferenceJudge:
         results: list[Row | Out] = []
         failed = [row for row, verdict in zip(rows, first, strict=True) if verdict != Verdict.CORRECT]
         better = [replace(row, answer=normalized(row.answer)) for row in failed] if self._fix else failed
-        second = dict(zip([row.number for row in failed], zip(better, self._rows(better), strict=True), strict=True))
+        second = zip(better, self._rows(better), strict=True)
         for row, verdict in zip(rows, first, strict=True):
             if verdict == Verdict.CORRECT:
                 results.append(row)
                 continue
-            other, again = second[row.number]
+            other, again = next(second)
             if again == Verdict.CORRECT:
                 results.append(other)
             elif verdict is None:

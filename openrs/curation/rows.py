@@ -63,12 +63,6 @@ _WHY = ("stage", "reason", "detail", "other")
 _NUMBERS = {"number": "int64", "tokens": "int32", "right": "int32", "samples": "int32"}
 
 
-def _schema(names: Sequence[str]) -> Any:
-    import pyarrow as pa
-
-    return pa.schema([(name, getattr(pa, _NUMBERS.get(name, "string"))()) for name in names])
-
-
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     _write(path, _NAMES, [_VALUES(row) for row in rows])
 
@@ -78,17 +72,13 @@ def write_gone(path: Path, gone: Iterable[Gone]) -> None:
 
 
 def _write(path: Path, names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
-    import pyarrow as pa
-
-    schema = _schema(names)
-    columns = list(zip(*rows, strict=True)) if rows else [()] * len(names)
-    write_table(path, pa.table([pa.array(c, type=f.type) for c, f in zip(columns, schema, strict=True)], schema=schema))
-
-
-def write_table(path: Path, table: Any) -> None:
     """A parquet file, whole or not at all, and the same bytes for the same rows."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
+    schema = pa.schema([(name, getattr(pa, _NUMBERS.get(name, "string"))()) for name in names])
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(names)
+    table = pa.table([pa.array(c, type=f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)
     with replacing(path) as file:
         pq.write_table(table, file, compression="zstd")
 

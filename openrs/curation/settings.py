@@ -6,7 +6,7 @@ twice. `NAME: false` leaves a stage out, `NAME: {}` takes every default.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,8 +58,7 @@ class Source(Settings):
     @property
     def hub(self) -> str | None:
         """The hub data set that it is; None for files."""
-        path = self.path
-        return path if isinstance(path, str) and is_hub_name(path) and not exists(Path(path)) else None
+        return self.path if isinstance(self.path, str) and is_hub_name(self.path) else None
 
     @model_validator(mode="after")
     def _pinned(self) -> "Source":
@@ -209,11 +208,12 @@ class Draw(Settings):
         return self
 
 
-Stage = Boxed | Verify | Rewrite | Form | Duplicates | Decontaminate | Difficulty | Language | Length | Draw
-KINDS: dict[str, type[Settings]] = {
-    kind.__name__.lower(): kind
-    for kind in (Boxed, Verify, Rewrite, Form, Duplicates, Decontaminate, Difficulty, Language, Length, Draw)
-}
+STAGES = (Boxed, Verify, Rewrite, Form, Duplicates, Decontaminate, Difficulty, Language, Length, Draw)
+KINDS: dict[str, type[Settings]] = {kind.__name__.lower(): kind for kind in STAGES}
+
+
+def kind_of(stage: Settings) -> str:
+    return type(stage).__name__.lower()
 
 
 class Curation(Settings):
@@ -237,10 +237,8 @@ class Curation(Settings):
 
 def tree_of(recipe: Curation) -> dict[str, Any]:
     """The resolved tree as plain values; a stage carries its kind."""
-    tree = recipe.model_dump(exclude={"stages"})
-    kinds = {kind: name for name, kind in KINDS.items()}
-    tree["stages"] = {name: {"stage": kinds[type(s)], **s.model_dump()} for name, s in recipe.stages.items()}
-    return tree
+    stages = {name: {"stage": kind_of(stage), **stage.model_dump()} for name, stage in recipe.stages.items()}
+    return recipe.model_dump(exclude={"stages"}) | {"stages": stages}
 
 
 def to_yaml(recipe: Curation) -> str:
@@ -320,8 +318,3 @@ def _find(name: str) -> Path:
         f"there is no curation recipe {name}",
         fix=did_you_mean(name, there) or f"one of {', '.join(there)}, a YAML file, or a data file",
     )
-
-
-def plain(settings: Settings) -> Mapping[str, Any]:
-    """For fingerprints and manifests."""
-    return {"kind": type(settings).__name__.lower(), **settings.model_dump()}

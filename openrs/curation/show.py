@@ -93,9 +93,6 @@ def look(
     return shown
 
 
-# --- reading and counting ---------------------------------------------------------------------------------------------
-
-
 def _read(source: Source, folder: Path, shown: Shown) -> list[Path]:
     reader = sources.Reader(Curation(title="show", sources={"data": source}))
     parts: list[Path] = []
@@ -177,13 +174,11 @@ def bins(values: Sequence[int], most: int) -> list[tuple[str, int]]:
     return [(f"{index * step:,}" + ("+" if index == most else ""), counts[index]) for index in range(first, last + 1)]
 
 
-# --- findings ---------------------------------------------------------------------------------------------------------
-
-
 def _copies(parts: Sequence[Path], folder: Path, shown: Shown, pool: Pool) -> None:
     settings = Duplicates(conflicts="drop")
     keys = [folder / f"keys-{index:05d}" for index in range(len(parts))]
-    for _ in pool.each(_keys, [(part, key, settings) for part, key in zip(parts, keys, strict=True)]):
+    tasks = [(part, settings, key) for part, key in zip(parts, keys, strict=True)]
+    for _ in pool.each(duplicates.write_keys_of, tasks):
         pass
     with ReferenceJudge(Verify(), pool.workers) as asked:
         found = duplicates.find(parts, keys, settings, asked.same)
@@ -193,10 +188,6 @@ def _copies(parts: Sequence[Path], folder: Path, shown: Shown, pool: Pool) -> No
             if (out := found.gone.get(row.number)) is not None:
                 detail = " · ".join(text for text in (out.detail, f"like {out.other}") if text)
                 shown.copies.setdefault(out.reason, Finding()).add(row.place, row.problem, detail)
-
-
-def _keys(part: Path, key: Path, settings: Duplicates) -> None:
-    duplicates.write_keys(read_rows(part), settings, key)
 
 
 def _overlap(

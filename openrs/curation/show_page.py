@@ -9,6 +9,7 @@ from markupsafe import Markup
 from openrs.curation.picture import histogram
 from openrs.curation.references import reference_answer
 from openrs.curation.show import SHOWN_TEXT, Finding, Shown
+from openrs.curation.text import shortened
 from openrs.rewards.grading import printable
 from openrs.run.disk_faults import written_to
 from openrs.run.files import write_text
@@ -85,8 +86,7 @@ def readable(text: str) -> str:
 
 
 def _line(text: str, most: int) -> str:
-    line = printable(" ".join(text.split()))
-    return line if len(line) <= most else line[: most - 1] + "…"
+    return shortened(printable(" ".join(text.split())), most)
 
 
 def _bars(title: str, counted: Sequence[tuple[str, int]]) -> Iterator[str]:

@@ -54,7 +54,7 @@ class Reader:
             shapes = self.shapes.setdefault(name, Counter())
             digest = hashlib.sha256()
             for raw in _raw(source):
-                if raw.row is not None and not _wanted(raw.row, source):
+                if raw.row is not None and any(cell(raw.row, name) != value for name, value in source.where.items()):
                     continue
                 if source.limit is not None and counted >= source.limit:
                     break
@@ -66,7 +66,7 @@ class Reader:
                     if asked and answer:
                         shapes[f"{shape_of(raw.row, asked, answer)}, answer from {answer}"] += 1
                     columns = columns or ", ".join(column_names(raw.row))
-                broken = broken or raw.detail
+                broken = broken or raw.fault
                 if not with_problem and counted == 1000:
                     break
                 digest.update(json.dumps([read.row.problem, read.row.solution, read.row.answer]).encode())
@@ -139,7 +139,7 @@ def _read(raw: Raw, number: int, name: str, index: int, source: Source, *, wants
             faults.append(f"too long: the {part} has {len(text):,} characters" if long else fault)
     problem = found["problem"].removesuffix(source.strip_suffix)
     answer, solution = found["answer"], found["solution"] or None
-    reason, detail = raw.reason, raw.detail
+    reason, detail = "not readable" if raw.row is None else "", raw.fault
     if not reason and faults:
         reason, _, detail = faults[0].partition(": ")
     elif not reason and not problem.strip():
@@ -166,10 +166,6 @@ def _solution(value: Any) -> tuple[str, str]:
     if not isinstance(value, str):
         return "", f"wrong type: the solution is a {type(value).__name__}, not a text"
     return value.strip(), odd_character(value, "solution")
-
-
-def _wanted(row: Mapping[str, Any], source: Source) -> bool:
-    return all(cell(row, name) == value for name, value in source.where.items())
 
 
 def _list(names: str | list[str]) -> list[str]:

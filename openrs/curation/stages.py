@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from openrs.config.schema import Settings
+from openrs.config.schema import Prompt, Settings
 from openrs.curation.decontaminate import decontaminate
 from openrs.curation.rows import Out, Row
 from openrs.curation.settings import Boxed, Decontaminate, Form, Language, Length, Rewrite
+from openrs.data.chat_template import messages_of
 from openrs.data.scripts import letters
 from openrs.rewards.kinds import safe_form
 
@@ -28,9 +29,6 @@ def check_of(settings: Settings, questions: Path | None = None) -> Check:
         Decontaminate: lambda given: decontaminate(given, questions),
     }
     return made[type(settings)](settings)
-
-
-# --- a boxed answer ---------------------------------------------------------------------------------------------------
 
 
 def boxed(row: Row) -> Row | Out:
@@ -68,8 +66,6 @@ def rewrite(settings: Rewrite) -> Check:
 
     return check
 
-
-# --- one question, one answer, no proof, no picture -------------------------------------------------------------------
 
 # Parts that are listed: "(1) ... (2)", "(a) ... (b)", "(i) ... (ii)", "Part 1", "1. ... 2.", each at the beginning of a
 # line or sentence and followed by something to do: conditions and statements are listed too, and are one question.
@@ -149,8 +145,6 @@ def _around(text: str, found: re.Match[str]) -> str:
     return " ".join(text[max(0, found.start() - 10) : found.start() + 90].split())
 
 
-# --- language ---------------------------------------------------------------------------------------------------------
-
 _ENGLISH = frozenset([
     "the", "a", "an", "of", "is", "are", "in", "and", "to", "if", "for", "that", "find", "what", "how", "with",
     "by", "on", "be", "as", "it", "at", "from", "has", "have", "which", "number", "all", "each", "value", "let",
@@ -172,9 +166,6 @@ def language(settings: Language) -> Check:
         return row
 
     return check
-
-
-# --- length -----------------------------------------------------------------------------------------------------------
 
 
 def length(settings: Length) -> Check:
@@ -199,14 +190,12 @@ def length(settings: Length) -> Check:
 @functools.cache
 def _counter(tokenizer: str, system: str | None) -> Callable[[str], int]:
     """Tokens of a problem's training prompt. `tokenizer` is a folder (chain.py has fetched what the hub has)."""
-    from openrs.data.tokenizer import ChatEncoder
+    from openrs.data.tokenizer import ChatEncoder  # with tokenizers and jinja2, for this stage alone
 
-    encoder = ChatEncoder.from_folder(Path(tokenizer))
-    before = [{"role": "system", "content": system}] if system is not None else []
+    encoder, prompt = ChatEncoder.from_folder(Path(tokenizer)), Prompt(system=system)
 
     def count(problem: str) -> int:
-        messages = [*before, {"role": "user", "content": problem}]
-        text = encoder.template.render(messages=messages, add_generation_prompt=True, **encoder.special)
+        text = encoder.render(messages_of(prompt, problem), True)
         special = not text.startswith(encoder.special.get("bos_token") or "\0")
         return len(encoder.tokenizer.encode(text, add_special_tokens=special).ids)
 

@@ -9,15 +9,20 @@ anew.
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from openrs.curation.pool import Pool
 from openrs.curation.rows import Gone, Out, Row, read_gone, read_rows, write_gone, write_rows
+from openrs.curation.settings import Curation
 from openrs.errors import UserError
+from openrs.evaluation.shards import Shard
 from openrs.outside import read_object, read_shape
+from openrs.run.directory import Lock
 from openrs.run.files import write_json
+from openrs.run.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +49,12 @@ class Step:
             return None
         return read_shape(path, {"rows": int, "kept": int, "facts": {}}, "remove the folder to do this stage again")
 
-    def finish(self, rows: int, kept: int, facts: Mapping[str, Any]) -> None:
+    def finish(self, facts: Mapping[str, Any]) -> tuple[int, int]:
+        """Write done.json. Returns how many rows there were, and are left."""
+        kept = sum(map(counts, self.parts()))
+        rows = kept + sum(map(counts, self.path.glob("removed-*.parquet")))
         write_json(self.path / "done.json", {"rows": rows, "kept": kept, "facts": dict(facts)})
+        return rows, kept
 
     def begin(self) -> None:
         """Make the folder, and empty it of what was made from something else."""
@@ -62,8 +71,8 @@ class Step:
         if not marker.is_file():
             write_json(marker, {"made_from": self.made_from})
 
-    def put(self, index: int, rows: Sequence[Row], outcome: Sequence[Row | Out]) -> tuple[int, int]:
-        """Write a part from what a stage said of each of its rows. Returns how many rows there were, and are left."""
+    def put(self, index: int, rows: Sequence[Row], outcome: Sequence[Row | Out]) -> int:
+        """Write a part from what a stage said of each of its rows. Returns how many rows there were."""
         kept = [one for one in outcome if isinstance(one, Row)]
         gone = [
             Gone(one.row or row, self.name, one.reason, one.detail, one.other)
@@ -72,7 +81,12 @@ class Step:
         ]
         write_gone(self.removed(index), gone)
         write_rows(self.part(index), kept)
-        return len(rows), len(kept)
+        return len(rows)
+
+    def make(self, before: "Step", index: int, decide: Callable[[Row], Row | Out]) -> int:
+        """Write a part by what `decide` says of each row of the step before. Returns how many rows there were."""
+        rows = read_rows(before.part(index))
+        return self.put(index, rows, [decide(row) for row in rows])
 
     def kept(self) -> Iterator[Row]:
         for path in self.parts():
@@ -81,6 +95,22 @@ class Step:
     def gone(self) -> Iterator[Gone]:
         for path in sorted(self.path.glob("removed-*.parquet")):
             yield from read_gone(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """What the stages of one run share."""
+
+    recipe: Curation
+    out: Path
+    pool: Pool
+    progress: Progress
+    shard: Shard | None
+    lock: Lock
+
+    @property
+    def work(self) -> Path:
+        return self.out / "work"
 
 
 def made_from(before: str, facts: Mapping[str, Any]) -> str:

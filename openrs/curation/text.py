@@ -95,6 +95,11 @@ def digest(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "big")
 
 
+def shortened(text: str, most: int) -> str:
+    """A text of at most so many characters, for people."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def fingerprint(*texts: str) -> str:
     """A name for texts, 16 hexadecimal digits: the same on every machine."""
     joined = "\0".join(texts)

@@ -28,10 +28,10 @@ def messages_of(prompt: "Prompt", problem: str) -> list[dict[str, str]]:
     return [*system, {"role": "user", "content": prompt.user.replace("{problem}", problem)}]
 
 
-def rendered(render: Render, messages: Messages, where: str, *, generation: bool = True) -> str:
+def rendered(render: Render, messages: Messages, where: str) -> str:
     """What the template at `where` makes of the messages. Raises UserError when it fails, whatever it raises."""
     try:
-        return str(render(messages, generation))
+        return str(render(messages, True))
     except UserError:
         raise
     except Exception as error:  # noqa: BLE001 - fault boundary: a template is a program that comes from anywhere

@@ -3,26 +3,14 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openrs.config.names import is_hub_name
+from openrs.data import shapes
 from openrs.data.problem import Problem
 from openrs.data.rows import MISSING, Row, cell, column_names, data_files, file_rows, hub_rows
-from openrs.data.shapes import (
-    ANSWER_COLUMNS,
-    OWN_TURN,
-    PROBLEM_COLUMNS,
-    answer_text,
-    as_mathematics,
-    own_answer,
-    pick,
-    question_text,
-    read_as,
-    shape_of,
-    system_text,
-    turns,
-)
 from openrs.errors import UserError
 from openrs.run.files import sha256
 
@@ -69,7 +57,7 @@ def load_problems(data: "Data", *, judged: bool = False) -> Problems:
         return Problems(rows, len(rows))
     files = None if is_hub_name(data.source) else data_files(Path(data.source), data.split)
     reader = _Reader(data, judged=judged)
-    for place, row in _hub_rows(data) if files is None else _rows_of(files):
+    for place, row in _hub_rows(data) if files is None else chain.from_iterable(map(file_rows, files)):
         if data.limit is not None and reader.read >= data.limit:
             break
         reader.add(place, row)
@@ -79,11 +67,6 @@ def load_problems(data: "Data", *, judged: bool = False) -> Problems:
     )
 
 
-def _rows_of(files: Sequence[Path]) -> Iterator[tuple[str, Row]]:
-    for path in files:
-        yield from file_rows(path)
-
-
 class _Reader:
     """Makes problems of rows, and counts what is odd about them."""
 
@@ -91,7 +74,7 @@ class _Reader:
         self._data = data
         self._published = is_published(data)
         self._wraps = judged and not self._published and data.answer_template == "{answer}"
-        self._names: tuple[Sequence[str], Sequence[str]] | None = None
+        self._columns: tuple[Sequence[str], Sequence[str]] = (), ()
         self.problems: list[Problem] = []
         self.read = 0
         self.missing: list[str] = []
@@ -103,41 +86,42 @@ class _Reader:
 
     def add(self, place: str, row: Row) -> None:
         data, index = self._data, str(self.read)
+        if not self.read:
+            problems = _names(row, data.problem_column, shapes.PROBLEM_COLUMNS, data.source)
+            self._columns = problems, _names(row, data.answer_column, shapes.ANSWER_COLUMNS, data.source)
         self.read += 1
-        if self._names is None:
-            columns = (data.problem_column, PROBLEM_COLUMNS), (data.answer_column, ANSWER_COLUMNS)
-            self._names = tuple(_names(row, *one, data.source) for one in columns)  # type: ignore[assignment]
-        problems, answers = self._names  # type: ignore[misc]
-        problem_name, asked = pick(row, problems)
-        answer_name, reference = pick(row, answers)
+        problems, answers = self._columns
+        problem_name, asked = shapes.pick(row, problems)
+        answer_name, reference = shapes.pick(row, answers)
         if (problem_name == "" and len(problems) == 1) or (answer_name == "" and len(answers) == 1):
             raise _no_column(data.source, problems[0] if problem_name == "" else answers[0], row)
-        chat = turns(asked) if not self._published else None
-        if len(answers) > 1 and (reference is MISSING or reference in (None, "")) and own_answer(asked) is not None:
-            answer_name, reference = OWN_TURN, own_answer(asked)
+        chat = shapes.turns(asked) if not self._published else None
+        empty = len(answers) > 1 and (reference is MISSING or reference in (None, ""))
+        if empty and (own := shapes.own_answer(asked)) is not None:
+            answer_name, reference = shapes.OWN_TURN, own
         problem, answer = self._texts(place, asked, reference)
         if not problem.strip() or not answer.strip():
             self.missing.append(index)
             return
-        if self._wraps and (mathematics := as_mathematics(answer)) != answer:
+        if self._wraps and (mathematics := shapes.as_mathematics(answer)) != answer:
             self._bare.append(answer)
             answer = mathematics
         if chat and sum(role in ("user", "human") for role, _ in chat) > 1:
             self._several.append(index)
         if not self._published:
-            self._shapes[f"{shape_of(row, problem_name, answer_name)}, answer from {answer_name}"] += 1
-        system = system_text(asked) if data.keep_system else None
+            self._shapes[f"{shapes.shape_of(row, problem_name, answer_name)}, answer from {answer_name}"] += 1
+        system = shapes.system_text(asked) if data.keep_system else None
         problem = problem.removesuffix(data.strip_suffix)
         self.problems.append(Problem(index, problem, data.answer_template.replace("{answer}", answer), system))
 
     def _texts(self, place: str, asked: Any, reference: Any) -> tuple[str, str]:
         if self._published:
             return _as_published(asked), _as_published(reference)
-        problem, fault = question_text(asked)
+        problem, fault = shapes.question_text(asked)
         if fault.startswith("a control character"):  # costs a word of the problem, and changes no reward
             self._odd.append(str(self.read - 1))
             fault = ""
-        answer, wrong = answer_text(reference)
+        answer, wrong = shapes.answer_text(reference)
         if fault or wrong:
             self._faults.append(f"{place}: {fault or wrong}")
         return problem, answer
@@ -166,7 +150,7 @@ class _Reader:
             )
 
     def notes(self) -> list[str]:
-        notes = [read_as(self._shapes)] if self._shapes else []
+        notes = [shapes.read_as(self._shapes)] if self._shapes else []
         if self._bare:
             notes.append(
                 f"{len(self._bare):,} bare answers are read as mathematics: {self._bare[0]} as ${self._bare[0]}$"
@@ -186,8 +170,9 @@ def _names(row: Row, asked: str, known: Sequence[str], source: str) -> Sequence[
     names none of its own. Raises UserError, listing the columns, where none of them is there."""
     if cell(row, asked) is not MISSING:
         return (asked,)
-    has_answer = known is ANSWER_COLUMNS and own_answer(pick(row, PROBLEM_COLUMNS)[1]) is not None
-    if asked in INHERITED and source not in PAPER_SOURCES and (pick(row, known)[0] or has_answer):
+    own = shapes.own_answer(shapes.pick(row, shapes.PROBLEM_COLUMNS)[1])
+    has_answer = known is shapes.ANSWER_COLUMNS and own is not None
+    if asked in INHERITED and source not in PAPER_SOURCES and (shapes.pick(row, known)[0] or has_answer):
         return known
     raise _no_column(source, asked, row)
 
@@ -210,8 +195,8 @@ def _as_published(value: Any) -> str:
     return str(value)
 
 
-def shown(rows: Sequence[str], most: int = EXAMPLES) -> str:
-    return ", ".join(rows[:most]) + (" ..." if len(rows) > most else "")
+def shown(rows: Sequence[str]) -> str:
+    return ", ".join(rows[:EXAMPLES]) + (" ..." if len(rows) > EXAMPLES else "")
 
 
 def _hub_rows(data: "Data") -> Iterator[tuple[str, Row]]:

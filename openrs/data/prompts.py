@@ -102,9 +102,7 @@ def tokenize_problems(tokenizer: Any, prompt: "Prompt", problems: Sequence["Prob
             f"{len(long)} prompts exceed prompt.max_tokens = {prompt.max_tokens} (problems {', '.join(named[:5])})",
             fix="raise prompt.max_tokens, or set prompt.too_long to drop or truncate_left",
         )
-    keep = list(range(len(texts)))
-    if prompt.too_long == "drop":
-        keep = [i for i in keep if len(ids[i]) <= prompt.max_tokens]
+    keep = [i for i, row in enumerate(ids) if prompt.too_long != "drop" or len(row) <= prompt.max_tokens]
     if not keep:
         raise UserError(
             f"every prompt is longer than prompt.max_tokens = {prompt.max_tokens}", fix="raise prompt.max_tokens"

@@ -32,12 +32,11 @@ _OTHER_KINDS |= {b"PAR1": "parquet (name it FILE.parquet)", b"ARROW1": "Arrow (n
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """One row as it stands in the source, or the reason why there is none. place: file and line, for a person."""
+    """One row as it stands in the source, or why it cannot be read. place: file and line, for a person."""
 
     place: str
     row: Row | None
-    reason: str = ""
-    detail: str = ""
+    fault: str = ""
 
 
 def data_files(path: Path, split: str = "train") -> list[Path]:
@@ -78,9 +77,9 @@ def file_rows(path: Path) -> Iterator[tuple[str, Row]]:
     """Places and rows of a data file. Raises UserError naming the first row that cannot be read."""
     for raw in raw_rows(path):
         if raw.row is None:
-            latin = "; if the file is Latin-1: " + _iconv(path, "LATIN1") if "UTF-8" in raw.detail else ""
+            latin = "; if the file is Latin-1: " + _iconv(path, "LATIN1") if "UTF-8" in raw.fault else ""
             raise UserError(
-                f"{path.parent / raw.place}: {raw.detail}", fix=f"a JSON object a line, in UTF-8{latin}"
+                f"{path.parent / raw.place}: {raw.fault}", fix=f"a JSON object a line, in UTF-8{latin}"
                 if _kind(path) not in {".csv", ".tsv", ".parquet"} else f"repair the row, or take it out{latin}",
             )  # fmt: skip
         yield raw.place, raw.row
@@ -179,14 +178,13 @@ def _json(path: Path, file: io.BufferedReader) -> Iterator[Raw]:
             array = []
         if any(isinstance(row, dict) for row in array):
             for number, row in enumerate(array, start=1):
-                good = isinstance(row, dict)
-                fault = "" if good else f"a {type(row).__name__}, not an object"
-                yield Raw(f"{path.name}:{number}", row if good else None, "" if good else "not readable", fault)
+                fault = f"a {type(row).__name__}, not an object"
+                place = f"{path.name}:{number}"
+                yield Raw(place, row) if isinstance(row, dict) else Raw(place, None, fault)
             return
         lines = io.BytesIO(data)  # lines after all, the first of them broken
     for line in json_lines_in(lines):
-        reason = "" if line.row is not None else "not readable"
-        yield Raw(f"{path.name}:{line.number}", line.row, reason, line.fault)
+        yield Raw(f"{path.name}:{line.number}", line.row, line.fault)
 
 
 def _csv(path: Path, file: io.BufferedReader) -> Iterator[Raw]:
@@ -208,8 +206,7 @@ def _csv(path: Path, file: io.BufferedReader) -> Iterator[Raw]:
             if len(fields) == len(header):
                 yield Raw(place, dict(zip(header, fields, strict=True)))
             else:
-                fault = f"{len(fields)} fields, the first line names {len(header)}"
-                yield Raw(place, None, "not readable", fault)
+                yield Raw(place, None, f"{len(fields)} fields, the first line names {len(header)}")
     except UnicodeDecodeError:
         raise latin_1(path) from None
     except csv.Error as error:
@@ -242,7 +239,7 @@ def _batches(path: Path, batches: Iterator[Any]) -> Iterator[Raw]:
     for batch in batches:
         for row in _batch_rows(batch):
             place = f"{path.name}:{next(numbers)}"
-            yield Raw(place, row) if isinstance(row, dict) else Raw(place, None, "not readable", str(row))
+            yield Raw(place, row) if isinstance(row, dict) else Raw(place, None, str(row))
 
 
 def _batch_rows(batch: Any) -> Sequence[Any]:
@@ -281,9 +278,6 @@ def hub_rows(repo: str, revision: str | None, subset: str | None, split: str, fi
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"data set {repo} at {revision or 'main'} cannot be loaded: {reason}", fix=fix) from None
     yield from rows
-
-
-# --- cells ------------------------------------------------------------------------------------------------------------
 
 
 def cell(row: Row, name: str) -> Any:

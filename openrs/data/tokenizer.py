@@ -37,26 +37,6 @@ PROBES = (
 """Texts in Unicode normal form C: tokenizers that normalise to it must round-trip them too."""
 
 
-EXAMPLE = [{"role": "user", "content": PROBES[0]}]
-
-
-@dataclass(frozen=True, slots=True)
-class TokenizerFacts:
-    """What check_tokenizer found. bos_added: BOS tokens that encoding puts in front of a plain text (0 or 1).
-
-    bos_in_template: whether the chat template itself writes BOS; both together make the two BOS of the paper.
-    """
-
-    kind: str
-    tokens: int
-    bos_id: int | None
-    eos_id: int | None
-    pad_id: int | None
-    bos_added: int
-    bos_in_template: bool
-    chat_template: bool
-
-
 def load_tokenizer(folder_or_repo: str | Path, revision: str | None = None, trust_remote_code: bool = False) -> Any:
     """A transformers tokenizer from a folder, or from the hub at a pinned revision. See `check_tokenizer`.
 
@@ -67,7 +47,7 @@ def load_tokenizer(folder_or_repo: str | Path, revision: str | None = None, trus
         _tokenizer_file(folder)
         config = _read_config(folder)
         if config.get("chat_template") or (folder / TEMPLATE).is_file():  # a base model may have none
-            template_worker.render(_template_text(folder, config), EXAMPLE, _special(config), str(folder))
+            _safe_template(folder, config)
     elif folder.is_absolute() or str(folder_or_repo).startswith(".") or str(folder_or_repo).count("/") > 1:
         raise UserError(
             f"there is no folder {folder_or_repo}", fix="give a model folder, or a hub name like owner/model"
@@ -86,11 +66,12 @@ def load_tokenizer(folder_or_repo: str | Path, revision: str | None = None, trus
         ) from None
 
 
-def check_tokenizer(tokenizer: Any, folder: Path) -> TokenizerFacts:
+def check_tokenizer(tokenizer: Any, folder: Path) -> int:
     """Stop when the loaded tokenizer does not do what `folder`/tokenizer.json says.
 
-    Checked on PROBES: equal ids with and without special tokens, and decode(encode(text)) == text.
-    Raises UserError naming the first text and ids that differ.
+    Checked on PROBES: equal ids with and without special tokens, and decode(encode(text)) == text. Returns how many
+    BOS tokens encoding puts in front of a plain text (0 or 1). Raises UserError naming the first text and ids that
+    differ.
     """
     truth = _read_tokenizer(folder)
     for text in PROBES:
@@ -107,21 +88,7 @@ def check_tokenizer(tokenizer: Any, folder: Path) -> TokenizerFacts:
                 "what cannot be written in its tokens cannot be asked or answered",
                 "use a byte-level tokenizer",
             )
-    template = getattr(tokenizer, "chat_template", None)
-    with_special = list(tokenizer("x", add_special_tokens=True)["input_ids"])
-    return TokenizerFacts(
-        kind=type(tokenizer).__name__,
-        tokens=len(tokenizer),
-        bos_id=tokenizer.bos_token_id,
-        eos_id=tokenizer.eos_token_id,
-        pad_id=tokenizer.pad_token_id,
-        bos_added=_leading(with_special, tokenizer.bos_token_id),
-        bos_in_template=bool(template and tokenizer.bos_token)
-        and str(tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)).startswith(
-            str(tokenizer.bos_token)
-        ),
-        chat_template=bool(template),
-    )
+    return _leading(tokenizer("x", add_special_tokens=True)["input_ids"], tokenizer.bos_token_id)
 
 
 class Encoded(NamedTuple):
@@ -145,10 +112,7 @@ class ChatEncoder:
         """From a model's folder, or its tokenizer.json. Raises UserError when a part is missing or broken."""
         folder = path.parent if path.is_file() else path
         tokenizer = _read_tokenizer(folder)
-        config = _read_config(folder)
-        special = _special(config)
-        template = _template_text(folder, config)
-        template_worker.render(template, EXAMPLE, special, str(folder))
+        template, special = _safe_template(folder, _read_config(folder))
         return cls(tokenizer, template_worker.compiled(template), special)
 
     def text(self, prompt: str) -> str:
@@ -246,11 +210,16 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 def _special(config: dict[str, Any]) -> dict[str, str]:
     """The texts of bos_token, eos_token ... as a template gets them."""
-    return {name: _token_text(value) for name, value in config.items() if name.endswith("_token")}
+    tokens = {name: value for name, value in config.items() if name.endswith("_token")}
+    texts = {name: value.get("content") if isinstance(value, dict) else value for name, value in tokens.items()}
+    return {name: str(text or "") for name, text in texts.items()}
 
 
-def _token_text(value: Any) -> str:
-    return str(value.get("content", "")) if isinstance(value, dict) else str(value or "")
+def _safe_template(folder: Path, config: dict[str, Any]) -> tuple[str, dict[str, str]]:
+    """A chat template that was rendered under limits, and the special tokens that it gets."""
+    template, special = _template_text(folder, config), _special(config)
+    template_worker.render(template, [{"role": "user", "content": PROBES[0]}], special, str(folder))
+    return template, special
 
 
 def _template_text(folder: Path, config: dict[str, Any]) -> str:

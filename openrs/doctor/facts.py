@@ -21,10 +21,11 @@ def tokenizer(folder: str) -> dict[str, str]:
     from openrs.data.tokenizer import check_tokenizer, load_tokenizer
 
     try:
-        facts = check_tokenizer(load_tokenizer(Path(folder)), Path(folder))
+        loaded = load_tokenizer(Path(folder))
+        bos = check_tokenizer(loaded, Path(folder))
     except UserError as error:
         return {"refused": error.what}
-    return {"found": f"{facts.tokens:,} tokens, ids as in tokenizer.json, round trip, {facts.bos_added} BOS"}
+    return {"found": f"{len(loaded):,} tokens, ids as in tokenizer.json, round trip, {bos} BOS"}
 
 
 def torch() -> dict[str, Any]:

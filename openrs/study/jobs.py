@@ -1,14 +1,15 @@
 """The jobs of a study, each with what it costs by the planner. Never imports torch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import isfinite
 from pathlib import Path
+from typing import Any
 
 from openrs.config import load as recipes
 from openrs.config.names import is_hub_name
-from openrs.config.schema import Model, Recipe
+from openrs.config.schema import Evaluation, Model, Recipe
 from openrs.errors import UserError
 from openrs.evaluation.benchmarks import resolve
 from openrs.evaluation.protocols import samples_of
@@ -20,7 +21,7 @@ from openrs.planner.plan import plan
 from openrs.planner.shapes import Shape, shape_of
 from openrs.planner.times import ASSUMED, LEAST, MOST, Draws, evaluation_seconds
 from openrs.run.retention import evaluated, saved
-from openrs.study.settings import Evaluate, Study, Train, place_of_run
+from openrs.study.settings import Evaluate, Study, Train, looking, place_of_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,12 @@ class Range:
 NOTHING = Range(0.0, 0.0, 0.0)
 
 
+def total(parts: Iterable[Range | None]) -> Range | None:
+    """The sum; None when a part is not known."""
+    found = list(parts)
+    return None if None in found else sum((part for part in found if part is not None), start=NOTHING)
+
+
 @dataclass(frozen=True, slots=True)
 class Machine:
     """What the jobs run on. price: dollars per GPU-hour, None where nobody knows it."""
@@ -49,8 +56,13 @@ class Machine:
     gpus: int
     price: float | None
 
+    @property
+    def rate(self) -> float | None:
+        """Dollars an hour; None where no price is known."""
+        return None if self.price is None else self.gpus * self.price
+
     def dollars(self, hours: Range | None) -> Range | None:
-        return None if hours is None or self.price is None else hours.times(self.gpus * self.price)
+        return None if hours is None or self.rate is None else hours.times(self.rate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +99,24 @@ def machine_of(study: Study, gpu: str | None, gpus: int | None, price: float | N
     return Machine(chosen, count, price)
 
 
+def known_jobs(study: Study, state: Mapping[str, Any]) -> tuple[Machine, list[Job]]:
+    """The machine of a study's last launch, by what study.json holds, and every job of the study on it."""
+    known = state["machine"]
+    machine = machine_of(study, known["gpu"], known["gpus"], known.get("price"))
+    return machine, jobs_of(study, machine, Path(state["file"]).parent)
+
+
 def jobs_of(study: Study, machine: Machine, folder: Path) -> list[Job]:
     """Every job of the study, in the order of its file. folder: of that file; recipes of your own lie in it.
 
     Raises UserError for a model whose sizes nobody knows and for a recipe that cannot be loaded or shared out.
     """
-    found = [
-        _evaluation(study, name, benchmark, samples, machine)
-        for name, one in study.evaluations.items()
-        for benchmark, samples in one.samples.items()
-    ]
+    found = []
+    for name, one in study.evaluations.items():
+        for benchmark, samples in one.samples.items():
+            took = evaluation_hours(study, name, benchmark, machine)
+            fits = None if took is None else isfinite(took.expected)
+            found.append(Job(f"{name}/{benchmark}", name, samples, None, None, took if fits else None, fits))
     for name, train in study.trainings.items():
         hours, fits = training_hours(study, name, machine, folder)
         for seed in train.seeds:
@@ -105,34 +125,29 @@ def jobs_of(study: Study, machine: Machine, folder: Path) -> list[Job]:
     return found
 
 
-def _evaluation(study: Study, name: str, benchmark: str, samples: int, machine: Machine) -> Job:
-    hours = evaluation_hours(study, name, benchmark, machine)
-    fits = None if hours is None else isfinite(hours.expected)
-    return Job(f"{name}/{benchmark}", name, samples, None, None, hours if fits else None, fits)
-
-
 # --- evaluations ------------------------------------------------------------------------------------------------------
 
 
 def evaluation_hours(study: Study, name: str, benchmark: str, machine: Machine) -> Range | None:
     """Of all samples. The model is loaded anew for every look at a claim that needs them."""
     one = study.evaluations[name]
-    loads = max(
-        (len(c.looks) for c in study.claims.values() if c.looks and f"{name}/{benchmark}" in c.needs[0]), default=1
-    )
-    cap = min(study.evaluation.max_tokens, study.evaluation.max_model_len or study.evaluation.max_tokens)
-    cap = min(cap, one.window or cap)
+    loads = max((len(study.claims[claim].looks) for claim in looking(study, f"{name}/{benchmark}")), default=1)
+    settings = study.evaluation
     draws = [
-        Draws(part.rows * one.samples[benchmark], _tokens(one.tokens.get(benchmark, part.tokens), cap))
-        for part in resolve([benchmark])
+        (part.rows * one.samples[benchmark], one.tokens.get(benchmark, part.tokens)) for part in resolve([benchmark])
     ]
-    seconds = evaluation_seconds(shape_of_target(one), machine.gpu, machine.gpus, draws, cap=cap)
-    return _range(None if seconds is None else seconds + (loads - 1) * ASSUMED.startup, LEAST, MOST)
+    seconds = _seconds(shape_of_target(one), machine, settings, draws, one.window)
+    return None if seconds is None else _range(seconds + (loads - 1) * ASSUMED.startup)
 
 
-def _tokens(usual: float, cap: int) -> float:
-    """The mean completion under a cap: a model with a small window cannot think as long as others."""
-    return min(usual, ASSUMED.length * cap)
+def _seconds(
+    shape: Shape, machine: Machine, settings: Evaluation, draws: Sequence[tuple[int, float]], window: int | None = None
+) -> float | None:
+    """Of one model's completions. draws: how many, and their usual mean length: a model with a small window cannot
+    think as long as others."""
+    cap = min(settings.max_tokens, settings.max_model_len or settings.max_tokens, window or settings.max_tokens)
+    capped = [Draws(count, min(usual, ASSUMED.length * cap)) for count, usual in draws]
+    return evaluation_seconds(shape, machine.gpu, machine.gpus, capped, cap=cap)
 
 
 def shape_of_target(one: Evaluate) -> Shape:
@@ -141,10 +156,8 @@ def shape_of_target(one: Evaluate) -> Shape:
     return shape_of(Model(name=name))
 
 
-def _range(seconds: float | None, least: float, most: float) -> Range | None:
-    if seconds is None:
-        return None
-    return Range(seconds / 3600, least * seconds / 3600, most * seconds / 3600)
+def _range(seconds: float) -> Range:
+    return Range(seconds / 3600, LEAST * seconds / 3600, MOST * seconds / 3600)
 
 
 # --- trainings --------------------------------------------------------------------------------------------------------
@@ -206,12 +219,9 @@ def _evaluations(recipe: Recipe, machine: Machine, models: int) -> Range | None:
     settings = recipe.evaluation
     if not settings.benchmarks or not models:
         return NOTHING
-    cap = min(settings.max_tokens, settings.max_model_len or settings.max_tokens)
-    draws = [
-        Draws(one.rows * samples_of(settings, one), _tokens(one.tokens, cap)) for one in resolve(settings.benchmarks)
-    ]
-    seconds = evaluation_seconds(shape_of(recipe.model), machine.gpu, machine.gpus, draws, cap=cap)
-    return _range(None if seconds is None else models * seconds, LEAST, MOST)
+    draws = [(one.rows * samples_of(settings, one), one.tokens) for one in resolve(settings.benchmarks)]
+    seconds = _seconds(shape_of(recipe.model), machine, settings, draws)
+    return None if seconds is None else _range(models * seconds)
 
 
 def references_of(study: Study, folder: Path) -> list[pins.Reference]:
@@ -241,13 +251,10 @@ def expanded(need: str, jobs: Sequence[Job]) -> Iterator[Job]:
     by_id = {job.id: job for job in jobs}
     for job in jobs:
         if need in (job.id, job.entry):
-            yield from _chain(job, by_id)
-
-
-def _chain(job: Job, by_id: dict[str, Job]) -> Iterator[Job]:
-    if job.after is not None:
-        yield from _chain(by_id[job.after], by_id)
-    yield job
+            chain = [job]
+            while chain[0].after is not None:
+                chain.insert(0, by_id[chain[0].after])
+            yield from chain
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
@@ -265,7 +272,7 @@ def independent(study: Study, jobs: Sequence[Job]) -> list[list[Job]]:
             ties = {place_of_run(study, job.entry, job.seed or 0)}
         else:
             ties = {f"model {study.evaluations[job.entry].model}"}
-            ties |= {f"claim {name}" for name, one in study.claims.items() if one.looks and job.id in one.needs[0]}
+            ties |= {f"claim {name}" for name in looking(study, job.id)}
         joined = [part for part in parts if part[0] & ties]
         parts = [part for part in parts if part not in joined]
         parts.append((ties.union(*(names for names, _ in joined)), [number, *(i for _, own in joined for i in own)]))

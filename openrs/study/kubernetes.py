@@ -10,21 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from openrs.cluster.jobs import (
-    FETCHES,
-    HASH,
-    IN_POD,
-    JobManifests,
-    JobRequest,
-    Object,
-    build_manifests,
-    fetcher,
-    literal,
-    local_files,
-    put_files,
-    refuse_files,
-    set_image,
-)
+from openrs.cluster import jobs as pods
 from openrs.cluster.sizes import SLACK, Sizes, sizes_of
 from openrs.config.load import load, to_yaml
 from openrs.config.schema import Recipe
@@ -41,7 +27,7 @@ ROOM = 1.35  # of a volume / what is known to be written
 
 
 def build_study_manifests(
-    request: Callable[[Recipe, str], JobRequest],
+    request: Callable[[Recipe, str], pods.JobRequest],
     study: Study,
     file: Path,
     *,
@@ -50,7 +36,7 @@ def build_study_manifests(
     also: Sequence[str],
     choice: Sequence[str],
     overrides: Sequence[str],
-) -> JobManifests:
+) -> pods.JobManifests:
     """The claim and the Job of a study.
 
     request: the Job's request, given a recipe and the manifest that it is made from. choice: the options that choose
@@ -69,8 +55,8 @@ def build_study_manifests(
     largest = max(recipes, key=lambda entry: _gib(sizes[entry].memory), default=None)
     recipe = _on(machine, load("exp3", elsewhere=True)) if largest is None else recipes[largest]
     asked = request(recipe, "exp3" if machine.gpus else "demo")
-    made = build_manifests(asked)
-    made.notes.extend(note for one in recipes.values() for note in local_files(one) if note not in made.notes)
+    made = pods.build_manifests(asked)
+    made.notes.extend(note for one in recipes.values() for note in pods.local_files(one) if note not in made.notes)
     _refuse_local(study, jobs)
     named, files = _files(study, file)
     sets = [word for change in overrides for word in ("--set", change)]
@@ -81,14 +67,14 @@ def build_study_manifests(
         ["reproduce", named, "--run", asked.name, *choice, *sets, *until],
         len(parts),
     )
-    set_image(made.job["spec"]["template"]["spec"], asked.image)
+    pods.set_image(made.job["spec"]["template"]["spec"], asked.image)
     spec = made.job["spec"]
     spec["backoffLimitPerIndex"] = spec.pop("backoffLimit")
     spec |= {"completionMode": "Indexed", "completions": len(parts), "parallelism": min(limits.at_once, len(parts))}
     spec["podFailurePolicy"]["rules"][0]["action"] = "FailIndex"  # what one part is refused for, others may not be
     spec["activeDeadlineSeconds"] = _deadline(spec["activeDeadlineSeconds"], jobs, limits)
-    made.job["metadata"]["annotations"] = {HASH: _hash(study, files)}
-    put_files(made.job, files)
+    made.job["metadata"]["annotations"] = {pods.HASH: _hash(study, files)}
+    pods.put_files(made.job, files)
     if made.claim is not None:
         made.claim["spec"]["resources"]["requests"]["storage"] = f"{_storage(study, jobs, sizes)}Gi"
         if limits.at_once > 1:
@@ -98,15 +84,15 @@ def build_study_manifests(
     return made
 
 
-def _containers(template: Object, fetch: list[str] | None, run: list[str], parts: int) -> None:
+def _containers(template: pods.Object, fetch: list[str] | None, run: list[str], parts: int) -> None:
     """The commands; NCCL's measurement belongs to one recipe and is left out."""
     pod, labels = template["spec"], template["metadata"]["labels"]
     pod.pop("initContainers", None)
-    labels.pop(FETCHES, None)
+    labels.pop(pods.FETCHES, None)
     if fetch is not None:
-        pod["initContainers"] = [fetcher() | {"args": [literal(word) for word in fetch]}]
-        labels[FETCHES] = "true"
-    pod["containers"][0]["args"] = [*map(literal, run), "--part", f"$(JOB_COMPLETION_INDEX)/{parts}"]
+        pod["initContainers"] = [pods.fetcher() | {"args": [pods.literal(word) for word in fetch]}]
+        labels[pods.FETCHES] = "true"
+    pod["containers"][0]["args"] = [*map(pods.literal, run), "--part", f"$(JOB_COMPLETION_INDEX)/{parts}"]
 
 
 def _on(machine: Machine, recipe: Recipe) -> Recipe:
@@ -122,7 +108,7 @@ def _refuse_local(study: Study, jobs: Sequence[Job]) -> None:
         named.append(("evaluation.data", study.evaluation.data))
     benchmarks = dict.fromkeys(name for one in study.evaluations.values() for name in one.samples)
     named += [("samples", name) for name in benchmarks if name.endswith((".yaml", ".yml"))]
-    refuse_files("the study", named)
+    pods.refuse_files("the study", named)
 
 
 def _files(study: Study, file: Path) -> tuple[str, dict[str, tuple[str, str]]]:
@@ -139,7 +125,7 @@ def _files(study: Study, file: Path) -> tuple[str, dict[str, tuple[str, str]]]:
                 )
             texts[name] = to_yaml(load(str(beside), elsewhere=True))
     files = {f"openrs/file-{i}": (name, text) for i, (name, text) in enumerate(texts.items())}
-    return str(PurePosixPath(IN_POD).parent / file.name), files
+    return str(PurePosixPath(pods.IN_POD).parent / file.name), files
 
 
 def _hash(study: Study, files: Mapping[str, tuple[str, str]]) -> str:

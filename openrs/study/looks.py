@@ -17,8 +17,7 @@ import numpy as np
 
 from openrs.errors import UserError
 from openrs.report.evidence import reference
-from openrs.report.evidence.pooling import pooled
-from openrs.report.evidence.sources import Measured, gather, measured
+from openrs.report.evidence.sources import Measured, gather, measured, pooled
 from openrs.report.evidence.values import point_span
 from openrs.report.verdicts.claims import UNDECIDED, Claim, ClaimVerdict, Evidence, not_tested
 from openrs.report.verdicts.family import Corrected, Prepared, Tests
@@ -51,20 +50,14 @@ def closed(study: Study, state: State, name: str) -> bool:
 def ready(study: Study, state: State, name: str) -> bool:
     """Whether every job that the claim needs has the samples of the next look."""
     look = next_look(study, state, name)
-    jobs = [state.tree["jobs"].get(job, {}) for job in study.claims[name].needs[0]]
-    return look is not None and all(int(job.get("samples", 0)) >= look for job in jobs)
-
-
-def make(study: Study, state: State, name: str, folder: Path) -> str:
-    """Make the next look; returns what it says. folder: the run that keeps the evaluations.
-
-    Raises UserError when the samples of a look that was spent are not those that are there now.
-    """
-    return look_at(study, state, name, evaluations(folder))
+    return look is not None and all(state.samples(job) >= look for job in study.claims[name].needs[0])
 
 
 def look_at(study: Study, state: State, name: str, found: Sequence[Measured]) -> str:
-    """Make the next look at these evaluations. What it rejects may decide other claims of the question, too."""
+    """Make the next look at these evaluations; returns what it says. What it rejects may decide other claims, too.
+
+    Raises UserError when the samples of a look that was spent are not those that are there now.
+    """
     samples = next_look(study, state, name)
     assert samples is not None
     every = study_claims(study)
@@ -88,9 +81,8 @@ def look_at(study: Study, state: State, name: str, found: Sequence[Measured]) ->
         )
     tests = RULES[claim.kind](claim, evidence)
     rounds = rounds_of(state, name)
-    p_values = (
-        repeated(claim, evidence, tests, times_of(study, claim, rounds), rounds) if isinstance(tests, Tests) else {}
-    )
+    times = times_of(study, claim, rounds)
+    p_values = repeated(claim, evidence, tests, times, rounds) if isinstance(tests, Tests) else {}
     entry |= {"p": p_values, "word": "cannot tell"}
     known = prepared(study, state, found)
     judged = {one.id: verdict for one, verdict in judge(Evidence([], [], []), family(study), known=known)}
@@ -218,8 +210,8 @@ def planned_looks(study: Study, name: str, rounds: Sequence[int]) -> list[int]:
 def times_of(study: Study, claim: Claim, rounds: Sequence[int]) -> tuple[float, ...]:
     """Information fractions of the looks made; the noise of a published mean compared with does not shrink."""
     again = reference.reevaluation(claim.model, str(claim.benchmark)) if claim.kind == "same" else None
-    planned = tuple(planned_looks(study, claim.id, rounds))
-    return sequential.Looks(planned, tuple(rounds), again[2] if again else None).times
+    last = planned_looks(study, claim.id, rounds)[-1]
+    return tuple(sequential.information(k, last, again[2] if again else None) for k in rounds)
 
 
 def differences_of(claim: Claim, evidence: Evidence, rounds: list[int]) -> sequential.Ints:
@@ -280,7 +272,7 @@ def described(
         both = shared(base.rows, model.rows)
         after, before = (np.array([sum(one.rows[problem]) for problem in both]) for one in (model, base))
         times = times_of(study, claim, made)
-        low, high = sequential.difference_bounds(after, before, made[-1], sequential.interval_tail(times))
+        low, high = sequential.difference_bounds(after, before, made[-1], sequential.last_boundary(times)[1] / 2)
         value = float((after.mean() - before.mean()) / made[-1])
         se = 0.0  # of one sample a problem nothing tells its noise
         if made[-1] > 1:

@@ -9,8 +9,10 @@ from pathlib import Path
 from openrs.errors import UserError
 from openrs.report.evidence import reference
 from openrs.report.verdicts.claims import SEEDS, Claim
-from openrs.study.jobs import NOTHING, Job, Machine, Range, expanded, jobs_of
+from openrs.study.jobs import Job, Machine, Range, expanded, jobs_of, total
 from openrs.study.settings import Study, study_claims
+
+Ways = Mapping[str, list[tuple[str, ...]]]  # claim -> sets of jobs, any one of which is enough for it
 
 MOST_WAYS = 4096  # ways to decide all claims that are compared; beyond them the greedy order decides
 
@@ -36,7 +38,7 @@ class Row:
     """Jobs of one entry that are run one after another: one benchmark of a model, or all seeds of a training.
 
     decides: claims that can be decided once these and all rows before are done. tests: claims that can then be found
-    not reproduced or compatible, and no more. total: dollars of all rows up to this; hours_total likewise.
+    not reproduced or compatible, and no more. total: dollars of all rows up to this.
     """
 
     jobs: tuple[Job, ...]
@@ -45,7 +47,6 @@ class Row:
     decides: tuple[str, ...]
     tests: tuple[str, ...]
     total: Range | None
-    hours_total: Range | None
 
     @property
     def name(self) -> str:
@@ -101,12 +102,21 @@ def make_plan(
     hours: float | None = None,
 ) -> StudyPlan:
     """The plan. budget: dollars, hours: of wall clock, both as expected. Raises UserError as jobs_of does."""
-    return _Planner(study, machine, folder, powers).plan(budget, hours)
+    return _Planner(study, machine, folder, powers, budget=budget, hours=hours).plan()
 
 
 class _Planner:
-    def __init__(self, study: Study, machine: Machine, folder: Path, powers: Powers) -> None:
-        self.study, self.machine, self.powers = study, machine, powers
+    def __init__(
+        self,
+        study: Study,
+        machine: Machine,
+        folder: Path,
+        powers: Powers,
+        *,
+        budget: float | None = None,
+        hours: float | None = None,
+    ) -> None:
+        self.study, self.machine, self.powers, self.budget, self.hours = study, machine, powers, budget, hours
         self.jobs = {job.id: job for job in jobs_of(study, machine, folder)}
         self.claims = study_claims(study)
         every = list(self.jobs.values())
@@ -127,25 +137,16 @@ class _Planner:
                 self.hopeless.add(claim.id)
         self.decidable = {claim.id for claim in self.claims}.difference(claim.id for claim, _ in self.never)
 
-    def plan(self, budget: float | None, hours: float | None) -> StudyPlan:
-        self._refuse_unknown(budget, hours)
-        decide = {name: ways for name, ways in self.ways.items() if name in self.decidable and ways}
-        test = {n: ways for n, ways in self.ways.items() if n not in self.decidable | self.hopeless and ways}
-        if budget is None and hours is None:
+    def plan(self) -> StudyPlan:
+        self._refuse_unknown()
+        decide: Ways = {name: ways for name, ways in self.ways.items() if name in self.decidable and ways}
+        test: Ways = {n: ways for n, ways in self.ways.items() if n not in self.decidable | self.hopeless and ways}
+        if self.budget is None and self.hours is None:
             decide = self._cheapest(decide)
-        order, beyond = self._ordered(decide, test, budget, hours)
+        order, beyond = self._ordered(decide, test)
         rest = [name for name in self.jobs if name not in {*order, *beyond}]
-        rows = self._rows(order, ())
-        return StudyPlan(
-            self.study,
-            self.machine,
-            self.claims,
-            self.powers,
-            rows,
-            self._rows(beyond, order),
-            self._rows(rest, (*order, *beyond)),
-            self.never,
-        )
+        rows, left, others = self._rows(order, ()), self._rows(beyond, order), self._rows(rest, (*order, *beyond))
+        return StudyPlan(self.study, self.machine, self.claims, self.powers, rows, left, others, self.never)
 
     def _fault(self, way: tuple[str, ...]) -> str:
         """Why these jobs decide nothing, or ""."""
@@ -156,69 +157,62 @@ class _Planner:
         runs = sum(job.training and job.id not in continued for job in jobs)
         return f"fewer than {SEEDS} seeds decide nothing" if 0 < runs < SEEDS else ""
 
-    def _refuse_unknown(self, budget: float | None, hours: float | None) -> None:
+    def _refuse_unknown(self) -> None:
         """A limit that nobody can keep: what has no price, or takes nobody knows how long, would count as free."""
-        machine = self.machine
-        if budget is not None and machine.price is None:
-            raise UserError(
-                f"--budget {budget:g}: no price is known for {machine.gpu.name}", fix="give --price as well"
-            )
+        gpu = self.machine.gpu.name
+        if self.budget is not None and self.machine.price is None:
+            raise UserError(f"--budget {self.budget:g}: no price is known for {gpu}", fix="give --price as well")
         unknown = [job.id for job in self.jobs.values() if job.hours is None and job.fits is not False]
-        if unknown and (budget is not None or hours is not None):
+        if unknown and (self.budget is not None or self.hours is not None):
             raise UserError(
-                f"how long {unknown[0]} takes on {machine.gpu.name} is not known, so no plan keeps to a limit",
+                f"how long {unknown[0]} takes on {gpu} is not known, so no plan keeps to a limit",
                 fix="leave out --budget and --hours; --until-hours ends a launch after a time",
             )
 
     # --- order --------------------------------------------------------------------------------------------------------
 
-    def _ordered(
-        self, decide: Mapping[str, list[tuple[str, ...]]], test: Mapping[str, list[tuple[str, ...]]],
-        budget: float | None, hours: float | None,
-    ) -> tuple[list[str], list[str]]:  # fmt: skip
+    def _ordered(self, decide: Ways, test: Ways) -> tuple[list[str], list[str]]:
         """Jobs in order: what decides, most per dollar first, then what tests; and those that the budget leaves out.
 
         A claim that the budget leaves out is tried again with each of its ways, so that a cheaper one is found."""
         order: list[str] = []
         for group in (decide, test):
-            while (best := self._best(group, set(order), budget, hours)) is not None:
+            while (best := self._best(group, set(order))) is not None:
                 order += [name for name in best if name not in order]
         beyond: list[str] = []
-        for group in (self._cheapest(decide, set(order)), test):
-            while (best := self._best(group, {*order, *beyond}, None, None)) is not None:
+        for group in (self._cheapest(decide, order), test):
+            while (best := self._best(group, {*order, *beyond}, limited=False)) is not None:
                 beyond += [name for name in best if name not in (*order, *beyond)]
         return order, beyond
 
-    def _best(
-        self, group: Mapping[str, list[tuple[str, ...]]], have: set[str], budget: float | None, hours: float | None
-    ) -> tuple[str, ...] | None:
-        """The set of jobs that brings most for its price among those within the budget; None when none is left."""
-        still = [name for name, ways in group.items() if not any(have.issuperset(way) for way in ways)]
+    def _best(self, group: Ways, have: set[str], *, limited: bool = True) -> tuple[str, ...] | None:
+        """The set of jobs that brings most for its price among those within the limits; None when none is left."""
+        still = [name for name, ways in group.items() if not _enough(ways, have)]
         chosen, most = None, -1.0
         for way in dict.fromkeys(way for name in still for way in group[name]):
             after = have.union(way)
-            if budget is not None and (self._dollars(after) or 0.0) > budget:
+            if limited and not self._within(after):
                 continue
-            if hours is not None and self._hours(after) > hours:
-                continue
-            brings = sum(self._worth(name) for name in still if any(after.issuperset(one) for one in group[name]))
+            brings = sum(self._worth(name) for name in still if _enough(group[name], after))
             price = self._price(after) - self._price(have)
             if brings / max(price, 1e-9) > most:
                 chosen, most = way, brings / max(price, 1e-9)
         return chosen
 
+    def _within(self, names: Collection[str]) -> bool:
+        hours, rate = self._hours(names), self.machine.rate or 0.0
+        return (self.hours is None or hours <= self.hours) and (self.budget is None or hours * rate <= self.budget)
+
     def _worth(self, name: str) -> float:
         """A claim's chance to be decided; one whose chance is not known counts whole, one that is hopeless a little."""
         return max(0.01, self.powers[name].mean) if name in self.powers else 1.0
 
-    def _cheapest(
-        self, group: Mapping[str, list[tuple[str, ...]]], have: Collection[str] = ()
-    ) -> dict[str, list[tuple[str, ...]]]:
+    def _cheapest(self, group: Ways, have: Iterable[str] = ()) -> Ways:
         """For each claim that `have` does not decide one way, so that all of them together cost least."""
-        group = {name: ways for name, ways in group.items() if not any(set(have).issuperset(way) for way in ways)}
+        group = {name: ways for name, ways in group.items() if not _enough(ways, set(have))}
         different = list(dict.fromkeys(tuple(ways) for ways in group.values()))
         if prod(len(ways) for ways in different) > MOST_WAYS:
-            return {name: list(ways) for name, ways in group.items()}
+            return group
         best: tuple[tuple[str, ...], ...] = ()
         least = inf
         for chosen in product(*different):
@@ -234,9 +228,6 @@ class _Planner:
         # Exact: a set's order differs between processes, and the last bit would choose between ways that cost the same.
         return fsum(hours.expected for name in names if (hours := self.jobs[name].hours) is not None)
 
-    def _dollars(self, names: Iterable[str]) -> float | None:
-        return None if self.machine.price is None else self._hours(names) * self.machine.gpus * self.machine.price
-
     def _price(self, names: Collection[str]) -> float:
         """What jobs are compared by: hours, or their number where the planner knows no hours."""
         return self._hours(names) or float(len(names))
@@ -249,39 +240,24 @@ class _Planner:
             job = self.jobs[name]
             grouped.setdefault((job.entry, "" if job.training else name), []).append(job)
         have = set(before)
-        hours = self._total(before)
+        hours = total(self.jobs[name].hours for name in before)
         rows = []
         for jobs in grouped.values():
-            own = self._total(job.id for job in jobs)
-            hours = hours + own if hours is not None and own is not None else None
+            own = total(job.hours for job in jobs)
+            hours = total((hours, own))
             new = have.union(job.id for job in jobs)
-            ready = [
-                name
-                for name, ways in self.ways.items()
-                if any(new.issuperset(way) for way in ways) and not any(have.issuperset(way) for way in ways)
-            ]
-            rows.append(
-                Row(
-                    tuple(jobs),
-                    own,
-                    self.machine.dollars(own),
-                    tuple(name for name in ready if name in self.decidable),
-                    tuple(name for name in ready if name not in self.decidable | self.hopeless),
-                    self.machine.dollars(hours),
-                    hours,
-                )
-            )
+            ready = [name for name, ways in self.ways.items() if _enough(ways, new) and not _enough(ways, have)]
+            decides = tuple(name for name in ready if name in self.decidable)
+            tests = tuple(name for name in ready if name not in self.decidable | self.hopeless)
+            dollars, spent = self.machine.dollars(own), self.machine.dollars(hours)
+            rows.append(Row(tuple(jobs), own, dollars, decides, tests, spent))
             have = new
         return rows
 
-    def _total(self, names: Iterable[str]) -> Range | None:
-        found = NOTHING
-        for name in names:
-            own = self.jobs[name].hours
-            if own is None:
-                return None
-            found = found + own
-        return found
+
+def _enough(ways: Iterable[tuple[str, ...]], have: set[str]) -> bool:
+    """Whether these jobs decide a claim."""
+    return any(have.issuperset(way) for way in ways)
 
 
 def why_never(claim: Claim, machine: Machine) -> str:

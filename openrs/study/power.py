@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from openrs.evaluation import statistics
+from openrs.evaluation.benchmarks import resolve
 from openrs.evaluation.difficulty_model import sample_matrix, shifted
+from openrs.evaluation.protocols import samples_of
 from openrs.evaluation.statistics import ALIKE, Floats
 from openrs.report.evidence import reference
 from openrs.report.evidence.collect import RunData
@@ -29,36 +31,72 @@ from openrs.report.verdicts.claims import ALPHA, UNDECIDED, Claim, Evidence, Wor
 from openrs.report.verdicts.family import decide
 from openrs.report.verdicts.judge import FAMILIES, RULES
 from openrs.report.verdicts.score_rules import ENOUGH
-from openrs.study.difficulty import EARLY, LATE, World, mean_of, rates, training_change
-from openrs.study.sequential import Ints, Looks, boundaries, flip_boundaries, sampling_errors
+from openrs.study.difficulty import EARLY, LATE, WORLDS, World, mean_of, rates, training_change
+from openrs.study.jobs import recipe_of
+from openrs.study.plan import Power, Powers
+from openrs.study.sequential import Ints, boundaries, flip_boundaries, information, sampling_errors
+from openrs.study.settings import Study, first_looks, study_claims
 
 BASE = str(reference.tree()["base"])
 AGAINST_BASE = FAMILIES["Are the released models better than the base and o1-preview?"]
 IN_TRAINING = ("early_gain", "decay")
-TRIALS, RULE_TRIALS = 600, 24
-SPREAD = 0.01  # between trainings of one recipe, a proportion: assumed, nothing published tells it
-WORLD_ORDER: tuple[World, ...] = ("paper", "none", "again")  # of the random generators' seeds
+PLAN_TRIALS = 200  # of claims against the base: a chance is known to about 3.5 points
+RULE_TRIALS = 24  # of claims on scores in training, which go through the rules themselves: to about 10 points
+SPREAD = 0.01  # standard deviation of true changes of one recipe's trainings, a proportion: assumed, published nowhere
+WORLD_ORDER = tuple(WORLDS)  # of the random generators' seeds
 PROTOCOL = {**PAPER_SAMPLING, "engine": "vllm", "bos": 2, "seed": 1234}
 Bools = NDArray[np.bool_]
 
 
-@dataclass(frozen=True, slots=True)
-class Chances:
-    """How often each word would be given, of `trials`. samples: mean share of the planned samples until the verdict."""
+Chances = Mapping[Word, float]  # the share of trials that give each word
 
-    words: Mapping[Word, float]
-    trials: int
-    samples: float = 1.0
 
-    @property
-    def decided(self) -> float:
-        """Chance of a verdict."""
-        return sum(share for word, share in self.words.items() if word not in UNDECIDED)
+def decided(chances: Chances) -> float:
+    """Chance of a verdict."""
+    return sum(share for word, share in chances.items() if word not in UNDECIDED)
 
-    @property
-    def error(self) -> float:
-        """Monte-Carlo standard error of `decided`."""
-        return float(np.sqrt(self.decided * (1 - self.decided) / self.trials))
+
+# --- a study's claims -------------------------------------------------------------------------------------------------
+
+
+def powers_of(study: Study, folder: Path) -> Powers:
+    """Claim -> chances if the paper is right and if the re-evaluations are, with the study's samples, looks and seeds.
+
+    folder: of the study's file; recipes of your own lie in it.
+
+    Claims without an entry have no power that anything published could tell: length, KL, hours, dollars, your own.
+    """
+    every = study_claims(study)
+    by_world = [_chances(study, every, world, folder) for world in ("paper", "again")]
+    return {
+        name: Power(decided(chances), decided(by_world[1][name]))
+        for name, chances in by_world[0].items()
+        if name in by_world[1]
+    }
+
+
+def _chances(study: Study, every: list[Claim], world: World, folder: Path) -> Mapping[str, Chances]:
+    looks = {claim.id: at for claim in every if (at := looks_of(study, claim))}
+    found = dict(against_base(every, looks, world, trials=PLAN_TRIALS))
+    trained = [claim for claim in every if claim.kind in IN_TRAINING and study.claims[claim.id].needs]
+    if trained:
+        seeds = min(len(study.trainings[need].seeds) for claim in trained for need in study.claims[claim.id].needs[0])
+        train = study.trainings[study.claims[trained[0].id].needs[0][0]]
+        settings = recipe_of(train, train.seeds[0], folder, elsewhere=True).evaluation
+        samples = {one.name: samples_of(settings, one) for one in resolve(settings.benchmarks)}
+        found |= in_training(trained, samples, seeds, world, trials=RULE_TRIALS)
+    return found
+
+
+def looks_of(study: Study, claim: Claim) -> list[int]:
+    """Samples a problem at each look; a claim without looks is judged once, with the samples of its jobs, or of their
+    first look where they grow look by look."""
+    settings, benchmark = study.claims[claim.id], str(claim.benchmark)
+    if settings.looks or claim.kind not in AGAINST_BASE or not settings.needs:
+        return settings.looks
+    entries = [need.partition("/")[0] for need in settings.needs[0]]
+    grown = first_looks(study)
+    return [min(grown.get(f"{name}/{benchmark}", study.evaluations[name].samples[benchmark]) for name in entries)]
 
 
 # --- claims against the base ------------------------------------------------------------------------------------------
@@ -78,17 +116,15 @@ class _Tested:
 
 
 def against_base(
-    claims: Sequence[Claim], looks: Mapping[str, Sequence[int]], world: World, *, trials: int = TRIALS, seed: int = 0
+    claims: Sequence[Claim], looks: Mapping[str, Sequence[int]], world: World, *, trials: int = 600, seed: int = 0
 ) -> dict[str, Chances]:
     """Chances of the claims of kinds `better`, `above` and `gain`, corrected as one family.
 
     looks: claim -> samples a problem at each of its looks, a single number where it is looked at once; claims without
     an entry are left out. The last looks of all claims fall together. What has its verdict is not looked at again.
     """
-    words, stops = study_words(claims, looks, world, trials=trials, seed=seed)
-    return {
-        name: Chances(_shares(own), trials, float(stops[name].mean() / looks[name][-1])) for name, own in words.items()
-    }
+    words, _ = study_words(claims, looks, world, trials=trials, seed=seed)
+    return {name: _shares(own) for name, own in words.items()}
 
 
 Words = Mapping[str, NDArray[np.object_]]
@@ -127,7 +163,7 @@ def _draws(
 def _tested(claim: Claim, looks: tuple[int, ...], draws: Draws, tests: int) -> _Tested:
     benchmark = str(claim.benchmark)
     after, before = (draws[model, benchmark] for model in (str(claim.model), BASE))
-    times = Looks(looks, looks).times
+    times = tuple(information(k, looks[-1]) for k in looks)
     if claim.kind == "above":
         threshold = (claim.threshold or 0.0) / 100
         p_values = np.stack([above_p(after[k], k, threshold) for k in looks], axis=1)
@@ -148,13 +184,10 @@ def _tested(claim: Claim, looks: tuple[int, ...], draws: Draws, tests: int) -> _
 def _below(p_values: Floats, times: tuple[float, ...], tests: int, sides: int) -> Bools:
     """[tests, trials, looks]: is the boundary at ALPHA / (i + 1) reached? p_values: one-sided, [trials, looks]."""
     z = stats.norm.isf(p_values)
-    bounds = [[boundaries(times[: i + 1], ALPHA / m / sides)[-1] for i in range(len(times))] for m in _orders(tests)]
+    levels = [ALPHA / (i + 1) / sides for i in range(tests)]
+    bounds = [[boundaries(times[: i + 1], level)[-1] for i in range(len(times))] for level in levels]
     found: Bools = z > np.array(bounds)[:, None, :]
     return found
-
-
-def _orders(tests: int) -> range:
-    return range(1, tests + 1)
 
 
 def flip_hits(differences: Ints, times: Sequence[float], tests: int) -> Bools:
@@ -242,7 +275,7 @@ def _words(one: _Tested, at: Ints, differs: Bools, within: Bools) -> NDArray[np.
     return np.where(differs, np.where(up, "reproduced", "not reproduced"), words).astype(object)
 
 
-def _shares(words: Any) -> dict[Word, float]:
+def _shares(words: Any) -> Chances:
     counted = Counter(words)
     return {word: count / len(words) for word, count in counted.items()}
 
@@ -262,19 +295,14 @@ def measured(model: str, benchmark: str, marks: NDArray[np.int64]) -> Measured:
         origin="released weights",
         name=model,
         model=model,
-        experiment=None,
-        step=None,
         benchmark=benchmark,
         metric=f"avg@{k}",
         n=n,
         k=k,
         accuracy=float(marks.mean()),
-        stderr=None,
-        rows=_rows(marks),
         protocol=PROTOCOL,
         inputs="verified",
-        tokens=None,
-        excluded_reason="",
+        rows=_rows(marks),
     )
 
 
@@ -286,30 +314,22 @@ def _rows(marks: NDArray[np.int64]) -> dict[str, list[int]]:
 
 
 def in_training(
-    claims: Sequence[Claim],
-    samples: Mapping[str, int],
-    seeds: int,
-    world: World,
-    *,
-    spread: float = SPREAD,
-    trials: int = RULE_TRIALS,
-    seed: int = 0,
+    claims: Sequence[Claim], samples: Mapping[str, int], seeds: int, world: World, *, trials: int
 ) -> dict[str, Chances]:
     """Chances of the claims of kinds `early_gain` and `decay`, by the rules themselves, with seeds of one recipe.
 
-    samples: benchmark -> samples a problem. spread: standard deviation of the true changes of trainings of one recipe
-    (a proportion), an assumption: nothing published tells it.
+    samples: benchmark -> samples a problem.
     """
     every = [claim for claim in claims if claim.kind in IN_TRAINING and claim.benchmark in samples]
-    found: dict[str, Counter[Word]] = {claim.id: Counter() for claim in every}
-    rng = np.random.default_rng([seed, WORLD_ORDER.index(world), seeds, 2])
+    found: dict[str, list[Word]] = {claim.id: [] for claim in every}
+    rng = np.random.default_rng([0, WORLD_ORDER.index(world), seeds, 2])
     for _ in range(trials if every else 0):
-        evidence = Evidence([], _trainings(samples, seeds, world, spread, rng), [])
+        evidence = Evidence([], _trainings(samples, seeds, world, rng), [])
         with _no_bootstrap():
             verdicts = decide([RULES[claim.kind](claim, evidence) for claim in every])
         for claim, verdict in zip(every, verdicts, strict=True):
-            found[claim.id][verdict.word] += 1
-    return {name: Chances({word: n / trials for word, n in words.items()}, trials) for name, words in found.items()}
+            found[claim.id].append(verdict.word)
+    return {name: _shares(words) for name, words in found.items()}
 
 
 @contextmanager
@@ -323,18 +343,18 @@ def _no_bootstrap() -> Iterator[None]:
         statistics.RESAMPLES = was
 
 
-def _trainings(
-    samples: Mapping[str, int], seeds: int, world: World, spread: float, rng: np.random.Generator
-) -> list[RunData]:
+def _trainings(samples: Mapping[str, int], seeds: int, world: World, rng: np.random.Generator) -> list[RunData]:
     starts = {name: _rates(world, BASE, name) for name in samples}
     base = {name: sample_matrix(start, samples[name], rng) for name, start in starts.items()}
     runs = []
     for seed in range(seeds):
-        early = {
-            n: shifted(p, training_change(world, n, late=False) + spread * rng.normal()) for n, p in starts.items()
-        }
-        late = {n: shifted(p, training_change(world, n, late=True) + spread * rng.normal()) for n, p in early.items()}
-        marks = [base, *({n: sample_matrix(p, samples[n], rng) for n, p in at.items()} for at in (early, late))]
+        early, late = (
+            {name: training_change(world, name, late=late) + SPREAD * rng.normal() for name in starts}
+            for late in (False, True)
+        )
+        first = {name: shifted(p, early[name]) for name, p in starts.items()}
+        last = {name: shifted(p, late[name]) for name, p in first.items()}
+        marks = [base, *({n: sample_matrix(p, samples[n], rng) for n, p in at.items()} for at in (first, last))]
         found = [evaluated(step, one) for step, one in zip((0, EARLY[1], 2 * LATE), marks, strict=True)]
         run = RunData(f"seed {seed}", Path(), evaluations=found)
         run.recipe, run.manifest = {"paper": {"experiment": "exp1"}}, {"seeds": {"training": seed}}
@@ -345,21 +365,7 @@ def _trainings(
 def evaluated(step: int, marks: Mapping[str, NDArray[np.int64]]) -> Evaluated:
     """A checkpoint of a run, with verdicts [n, k] of each benchmark."""
     scores = {
-        name: Score(
-            benchmark=name,
-            n=len(own),
-            k=own.shape[1],
-            accuracy=float(own.mean()),
-            stderr=None,
-            interval=None,
-            interval_fixed=None,
-            pass_at_k={},
-            majority=None,
-            truncated=None,
-            mean_tokens=None,
-            verdicts={},
-            per_problem=_rows(own),
-        )
+        name: Score(name, len(own), own.shape[1], float(own.mean()), per_problem=_rows(own))
         for name, own in marks.items()
     }
-    return Evaluated(f"step-{step}", "", None, step, PROTOCOL, {}, scores, {}, {}, {}, (), 0)
+    return Evaluated(f"step-{step}", "", None, step, PROTOCOL, scores)

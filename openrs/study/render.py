@@ -1,11 +1,14 @@
-"""A study's plan as a person reads it in a terminal. Never imports torch."""
+"""A study's plan as a person reads it: in a terminal, and as a page of one file. Never imports torch."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from openrs.planner.render import wrapped
 from openrs.planner.times import LEAST, MOST
 from openrs.report.verdicts.claims import ALPHA, Claim
-from openrs.study.jobs import NOTHING, Range
+from openrs.run.disk_faults import written_to
+from openrs.run.files import write_text
+from openrs.study.jobs import Range, total
 from openrs.study.looks import family, times_of
 from openrs.study.plan import Row, StudyPlan
 from openrs.study.sequential import last_boundary
@@ -38,9 +41,9 @@ def headline(plan: StudyPlan) -> str:
     deciding = [row.total for row in plan.rows if row.decides]
     for_how_much = f" for {dollars(deciding[-1])}" if deciding and deciding[-1] is not None else ""
     said = f"{len(plan.decided)} of {len(plan.decidable)} claims that data can decide can be decided{for_how_much}"
-    total = plan.rows[-1].total if plan.rows else None
-    more = total is not None and not plan.rows[-1].decides
-    return f"{said}; with those that can only be tested, {dollars(total)}" if more else said
+    whole = plan.rows[-1].total if plan.rows else None
+    more = whole is not None and not plan.rows[-1].decides
+    return f"{said}; with those that can only be tested, {dollars(whole)}" if more else said
 
 
 def table(title: str, rows: Sequence[Row], plan: StudyPlan) -> str:
@@ -59,9 +62,8 @@ def table(title: str, rows: Sequence[Row], plan: StudyPlan) -> str:
             + ("  DOES NOT FIT" if row.jobs[0].fits is False else "")
         )
         if row.decides:
-            lines.append(
-                wrapped(f"{INDENT}decides {', '.join(_with_power(name, plan) for name in row.decides)}", INDENT)
-            )
+            decides = ", ".join(_with_power(name, plan) for name in row.decides)
+            lines.append(wrapped(f"{INDENT}decides {decides}", INDENT))
         if row.tests:
             lines.append(wrapped(f"{INDENT}tests {', '.join(row.tests)}", INDENT))
     return "\n".join(lines)
@@ -83,14 +85,9 @@ def also(plan: StudyPlan) -> str:
         entries.setdefault(row.jobs[0].entry, []).append(row)
     if not entries:
         return ""
-    lines = [
-        "for no claim: baselines, checkpoints, other ways to the same verdicts (--also NAME,NAME runs them as well)"
-    ]
-    for name, rows in entries.items():
-        parts = [row.dollars for row in rows]
-        total = None if None in parts else sum((part for part in parts if part is not None), start=NOTHING)
-        lines.append(f"  {name:26s}{dollars(total)}")
-    return "\n".join(lines)
+    head = "for no claim: baselines, checkpoints, other ways to the same verdicts (--also NAME,NAME runs them as well)"
+    lines = [f"  {name:26s}{dollars(total(row.dollars for row in rows))}" for name, rows in entries.items()]
+    return "\n".join([head, *lines])
 
 
 def never(plan: StudyPlan) -> str:
@@ -99,9 +96,8 @@ def never(plan: StudyPlan) -> str:
     reasons: dict[str, list[str]] = {}
     for claim, reason in plan.never:
         reasons.setdefault(reason, []).append(claim.id)
-    lines = ["what no money decides"]
-    lines += [wrapped(f"  {reason}: {', '.join(names)}", INDENT) for reason, names in reasons.items()]
-    return "\n".join(lines)
+    lines = [wrapped(f"  {reason}: {', '.join(names)}", INDENT) for reason, names in reasons.items()]
+    return "\n".join(["what no money decides", *lines])
 
 
 def notes(plan: StudyPlan) -> list[str]:
@@ -138,3 +134,17 @@ def looks(plan: StudyPlan) -> list[str]:
             f" (p {ALPHA / tests:.4f}): Holm's first step over the {tests} claims of one question."
         )
     return found
+
+
+def write_page(plan: StudyPlan, path: Path) -> Path:
+    """The page, with the frontier of dollars against claims decided. Raises UserError where nothing can be written."""
+    from openrs.report.pages import page, plots  # matplotlib, which `openrs watch` of a study needs not
+
+    points, spent = plan.frontier(), plan.rows[-1].total if plan.rows else None
+    curve = plots.frontier(points, spent.expected if spent else 0.0, len(plan.decidable)) if len(points) > 1 else None
+    told = [" ".join(note.split()) for note in notes(plan)]
+    html = page.rendered("study_plan.html", plan=plan, headline=headline(plan), frontier=curve, notes=told)
+    with written_to(path, "--page"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, html)
+    return path

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from openrs.errors import UserError
 from openrs.report.evidence.sources import Sources, gather
 from openrs.report.pages.document import StudyFacts, document
 from openrs.report.pages.page import write
@@ -15,7 +14,7 @@ from openrs.report.verdicts.cost import Ledger
 from openrs.run.folders import Kind, kind_of
 from openrs.run.units import format_duration
 from openrs.study import looks, state
-from openrs.study.jobs import NOTHING, Job, Machine, Range, expanded, jobs_of, machine_of
+from openrs.study.jobs import Job, Machine, Range, expanded, known_jobs, total
 from openrs.study.plan import why_never
 from openrs.study.settings import SEQUENTIAL, Study, place_of_run, study_claims
 from openrs.study.state import EVALUATIONS, State
@@ -35,9 +34,7 @@ def write_study_report(folder: Path, out: Path | None = None, price: float | Non
 
 def facts_of(folder: Path) -> StudyFacts:
     """What the study in a folder adds to a report on its runs."""
-    kept = state.read(folder)
-    if kept is None:
-        raise UserError(f"{folder} is no study: it has no {state.STATE}", fix="openrs reproduce paper --run NAME")
+    kept = state.existing(folder)
     study = state.study_of(kept)
     every = study_claims(study)
     return StudyFacts(
@@ -46,7 +43,7 @@ def facts_of(folder: Path) -> StudyFacts:
         partial(looks.cut, study),
         looks.prepared(study, kept, looks.evaluations(folder / EVALUATIONS)),
         lambda words, ledgers: study_tree(study, kept, every, words, ledgers),
-        own_runs(study, every),
+        {claim.id: runs_about(study, claim) for claim in every if claim.kind == "improves"},
     )
 
 
@@ -60,28 +57,17 @@ def runs_of(folder: Path) -> Sources:
     return gather([f"{path}/" for path in found])
 
 
-def own_runs(study: Study, every: list[Claim]) -> dict[str, list[str]]:
-    """Of the claims that are not the paper's: the names of the runs that they are about."""
-    return {
-        claim.id: [
-            place_of_run(study, need, seed)
-            for needs in study.claims[claim.id].needs
-            for need in needs
-            for seed in study.trainings[need].seeds
-        ]
-        for claim in every
-        if claim.kind == "improves"
-    }
+def runs_about(study: Study, claim: Claim) -> list[str]:
+    """The names of the runs that a claim on a recipe of one's own is about."""
+    needs = [need for needs in study.claims[claim.id].needs for need in needs]
+    return [place_of_run(study, need, seed) for need in needs for seed in study.trainings[need].seeds]
 
 
 def study_tree(
     study: Study, kept: State, every: list[Claim], words: Mapping[str, str], ledgers: Mapping[str, Ledger | None]
 ) -> dict[str, Any]:
     """What report.json says of the study."""
-    file = Path(kept.tree["file"])
-    known = kept.tree["machine"]
-    machine = machine_of(study, known["gpu"], known["gpus"], known.get("price"))
-    jobs = jobs_of(study, machine, file.parent)
+    machine, jobs = known_jobs(study, kept.tree)
     open_claims = [
         claim
         for claim in every
@@ -97,7 +83,7 @@ def study_tree(
     ]
     return {
         "title": study.title,
-        "file": file.name,
+        "file": Path(kept.tree["file"]).name,
         "sha256": study.hash,
         "changed_after_looking": kept.changed_after_looking,
         "changes": kept.tree["accepted"],
@@ -118,16 +104,13 @@ def is_open(study: Study, kept: State, claim: Claim, word: str) -> bool:
 def open_entry(
     study: Study, kept: State, claim: Claim, word: str, *, jobs: list[Job], machine: Machine
 ) -> dict[str, Any]:
-    ways = []
+    done = kept.done()
+    ways: list[tuple[Range | None, list[str]]] = []
     for needs in study.claims[claim.id].needs:
-        missing = [
-            job
-            for job in {one.id: one for need in needs for one in expanded(need, jobs)}.values()
-            if not kept.tree["jobs"].get(job.id, {}).get("done")
-        ]
-        hours = _sum([rest_of(kept, job) for job in missing])
-        ways.append((hours.expected if hours else 0.0, [job.id for job in missing], hours))
-    _, names, hours = min(ways, key=lambda way: way[0], default=(0.0, [], None))
+        every = {one.id: one for need in needs for one in expanded(need, jobs)}
+        missing = [job for name, job in every.items() if name not in done]
+        ways.append((total(rest_of(kept, job) for job in missing), [job.id for job in missing]))
+    hours, names = min(ways, key=lambda way: way[0].expected if way[0] else 0.0, default=(None, []))
     dollars = machine.dollars(hours) if names else None
     return {
         "id": claim.id,
@@ -141,19 +124,10 @@ def open_entry(
 
 def rest_of(kept: State, job: Job) -> Range | None:
     """Hours of what a job still lacks: of an evaluation, the samples that are not there."""
-    there = int(kept.tree["jobs"].get(job.id, {}).get("samples", 0))
+    there = kept.samples(job.id)
     if job.hours is None or not job.samples or not there:
         return job.hours
     return job.hours.times(max(0.0, 1 - there / job.samples))
-
-
-def _sum(parts: list[Range | None]) -> Range | None:
-    total = NOTHING
-    for part in parts:
-        if part is None:
-            return None
-        total = total + part
-    return total
 
 
 def job_entry(kept: State, job: Job, machine: Machine, ledgers: Mapping[str, Ledger | None]) -> dict[str, Any]:

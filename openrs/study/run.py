@@ -22,12 +22,12 @@ from openrs.run.confined import make_folder
 from openrs.run.directory import Lock, Run
 from openrs.run.progress import Progress
 from openrs.study import looks, state
-from openrs.study.chances import powers_of
 from openrs.study.jobs import Job, Machine, independent, jobs_of_part, recipe_name, recipe_of
 from openrs.study.plan import make_plan
+from openrs.study.power import powers_of
 from openrs.study.render import dollars
 from openrs.study.report import write_study_report
-from openrs.study.settings import Study, first_looks, place_of_run
+from openrs.study.settings import Study, first_looks, looking, place_of_run
 from openrs.study.state import EVALUATIONS, State
 from openrs.study.watch import done_of, spent_on
 
@@ -73,14 +73,11 @@ def run_study(
         where = {"gpu": machine.gpu.name, "gpus": machine.gpus, "price": machine.price}
         with state.alone(folder):
             kept = state.opened(folder, study, file, where, accept_changes=accept_changes)
-        progress = Progress(own / "log")
-        Runner(
-            study, file, kept, machine=machine, limits=limits, progress=progress, command=command, also=also,
-            accept_changes=accept_changes,
-        ).run(part)  # fmt: skip
+        runner = Runner(study, file, kept, machine, limits, Progress(own / "log"), command, also, accept_changes)
+        runner.run(part)
         with state.alone(folder):
             page = write_study_report(folder)
-        progress.say(f"report: {page}")
+        runner.progress.say(f"report: {page}")
         return page
 
 
@@ -99,25 +96,22 @@ def planned(study: Study, file: Path, machine: Machine, limits: Limits, also: Se
     return [job for row in plan.rows for job in row.jobs] + more
 
 
+@dataclass(frozen=True)
 class Runner:
-    """Goes through the jobs. Every decision is made anew from study.json, so that a restart takes the same way."""
+    """Goes through the jobs. Every decision is made anew from study.json, so that a restart takes the same way.
 
-    def __init__(
-        self,
-        study: Study,
-        file: Path,
-        kept: State,
-        *,
-        machine: Machine,
-        limits: Limits,
-        progress: Progress,
-        command: str,
-        also: Sequence[str],
-        accept_changes: bool,
-    ) -> None:
-        self.study, self.file, self.state, self.machine = study, file, kept, machine
-        self.limits, self.progress, self.command, self.also = limits, progress, command, also
-        self.accept_changes = accept_changes
+    command: what resumes this launch. also: as of `planned`.
+    """
+
+    study: Study
+    file: Path
+    state: State
+    machine: Machine
+    limits: Limits
+    progress: Progress
+    command: str
+    also: Sequence[str]
+    accept_changes: bool
 
     def run(self, part: tuple[int, int] | None = None) -> None:
         jobs = planned(self.study, self.file, self.machine, self.limits, self.also)
@@ -137,9 +131,10 @@ class Runner:
 
     def next(self, jobs: Sequence[Job]) -> Job | None:
         """The first job that is behind: a training that is not done, an evaluation with fewer samples than are due."""
-        ids = {job.id for job in jobs}
+        ids, done = {job.id for job in jobs}, self.state.done()
         for job in jobs:
-            if self.samples(job) < self.due(job, ids) if not job.training else not self.state.job(job.id)["done"]:
+            behind = job.id not in done if job.training else self.state.samples(job.id) < self.due(job, ids)
+            if behind:
                 return job
         return None
 
@@ -149,19 +144,12 @@ class Runner:
         ids: the jobs of this launch. A claim that needs others is not waited for: what is judged once has its samples
         from the first look on.
         """
-        names = self.looking(job)
+        names = looking(self.study, job.id)
         if not names:
             return job.samples or 1
         ready = [name for name in names if set(self.study.claims[name].needs[0]) <= set(ids)]
         due = [look for name in ready if (look := looks.next_look(self.study, self.state, name)) is not None]
         return min(due, default=first_looks(self.study)[job.id])
-
-    def looking(self, job: Job) -> list[str]:
-        """Claims that are looked at more than once, and need this job."""
-        return [name for name, claim in self.study.claims.items() if claim.looks and job.id in claim.needs[0]]
-
-    def samples(self, job: Job) -> int:
-        return int(self.state.job(job.id).get("samples", 0))
 
     # --- one job ------------------------------------------------------------------------------------------------------
 
@@ -169,7 +157,8 @@ class Runner:
         place = self.place(job)
         written = self.written(job, place)
         with self.state.alone():
-            self.state.begin(job.id, folder=str(written.relative_to(self.state.folder)), rate=self.rate)
+            folder = str(written.relative_to(self.state.folder))
+            self.state.begin(job.id, folder=folder, rate=self.machine.rate)
         facts: dict[str, Any] = {"done": False}
         try:
             if job.training:
@@ -234,19 +223,15 @@ class Runner:
         with self.state.alone():
             for name, claim in self.study.claims.items():
                 while claim.looks and looks.ready(self.study, self.state, name):
-                    self.progress.say(looks.make(self.study, self.state, name, self.state.folder / EVALUATIONS))
+                    found = looks.evaluations(self.state.folder / EVALUATIONS)
+                    self.progress.say(looks.look_at(self.study, self.state, name, found))
             for job in jobs:
-                names = self.looking(job)
+                names = looking(self.study, job.id)
                 known = job.id in self.state.tree["jobs"] and not self.state.job(job.id)["done"]
                 if names and known and all(looks.closed(self.study, self.state, name) for name in names):
                     self.state.change(job.id, done=True)
 
     # --- limits and what is said --------------------------------------------------------------------------------------
-
-    @property
-    def rate(self) -> float | None:
-        """Dollars an hour of this machine. study.json has that of the part that started last."""
-        return None if self.machine.price is None else self.machine.price * self.machine.gpus
 
     @contextmanager
     def limited(self) -> Iterator[None]:
@@ -255,7 +240,7 @@ class Runner:
         if self.limits.until_hours is not None:
             ends.append((3600 * self.limits.until_hours, f"{self.limits.until_hours:g} hours are over"))
         if self.limits.until_usd is not None:
-            rate = (self.rate or 0.0) / 3600 * self.limits.at_once
+            rate = (self.machine.rate or 0.0) / 3600 * self.limits.at_once
             if not rate:
                 raise UserError(
                     "--until-usd: no price is known", fix="give --price, dollars per GPU-hour, or --until-hours"
@@ -267,19 +252,17 @@ class Runner:
                     fix=self.resume(more=True),
                 )
             ends.append((left / rate, f"${self.limits.until_usd:g} are spent"))
+        seconds, limit = min(ends, default=(threading.TIMEOUT_MAX, ""))
         reached: list[str] = []
-        timer: threading.Timer | None = None
-        if ends:
-            seconds, reason = min(ends)
 
-            def end() -> None:
-                reached.append(reason)
-                os.kill(os.getpid(), signal.SIGTERM)
+        def end() -> None:
+            reached.append(limit)
+            os.kill(os.getpid(), signal.SIGTERM)
 
-            timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), end)
-            timer.daemon = True
+        timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), end)
+        timer.daemon = True
         try:
-            if timer is not None:
+            if ends:
                 timer.start()
             yield
         except Interrupted as interrupted:
@@ -287,8 +270,7 @@ class Runner:
             resume = self.resume(more=reason.startswith("$"))
             raise Interrupted(f"{reason}; everything is saved, and this resumes it: {resume}") from None
         finally:
-            if timer is not None:
-                timer.cancel()
+            timer.cancel()
 
     def resume(self, *, more: bool) -> str:
         """What to type next, with the limits of this launch. more: with as many dollars again beyond what is spent."""

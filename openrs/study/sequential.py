@@ -21,14 +21,12 @@ Rosner and Mehta 1984. docs/study-design.md has the derivations and the limits.
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, optimize, special, stats
 
-from openrs.errors import UserError
 from openrs.evaluation.statistics import Floats
 
 Ints = NDArray[np.int64]
@@ -40,40 +38,12 @@ ROUNDING = 1e-12  # of probabilities in flip_boundaries
 SMALLEST = 1e-12  # repeated p-value that is not followed further down
 
 
-@dataclass(frozen=True, slots=True)
-class Looks:
-    """The looks at one claim. planned: samples of each problem at each, rising to K; made: those that are spent.
-
-    A planned look may be left out, for a budget's sake; none may be added or repeated: a look made is a look spent.
-    seeds: of a published mean compared with.
-    """
-
-    planned: tuple[int, ...]
-    made: tuple[int, ...] = ()
-    seeds: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, looks in (("planned", self.planned), ("made", self.made)):
-            if list(looks) != sorted(set(looks)) or min(looks, default=1) < 1:
-                raise UserError(f"{name} looks at {looks} samples", fix="give numbers of samples that rise, from 1 on")
-        if not self.planned or not set(self.made) <= set(self.planned):
-            raise UserError(
-                f"looks were made at {self.made} samples, but planned at {self.planned}",
-                "a look that was not planned is not paid for",
-                f"look at {self.planned} samples a problem",
-            )
-
-    @property
-    def times(self) -> tuple[float, ...]:
-        """Information fractions of the looks made."""
-        return tuple(information(samples, self.planned[-1], self.seeds) for samples in self.made)
-
-
 # --- spending and boundaries ------------------------------------------------------------------------------------------
 
 
 def information(k: int, planned: int, seeds: int | None = None) -> float:
-    """Information fraction with k of `planned` samples a problem, at most 1.
+    """Information fraction with k of `planned` samples a problem, at most 1. A look may be left out, for a budget's
+    sake; none may be added or repeated: a look made is a look spent.
 
     seeds: of a published mean compared with; its noise does not shrink: t = (1/K + 1/seeds) / (1/k + 1/seeds).
     """
@@ -107,7 +77,10 @@ def boundaries(times: tuple[float, ...], side: float = ALPHA / 2) -> tuple[float
 
 
 def last_boundary(times: Sequence[float], alpha: float = ALPHA) -> tuple[float, float]:
-    """The price of looking: deviate and two-sided p-value that the last look asks for, instead of 1.960 and 0.05."""
+    """The price of looking: deviate and two-sided p-value that the last look asks for, instead of 1.960 and 0.05.
+
+    Half of that p-value is the one-sided tail of the repeated interval there: all looks' hold together with 1 - alpha.
+    """
     bound = boundaries(tuple(times), alpha / 2)[-1]
     return bound, float(2 * stats.norm.sf(bound))
 
@@ -194,13 +167,13 @@ def _characteristic(sizes: Ints, length: int) -> Floats:
     return law
 
 
-def flip_p(differences: Ints, times: Sequence[float], tests: int = 10) -> float:
+def flip_p(differences: Ints, times: Sequence[float]) -> float:
     """Repeated two-sided p-value of the sequential sign flip at the last of these looks.
 
     differences: [looks, n] of the rounds so far. The smallest alpha at which the sum of all rounds reaches the last
     boundary, to a relative 1e-4; sums are whole numbers, so boundaries need not fall steadily with alpha: it is the
-    smallest from which on all up to 0.05 reject. tests: the levels 0.05 / 1 ... 0.05 / tests of Holm's correction are
-    among those tried. With one look at t = 1 it is the fixed-sample p-value (statistics.paired_difference).
+    smallest from which on all up to 0.05 reject. The levels 0.05 / 1 ... 0.05 / 10 of Holm's correction are among those
+    tried. With one look at t = 1 it is the fixed-sample p-value (statistics.paired_difference).
     """
     seen = abs(int(differences.sum()))
     if len(times) == 1:
@@ -208,7 +181,7 @@ def flip_p(differences: Ints, times: Sequence[float], tests: int = 10) -> float:
         chances = fft.irfft(_characteristic(np.abs(differences), 2 * reach + 2), n=2 * reach + 2, axis=1)[0]
         tail = min(1.0, 2 * float(chances[seen : reach + 1].sum())) if seen else 1.0
         return min(1.0, float(4 * stats.norm.sf(math.sqrt(times[0]) * stats.norm.isf(tail / 4))))
-    holm = ALPHA / np.arange(tests, 0, -1)
+    holm = ALPHA / np.arange(10, 0, -1)
     for levels in (np.union1d(np.geomspace(SMALLEST, ALPHA, 80), holm), np.geomspace(ALPHA, 0.5, 30)):
         rejects = _rejects(differences, times, levels, seen)
         if rejects[-1]:
@@ -299,15 +272,7 @@ def difference_bounds(after: Ints, before: Ints, k: int, quantile_tail: float) -
     return np.maximum(-1.0, low), np.minimum(1.0, a - b + np.sqrt((high_a - a) ** 2 + (b - low_b) ** 2) + half_step)
 
 
-def interval_tail(times: Sequence[float], alpha: float = ALPHA) -> float:
-    """The one-sided tail of the repeated interval at the last of these looks: all of them hold together with 1 - alpha.
-
-    0.025 with a single look.
-    """
-    return float(stats.norm.sf(boundaries(tuple(times), alpha / 2)[-1]))
-
-
-def unbiased_estimate(estimate: float, se: float, times: Sequence[float], alpha: float = ALPHA) -> float:
+def unbiased_estimate(estimate: float, se: float, times: Sequence[float]) -> float:
     """Median-unbiased estimate of the difference at the stop: as likely too high as too low.
 
     estimate, se: difference and its standard error at the last look, of all samples. Order by stages (Tsiatis, Rosner
@@ -316,7 +281,7 @@ def unbiased_estimate(estimate: float, se: float, times: Sequence[float], alpha:
     """
     if len(times) == 1 or not se:
         return estimate
-    bounds = boundaries(tuple(times), alpha / 2)
+    bounds = boundaries(tuple(times))
     scale = se * math.sqrt(times[-1])  # standard error at t = 1
 
     def surplus(drift: float) -> float:
@@ -341,5 +306,5 @@ def conditional_power(z: float, times: Sequence[float], planned: Sequence[float]
     """
     t = times[-1]
     bound = boundaries((*times, *planned), ALPHA / 2)[-1]
-    drift = effect / (se * math.sqrt(t)) if se else math.copysign(math.inf, effect)
+    drift = effect / (se * math.sqrt(t))
     return float(stats.norm.sf((bound - z * math.sqrt(t) - drift * (1 - t)) / math.sqrt(1 - t)))

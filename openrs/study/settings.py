@@ -7,9 +7,9 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -129,18 +129,12 @@ def refuse_faults(study: Study, lines: Lines, fix: str) -> None:
 
 
 def _job_faults(study: Study, lines: Lines) -> list[str]:
-    found: list[str] = []
-    sections: dict[str, Iterable[str]] = {
-        "evaluations": study.evaluations,
-        "trainings": study.trainings,
-        "claims": study.claims,
-    }
-    for section, entries in sections.items():
-        found += [
-            f"{place_of((section, name), lines)}: {name!r} is not a name: a-z, 0-9, - and ."
-            for name in entries
-            if not re.fullmatch(NAME, name)
-        ]
+    found = [
+        f"{place_of((section, name), lines)}: {name!r} is not a name: a-z, 0-9, - and ."
+        for section in ("evaluations", "trainings", "claims")
+        for name in getattr(study, section)
+        if not re.fullmatch(NAME, name)
+    ]
     found += [
         f"{place_of(('trainings', name), lines)}: {name} is the name of an evaluation, too"
         for name in study.trainings
@@ -188,9 +182,8 @@ def _claim_faults(study: Study, lines: Lines) -> list[str]:
         if own and (claim.benchmark is None or claim.margin is None):
             found.append(f"{where}: a claim of your own needs benchmark and margin")
         if own and claim.kind is None and any(need not in study.trainings for needs in claim.needs for need in needs):
-            found.append(
-                f"{where}: a claim of your own needs trainings: {', '.join(study.trainings) or 'there are none'}"
-            )
+            there = ", ".join(study.trainings) or "there are none"
+            found.append(f"{where}: a claim of your own needs trainings: {there}")
         found += [
             f"{where}: there is no job {need}; {did_you_mean(need, [*jobs, *parts]) or ', '.join(jobs)}"
             for needs in claim.needs
@@ -300,13 +293,13 @@ def first_looks(study: Study) -> dict[str, int]:
     return found
 
 
+def looking(study: Study, need: str) -> list[str]:
+    """Claims that are looked at more than once, and need this job."""
+    return [name for name, claim in study.claims.items() if claim.looks and need in claim.needs[0]]
+
+
 def place_of_run(study: Study, entry: str, seed: int) -> str:
     """The run directory of a training in the study's folder: that of the entry whose runs it continues."""
     while (after := study.trainings[entry].after) is not None:
         entry = after
     return f"{entry}-seed{seed}"
-
-
-def plain(study: Study) -> dict[str, Any]:
-    """For study.json."""
-    return study.model_dump(by_alias=True)

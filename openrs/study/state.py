@@ -20,7 +20,7 @@ from openrs.run.confined import open_appending
 from openrs.run.files import now, write_json
 from openrs.run.folders import Kind, kind_of
 from openrs.secrets import redact_tree
-from openrs.study.settings import Study, plain, refuse_faults
+from openrs.study.settings import Study, refuse_faults
 
 STATE = "study.json"
 EVALUATIONS = "evaluations"  # the run that keeps the evaluations of models that are not trained here
@@ -75,6 +75,10 @@ class State:
         """What is known of a job; nothing of one that was never started."""
         return dict(self.tree["jobs"].get(name, {"attempts": [], "done": False}))
 
+    def samples(self, name: str) -> int:
+        """Samples a problem that are there of an evaluation."""
+        return int(self.job(name).get("samples", 0))
+
     def done(self) -> set[str]:
         return {name for name, job in self.tree["jobs"].items() if job["done"]}
 
@@ -89,10 +93,9 @@ class State:
 
     def settle(self, names: Iterable[str]) -> None:
         """Nobody else is at these jobs, so what has no end was killed; it is written down before their files grow."""
-        left = [one for name in names for one in self.attempts(name) if one.get("seconds") is None]
-        for attempt in left:
-            attempt["seconds"] = self.took(attempt)
-        if left:
+        if left := [one for name in names for one in self.attempts(name) if one.get("seconds") is None]:
+            for attempt in left:
+                attempt["seconds"] = self.took(attempt)
             self.write()
 
     def begin(self, name: str, **facts: Any) -> None:
@@ -102,7 +105,6 @@ class State:
         self.write()
 
     def end(self, name: str, *, done: bool, **facts: Any) -> None:
-        """The attempt that `begin` began is over."""
         attempt = self.tree["jobs"][name]["attempts"][-1]
         attempt["seconds"] = max(0.0, time.time() - attempt["started"])
         self.change(name, done=done, **facts)
@@ -112,7 +114,6 @@ class State:
         self.write()
 
     def attempts(self, name: str | None = None) -> list[dict[str, Any]]:
-        """The attempts at one job, or at all."""
         jobs = self.tree["jobs"]
         return [one for job in jobs if name in (None, job) for one in jobs[job]["attempts"]]
 
@@ -139,8 +140,7 @@ class State:
     # --- looks --------------------------------------------------------------------------------------------------------
 
     def looks(self, claim: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.tree["looks"].get(claim, [])
-        return found
+        return list(self.tree["looks"].get(claim, []))
 
     def spend(self, claim: str, samples: int, digest: str) -> dict[str, Any]:
         """A look is spent before anything of it is shown, so that a crash gives none back."""
@@ -190,20 +190,28 @@ def read(folder: Path) -> State | None:
     return state
 
 
+def existing(folder: Path) -> State:
+    """The state in a folder. Raises UserError when it is damaged, and where there is none."""
+    if (state := read(folder)) is None:
+        raise UserError(f"{folder} is no study: it has no {STATE}", fix="openrs reproduce paper --run NAME")
+    return state
+
+
 def opened(folder: Path, study: Study, file: Path, machine: Mapping[str, Any], *, accept_changes: bool) -> State:
     """The folder's state for this study, a new one where there is none.
 
     Raises UserError when the study is another one than before and a result may have been seen, unless accepted.
     """
-    state, path = read(folder), str(file.absolute())  # the report reads it from any folder
+    state, settings = read(folder), study.model_dump(by_alias=True)
+    known = {"file": str(file.absolute()), "sha256": study.hash, "settings": settings}  # the report reads it anywhere
     if state is None:
         if kind_of(folder) is Kind.RUN:
             raise UserError(
                 f"{folder} is a run, and no study", "a study keeps runs in its folder", "give another name: --run NAME"
             )
-        tree = {"schema": SCHEMA, "file": path, "sha256": study.hash, "settings": plain(study), "created": now()}
-        state = State(folder, {**tree, "machine": dict(machine), "accepted": [], "jobs": {}, "looks": {}})
-    changes = differences(state.tree["settings"], plain(study))
+        tree = {"schema": SCHEMA, **known, "created": now(), "machine": dict(machine)}
+        state = State(folder, {**tree, "accepted": [], "jobs": {}, "looks": {}})
+    changes = differences(state.tree["settings"], settings)
     if changes and state.looked and not accept_changes:
         raise UserError(
             f"{file} was changed after the first look:\n" + "\n".join(f"    {change}" for change in changes),
@@ -212,8 +220,7 @@ def opened(folder: Path, study: Study, file: Path, machine: Mapping[str, Any], *
         )
     if changes:
         state.tree["accepted"].append({"at": now(), "changes": changes, "looked": state.looked})
-    now_known = {"file": path, "sha256": study.hash, "settings": plain(study), "machine": dict(machine)}
-    state.tree.update(now_known)
+    state.tree.update(known, machine=dict(machine))
     state.write()
     return state
 

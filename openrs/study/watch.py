@@ -6,13 +6,12 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from openrs.errors import UserError
 from openrs.run.files import last_lines
 from openrs.run.terminal import redraw, say
 from openrs.run.units import format_duration
 from openrs.run.watch import fitted
 from openrs.study import state
-from openrs.study.jobs import Job, Machine, jobs_of, machine_of
+from openrs.study.jobs import Job, Machine, known_jobs
 from openrs.study.looks import planned_looks, rounds_of
 from openrs.study.render import dollars
 from openrs.study.state import State
@@ -37,12 +36,10 @@ def spent_on(kept: State, machine: Machine, job: Job) -> str:
 def lines(folder: Path) -> Iterator[str]:
     """Jobs that were started, with what they took beside the plan, and looks that were made. Raises UserError for a
     damaged state."""
-    kept = state.read(folder)
-    if kept is None:
-        raise UserError(f"{folder} is no study: it has no {state.STATE}", fix="openrs reproduce paper --run NAME")
-    study, known = state.study_of(kept), kept.tree["machine"]
-    machine = machine_of(study, known["gpu"], known["gpus"], known.get("price"))
-    jobs = [one for one in jobs_of(study, machine, Path(kept.tree["file"]).parent) if one.id in kept.tree["jobs"]]
+    kept = state.existing(folder)
+    study = state.study_of(kept)
+    machine, every = known_jobs(study, kept.tree)
+    jobs = [one for one in every if one.id in kept.tree["jobs"]]
     yield f"{folder.resolve().name}: {study.title}"
     yield f"of the jobs started {done_of(kept, [one.id for one in jobs])}"
     for job in jobs:

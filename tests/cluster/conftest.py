@@ -18,6 +18,7 @@ from openrs.cluster.api import Cluster, connect
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulated]:
     monkeypatch.setattr(api, "FIRST_PAUSE_S", 0.02)
     monkeypatch.setattr(api, "LONGEST_PAUSE_S", 0.1)
+    monkeypatch.setattr(api, "FOLLOW_RETRY_S", 1e6)
     monkeypatch.setattr(control, "POLL", 0.02)
     monkeypatch.delenv("OPENRS_IMAGE", raising=False)
     with emulated(tmp_path) as found:

@@ -31,7 +31,7 @@ DONE: dict[str, Any] = {"terminated": {"exitCode": 0}}
 class Followed:
     """A follow in a thread of its own, and what it has said so far."""
 
-    def __init__(self, cluster: Cluster, retry_s: float = 1e6, tail: int | None = None) -> None:
+    def __init__(self, cluster: Cluster, tail: int | None = None) -> None:
         self._stream = io.StringIO()
         self.error: BaseException | None = None
         self.end: End | None = None
@@ -39,7 +39,7 @@ class Followed:
 
         def work() -> None:
             try:
-                self.end = follow(cluster, job, Screen(self._stream), retry_s=retry_s, tail=tail)
+                self.end = follow(cluster, job, Screen(self._stream), tail=tail)
             except BaseException as error:  # noqa: BLE001 - the test looks at it
                 self.error = error
 
@@ -132,6 +132,7 @@ def test_any_other_failure_ends_with_exit_code_1(job: Emulated, cluster: Cluster
     job.job_status(NAME, "Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
     end = followed.finish()
     assert "exceeding its memory limit" in followed.text
+    assert "exceeding its memory limit" in end.text
     with pytest.raises(RunFailure) as error:
         conclude(end)
     assert error.value.exit_code == 1
@@ -325,8 +326,11 @@ def test_a_server_that_vanishes_is_waited_for_and_said_once(
     assert "The Job is not affected" in followed.text
 
 
-def test_patience_has_an_end_and_the_job_is_left_alone(job: Emulated, cluster: Cluster) -> None:
-    with running(job, cluster, retry_s=0.5) as followed:
+def test_patience_has_an_end_and_the_job_is_left_alone(
+    job: Emulated, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "FOLLOW_RETRY_S", 0.5)
+    with running(job, cluster) as followed:
         job.fault(None, math.inf)
         job.cut()
         until(lambda: followed.error)

@@ -264,7 +264,7 @@ def test_a_namespace_that_does_not_exist(server: Emulated) -> None:
 def test_a_server_that_is_not_there(server: Emulated, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     from openrs.cluster import api
 
-    monkeypatch.setattr(api.call_api, "__kwdefaults__", {"retry_s": 0.2, "say": None})
+    monkeypatch.setattr(api, "STARTUP_RETRY_S", 0.2)
     config = server.kubeconfig.read_text()
     server.kubeconfig.write_text(config.replace(server.url, "http://127.0.0.1:9"))
     with pytest.raises(RunFailure, match=r"did not respond .*connection refused"):

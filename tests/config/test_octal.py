@@ -26,6 +26,12 @@ def test_octal_numbers_are_refused(number: str, tmp_path: Path) -> None:
         load(str(file))
 
 
+def test_an_octal_number_that_python_would_not_print_is_refused_as_well(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("extends: demo\ngrpo:\n  max_steps: 0" + 9000 * "7")
+    with pytest.raises(UserError, match=r"mine.yaml:3: a whole number of more than 63 bits"):
+        load(str(tmp_path / "mine.yaml"))
+
+
 @pytest.mark.parametrize("number", ["10", "0", "0.5", "0x10", "1e1"])
 def test_other_numbers_stay(number: str) -> None:
     assert load("demo", [f"grpo.weight_decay={number}"]).grpo["weight_decay"] == float(eval(number))

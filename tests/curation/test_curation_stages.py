@@ -1,6 +1,8 @@
 """Stages that look at one row: what goes, what stays, and what stays though it looks as if it should go."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 from curation_helpers import jsonl, problems, recipe, row
@@ -135,6 +137,13 @@ def test_tokens_are_those_of_the_training_prompt(shared_data):
     assert len(counted) == 2016
     assert sum(counted) / len(counted) == pytest.approx(187, abs=4)
     assert counted[len(counted) // 2] == pytest.approx(172, abs=4)
+
+
+def test_a_template_that_asks_for_tools_is_counted_as_training_renders_it(shared_data, tmp_path):
+    folder = Path(shutil.copytree(shared_data / "tokenizer", tmp_path / "tokenizer"))
+    with_tools = "{% if tools is not none %}{{ tools[0].name }}{% endif %}{{ messages[0]['content'] }}"
+    (folder / "chat_template.jinja").write_text(with_tools)
+    assert check_of(Length(tokenizer=str(folder)))(row("What is 27+58?")).tokens > 3
 
 
 def test_rewrite_gives_safe_forms_and_removes_nothing():

@@ -11,8 +11,7 @@ from made_run import made_run, manifest, metrics_row, verdicts, write_evaluation
 from openrs.evaluation.single_draws import single_run
 from openrs.report.evidence import reference
 from openrs.report.evidence.collect import collect
-from openrs.report.evidence.pooling import pooled
-from openrs.report.evidence.sources import Sources, gather, measured
+from openrs.report.evidence.sources import Sources, gather, measured, pooled
 from openrs.report.pages.document import document
 from openrs.report.verdicts.claims import NO_EVIDENCE, WORDS, Evidence, claims
 from openrs.report.verdicts.cost import ledger

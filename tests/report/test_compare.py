@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,7 @@ from made_run import made_run, verdicts, write_evaluation, write_scores
 from openrs.evaluation.difficulty_model import sample_matrix
 from openrs.evaluation.statistics import holm, paired_difference
 from openrs.report.evidence.collect import collect
-from openrs.report.pages import plots
+from openrs.report.pages import page, plots
 from openrs.report.verdicts.compare import _benchmark_pooled, comparison, over_training, seed_groups
 from openrs.report.verdicts.paired_rules import paired, pooled
 from openrs.report.verdicts.selection import of_run
@@ -56,6 +57,17 @@ def test_three_seeds_of_one_recipe_are_taken_together(tmp_path):
     assert row["verdict"] == "better, over 3 seeds"
     assert row["k"] == [24, 24]
     assert row["difference"] == pytest.approx(sum(s["after"] - s["before"] for s in row["by_seed"]) / 3)
+
+
+def test_better_over_all_seeds_is_green_on_the_page():
+    row = {"benchmark": "aime24", "by_seed": [], "difference": 0.1, "interval": None, "p": 0.01}
+    words = {"better, over 3 seeds": "good", "better in 2 of 3 seeds": "warn", "not tested": "warn"}
+    seeds = [{"runs": [], "benchmarks": [{**row, "verdict": word} for word in words]}]
+    pages = page._environment()
+    macros = pages.get_template("parts/macros.html").module
+    side_by_side = {"runs": [], "comparison": {"against_first": [], "seeds": seeds}}
+    html = pages.get_template("parts/comparison.html").render(r=side_by_side, m=macros)
+    assert re.findall(r'<span class="badge (\w+)">([^<]+)<', html) == [(tone, word) for word, tone in words.items()]
 
 
 def test_another_learning_rate_is_another_recipe(tmp_path):

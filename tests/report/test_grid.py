@@ -7,8 +7,7 @@ from made_run import made_run, verdicts, write_evaluation, write_scores
 
 from openrs.report.evidence.collect import collect
 from openrs.report.evidence.evaluations import LONGEST_TEXT
-from openrs.report.pages.browse import BYTES, browser
-from openrs.report.pages.grid import SAMPLES, grids, tally
+from openrs.report.pages.grid import BYTES, SAMPLES, completions, grids, tally
 from openrs.run.directory import Run
 
 
@@ -69,11 +68,11 @@ def test_many_samples_and_problems_are_cut_and_it_is_said(tmp_path):
 
 def test_completions_keep_within_their_budget(tmp_path):
     run = made_run(tmp_path / "run", steps=40, text_length=60_000, checkpoints=(0, 50), samples=2)
-    found = browser(collect(run))
-    used = sum(len((text.completion + text.prompt).encode()) for text in found.texts)
+    found, _ = completions(collect(run))
+    used = sum(len((text.completion + text.prompt).encode()) for text in found)
     assert 0 < used <= BYTES
-    assert all(len(text.completion) <= LONGEST_TEXT + 100 for text in found.texts)
-    assert any("characters left out" in text.completion for text in found.texts)
+    assert all(len(text.completion) <= LONGEST_TEXT + 100 for text in found)
+    assert any("characters left out" in text.completion for text in found)
 
 
 def test_texts_are_drawn_evenly_from_all_samples(tmp_path):

@@ -21,7 +21,6 @@ from openrs.report.verdicts.judge import judge
 from openrs.run.directory import run_at
 from openrs.run.progress import Progress
 from openrs.study import looks, power, state
-from openrs.study.chances import looks_of
 from openrs.study.jobs import Job, machine_of
 from openrs.study.run import Limits, Runner
 from openrs.study.settings import Study, study_claims
@@ -299,5 +298,5 @@ def test_what_to_type_next_keeps_the_budget_and_is_not_refused_again(tmp_path: P
 
 def test_what_is_judged_once_is_planned_with_the_first_look() -> None:
     study = study_of([4, 8, 16])
-    every = {claim.id: looks_of(study, claim) for claim in looks.family(study)}
+    every = {claim.id: power.looks_of(study, claim) for claim in looks.family(study)}
     assert every == {**{name: [4, 8, 16] for name in AGAINST_BASE}, "amc23-63-to-80": [4]}

@@ -138,8 +138,8 @@ def test_other_gpus_cannot_decide_what_four_a40_take(paper: Study) -> None:
 @pytest.mark.slow
 def test_the_plan_never_imports_torch(tmp_path: Path) -> None:
     code = (
-        "import sys; from openrs.cli.main import main; from openrs.study import chances;"
-        "chances.TRIALS = 2; chances.RULE_TRIALS = 1;"
+        "import sys; from openrs.cli.main import main; from openrs.study import power;"
+        "power.PLAN_TRIALS = 2; power.RULE_TRIALS = 1;"
         "code = main(['reproduce', 'paper', '--plan', '--budget', '20', '--page', 'plan.html']);"
         "heavy = {'torch', 'transformers', 'datasets'} & set(sys.modules); sys.exit(code or str(heavy or '') or 0)"
     )

@@ -68,7 +68,7 @@ def test_it_errs_no_more_often_with_looks() -> None:
     """At the edge of the margin, the published mean drawn, too: equal is said in at most 5 of 100, and so is other."""
     rng, trials, at, margin = np.random.default_rng(21), 4000, (8, 16, 24), 0.09
     rates = np.repeat([0.1, 0.5, 0.8], 10)
-    times = sequential.Looks(at, at, SEEDS).times
+    times = [sequential.information(k, 24, SEEDS) for k in at]
     assert times == pytest.approx([(1 / 24 + 1 / SEEDS) / (1 / k + 1 / SEEDS) for k in at])
     equal, other = np.zeros((2, trials), dtype=bool), np.zeros((2, trials), dtype=bool)
     for i, shift in enumerate((margin, 0.0)):
@@ -83,7 +83,7 @@ def test_it_errs_no_more_often_with_looks() -> None:
             test = equivalent_to_published(rows, float(published[0]), SEEDS, 100 * margin)
             assert (test.p_value, test.p_beyond) == pytest.approx((within[0], min(1.0, 2 * beyond[0])))
             for found, p_values, side in ((equal, within, 0.05), (other, beyond, 0.025)):
-                bound = sequential.boundaries(times[: look + 1], side)[-1]
+                bound = sequential.boundaries(tuple(times[: look + 1]), side)[-1]
                 found[i] |= p_values < stats.norm.sf(bound)
     error = np.sqrt(0.05 * 0.95 / trials)
     assert 0.02 < equal[0].mean() < 0.05 + 3 * error
@@ -93,8 +93,8 @@ def test_it_errs_no_more_often_with_looks() -> None:
 
 
 def test_the_repeated_p_value_is_what_the_boundary_says() -> None:
-    times = sequential.Looks((26, 64), (26, 64), SEEDS).times
-    bound = stats.norm.sf(sequential.boundaries(times, 0.05)[-1])
+    times = [sequential.information(k, 64, SEEDS) for k in (26, 64)]
+    bound = stats.norm.sf(sequential.boundaries(tuple(times), 0.05)[-1])
     assert sequential.normal_p(0.99 * bound, times) < 0.05 < sequential.normal_p(1.01 * bound, times)
 
 
@@ -103,7 +103,7 @@ def test_a_plan_has_it_with_the_price_of_its_looks(tmp_path: Path) -> None:
     study = settings.load(tmp_path / "s.yaml")
     plan = make_plan(study, machine_of(study, None, None, None), tmp_path, {})
     assert plan.decided == ["rs3-again"]
-    bound, p_value = sequential.last_boundary(sequential.Looks((26, 64), (26, 64), SEEDS).times)
+    bound, p_value = sequential.last_boundary([sequential.information(k, 64, SEEDS) for k in (26, 64)])
     said = " ".join(render.text(plan).split())
     assert f"asks for z {bound:.3f} (p {p_value:.4f}), not 1.960" in said
 

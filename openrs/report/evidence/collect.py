@@ -6,10 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from openrs.report.evidence.changes import Change, changes
-from openrs.report.evidence.evaluations import LONGEST_TEXT, Evaluated, Text, evaluation, evaluations
-from openrs.report.evidence.files import json_file, jsonl_rows, yaml_file
-from openrs.report.evidence.values import below, mapping, number, text, whole
+from openrs.report.evidence.evaluations import LONGEST_TEXT, Change, Evaluated, Text, changes, evaluation, evaluations
+from openrs.report.evidence.values import below, jsonl_rows, mapping, number, spread, text, tree_in, whole
 from openrs.run.checkpoints import PLACE, step_of
 from openrs.run.directory import Run
 
@@ -31,7 +29,7 @@ class Metrics:
     def has(self, name: str) -> bool:
         return any(not math.isnan(value) for value in self.columns.get(name, ()))
 
-    def between(self, name: str, first: int, last: int) -> list[float]:
+    def between(self, name: str, first: int = 0, last: float = math.inf) -> list[float]:
         """The known values of the steps from `first` to `last`, both included."""
         values = zip(self.steps, self.columns.get(name, ()), strict=False)
         return [value for step, value in values if first <= step <= last and not math.isnan(value)]
@@ -102,13 +100,13 @@ def collect(run: Run) -> RunData:
         return data
     data.evaluations = evaluations(run.path / "eval", data.notes)
     files = (run.manifest, run.recipe, run.metrics)
-    data.recipe = mapping(yaml_file(run.recipe, data.notes)) if run.recipe.is_file() else {}
+    data.recipe = mapping(tree_in(run.recipe, data.notes))
     data.changes = changes(data.base, data.final, run.path / "eval")
     if data.evaluations and not any(path.is_file() for path in files):
         data.notes.append("only evaluations are here: no training was recorded")
         return data
     data.notes += [f"{path.name} is missing" for path in files if not path.is_file()]
-    data.manifest = mapping(json_file(run.manifest, data.notes)) if run.manifest.is_file() else {}
+    data.manifest = mapping(tree_in(run.manifest, data.notes))
     data.notes += _references(mapping(data.manifest, "references"))
     data.metrics = _metrics(run.metrics, data.notes) if run.metrics.is_file() else data.metrics
     data.texts = _training_texts(run.completions, _weights(data.recipe), data.notes)
@@ -172,12 +170,11 @@ def _training_texts(folder: Path, weights: Mapping[str, float], notes: list[str]
     if not files:
         notes.append("no completions of the training were saved")
         return []
-    places = min(STEPS_WITH_TEXTS, len(files))
-    chosen = [files[round(i * (len(files) - 1) / max(1, places - 1))] for i in range(places)]
+    chosen = spread(files, STEPS_WITH_TEXTS)
     found: list[Text] = []
     for path in chosen:
         try:
-            rows = _spread_rows(path, max(1, TEXTS // places))
+            rows = _spread_rows(path, TEXTS // len(chosen))
         except (OSError, ValueError) as error:  # pyarrow's errors for broken files are ValueErrors
             notes.append(f"completions/{path.name} cannot be read: {text(str(error), 120)}")
             continue

@@ -1,20 +1,23 @@
-"""Evaluations in a run directory (eval/<model>/), read without failing: scores, samples by problem, a few texts."""
+"""Evaluations in a run directory (eval/<model>/), read without failing: scores, samples by problem, a few texts; and
+the problems that training changed, won and lost between the base and the final checkpoint."""
 
 import random
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from openrs.evaluation.inputs import combined
-from openrs.report.evidence.files import json_file, jsonl_rows
 from openrs.report.evidence.reference import TABLE_BENCHMARKS
-from openrs.report.evidence.values import below, mapping, number, share, text, whole
+from openrs.report.evidence.values import below, jsonl_rows, mapping, number, share, text, tree_in, whole
 
 TEXTS = 24  # completions kept for the page, of each evaluation
 MOST = 10**6  # problems of a benchmark, samples of a problem
 LISTED = 200  # disagreements of a benchmark that are listed; scores.json has all
+SHOWN = 6  # problems won, and as many lost, of each benchmark: those that changed most
+MOST_CHANGES = 60  # problems of all benchmarks together
+LONGEST_ANSWER = 6_000  # characters of an answer of theirs
 LONGEST_TEXT = 12_000  # characters of a completion that are shown
 
 
@@ -48,40 +51,30 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class SecondOpinion:
-    """What the strict judge says of the samples of a score. rows: (problem, sample, lighteval's verdict, strict)."""
-
-    accuracy: float
-    disagree: int
-    only_lighteval: int
-    only_strict: int
-    rows: tuple[tuple[str, int, str, str], ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Score:
     """One benchmark of one evaluation. accuracy: avg@k in [0, 1]. per_problem: id -> k zeros and ones; may be empty.
 
-    fault: how its parts contradict each other, or "". Such a score is shown, and is no evidence.
+    fault: how its parts contradict each other, or "". Such a score is shown, and is no evidence. strict: the second
+    opinion on the same samples; its rows: problem, sample, lighteval's verdict, strict. e_notation: references that
+    lighteval misreads.
     """
 
     benchmark: str
     n: int
     k: int
     accuracy: float
-    stderr: float | None
-    interval: tuple[float, float] | None
-    interval_fixed: tuple[float, float] | None
-    pass_at_k: Mapping[str, float]
-    majority: float | None
-    truncated: int | None
-    mean_tokens: float | None
-    verdicts: Mapping[str, int]
-    per_problem: Mapping[str, list[int]]
+    stderr: float | None = None
+    interval: tuple[float, float] | None = None
+    interval_fixed: tuple[float, float] | None = None
+    pass_at_k: Mapping[str, float] = field(default_factory=dict)
+    majority: float | None = None
+    truncated: int | None = None
+    mean_tokens: float | None = None
+    verdicts: Mapping[str, int] = field(default_factory=dict)
+    per_problem: Mapping[str, list[int]] = field(default_factory=dict)
     fault: str = ""
-    strict: SecondOpinion | None = None
+    strict: Mapping[str, Any] | None = None
     e_notation: int = 0
-    """References that lighteval misreads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +89,13 @@ class Evaluated:
     revision: str | None
     step: int | None
     protocol: Mapping[str, Any]
-    inputs: Mapping[str, Any]
     scores: Mapping[str, Score]
-    seconds: Mapping[str, float]
-    cells: Mapping[str, Mapping[str, list[Cell]]]
-    tokens: Mapping[str, str]
-    texts: tuple[Text, ...]
-    samples: int
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    cells: Mapping[str, Mapping[str, list[Cell]]] = field(default_factory=dict)
+    tokens: Mapping[str, str] = field(default_factory=dict)
+    texts: tuple[Text, ...] = ()
+    samples: int = 0
 
     @property
     def label(self) -> str:
@@ -137,16 +130,16 @@ def comparable(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
 
 def evaluations(folder: Path, notes: list[str]) -> list[Evaluated]:
     """Every evaluation below eval/, the base first, then by step, then models of no run by name."""
-    found = [evaluation(path, notes) for path in sorted(folder.glob("*")) if path.is_dir()]
-    kept = [one for one in found if one is not None]
-    return sorted(kept, key=lambda one: (one.step is None, one.step or 0, one.name))
+    folders = [path for path in sorted(folder.glob("*")) if path.is_dir()]
+    found = [one for path in folders if (one := evaluation(path, notes)) is not None]
+    return sorted(found, key=lambda one: (one.step is None, one.step or 0, one.name))
 
 
 def evaluation(folder: Path, notes: list[str]) -> Evaluated | None:
     """The evaluation in a folder with scores.json, samples.jsonl or both; None when neither holds anything."""
     where = f"eval/{folder.name}"
     written = (folder / "scores.json").is_file()
-    tree = json_file(folder / "scores.json", []) if written else None
+    tree = tree_in(folder / "scores.json", [])
     cells, tokens, texts, samples = _samples(folder, notes)
     if written and not isinstance(tree, dict):
         notes.append(f"{where}/scores.json is broken and is left out")
@@ -167,8 +160,8 @@ def evaluation(folder: Path, notes: list[str]) -> Evaluated | None:
         revision=text(below(tree, "model", "revision"), 60) or None,
         step=step if step is not None else _step_in(folder.name),
         protocol=mapping(tree, "protocol"),
-        inputs=mapping(tree, "inputs"),
         scores=scores,
+        inputs=mapping(tree, "inputs"),
         seconds={text(k, 40): found for k, v in mapping(tree, "seconds").items() if (found := number(v)) is not None},
         cells=cells,
         tokens=tokens,
@@ -222,22 +215,22 @@ def _score(name: str, tree: Any) -> Score | None:
     )
 
 
-def _second(tree: Any) -> SecondOpinion | None:
+def _second(tree: Any) -> dict[str, Any] | None:
     accuracy, disagree = share(below(tree, "accuracy")), whole(below(tree, "disagree"))
     if accuracy is None or disagree is None:
         return None
+    found: dict[str, Any] = {"accuracy": accuracy, "disagree": disagree}
+    found |= {name: whole(below(tree, name)) or 0 for name in ("only_lighteval", "only_strict")}
     listed = below(tree, "rows")
-    rows = [
+    found["rows"] = [
         (
             text(below(row, "problem"), 120),
             whole(below(row, "sample")) or 0,
-            text(below(row, "verdict"), 40),
-            text(below(row, "strict"), 40),
+            *(text(below(row, name), 40) for name in ("verdict", "strict")),
         )
         for row in (listed if isinstance(listed, list) else [])[:LISTED]
     ]
-    only_lighteval, only_strict = (whole(below(tree, name)) or 0 for name in ("only_lighteval", "only_strict"))
-    return SecondOpinion(accuracy, disagree, only_lighteval, only_strict, tuple(rows))
+    return found
 
 
 def _consistent(score: Score) -> bool:
@@ -271,29 +264,18 @@ def _interval(value: Any) -> tuple[float, float] | None:
 # --- samples ----------------------------------------------------------------------------------------------------------
 
 
-class _Kept:
-    """Texts drawn evenly at random from all that come by, with a fixed seed: the same report can be made again."""
-
-    def __init__(self) -> None:
-        self.texts: list[Text] = []
-        self.seen = 0
-        self._draw = random.Random(0)
-
-    def wants(self) -> int | None:
-        """Where the next text goes, or None when it is not kept."""
-        self.seen += 1
-        place = len(self.texts) if len(self.texts) < TEXTS else self._draw.randrange(self.seen)
-        return place if place < TEXTS else None
-
-
 def _samples(
     folder: Path, notes: list[str]
 ) -> tuple[dict[str, dict[str, list[Cell]]], dict[str, str], tuple[Text, ...], int]:
-    """Cells of every sample by benchmark and problem, hashes of the tokens, a few texts, the number of samples."""
+    """Cells of every sample by benchmark and problem, hashes of the tokens, a few texts, the number of samples.
+
+    Texts are drawn evenly at random from all that come by, with a fixed seed: the same report can be made again.
+    """
     cells: dict[str, dict[str, list[Cell]]] = {}
     hashes: dict[str, list[str]] = {}
-    kept, done = _Kept(), set[tuple[str, str, Any]]()
-    for row in jsonl_rows(folder / "samples.jsonl", notes) if (folder / "samples.jsonl").is_file() else ():
+    texts: list[Text] = []
+    done, rng = set[tuple[str, str, Any]](), random.Random(0)
+    for row in jsonl_rows(folder / "samples.jsonl", notes):
         benchmark, problem = text(row.get("benchmark"), 60), text(row.get("problem"), 120)
         key = (benchmark, problem, whole(row.get("sample")))
         if key in done:
@@ -302,9 +284,9 @@ def _samples(
         cell = cell_of(row)
         cells.setdefault(benchmark, {}).setdefault(problem, []).append(cell)
         hashes.setdefault(benchmark, []).append(text(row.get("tokens_hash"), 20))
-        place = kept.wants()
-        if place is not None:
-            kept.texts[place : place + 1] = [text_of(folder.name, row, cell)]
+        place = len(texts) if len(texts) < TEXTS else rng.randrange(len(done))
+        if place < TEXTS:
+            texts[place : place + 1] = [text_of(folder.name, row, cell)]
     once = {
         benchmark: combined(hashes[benchmark])
         for benchmark, problems in cells.items()
@@ -312,7 +294,7 @@ def _samples(
         and all(len(one) == 1 for one in problems.values())
         and all(hashes[benchmark])
     }
-    return cells, once, tuple(kept.texts), kept.seen
+    return cells, once, tuple(texts), len(done)
 
 
 def cell_of(row: Mapping[str, Any]) -> Cell:
@@ -335,3 +317,77 @@ def text_of(model: str, row: Mapping[str, Any], cell: Cell, longest: int = LONGE
         facts=facts,
         step=step,
     )
+
+
+# --- problems that training changed -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A problem solved more often (won) or less often (lost) after training.
+
+    before, after: shares of right samples. k: samples of each. texts: one completion of each that shows the change, a
+    wrong one beside a right one; None where samples.jsonl does not have it.
+    """
+
+    benchmark: str
+    problem: str
+    before: float
+    after: float
+    k: tuple[int, int]
+    texts: tuple[Text | None, Text | None] = (None, None)
+
+    @property
+    def won(self) -> bool:
+        return self.after > self.before
+
+
+def changes(base: Evaluated | None, final: Evaluated | None, folder: Path) -> list[Change]:
+    """The largest changes, benchmark by benchmark, lost before won. folder: the run's eval/."""
+    if base is None or final is None:
+        return []
+    names = [name for name in dict.fromkeys([*base.scores, *base.cells]) if name in {*final.scores, *final.cells}]
+    largest = [c for name in names for c in _largest(name, cells_of(base, name), cells_of(final, name))][:MOST_CHANGES]
+    olds = _texts(folder / base.name, {(c.benchmark, c.problem): not c.won for c in largest})
+    news = _texts(folder / final.name, {(c.benchmark, c.problem): c.won for c in largest})
+    keys = [(change.benchmark, change.problem) for change in largest]
+    return [replace(change, texts=(olds.get(key), news.get(key))) for change, key in zip(largest, keys, strict=True)]
+
+
+def cells_of(evaluated: Evaluated, benchmark: str) -> Mapping[str, Sequence[Cell]]:
+    """Cells by problem: of samples.jsonl, else of the verdicts in scores.json (then without answers)."""
+    if evaluated.cells.get(benchmark):
+        return evaluated.cells[benchmark]
+    score = evaluated.scores.get(benchmark)
+    rows = score.per_problem if score else {}
+    return {
+        p: [Cell("correct" if mark else "incorrect", "", 0, cut=False) for mark in marks] for p, marks in rows.items()
+    }
+
+
+def share_solved(cells: Sequence[Cell]) -> float:
+    return sum(cell.verdict == "correct" for cell in cells) / len(cells) if cells else 0.0
+
+
+def _largest(name: str, before: Mapping[str, Sequence[Cell]], after: Mapping[str, Sequence[Cell]]) -> list[Change]:
+    every = [
+        Change(name, p, share_solved(before[p]), share_solved(after[p]), (len(before[p]), len(after[p])))
+        for p in before
+        if p in after
+    ]
+    moved = sorted((c for c in every if c.after != c.before), key=lambda c: -abs(c.after - c.before))
+    return [*[c for c in moved if not c.won][:SHOWN], *[c for c in moved if c.won][:SHOWN]]
+
+
+def _texts(folder: Path, wanted: Mapping[tuple[str, str], bool]) -> dict[tuple[str, str], Text]:
+    """The first sample of each problem that is right, or wrong, as wanted; else its first sample."""
+    kept: dict[tuple[str, str], Text] = {}
+    for row in jsonl_rows(folder / "samples.jsonl", []) if wanted else ():
+        key = (text(row.get("benchmark"), 60), text(row.get("problem"), 120))
+        if key not in wanted:
+            continue
+        cell = cell_of(row)
+        fits = (cell.verdict == "correct") == wanted[key]
+        if key not in kept or (fits and (kept[key].verdict == "correct") != wanted[key]):
+            kept[key] = text_of(folder.name, row, cell, LONGEST_ANSWER)
+    return kept

@@ -73,10 +73,6 @@ class Reading:
         return asdict(self)
 
 
-class _NoResults(Exception):  # noqa: N818 - becomes a Broken line
-    pass
-
-
 def read(paths: Sequence[Path]) -> Reading:
     """Read result files, and folders of them (results_*.json, searched through). Raises nothing for a file's contents.
 
@@ -86,14 +82,7 @@ def read(paths: Sequence[Path]) -> Reading:
     results: list[Result] = []
     broken: list[Broken] = []
     for file, why_not in _files(paths):
-        if why_not:
-            broken.append(Broken(str(file), why_not))
-            continue
-        try:
-            found, faults = _read_file(file)
-        except _NoResults as error:
-            broken.append(Broken(str(file), str(error)))
-            continue
+        found, faults = ([], [why_not]) if why_not else _read_file(file)
         results += found
         broken += [Broken(str(file), fault) for fault in faults]
     return Reading(tuple(_merged(results)), tuple(broken))
@@ -155,14 +144,10 @@ def _safe(text: str) -> str:
 def _files(paths: Sequence[Path]) -> Iterator[tuple[Path, str]]:
     seen: set[str] = set()
     for path in paths:
-        if path.is_dir():
-            found = sorted(path.rglob("results_*.json"))
-            if not found:
-                yield path, "no results_*.json in it"
-        else:
-            found = [path] if path.is_file() else []
-            if not found:
-                yield path, "no such file or folder"
+        folder = path.is_dir()
+        found = sorted(path.rglob("results_*.json")) if folder else [path] if path.is_file() else []
+        if not found:
+            yield path, "no results_*.json in it" if folder else "no such file or folder"
         for file in found:
             place = os.path.realpath(file)  # which, unlike resolve(), stands a loop of links
             if place not in seen:
@@ -171,16 +156,17 @@ def _files(paths: Sequence[Path]) -> Iterator[tuple[Path, str]]:
 
 
 def _read_file(file: Path) -> tuple[list[Result], list[str]]:
+    """The scores in a file, and what in it is none."""
     try:
         tree = read_json(file)
     except UserError as error:
         reason = re.sub(r"^:(\d+):", r"line \1:", error.what.removeprefix(str(file)))
-        raise _NoResults(reason.lstrip(": ")) from None
+        return [], [reason.lstrip(": ")]
     if tree is None:
-        raise _NoResults("the file is empty")
+        return [], ["the file is empty"]
     scores = _below(tree, "results")
     if not scores:
-        raise _NoResults("no lighteval results: it has no `results`")
+        return [], ["no lighteval results: it has no `results`"]
     found: list[Result] = []
     faults: list[str] = []
     for task, metrics in scores.items():
@@ -201,9 +187,7 @@ def _read_file(file: Path) -> tuple[list[Result], list[str]]:
                 continue
             stderr = metrics.get(f"{metric}_stderr")
             found.append(_result(tree, task, metric, score, stderr=stderr, file=file))
-    if not found and not faults:
-        raise _NoResults("no scores in it")
-    return found, faults
+    return found, faults if found or faults else ["no scores in it"]
 
 
 def _result(tree: Tree, task: str, metric: str, score: float, *, stderr: Any, file: Path) -> Result:
@@ -274,10 +258,9 @@ def _task_name(task: str) -> str:
 
 
 def _benchmark(name: str, hashes: Mapping[str, str]) -> Benchmark | None:
-    for benchmark in known().values():
-        if name == benchmark.name or name in benchmark.aliases:
-            return benchmark
-    return next((benchmark for benchmark in known().values() if _asks(benchmark, hashes)), None)
+    every = known().values()
+    named = next((benchmark for benchmark in every if name in (benchmark.name, *benchmark.aliases)), None)
+    return named or next((benchmark for benchmark in every if _asks(benchmark, hashes)), None)
 
 
 def _asks(benchmark: Benchmark, hashes: Mapping[str, str]) -> bool:

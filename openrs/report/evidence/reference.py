@@ -38,24 +38,17 @@ class Logged:
     @property
     def model(self) -> str | None:
         """Open-RS1, 2 or 3 when this checkpoint is the released one."""
-        return next((m for m, r in released().items() if (r["experiment"], r["step"]) == self.where), None)
-
-    @property
-    def where(self) -> tuple[str, int]:
-        return self.experiment, self.step
+        return released_from(self.experiment, self.step)
 
 
 @functools.cache
 def tree() -> Mapping[str, Any]:
-    """The whole file."""
-    found: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
-    return found
+    return dict(yaml.safe_load(FILE.read_text(encoding="utf-8")))
 
 
 def released() -> Mapping[str, Mapping[str, Any]]:
     """Open-RS1 ... Open-RS3 -> experiment, step, revision_prefix."""
-    found: dict[str, Mapping[str, Any]] = tree()["released"]
-    return found
+    return dict(tree()["released"])
 
 
 @functools.cache
@@ -103,12 +96,8 @@ def reevaluation(model: str | None, benchmark: str) -> tuple[float, float, int] 
 def model_named(name: str, revision: str | None = None) -> str | None:
     """The reference's model that a hub name, folder or revision means: the base or Open-RS1 ... 3, else None."""
     last = name.split("@", maxsplit=1)[0].rstrip("/").rpartition("/")[2].lower()
-    if last == str(tree()["base"]).lower():
-        return str(tree()["base"])
-    for model in released():
-        if last == model.lower():
-            return model
-    return released_from(*(checkpoint_named(name, revision) or (None, None)))
+    named = next((model for model in (str(tree()["base"]), *released()) if last == model.lower()), None)
+    return named or released_from(*(checkpoint_named(name, revision) or (None, None)))
 
 
 def checkpoint_named(name: str, revision: str | None = None) -> tuple[str, int] | None:
@@ -127,7 +116,6 @@ def released_from(experiment: str | None, step: int | None) -> str | None:
 
 
 def name(benchmark: str) -> str:
-    """A benchmark's name as people write it."""
     return NAMES.get(benchmark, benchmark)
 
 

@@ -1,15 +1,15 @@
 """What a report is made from: runs, single evaluations, anybody's result files; and what they measured, in one list."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from openrs.errors import UserError
 from openrs.report.evidence import reference
 from openrs.report.evidence.collect import RunData, collect
-from openrs.report.evidence.evaluations import MOST, Evaluated
+from openrs.report.evidence.evaluations import MOST, Evaluated, comparable
 from openrs.report.evidence.lighteval_logs import Reading, Result, read
 from openrs.report.evidence.values import number
 from openrs.run.confined import refuse_links_out
@@ -44,19 +44,19 @@ class Measured:
     origin: Origin
     name: str
     model: str | None
-    experiment: str | None
-    step: int | None
     benchmark: str
     metric: str
     n: int
     k: int
     accuracy: float
-    stderr: float | None
-    rows: Mapping[str, list[int]]
     protocol: Mapping[str, Any]
     inputs: str
-    tokens: str | None
-    excluded_reason: str
+    rows: Mapping[str, list[int]] = field(default_factory=dict)
+    stderr: float | None = None
+    experiment: str | None = None
+    step: int | None = None
+    tokens: str | None = None
+    excluded_reason: str = ""
     note: str = ""
 
 
@@ -67,27 +67,23 @@ def gather(names: Sequence[str]) -> Sources:
     for name in names:
         run = run_at(name)
         path = Path(name) if Path(name).exists() and not run.path.is_dir() else run.path
-        if path.is_file():
-            files.append(path)
-        elif not path.is_dir():
+        if not (path.is_file() or path.is_dir()):
             raise UserError(
                 f"there is no run and no file {path}",
                 fix="give names of folders in runs/, or paths of runs or results",
             )
-        elif (kind := kind_of(path)) is Kind.RUN:
+        kind = kind_of(path) if path.is_dir() else None
+        if kind is Kind.RUN or (kind is None and any((path / part).exists() for part in RUN_PARTS)):
             refuse_links_out(path)
             runs.append(collect(Run(path)))
-        elif kind is not None and not any(path.rglob("results_*.json")):
+        elif path.is_file() or any(path.rglob("results_*.json")):
+            files.append(path)
+        elif kind is not None:
             raise UserError(
                 f"{path} is a model (it has a {DECLARATION[kind]})",
                 "a report is made from runs, evaluations and results",
                 f"openrs evaluate {path}, then: openrs report evaluations",
             )
-        elif kind is None and any((path / part).exists() for part in RUN_PARTS):
-            refuse_links_out(path)
-            runs.append(collect(Run(path)))
-        elif any(path.rglob("results_*.json")):
-            files.append(path)
         else:  # an empty or strange folder is reported on as what it is: a run of which nothing is there
             runs.append(collect(Run(path)))
     reading = read(files) if files else None
@@ -147,7 +143,8 @@ def _of_file(result: Result) -> Measured | None:
         return None
     logged = reference.log_of(result.hash_cont_tokens)
     inputs = result.inputs if result.inputs in ("verified", "differs") else "not proven"
-    experiment, step = logged.where if logged else reference.checkpoint_named(result.model) or (None, None)
+    checkpoint = (logged.experiment, logged.step) if logged else reference.checkpoint_named(result.model)
+    experiment, step = checkpoint or (None, None)
     unfit = "the authors' own log" if logged else ""
     if not is_mean(result.metric, result.k):
         unfit = f"{result.metric} is not a mean over samples"
@@ -164,7 +161,6 @@ def _of_file(result: Result) -> Measured | None:
         k=result.k,
         accuracy=result.score,
         stderr=result.stderr,
-        rows={},
         protocol=result.sampling,
         inputs=inputs,
         tokens=result.hash_cont_tokens,
@@ -191,9 +187,71 @@ def _excluded_reason(benchmark: str, n: int, inputs: str, protocol: Mapping[str,
     unknown = [key for key in PAPER_SAMPLING if number(protocol.get(key)) is None]
     if unknown:
         return f"it does not tell its sampling ({', '.join(unknown)})"
-    other = [f"{key} {protocol[key]}" for key in PAPER_SAMPLING if other_sampling(protocol, key)]
+    other = [f"{key} {protocol[key]}" for key in other_sampling(protocol)]
     return f"its sampling is not the paper's: {', '.join(other)}" if other else ""
 
 
-def other_sampling(protocol: Mapping[str, Any], key: str) -> bool:
-    return number(protocol.get(key)) != PAPER_SAMPLING[key]
+def other_sampling(protocol: Mapping[str, Any]) -> list[str]:
+    """In which settings it is not the paper's."""
+    return [key for key, value in PAPER_SAMPLING.items() if number(protocol.get(key)) != value]
+
+
+# --- several evaluations of one model on one benchmark ----------------------------------------------------------------
+
+
+def pooled(measured: Sequence[Measured]) -> list[Measured]:
+    """The same evidence with the draws of released weights pooled, in the order of their first source.
+
+    The order in which files are named never decides. Different evaluation seeds under the same settings are more
+    samples of the same thing and go together. The same seed again is the same draw: the one with most samples stands
+    for it. Only what counts and has verdicts by problem is pooled; a model trained here is another model in
+    each run.
+    """
+    groups: list[list[Measured]] = []
+    for one in measured:
+        same = (group for group in groups if _poolable(one) and _poolable(group[0]) and _same_question(group[0], one))
+        if (group := next(same, None)) is None:
+            groups.append([one])
+        else:
+            group.append(one)
+    return [_together(group) if len(group) > 1 else group[0] for group in groups]
+
+
+def _poolable(one: Measured) -> bool:
+    return one.origin == "released weights" and one.model is not None and bool(one.rows) and not one.excluded_reason
+
+
+def _same_question(a: Measured, b: Measured) -> bool:
+    same = (a.model, a.benchmark, frozenset(a.rows)) == (b.model, b.benchmark, frozenset(b.rows))
+    return same and comparable(a.protocol, b.protocol) == "same"
+
+
+def _together(group: Sequence[Measured]) -> Measured:
+    """One Measured of a group that asks one question: its seeds side by side."""
+    by_seed: dict[str, list[Measured]] = {}
+    for one in group:
+        by_seed.setdefault(str(one.protocol.get("seed")), []).append(one)
+    chosen = [min(same, key=lambda one: (-one.k, one.source)) for _, same in sorted(by_seed.items())]
+    left = _names(one for one in group if not any(one is kept for kept in chosen))
+    note = f"{left}: the same evaluation seed again, not counted twice" if left else ""
+    if len(chosen) == 1:
+        return replace(chosen[0], note=note)
+    first = chosen[0]
+    rows = {problem: [mark for one in chosen for mark in one.rows[problem]] for problem in first.rows}
+    k = sum(one.k for one in chosen)
+    seeds = f"{len(chosen)} evaluation seeds together"
+    return replace(
+        first,
+        source=_names(chosen),
+        k=k,
+        accuracy=sum(one.accuracy * one.k for one in chosen) / k,
+        stderr=None,
+        rows=rows,
+        inputs=first.inputs if len({one.inputs for one in chosen}) == 1 else "not proven",
+        tokens=None,
+        note=f"{seeds}; {note}" if note else seeds,
+    )
+
+
+def _names(group: Iterable[Measured]) -> str:
+    return " + ".join(sorted(one.source for one in group))

@@ -1,8 +1,15 @@
-"""Values from files that may be half-written or hostile, and how numbers are put into words. Raises nothing."""
+"""Files that may be half-written or hostile, their values, and how numbers are put into words. Raises nothing."""
 
 import re
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
+from openrs.config.yaml_lines import read_yaml
+from openrs.errors import UserError
+from openrs.outside import read_json
+from openrs.run.files import json_lines
 from openrs.run.units import format_duration
 
 # Characters that are not shown as they are: controls (not newline and tab), marks that turn the direction of a line
@@ -25,13 +32,11 @@ def number(value: Any) -> float | None:
 
 
 def whole(value: Any) -> int | None:
-    """A whole number, or None."""
     found = number(value)
     return int(found) if found is not None and found == int(found) else None
 
 
 def share(value: Any) -> float | None:
-    """A proportion in [0, 1], or None."""
     found = number(value)
     return found if found is not None and 0 <= found <= 1 else None
 
@@ -67,6 +72,47 @@ def mapping(tree: Any, *keys: str) -> dict[str, Any]:
     """The mapping under these keys, or an empty one."""
     found = below(tree, *keys)
     return found if isinstance(found, dict) else {}
+
+
+def fields_of(value: Any, *but: str) -> dict[str, Any]:
+    """The fields of a dataclass as they are, but these."""
+    return {field.name: getattr(value, field.name) for field in fields(value) if field.name not in but}
+
+
+def spread(entries: Sequence[Any], most: int) -> list[Any]:
+    """At most so many of them, evenly from the first to the last."""
+    if len(entries) <= most:
+        return list(entries)
+    return [entries[round(i * (len(entries) - 1) / (most - 1))] for i in range(most)]
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def tree_in(path: Path, notes: list[str]) -> Any:
+    """The value in a JSON or YAML file; None with a note where it cannot be read, and without one where none is."""
+    if not path.is_file():
+        return None
+    try:
+        return read_yaml(path)[0] if path.suffix == ".yaml" else read_json(path)
+    except UserError as error:
+        notes.append(f"{path.parent.name}/{path.name} is left out: {text(error.what, 160)}")
+        return None
+
+
+def jsonl_rows(path: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
+    """Rows of a JSONL file, in use, damaged or absent: a line that is no object is left out, and how many is noted."""
+    damaged = 0
+    try:
+        for line in json_lines(path) if path.is_file() else ():
+            if line.row is not None:
+                yield line.row
+            else:
+                damaged += 1
+    except OSError as error:
+        notes.append(f"{path.parent.name}/{path.name} cannot be read: {error.strerror}")
+    if damaged:
+        notes.append(f"{path.parent.name}/{path.name}: {damaged} damaged or unfinished lines left out")
 
 
 # --- words ------------------------------------------------------------------------------------------------------------

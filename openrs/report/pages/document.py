@@ -3,16 +3,14 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from openrs import __version__
-from openrs.report.evidence.changes import Change
 from openrs.report.evidence.collect import Metrics, RunData
-from openrs.report.evidence.evaluations import Evaluated, Score
-from openrs.report.evidence.pooling import pooled
-from openrs.report.evidence.sources import Measured, Sources, measured
-from openrs.report.evidence.values import below, text, whole
+from openrs.report.evidence.evaluations import Change, Evaluated
+from openrs.report.evidence.sources import Measured, Sources, measured, pooled
+from openrs.report.evidence.values import below, fields_of, text, whole
 from openrs.report.pages.published import published, with_measured
 from openrs.report.verdicts import claims as claim_room
 from openrs.report.verdicts.claims import Claim, ClaimVerdict, Evidence
@@ -76,9 +74,8 @@ def document(
     said = [f"{run.name}: {note}" if many else note for run in sources.runs for note in run.notes]
     said += [f"{text(one.path)}: {text(one.reason)}" for one in broken]
     known = {claim.id for claim, _ in judged}
-    said += [
-        f"{run.name}: its recipe names a claim {one} that is none" for run in sources.runs for one in named(run, known)
-    ]
+    for run in sources.runs:
+        said += [f"{run.name}: its recipe names a claim {one} that is none" for one in named(run, known)]
     tree = {
         "schema": SCHEMA,
         "made": now(),
@@ -98,8 +95,7 @@ def document(
     if study:
         books = {run.name: book for run, book in zip(sources.runs, ledgers, strict=True)}
         tree["study"] = study.tree({claim.id: verdict.word for claim, verdict in judged}, books)
-    clean: dict[str, Any] = plain(tree)
-    return clean
+    return dict(plain(tree))
 
 
 def focus(sources: Sources, judged: list[tuple[Claim, ClaimVerdict]]) -> str:
@@ -181,11 +177,7 @@ def state(run: RunData) -> str:
 def change(one: Change) -> dict[str, Any]:
     """A problem won or lost, with an answer of base and final checkpoint; their texts are on the page only."""
     return {
-        "benchmark": one.benchmark,
-        "problem": one.problem,
-        "before": one.before,
-        "after": one.after,
-        "k": list(one.k),
+        **fields_of(one, "texts"),
         "answers": [dict(answer.facts).get("answer") if answer else None for answer in one.texts],
         "verdicts": [answer.verdict if answer else None for answer in one.texts],
     }
@@ -194,35 +186,18 @@ def change(one: Change) -> dict[str, Any]:
 def evaluation(one: Evaluated) -> dict[str, Any]:
     proven, departures = below(one.inputs, "proven"), one.protocol.get("departures")
     return {
-        "name": one.name,
+        **fields_of(one, "inputs", "scores", "cells", "tokens", "texts"),
         "label": one.label,
-        "model": one.model,
-        "revision": one.revision,
-        "step": one.step,
-        "protocol": dict(one.protocol),
         "departures": [line for line in departures if isinstance(line, str)] if isinstance(departures, list) else [],
         "inputs_proven": proven if isinstance(proven, bool) else None,
-        "samples": one.samples,
-        "seconds": dict(one.seconds),
-        "benchmarks": {name: {**score(value), "inputs": one.inputs_of(name)} for name, value in one.scores.items()},
-    }
-
-
-def score(value: Score) -> dict[str, Any]:
-    return {
-        "n": value.n,
-        "k": value.k,
-        "accuracy": value.accuracy,
-        "stderr": value.stderr,
-        "interval": list(value.interval) if value.interval else None,
-        "interval_fixed": list(value.interval_fixed) if value.interval_fixed else None,
-        "pass_at_k": dict(value.pass_at_k),
-        "majority": value.majority,
-        "truncated": value.truncated,
-        "mean_tokens": value.mean_tokens,
-        "verdicts": dict(Counter(value.verdicts).most_common()),
-        "strict": asdict(value.strict) if value.strict is not None else None,
-        "e_notation": value.e_notation,
+        "benchmarks": {
+            name: {
+                **fields_of(score, "benchmark", "per_problem", "fault"),
+                "verdicts": dict(Counter(score.verdicts).most_common()),
+                "inputs": one.inputs_of(name),
+            }
+            for name, score in one.scores.items()
+        },
     }
 
 
@@ -252,33 +227,15 @@ def training(metrics: Metrics) -> dict[str, Any]:
 def results(found: list[Measured], judged: list[tuple[Claim, ClaimVerdict]]) -> list[dict[str, Any]]:
     """Scores from result files, beside what the paper printed."""
     printed = {(claim.model, claim.benchmark): claim.published for claim, _ in judged if claim.kind == "score"}
-    return [_result(one, printed.get((one.model, one.benchmark))) for one in found if _from_file(one)]
-
-
-def _from_file(one: Measured) -> bool:
-    return one.origin in ("authors' log", "a results file")
-
-
-def _result(one: Measured, printed: float | None) -> dict[str, Any]:
-    return {
-        "source": one.source,
-        "origin": one.origin,
-        "model": one.model,
-        "name": one.name,
-        "experiment": one.experiment,
-        "step": one.step,
-        "benchmark": one.benchmark,
-        "metric": one.metric,
-        "accuracy": one.accuracy,
-        "stderr": one.stderr,
-        "n": one.n,
-        "k": one.k,
-        "inputs": one.inputs,
-        "counts": not one.excluded_reason,
-        "why_not": one.excluded_reason or None,
-        "published": printed,
-        "as_printed": abs(100 * one.accuracy - printed) <= 0.05 + 1e-9 if printed is not None else None,
-    }
+    rows = []
+    for one in found:
+        if one.origin in ("authors' log", "a results file"):
+            score = printed.get((one.model, one.benchmark))
+            row = fields_of(one, "rows", "protocol", "tokens", "excluded_reason", "note")
+            row |= {"counts": not one.excluded_reason, "why_not": one.excluded_reason or None, "published": score}
+            row["as_printed"] = abs(100 * one.accuracy - score) <= 0.05 + 1e-9 if score is not None else None
+            rows.append(row)
+    return rows
 
 
 def plain(value: Any, depth: int = 12) -> Any:

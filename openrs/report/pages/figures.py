@@ -44,6 +44,7 @@ STYLE: dict[Any, Any] = {
     "ytick.major.size": 0,
     "svg.hashsalt": "openrs",  # the same numbers give the same file
 }
+WIDTH = 3.6  # inches: in a column of 340 pixels the 8.5 units of text are 11 pixels
 POINTS = 400  # a curve shows at most so many points; longer ones are means over equal stretches of steps
 
 
@@ -61,10 +62,10 @@ class Plot:
     legend: tuple[tuple[int, str], ...] = ()
 
 
-def draw(width: float, height: float, paint: Any) -> str:
-    """Make a figure of `width` x `height` inches (72 units each), let `paint(axes)` fill it, return its SVG element."""
+def draw(height: float, paint: Any) -> str:
+    """Make a figure of so many inches (72 units each), let `paint(axes)` fill it, return its SVG element."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
         FigureCanvasSVG(figure)
         figure.patch.set_alpha(0)
         axes = figure.add_subplot()
@@ -111,15 +112,15 @@ def panels(metrics: Metrics) -> list[Panel]:
         for name in sorted(metrics.columns)
         if name.startswith("rewards/") and name.endswith("/mean")
     ]
+    lengths = (("completions/mean_length", "mean"), ("completions/max_length", "longest"))
+    faults = (
+        ("judge/unparseable_share", "gold can't be read"),
+        ("judge/wraps_share", "beyond twice the cosine's length"),
+    )
     wanted = [
         Panel("Reward", (("reward", "weighted sum"), *components)),
         Panel("Accuracy of the completions", (("accuracy", "correct, says the judge"),), "share", floor=True),
-        Panel(
-            "Length",
-            (("completions/mean_length", "mean"), ("completions/max_length", "longest")),
-            "tokens",
-            floor=True,
-        ),
+        Panel("Length", lengths, "tokens", floor=True),
         Panel("Cut off at the cap", (("completions/clipped_ratio", "completions"),), "share", floor=True),
         Panel("KL from the starting model, mean", (("kl", "mean"),), "nats per token"),
         Panel("KL, largest of one token", (("kl/max", "largest"),), "nats"),
@@ -127,15 +128,7 @@ def panels(metrics: Metrics) -> list[Panel]:
         Panel("Entropy", (("entropy", "mean"),), "nats per token", floor=True),
         Panel("Gradient norm", (("grad_norm", "before clipping"),), floor=True),
         Panel("Letters of other scripts", (("completions/non_latin", "outside LaTeX"),), "share", floor=True),
-        Panel(
-            "The judge's faults",
-            (
-                ("judge/unparseable_share", "gold can't be read"),
-                ("judge/wraps_share", "beyond twice the cosine's length"),
-            ),
-            "share",
-            floor=True,
-        ),
+        Panel("The judge's faults", faults, "share", floor=True),
         Panel("vLLM against the trainer", (("canary/gap", "mean gap of log-probabilities"),), "nats", floor=True),
     ]
     return [panel for panel in wanted if any(metrics.has(name) for name, _ in panel.names)]
@@ -176,7 +169,7 @@ def _curve(metrics: Metrics, panel: Panel) -> Plot:
         if panel.floor:
             axes.set_ylim(bottom=min([0.0, *(y for y in known if y < 0)]))
 
-    svg = draw(3.6, 2.3, paint)
+    svg = draw(2.3, paint)
     note = f"each point is a mean over {stretch} steps" if stretch > 1 else ""
     span = f"steps {metrics.steps[0]} to {metrics.steps[-1]}"
     words = legend([word for _, word in lines])
@@ -199,7 +192,7 @@ def _time_split(metrics: Metrics, parts: Sequence[tuple[str, str]]) -> Plot:
     means = [f"{word} {short(sum(ys) / len(ys))} s" for (_, word), ys in zip(parts, heights, strict=True)]
     alt = f"Mean seconds of a step: {', '.join(means)}."
     words = legend([word for _, word in parts])
-    return Plot("Where a step's seconds go", draw(3.6, 2.3, paint), alt, legend=words)
+    return Plot("Where a step's seconds go", draw(2.3, paint), alt, legend=words)
 
 
 def step_axes(axes: Any, unit: str) -> None:

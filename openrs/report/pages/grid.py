@@ -1,17 +1,21 @@
-"""The grid of problems: how often each is solved, by the base and by the final checkpoint, every answer to hover."""
+"""What can be looked at one by one: the grid of problems, and completions within a budget.
+
+The grid: how often each problem is solved, by the base and by the final checkpoint, every answer to hover.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from openrs.report.evidence import reference
-from openrs.report.evidence.changes import cells_of, share_solved
 from openrs.report.evidence.collect import RunData
-from openrs.report.evidence.evaluations import Cell
+from openrs.report.evidence.evaluations import Cell, Text, cells_of, share_solved
 
 ROWS = 60  # problems up to which every sample gets a cell of its own, in a row for each problem
 SAMPLES = 64  # samples of a problem that are shown
 PROBLEMS = 2000  # problems shown, one cell each, where there are more than ROWS
+TEXTS = 120  # completions on the page
+BYTES = 1_600_000  # of UTF-8, all texts together
 
 # Letters are CSS classes. y: correct, n: incorrect, x: cut off at the cap, o: no verdict (no answer, timeout ...)
 WORDS = {"y": "correct", "n": "incorrect", "x": "cut off", "o": "no answer or no verdict"}
@@ -103,14 +107,13 @@ def _strip(label: str, cells: Sequence[Cell]) -> Strip:
 def _changes(tables: Mapping[str, Mapping[str, Sequence[Cell]]], problems: Sequence[str]) -> Field:
     """Base against final, one sample each: what was gained and what was lost."""
     (first, before), (second, after) = tables.items()
-    order = ("g", "l", "y", "n")
     states = {(True, True): "y", (False, True): "g", (True, False): "l", (False, False): "n"}
     found = []
     for problem in problems:
         state = states[share_solved(before.get(problem, ())) > 0, share_solved(after.get(problem, ())) > 0]
-        said = tuple(_said(label, table.get(problem, ())) for label, table in ((first, before), (second, after)))
+        said = tuple(_said(label, table.get(problem, ())) for label, table in tables.items())
         found.append((state, (problem, said)))
-    found.sort(key=lambda entry: order.index(entry[0]))
+    found.sort(key=lambda entry: "glyn".index(entry[0]))
     return Field(f"{first} against {second}", tuple(f[0] for f in found), tuple(f[1] for f in found))
 
 
@@ -138,3 +141,22 @@ def tally(strip: Strip) -> str:
     top: list[Any] = sorted(counts.items(), key=lambda pair: -pair[1])[:3]
     more = f", {len(counts) - 3} others" if len(counts) > 3 else ""
     return ", ".join(f"{answer} x {count}" for answer, count in top) + more
+
+
+# --- completions ------------------------------------------------------------------------------------------------------
+
+
+def completions(run: RunData) -> tuple[list[Text], str]:
+    """Of the training, then of the base and the final checkpoint, then of the other evaluations; what they are of."""
+    first = [one for one in (run.base, run.final) if one is not None]
+    rest = [one for one in run.evaluations if one not in first]
+    every = [*run.texts, *(text for one in [*first, *rest] for text in one.texts)]
+    kept, used = [], 0
+    for text in every[:TEXTS]:
+        used += len((text.completion + text.prompt).encode())
+        if used > BYTES:
+            break
+        kept.append(text)
+    samples = sum(one.samples for one in run.evaluations)
+    note = f"{len(kept)} completions, drawn at random"
+    return kept, note + (f" from {samples:,} evaluation samples and the steps that were saved" if samples else "")

@@ -1,277 +1,66 @@
-"""report.md: the same tree in plain Markdown, for terminals, model cards and pull requests."""
+"""report.md: the same tree in plain Markdown, for terminals, model cards and pull requests (markdown.txt).
 
+With the report in a few sentences, which stand under its title here and on the page.
+"""
+
+import functools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
 from openrs.evaluation.scores import e_notation
-from openrs.report.evidence import reference
-from openrs.report.evidence.values import (
-    ABSENT,
-    dollars,
-    duration,
-    percent,
-    point_span,
-    points,
-    probability,
-    short,
-    span,
-)
-from openrs.report.pages import words
+from openrs.report.evidence import reference, values
+from openrs.report.evidence.values import ABSENT, dollars, duration, p_said, percent, point_span, points, span
 from openrs.report.verdicts.claims import NO_EVIDENCE
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|#~])")
 
-DISAGREEMENTS = 20  # of a benchmark that are listed here
-
 
 def markdown(tree: dict[str, Any]) -> str:
     """The whole report as Markdown; texts of strangers are escaped."""
-    return "\n".join(_lines(tree)) + "\n"
+    from openrs.report.pages.document import TRAINING
+
+    tested = any(claim["verdict"] not in NO_EVIDENCE for claim in tree["claims"])
+    page = _environment().get_template("markdown.txt")
+    return page.render(r=tree, headline=headline(tree), tested=tested, training_words=TRAINING) + "\n"
+
+
+@functools.cache
+def _environment() -> Environment:
+    """Everything put into the report is escaped for Markdown, unless it is a number in words of ours: < 0.001."""
+
+    def finalize(value: Any) -> Markup:
+        return value if isinstance(value, Markup) else Markup(escaped(value))  # noqa: S704 - escaped, not for HTML
+
+    made = environment(finalize=finalize)
+    made.filters["probability"] = lambda value: Markup(values.probability(value))  # noqa: S704 - a number
+    made.filters["dollars"] = lambda value: Markup(values.dollars(value))  # noqa: S704 - a number
+    made.globals["e_notation"] = e_notation
+    return made
+
+
+def environment(**options: Any) -> Environment:
+    """Templates of the report's pages, with what they show numbers by. What is put in is escaped."""
+    made = Environment(
+        loader=PackageLoader("openrs.report.pages", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        **options,
+    )
+    numbers = ("percent", "points", "span", "point_span", "short", "probability", "duration", "dollars")
+    made.filters |= {name: getattr(values, name) for name in numbers}
+    made.filters |= {"sampling": sampling, "benchmark": reference.name}
+    return made
 
 
 def escaped(text: Any) -> str:
     """Text in a cell or a line of Markdown: no markup, no HTML, no line break of its own."""
     return _SPECIAL.sub(r"\\\1", " ".join(str(text).split()))
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: int = 1) -> Iterator[str]:
-    """A table of cells that are escaped already; columns from number `right` on are set flush right."""
-    yield f"| {' | '.join(head)} |"
-    yield "|" + "|".join(" --- " if i < right else " ---: " for i in range(len(head))) + "|"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
-    yield ""
-
-
-def _lines(tree: dict[str, Any]) -> Iterator[str]:
-    yield f"# Report on {escaped(tree['title'])}"
-    yield ""
-    yield from (escaped(sentence) for sentence in words.headline(tree))
-    yield ""
-    paper = tree["focus"] == "paper"
-    if paper:
-        yield from _levels(tree["levels"])
-    if "study" in tree:
-        yield from _study(tree["study"])
-    tested = any(claim["verdict"] not in NO_EVIDENCE for claim in tree["claims"])
-    if tested and paper:
-        yield from _claims(tree)
-    if tree["comparison"]:
-        yield from _comparison(tree["comparison"])
-    for one in tree["runs"]:
-        yield from _run(one, several=len(tree["runs"]) > 1, paper=paper)
-    if tree["results"]:
-        yield from _results(tree["results"])
-    if paper and not tested:
-        yield from _claims(tree)
-    if paper:
-        yield from _published(tree["published"])
-    if tree["missing"]:
-        yield "## What is missing"
-        yield ""
-        yield from (f"- {escaped(note)}" for note in tree["missing"])
-        yield ""
-    yield f"Made {tree['made']} by openrs {tree['openrs']}; the numbers are those of report.json."
-
-
-def _study(study: dict[str, Any]) -> Iterator[str]:
-    yield "## The study"
-    yield ""
-    if study["changed_after_looking"]:
-        lines = [line for change in study["changes"] if change["looked"] for line in change["changes"]]
-        yield f"**Changed after looking:** {escaped('; '.join(lines))}"
-        yield ""
-    if study["open"]:
-        rows = (
-            (
-                escaped(one["id"]),
-                one["verdict"],
-                ", ".join(map(str, one["looks"])) or ABSENT,
-                f"{one['dollars']['expected']:.2f}" if one["dollars"] else ABSENT,
-                escaped(", ".join(one["needs"])) or "nothing more can be bought",
-            )
-            for one in study["open"]
-        )
-        yield from table(("open claim", "verdict so far", "looks", "dollars", "what it needs"), rows, right=5)
-    if study["jobs"]:
-        jobs = (
-            (
-                escaped(one["id"]),
-                one["state"],
-                _span(one["planned_hours"]),
-                f"{one['hours']:.2f}",
-                ABSENT if one["ledger_hours"] is None else f"{one['ledger_hours']:.2f}",
-                _span(one["planned_dollars"]),
-                ABSENT if one["dollars"] is None else f"{one['dollars']:.2f}",
-            )
-            for one in study["jobs"]
-        )
-        head = ("job", "state", "hours, planned", "spent", "by its run's ledger", "dollars, planned", "spent")
-        yield from table(head, jobs, right=2)
-    yield escaped(study["estimand"])
-    yield ""
-
-
-def _span(planned: dict[str, float] | None) -> str:
-    return f"{planned['low']:.2f} to {planned['high']:.2f}" if planned else ABSENT
-
-
-def _levels(levels: list[dict[str, Any]]) -> Iterator[str]:
-    rows = ((f"{one['level']} {one['title']}", escaped(one["state"]), escaped(one["said"])) for one in levels)
-    yield from table(("level of reproduction", "state", "why"), rows, right=3)
-
-
-def _claims(tree: dict[str, Any]) -> Iterator[str]:
-    yield "## The paper's claims"
-    yield ""
-    yield ", ".join(f"{count} {word}" for word, count in tree["verdicts"].items() if count) + "."
-    yield ""
-    for question, kinds in tree["questions"].items():
-        rows = (
-            (_claimed(c), c["evidence_level"] or c["level"], f"**{c['verdict']}**", escaped(c["said"]))
-            for c in tree["claims"]
-            if c["kind"] in kinds
-        )
-        yield f"### {question}"
-        yield ""
-        yield from table(("claim", "level", "verdict", "evidence"), rows, right=4)
-
-
-def _claimed(claim: dict[str, Any]) -> str:
-    """A claim, what it can be at most, and what it is made of."""
-    said = claim["text"]
-    said += f". At most {claim['at_most']}: {claim['limit']}" if claim["limit"] else ""
-    return escaped(said + (f". Follows from {claim['follows_from']}" if "follows_from" in claim else ""))
-
-
-def _run(one: dict[str, Any], *, several: bool, paper: bool) -> Iterator[str]:
-    run = one["run"]
-    if several:
-        yield f"## Run {escaped(run['name'])}"
-        yield ""
-    told = [f"State: {run['state']}", f"{run['steps']} steps"]
-    told += [f"rewards {escaped(run['rewards_mode'])}"] if run["rewards_mode"] else []
-    yield f"{escaped(run['title'])}. " * bool(run["title"]) + ", ".join(told) + "."
-    yield ""
-    if one["differences"]:
-        yield from _differences(one["differences"])
-    if one["changes"]:
-        yield from _changes(one["changes"])
-    if one["selection"]:
-        yield escaped(one["selection"]["said"])
-        yield ""
-    if one["evaluations"]:
-        yield from _evaluations(one["evaluations"])
-    if one["training"]["steps"]:
-        yield from _training(one["training"])
-    if one["cost"]:
-        yield from _cost(one["cost"], paper=paper)
-
-
-def _difference_cells(row: dict[str, Any]) -> tuple[str, ...]:
-    return (
-        str(row["n"]),
-        "/".join(map(str, dict.fromkeys(row["k"]))),
-        percent(row["before"]),
-        percent(row["after"]),
-        points(row["difference"]),
-        point_span(row["interval"]),
-        f"{probability(row['p'])} ({probability(row['p_holm'])})",
-    )
-
-
-def _differences(rows: list[dict[str, Any]]) -> Iterator[str]:
-    yield "## Before and after"
-    yield ""
-    head = ("benchmark", "step", "n", "k", "base %", "after %", "difference", "95 % interval", "p (Holm)", "+", "-")
-    yield from table(
-        head,
-        (
-            (
-                escaped(reference.name(row["benchmark"])),
-                str(row["step"]),
-                *_difference_cells(row),
-                str(row["gained"]),
-                str(row["lost"]),
-            )
-            for row in rows
-        ),
-    )
-    yield "Paired by problem, in points; the interval is over problems. + and -: problems solved more, less often."
-    yield "p (Holm): corrected over all rows of this table, checkpoints and benchmarks."
-    differing = {row["settings"] for row in rows} - {"same"}
-    for settings in sorted(differing):
-        yield f"The two evaluations differ in {escaped(settings)}: the difference is not only the model's."
-    yield ""
-
-
-def _changes(rows: list[dict[str, Any]]) -> Iterator[str]:
-    yield "Problems lost and won, the largest changes (the page has both completions):"
-    yield ""
-    yield from table(
-        ("", "benchmark", "problem", "right before, %", "right after, %", "answer before", "answer after"),
-        (
-            (
-                "won" if row["after"] > row["before"] else "lost",
-                escaped(reference.name(row["benchmark"])),
-                escaped(row["problem"]),
-                percent(row["before"]),
-                percent(row["after"]),
-                *(escaped(answer or ABSENT) for answer in row["answers"]),
-            )
-            for row in rows
-        ),
-        right=3,
-    )
-
-
-def _evaluations(evaluations: list[dict[str, Any]]) -> Iterator[str]:
-    yield "## Scores"
-    yield ""
-    head = ("model", "benchmark", "n", "k", "avg@k %", "95 % interval", "cut off", "mean tokens", "inputs", "sampling")
-    rows = []
-    for one in evaluations:
-        for name, score in one["benchmarks"].items():
-            cut = ABSENT if score["truncated"] is None else str(score["truncated"])
-            values = (str(score["n"]), str(score["k"]), percent(score["accuracy"]), span(score["interval"]))
-            tail = (cut, short(score["mean_tokens"]), score["inputs"], escaped(sampling(one["protocol"])))
-            rows.append((escaped(one["label"]), escaped(reference.name(name)), *values, *tail))
-    yield from table(head, rows, right=2)
-    departures = [f"- {escaped(one['label'])}: {escaped(line)}" for one in evaluations for line in one["departures"]]
-    if departures:
-        yield from ("Departures from the protocol:", "", *departures, "")
-    yield from _second_opinions(evaluations)
-
-
-def _second_opinions(evaluations: list[dict[str, Any]]) -> Iterator[str]:
-    """Both judges side by side, and the samples on which they differ."""
-    scored = [(one, name, score) for one in evaluations for name, score in one["benchmarks"].items()]
-    judged = [(one, name, score) for one, name, score in scored if score["strict"]]
-    if not judged:
-        return
-    yield "Two judges on the same samples. lighteval's verdict is the score; the strict one is a second opinion."
-    yield ""
-    head = ("model", "benchmark", "lighteval %", "strict %", "disagree", "only lighteval", "only strict", "misread")
-    rows = [
-        (
-            escaped(one["label"]), escaped(reference.name(name)), percent(score["accuracy"]),
-            percent(score["strict"]["accuracy"]),
-            *(str(score["strict"][key]) for key in ("disagree", "only_lighteval", "only_strict")),
-            e_notation(score["e_notation"], score["n"]) if score["e_notation"] else ABSENT,
-        )
-        for one, name, score in judged
-    ]  # fmt: skip
-    yield from table(head, rows, right=2)
-    for one, name, score in judged:
-        listed = score["strict"]["rows"][:DISAGREEMENTS]
-        for problem, sample, verdict, strict in listed:
-            said = f"lighteval {verdict}, strict {strict}"
-            yield f"- {escaped(one['label'])}, {escaped(problem)}, sample {sample}: {escaped(said)}"
-        if score["strict"]["disagree"] > len(listed):
-            more = score["strict"]["disagree"] - len(listed)
-            yield f"- {escaped(reference.name(name))}: {more} more in scores.json"
-    yield ""
 
 
 def sampling(protocol: dict[str, Any]) -> str:
@@ -283,142 +72,69 @@ def sampling(protocol: dict[str, Any]) -> str:
     )
 
 
-def _training(training: dict[str, Any]) -> Iterator[str]:
-    from openrs.report.pages.document import TRAINING
-
-    yield "## Training"
-    yield ""
-    rows = (
-        (escaped(TRAINING.get(name, name)), short(value["first"]), short(value["last"]))
-        for name, value in training["metrics"].items()
-    )
-    window = training["window"]
-    yield from table(("mean of", f"first {window} steps", f"last {window} steps"), rows)
-    if training["kl_max"]:
-        yield f"Greatest mean KL of a step: {short(training['kl_max']['value'])} at step {training['kl_max']['step']}."
-        yield ""
+# --- in a few sentences -----------------------------------------------------------------------------------------------
 
 
-def _cost(cost: dict[str, Any], *, paper: bool) -> Iterator[str]:
-    yield "## Cost"
-    yield ""
-    priced = cost["dollars"] is not None
-    rows = [
-        (escaped(one["phase"]), duration(one["seconds"]), duration(one["gpu_seconds"]), dollars(one["dollars"]))
-        for one in cost["phases"]
+def headline(tree: dict[str, Any]) -> list[str]:
+    """A few sentences on what was found; the first says the most."""
+    if "study" in tree:
+        return list(tree["study"]["said"])
+    if len(tree["runs"]) == 1:
+        return list(_run(tree["runs"][0])) or ["Nothing was measured in this run yet."]
+    if tree["runs"]:
+        return list(_comparison(tree["comparison"])) or [f"{len(tree['runs'])} runs; nothing measured is in common."]
+    if tree["results"]:
+        return list(_results(tree["results"]))
+    return [
+        "Nothing was measured for this report: it weighs the published figures alone.",
+        *tree["published"]["selection"]["said"],
     ]
-    rows.append(("**all**", duration(cost["seconds"]), duration(cost["gpu_seconds"]), dollars(cost["dollars"])))
-    yield from table(("phase", "wall clock", "GPU time", "dollars"), rows)
-    if priced:
-        told = f"{dollars(cost['training_dollars'])} of training, {dollars(cost['dollars_per_step'])} a step"
-        told += f", {dollars(cost['dollars_per_point'])} a point gained" * (cost["dollars_per_point"] is not None)
-        beside = " The paper: $42 for 500 steps." if paper else ""
-        price = f"{dollars(cost['price_per_gpu_hour'])} per GPU-hour ({escaped(cost['price_from'])})"
-        yield f"{cost['gpus']} x {escaped(cost['gpu'] or 'GPU')} at {price}: {told}.{beside}"
-        yield ""
 
 
-def _comparison(comparison: dict[str, Any]) -> Iterator[str]:
-    yield "## Side by side"
-    yield ""
-    if comparison["against_first"]:
-        head = (
-            "first",
-            "other",
-            "benchmark",
-            "n",
-            "k",
-            "first %",
-            "other %",
-            "difference",
-            "95 % interval",
-            "p (Holm)",
-        )
-        rows = (
-            (escaped(r["a"]), escaped(r["b"]), escaped(reference.name(r["benchmark"])), *_difference_cells(r))
-            for r in comparison["against_first"]
-        )
-        yield from table(head, rows, right=3)
-    for group in comparison["seeds"]:
-        names = [escaped(name) for name in group["runs"]]
-        seeds = (
-            (
-                escaped(reference.name(row["benchmark"])),
-                *(f"{percent(s['before'])} to {percent(s['after'])}" for s in row["by_seed"]),
-                points(row["difference"]),
-                point_span(row["interval"]),
-                probability(row["p"]),
-                row["verdict"],
+def _run(run: dict[str, Any]) -> Iterator[str]:
+    final = run["run"]["final_step"]
+    for row in [row for row in run["differences"] if row["step"] == final][:3]:
+        name = reference.name(row["benchmark"])
+        text = f"{name}: {percent(row['before'])} before, {percent(row['after'])} at step {row['step']}"
+        if row["difference"] is not None:
+            k = " and ".join(map(str, dict.fromkeys(row["k"])))
+            text += f", {points(row['difference'])} points (n = {row['n']}, k = {k}, 95 % interval"
+            text += f" {point_span(row['interval'])}, {p_said(row['p_holm'], 'Holm p')})"
+        yield f"{text}."
+    if not run["differences"]:
+        for one in run["evaluations"][:1]:
+            for name, score in list(one["benchmarks"].items())[:3]:
+                told = f"{one['label']}, {reference.name(name)}: {percent(score['accuracy'])} (avg@{score['k']}"
+                yield f"{told}, n = {score['n']}, 95 % interval {span(score['interval'])})."
+    cost = run["cost"]
+    if cost is not None:
+        price = f", {dollars(cost['dollars'])}" if cost["dollars"] is not None else ""
+        yield f"{run['training']['steps']} steps recorded, {duration(cost['seconds'])} of wall clock in all{price}."
+
+
+def _comparison(comparison: dict[str, Any] | None) -> Iterator[str]:
+    for group in (comparison or {}).get("seeds", []):
+        for row in group["benchmarks"][:3]:
+            text = f"{len(group['runs'])} seeds, {reference.name(row['benchmark'])}: {row['verdict']}"
+            if row["difference"] is not None:
+                text += f", {points(row['difference'])} points (95 % interval {point_span(row['interval'])},"
+                text += f" {p_said(row['p'])})"
+            yield f"{text}."
+    for row in (comparison or {}).get("against_first", [])[:3]:
+        if row["difference"] is not None:
+            text = (
+                f"{row['b']} against {row['a']}, {reference.name(row['benchmark'])}: {points(row['difference'])} points"
             )
-            for row in group["benchmarks"]
-        )
-        yield f"{len(group['runs'])} seeds of one recipe, base to final checkpoint (over seeds, p one-sided):"
-        yield ""
-        yield from table(["benchmark", *names, "mean", "95 % interval", "p", "verdict"], seeds)
+            yield f"{text} (95 % interval {point_span(row['interval'])}, {p_said(row['p_holm'], 'Holm p')})."
 
 
 def _results(results: list[dict[str, Any]]) -> Iterator[str]:
-    yield "## Result files"
-    yield ""
-    names = ("model", "checkpoint", "benchmark", "metric", "n", "k", "score %", "stderr", "printed %")
-    head = (*names, "inputs", "counts", "file")
-    rows = (
-        (
-            escaped(row["model"] or row["name"]),
-            f"{row['experiment']}, step {row['step']}" if row["experiment"] else ABSENT,
-            escaped(reference.name(row["benchmark"])),
-            escaped(row["metric"]),
-            str(row["n"]),
-            str(row["k"]),
-            percent(row["accuracy"]),
-            percent(row["stderr"]),
-            ABSENT if row["published"] is None else str(row["published"]),
-            row["inputs"],
-            "yes" if row["counts"] else escaped(row["why_not"]),
-            escaped(row["source"]),
-        )
-        for row in results
-    )
-    yield from table(head, rows, right=4)
-
-
-def _published(published: dict[str, Any]) -> Iterator[str]:
-    yield "## The published figures, weighed"
-    yield ""
-    yield " ".join(map(escaped, published["selection"]["said"]))
-    yield ""
-    yield escaped(published["selection"]["note"])
-    yield ""
-    head = ("model", "benchmark", "n", "k", "printed %", "95 % interval", "others' seeds, mean and sd %")
-    rows = (
-        (
-            row["model"],
-            reference.name(row["benchmark"]),
-            str(row["n"]),
-            str(row["k"]),
-            percent(row["published"]),
-            span(row["interval"]),
-            f"{percent(row['again'][0])} +- {percent(row['again'][1])} ({row['again'][2]})" if row["again"] else ABSENT,
-        )
-        for row in published["draws"]
-    )
-    yield from table(head, rows, right=2)
-    if any(row["measured"] for row in published["table"]):
-        yield from _measured(published["table"])
-    yield from (f"- {escaped(note)}" for note in published["notes"])
-    yield ""
-
-
-def _measured(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """The main table's scores as printed, and measured here, a line each."""
-    lines = (
-        (
-            row["model"],
-            reference.name(benchmark),
-            ABSENT if row[benchmark] is None else str(row[benchmark]),
-            f"{percent(one['accuracy'])} (k = {one['k']})" + (f"; {escaped(one['why_not'])}" if one["why_not"] else ""),
-        )
-        for row in rows
-        for benchmark, one in row["measured"].items()
-    )
-    yield from table(("model", "benchmark", "as printed", "measured here"), lines, right=2)
+    printed = [row for row in results if row["as_printed"] is not None]
+    verified = sum(row["inputs"] == "verified" for row in results)
+    yield f"{len(results)} scores read from result files, {verified} of them with verified inputs."
+    if printed:
+        equal = sum(row["as_printed"] for row in printed)
+        yield f"{equal} of {len(printed)} equal the score that the paper prints."
+    logs = sum(row["origin"] == "authors' log" for row in results)
+    if logs:
+        yield f"By the generated tokens {logs} of them are the authors' own logs, which are no new measurement."

@@ -1,27 +1,24 @@
 """report.html, report.md and report.json: one tree of numbers (document.py), shown three times."""
 
 import base64
+import functools
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from openrs.config.yaml_lines import dump_yaml
 from openrs.errors import UserError
 from openrs.report.evidence import reference, values
-from openrs.report.evidence.changes import Change
-from openrs.report.evidence.collect import RunData, collect
+from openrs.report.evidence.collect import collect
 from openrs.report.evidence.sources import Sources, gather
-from openrs.report.pages import figures, grid, plots, words
-from openrs.report.pages.browse import Browser, browser
+from openrs.report.pages import figures, grid, plots
 from openrs.report.pages.document import TRAINING, document
-from openrs.report.pages.figures import Plot
-from openrs.report.pages.markdown import markdown, sampling
+from openrs.report.pages.markdown import environment, headline, markdown
 from openrs.run.directory import Run, run_at
 from openrs.run.disk_faults import written_to
 from openrs.run.files import write_json, write_text
@@ -30,25 +27,16 @@ from openrs.run.watch import has_ended
 from openrs.secrets import redact, redact_tree
 
 PARTS = Path(__file__).parent
+TONES = {
+    "reproduced": "good",
+    "compatible": "warn",
+    "cannot tell": "none",
+    "smaller than the margin": "warn",
+    "not reproduced": "bad",
+    "by construction": "none",
+    "not tested": "none",
+}
 MATRIX = ("score", "average")  # kinds of claims that stand in one table, model by model
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """What the page shows beside the numbers: plots, grids of problems, completions."""
-
-    scores: Sequence[Plot] = ()
-    checkpoints: Sequence[Plot] = ()
-    training: Sequence[Plot] = ()
-    zeros: Sequence[str] = ()
-    recipes: Sequence[str] = ()
-    published: Sequence[Plot] = ()
-    cost: Sequence[Plot] = ()
-    grids: Sequence[grid.Grid] = ()
-    browser: Browser | None = None
-    changes: Sequence[Change] = ()
-    matrix: Sequence[tuple[str, Sequence[dict[str, Any]]]] = field(default_factory=list)
-    groups: Sequence[tuple[str, Sequence[dict[str, Any]]]] = field(default_factory=list)
 
 
 def write_report(run: Run, price: float | None = None) -> Path:
@@ -115,51 +103,49 @@ def html(tree: dict[str, Any], sources: Sources, refresh: int | None = None) -> 
         r=tree,
         view=view(tree, sources),
         training_words=TRAINING,
-        headline=words.headline(tree),
-        tones=words.TONES,
+        headline=headline(tree),
+        tones=TONES,
         refresh=refresh,
     )
 
 
 def rendered(template: str, **values: Any) -> str:
     """A page of ours with its own style and script in it."""
-    style = (PARTS / "style.css").read_text(encoding="utf-8")
-    script = (PARTS / "script.js").read_text(encoding="utf-8")
+    style, script = ((PARTS / name).read_text(encoding="utf-8") for name in ("style.css", "script.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return _environment().get_template(template).render(style=style, script=script, script_hash=digest, **values)
 
 
-def view(tree: dict[str, Any], sources: Sources) -> View:
-    """Everything to look at. Grids and completions are shown of a single run; curves of several share their plots."""
+def view(tree: dict[str, Any], sources: Sources) -> dict[str, Any]:
+    """What the page shows beside the numbers: plots, grids of problems, completions, the claims in their tables.
+
+    Grids and completions are shown of a single run; curves of several share their plots.
+    """
     runs = sources.runs
     alone = runs[0] if len(runs) == 1 else None
     selections = [one["selection"] for one in tree["runs"]]
     over = [plots.checkpoints(run, one, named=alone is None) for run, one in zip(runs, selections, strict=True)]
     length = plots.accuracy_against_length(runs)
     paper = tree["focus"] == "paper"
-    return View(
-        scores=plots.benchmarks(runs),
-        checkpoints=[plot for plot in (*over, length) if plot is not None],
-        training=figures.curves(alone.metrics) if alone and alone.metrics.steps else plots.overlay(runs),
-        zeros=figures.zeros(alone.metrics) if alone else (),
-        recipes=[_recipe(run) for run in runs],
-        published=[plots.published_checkpoints(), plots.published_length(), *plots.published_benchmarks()]
-        if paper
-        else (),
-        cost=[plots.cost_against_score(_own_costs(tree))] if paper else (),
-        grids=grid.grids(alone) if alone else (),
-        browser=browser(alone) if alone else None,
-        changes=alone.changes if alone else (),
-        matrix=_matrix(tree),
-        groups=_groups(tree),
+    texts, note = grid.completions(alone) if alone else ([], "")
+    published = (
+        (plots.published_checkpoints(), plots.published_length(), *plots.published_benchmarks()) if paper else ()
     )
-
-
-def _recipe(run: RunData) -> str:
-    """The run's resolved recipe, fit to be shown."""
-    if not run.recipe:
-        return ""
-    return values.text(dump_yaml(run.recipe, width=110), 40_000)
+    return {
+        "scores": plots.benchmarks(runs),
+        "checkpoints": [plot for plot in (*over, length) if plot is not None],
+        "training": figures.curves(alone.metrics) if alone and alone.metrics.steps else plots.overlay(runs),
+        "zeros": figures.zeros(alone.metrics) if alone else (),
+        "recipes": [values.text(dump_yaml(run.recipe, width=110), 40_000) if run.recipe else "" for run in runs],
+        "published": published,
+        "cost": [plots.cost_against_score(_own_costs(tree))] if paper else (),
+        "grids": grid.grids(alone) if alone else (),
+        "texts": texts,
+        "texts_note": note,
+        "changes": alone.changes if alone else (),
+        "matrix": _matrix(tree),
+        "groups": _groups(tree),
+    }
 
 
 def _own_costs(tree: dict[str, Any]) -> list[tuple[str, float, float]]:
@@ -193,25 +179,9 @@ def _groups(tree: dict[str, Any]) -> list[tuple[str, Sequence[dict[str, Any]]]]:
     ]
 
 
+@functools.cache
 def _environment() -> Environment:
     """Everything put into the page is escaped, unless it is our own SVG, style or script."""
-    environment = Environment(
-        loader=PackageLoader("openrs.report.pages", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    shows: tuple[Any, ...] = (
-        values.percent,
-        values.points,
-        values.span,
-        values.point_span,
-        values.short,
-        values.probability,
-    )
-    shows += (values.duration, values.dollars, grid.tally, sampling)
-    environment.filters |= {show.__name__: show for show in shows}
-    environment.filters["benchmark"] = reference.name
-    environment.filters["ours"] = Markup  # only for what this package made: plots, style, script
-    return environment
+    made = environment()
+    made.filters |= {"tally": grid.tally, "ours": Markup}  # `ours` only for what this package made
+    return made

@@ -10,7 +10,8 @@ from matplotlib.ticker import NullFormatter
 from openrs.report.evidence import reference
 from openrs.report.evidence.collect import RunData
 from openrs.report.evidence.evaluations import Evaluated
-from openrs.report.evidence.values import percent, short, span
+from openrs.report.evidence.sources import whose
+from openrs.report.evidence.values import percent, short, span, spread
 from openrs.report.pages.figures import (
     INK,
     LINE,
@@ -24,9 +25,9 @@ from openrs.report.pages.figures import (
     step_axes,
     thinned,
 )
+from openrs.report.pages.published import draws
 from openrs.report.verdicts.selection import of_paper
 
-WIDTH = 3.6  # inches; 72 units each: in a column of 340 pixels the 8.5 units of text are 11 pixels
 ROWS = 10  # evaluations in a benchmark's plot
 OWN, PRINTED, AGAIN = "measured here", "published draw", "mean and sd of others' seeds"
 
@@ -39,13 +40,13 @@ def benchmarks(runs: Sequence[RunData]) -> list[Plot]:
 
 
 def _benchmark(name: str, entries: Sequence[tuple[RunData, Evaluated]], runs: Sequence[RunData]) -> Plot:
-    kept = _spread(entries, ROWS)
+    kept = spread(entries, ROWS)
     many = len(runs) > 1
     rows = []
     for run, one in kept:
         score = one.scores[name]
         label = f"{run.name}, {one.label}" if many else one.label
-        rows.append((label, score.accuracy, score.interval, _reference_model(run, one), f"n={score.n} k={score.k}"))
+        rows.append((label, score.accuracy, score.interval, whose(run, one)[0], f"n={score.n} k={score.k}"))
 
     def paint(axes: Any) -> None:
         places = list(range(len(rows)))[::-1]
@@ -63,14 +64,12 @@ def _benchmark(name: str, entries: Sequence[tuple[RunData, Evaluated]], runs: Se
     any_published = any(reference.published(row[3], name) is not None for row in rows)
     words = ((1, OWN), (2, PRINTED), (6, AGAIN)) if any_published else ()
     height = 0.7 + 0.32 * max(2, len(rows))
-    return Plot(reference.name(name), draw(WIDTH, height, paint), f"In percent. {'; '.join(told)}.", left, words)
+    return Plot(reference.name(name), draw(height, paint), f"In percent. {'; '.join(told)}.", left, words)
 
 
 @functools.cache
 def published_benchmarks() -> Sequence[Plot]:
     """The published draws of the base and Open-RS1 ... 3 with their intervals, beside the re-evaluation."""
-    from openrs.report.pages.published import draws
-
     every = draws()
     base = str(reference.tree()["base"])
     plots = []
@@ -88,7 +87,7 @@ def published_benchmarks() -> Sequence[Plot]:
         told = [f"{model}: {row['published'] * 100:.1f}, {span(row['interval'])}" for model, row in rows]
         alt = f"Published, in percent, with 95 % intervals of one draw. {'; '.join(told)}."
         words = ((2, f"{PRINTED}, 95 % interval"), (6, AGAIN))
-        plots.append(Plot(reference.name(name), draw(WIDTH, 2.1, paint), alt, legend=words))
+        plots.append(Plot(reference.name(name), draw(2.1, paint), alt, legend=words))
     return plots
 
 
@@ -118,18 +117,6 @@ def _rows_axes(axes: Any, labels: Sequence[str], *, whole: bool = True) -> None:
 
 def _cut(label: str, longest: int = 18) -> str:
     return label if len(label) <= longest else f"{label[: longest - 1]}…"
-
-
-def _spread(entries: Sequence[Any], most: int) -> list[Any]:
-    if len(entries) <= most:
-        return list(entries)
-    return [entries[round(i * (len(entries) - 1) / (most - 1))] for i in range(most)]
-
-
-def _reference_model(run: RunData, one: Evaluated) -> str | None:
-    from openrs.report.evidence.sources import whose
-
-    return whose(run, one)[0]
 
 
 # --- over checkpoints -------------------------------------------------------------------------------------------------
@@ -164,7 +151,7 @@ def checkpoints(run: RunData, selection: dict[str, Any] | None, *, named: bool) 
     words += [(2, "published draws")] if printed else []
     note = f"dotted: step {marked}, fixed before training" if marked is not None else ""
     title = f"{reference.name(name)} over checkpoints{f' of {run.name}' if named else ''}"
-    return Plot(title, draw(WIDTH, 2.7, paint), f"{title}, in percent: {told}.", note, tuple(words))
+    return Plot(title, draw(2.7, paint), f"{title}, in percent: {told}.", note, tuple(words))
 
 
 @functools.cache
@@ -197,7 +184,7 @@ def published_checkpoints() -> Plot:
         " where the best of 21 would be expected were all equal to the base; dashed: at most"
     )
     title = "AIME24, one draw for each of 21 checkpoints"
-    return Plot(title, draw(WIDTH, 2.9, paint), f"{title}, in percent: {told}.", note, tuple(words))
+    return Plot(title, draw(2.9, paint), f"{title}, in percent: {told}.", note, tuple(words))
 
 
 def _checkpoint_axes(axes: Any, selection: dict[str, Any]) -> None:
@@ -244,13 +231,19 @@ def _scatter(
             axes.plot(xs, ys, "-", color=colour, linewidth=0.6, alpha=0.5)
             axes.plot(xs, ys, "o", color=colour, markersize=4)
             for (x, y, label), down in ((dots[0], -11), (dots[-1], 5)) if named else ():
-                axes.annotate(label, (x, y), xytext=(3, down), textcoords="offset points", color=SOFT, fontsize=7.5)
+                _beside(axes, label, (x, y), (3, down))
         axes.margins(x=0.12, y=0.12)
 
     told = "; ".join(
         f"{name}: {', '.join(f'{d[2]} {short(d[0])} tokens {d[1]:.1f} %' for d in dots)}" for name, dots in lines
     )
-    return Plot(title, draw(WIDTH, 2.7, paint), f"{told}.", legend=tuple(enumerate((name for name, _ in lines), 1)))
+    return Plot(title, draw(2.7, paint), f"{told}.", legend=tuple(enumerate((name for name, _ in lines), 1)))
+
+
+def _beside(axes: Any, label: str, place: tuple[float, float], away: tuple[int, int]) -> None:
+    """Words beside a point, so many units away from it: to its left where that is below 0."""
+    side = "right" if away[0] < 0 else "left"
+    axes.annotate(label, place, xytext=away, textcoords="offset points", ha=side, color=SOFT, fontsize=7.5)
 
 
 def cost_against_score(own: Iterable[tuple[str, float, float]]) -> Plot:
@@ -270,23 +263,14 @@ def cost_against_score(own: Iterable[tuple[str, float, float]]) -> Plot:
         for colour, group in ((SERIES[1], dots), (SERIES[0], mine)):
             for name, usd, average in group:
                 axes.plot([usd], [average], "D" if colour == SERIES[1] else "o", color=colour, markersize=5)
-                left = usd > 500
-                axes.annotate(
-                    _cut(name, 26),
-                    (usd, average),
-                    xytext=(-6 if left else 6, 5),
-                    textcoords="offset points",
-                    ha="right" if left else "left",
-                    color=SOFT,
-                    fontsize=7.5,
-                )
+                _beside(axes, _cut(name, 26), (usd, average), (-6 if usd > 500 else 6, 5))
         axes.margins(x=0.15, y=0.15)
         axes.grid(visible=True, color=LINE)
 
     told = "; ".join(f"{name}: {usd:,.0f} dollars, {average}" for name, usd, average in [*dots, *mine])
     words = ((2, "as published"), *([(1, "measured here")] if mine else []))
     note = "published averages mix harnesses; see the notes below"
-    return Plot("Cost against score", draw(WIDTH, 2.7, paint), f"{told}.", note, tuple(words))
+    return Plot("Cost against score", draw(2.7, paint), f"{told}.", note, tuple(words))
 
 
 DASHES: Sequence[Any] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (3, 3)), (0, (8, 2)))
@@ -322,7 +306,7 @@ def overlay(runs: Sequence[RunData]) -> list[Plot]:
         ends = [(run.name, [y for y in run.metrics.columns[name] if not math.isnan(y)]) for run in having]
         alt = f"{title}: {'; '.join(f'{run} from {short(ys[0])} to {short(ys[-1])} {unit}' for run, ys in ends)}."
         left = f"the first {len(having)} of {len(every)} runs" if len(having) < len(every) else ""
-        plots.append(Plot(title, draw(WIDTH, 2.3, paint), alt, left, legend=words))
+        plots.append(Plot(title, draw(2.3, paint), alt, left, legend=words))
     return plots
 
 
@@ -348,4 +332,4 @@ def frontier(points: Sequence[tuple[float, int, float, float]], spent: float, to
     steps = "; ".join(f"${x:,.2f}: {count} claims" for x, count, _, _ in points)
     words = ((6, "can be decided"), (2, "expected, paper right"), (1, "expected, re-evaluations right"))
     note = "dotted: what the budget pays for" if spent < xs[-1] else ""
-    return Plot("Dollars against claims decided", draw(WIDTH, 2.9, paint), f"{steps}.", note, words)
+    return Plot("Dollars against claims decided", draw(2.9, paint), f"{steps}.", note, words)

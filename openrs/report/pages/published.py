@@ -7,6 +7,7 @@ from openrs.evaluation.statistics import avg_at_k
 from openrs.hub.pins import baselines
 from openrs.report.evidence import reference
 from openrs.report.evidence.sources import Measured
+from openrs.report.evidence.values import fields_of
 from openrs.report.verdicts.selection import of_paper as selection
 
 ROUNDING = 0.1  # of an average of printed cells: cells and average are each rounded to a tenth, half a tenth either way
@@ -20,16 +21,7 @@ def published() -> dict[str, Any]:
         "table": [_row(row) for row in tree["table"]],
         "draws": draws(),
         "logs": [
-            {
-                "experiment": one.experiment,
-                "step": one.step,
-                "model": one.model,
-                "benchmark": one.benchmark,
-                "accuracy": one.accuracy,
-                "n": one.n,
-                "tokens": one.tokens,
-                "interval": _interval(one.accuracy, one.n),
-            }
+            {**fields_of(one, "revision", "hash_cont_tokens"), "model": one.model, "interval": _interval(one)}
             for one in reference.logs()
         ],
         "selection": selection(),
@@ -69,7 +61,7 @@ def draws() -> list[dict[str, Any]]:
                 "accuracy": one.accuracy,
                 "n": one.n,
                 "k": 1,
-                "interval": _interval(one.accuracy, one.n),
+                "interval": _interval(one),
                 "again": list(again) if again else None,
                 "base_again": list(base) if base else None,
             }
@@ -77,9 +69,9 @@ def draws() -> list[dict[str, Any]]:
     return found
 
 
-def _interval(accuracy: float, n: int) -> list[float]:
-    right = round(accuracy * n)
-    interval = avg_at_k([[1]] * right + [[0]] * (n - right)).problems
+def _interval(one: reference.Logged) -> list[float]:
+    right = round(one.accuracy * one.n)
+    interval = avg_at_k([[1]] * right + [[0]] * (one.n - right)).problems
     return [interval.low, interval.high]
 
 
@@ -87,12 +79,12 @@ def notes() -> list[str]:
     """What does not fit together in the published figures, in words."""
     sums = reference.arithmetic()
     claimed = f"{sums['completions_published']:,} for 7,000 are published"
-    rows = [row for row in (_row(row) for row in reference.tree()["table"]) if row["agrees"] is not None]
-    off = [row for row in rows if abs(row["recomputed"] - row["average"]) > 0.05 + 1e-9]
+    rows = map(_row, reference.tree()["table"])
     unequal = [
         f"{row['model']}'s average is printed as {row['average']}; its cells, rounded to a tenth, give"
         f" {row['recomputed']:.2f}{'' if row['agrees'] is False else ', which rounding explains'}."
-        for row in off
+        for row in rows
+        if row["agrees"] is not None and abs(row["recomputed"] - row["average"]) > 0.05 + 1e-9
     ]
     return [
         *unequal,
@@ -111,11 +103,11 @@ def with_measured(tree: dict[str, Any], measured: Sequence[Measured]) -> dict[st
     best: dict[tuple[str, str], Measured] = {}
     for result in measured:
         model = result.model or names.get(result.name.partition("@")[0].lower())
-        key = (model or "", result.benchmark)
-        if result.origin not in ("released weights", "a results file") or not model:
-            continue
-        if key not in best or _better(result) < _better(best[key]):
-            best[key] = result
+        if result.origin in ("released weights", "a results file") and model:
+            there = best.get((model, result.benchmark), result)
+            best[model, result.benchmark] = min(
+                there, result, key=lambda one: (bool(one.excluded_reason), -one.k, one.source)
+            )
     rows = [
         {
             **row,
@@ -128,7 +120,3 @@ def with_measured(tree: dict[str, Any], measured: Sequence[Measured]) -> dict[st
         for row in tree["table"]
     ]
     return {**tree, "table": rows}
-
-
-def _better(result: Measured) -> tuple[Any, ...]:
-    return bool(result.excluded_reason), -result.k, result.source

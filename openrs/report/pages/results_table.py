@@ -5,7 +5,7 @@ import io
 
 from openrs.report.evidence.lighteval_logs import Reading, Result
 from openrs.report.evidence.values import ABSENT, percent, text
-from openrs.report.pages.markdown import escaped, table
+from openrs.report.pages.markdown import escaped
 
 COLUMNS = (
     "model", "benchmark", "metric", "n_problems", "k_samples",
@@ -25,7 +25,8 @@ def as_csv(reading: Reading) -> str:
 def as_markdown(reading: Reading) -> str:
     head = ("model", "benchmark", "metric", "n", "k", "score, %", "stderr, points", "inputs", "date", "file")
     rows = ([escaped(cell) or ABSENT for cell in _cells(result)] for result in reading.results)
-    return "\n".join(table(head, rows, right=3)).rstrip("\n")
+    rule = ["---"] * 3 + ["---:"] * 7
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows))
 
 
 def _cells(one: Result) -> list[str]:

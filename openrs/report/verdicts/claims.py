@@ -8,7 +8,7 @@ how often they err in docs/verdicts.md.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from openrs.report.evidence import reference
 from openrs.report.evidence.collect import RunData
@@ -24,15 +24,7 @@ Word = Literal[
     "by construction",
     "not tested",
 ]
-WORDS: tuple[Word, ...] = (
-    "reproduced",
-    "compatible",
-    "cannot tell",
-    "smaller than the margin",
-    "not reproduced",
-    "by construction",
-    "not tested",
-)
+WORDS: tuple[Word, ...] = get_args(Word)
 NO_EVIDENCE: tuple[Word, ...] = ("by construction", "not tested")  # words that need no measurement
 UNDECIDED: tuple[Word, ...] = ("cannot tell", "not tested")  # words after which more data may decide
 ALPHA = 0.05
@@ -119,7 +111,7 @@ def claims() -> list[Claim]:
                 needs=f"{model} evaluated on all five benchmarks with the paper's inputs and sampling",
                 model=model,
                 published=float(row["average"]),
-                logged=_mean([_logged(model, benchmark) for benchmark in reference.TABLE_BENCHMARKS]),
+                logged=sum(_logged(model, benchmark) for benchmark in reference.TABLE_BENCHMARKS) / 5,
                 follows_from=f"the five scores of {model}",
             )
         )
@@ -149,17 +141,12 @@ def _logged(model: str, benchmark: str) -> float:
     return next(one.accuracy for one in reference.logs() if (one.model, one.benchmark) == (model, benchmark))
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
 def not_tested(claim: Claim, why: str = "", **numbers: Any) -> ClaimVerdict:
     """Without evidence there is no verdict; `why` says what is there and does not count."""
     return ClaimVerdict("not tested", why or f"needs {claim.needs}", "no evidence, no verdict", numbers)
 
 
 def as_json(claim: Claim, verdict: ClaimVerdict) -> dict[str, Any]:
-    """One entry of report.json's claims."""
     always = ("model", "benchmark", "published")
     tree = {key: value for key, value in asdict(claim).items() if key in always or value not in (None, ())}
     tree["at_most"], tree["limit"] = claim.at_most, claim.limit

@@ -11,7 +11,7 @@ from openrs.report.evidence.collect import RunData
 from openrs.report.evidence.evaluations import Evaluated, Score, comparable
 from openrs.report.evidence.values import below, text
 from openrs.report.verdicts.claims import SEEDS
-from openrs.report.verdicts.paired_rules import difference_numbers, paired, pooled, shared
+from openrs.report.verdicts.paired_rules import difference_numbers, one_sided, paired, pooled, shared
 
 
 def difference(before: Score, after: Score) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def comparison(runs: Sequence[RunData]) -> dict[str, Any] | None:
             against += [{**labels, **row} for row in differences(old, new)]
     return {
         "runs": [run.name for run in runs],
-        "settings": [settings for run in runs[1:] if (settings := _settings(first, run)) is not None],
+        "settings": [_settings(first, run) for run in runs[1:] if first.recipe and run.recipe],
         "against_first": corrected(against),
         "seeds": [_pooled(group) for group in seed_groups(runs) if len(group) > 1],
     }
@@ -77,9 +77,7 @@ def compared(run: RunData) -> Evaluated | None:
     return run.final or (scored[-1] if scored else None)
 
 
-def _settings(a: RunData, b: RunData) -> dict[str, Any] | None:
-    if not a.recipe or not b.recipe:
-        return None
+def _settings(a: RunData, b: RunData) -> dict[str, Any]:
     rows = [{"key": text(k), "a": _shown(old), "b": _shown(new)} for k, old, new in diff_trees(a.recipe, b.recipe)]
     return {"a": a.name, "b": b.name, "changes": rows}
 
@@ -110,7 +108,7 @@ def _pooled(group: Sequence[RunData]) -> dict[str, Any]:
 
     p is one-sided, of no rise: the larger of both tests.
     """
-    names = [set(run.base.scores) & set(run.final.scores) for run in group if run.base and run.final]
+    names = [set(one.scores) for run in group for one in (run.base, run.final) if one]
     rows = [_benchmark_pooled(group, name) for name in sorted(set.intersection(*names))]
     return {"runs": [run.name for run in group], "seeds": [run.seed for run in group], "benchmarks": rows}
 
@@ -130,8 +128,7 @@ def _benchmark_pooled(group: Sequence[RunData], name: str) -> dict[str, Any]:
         return {**row, "verdict": "not tested"}
     effect = over_seeds(*([[pair[side].per_problem[p] for p in both] for pair in pairs] for side in (0, 1)))
     test = paired(*pools)
-    rise = test.p_value / 2 if test.difference > 0 else 1 - test.p_value / 2
-    p_value = max(effect.p_up, rise)
+    p_value = max(effect.p_up, one_sided(test)[0])
     sure = p_value < 0.05 and len(pairs) >= SEEDS
     return {
         **row,

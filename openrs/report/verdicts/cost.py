@@ -1,13 +1,12 @@
 """The cost ledger: where wall-clock and GPU seconds of a run went, what that is in dollars, beside the paper's $42."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 from openrs.report.evidence.collect import RunData
-from openrs.report.evidence.files import jsonl_rows
-from openrs.report.evidence.values import below, mapping, number, text, whole
+from openrs.report.evidence.values import below, jsonl_rows, mapping, number, text, whole
 
 STEP_PHASES = ("generation", "reward", "sync", "update")
 EVALUATION_PHASES = ("load", "generate", "score")
@@ -98,15 +97,7 @@ class Ledger:
                 for name, value in self.phases.items()
             ],
             "attempts": [
-                {
-                    "number": one.number,
-                    "started": one.started,
-                    "seconds": one.seconds,
-                    "gpu_seconds": None if one.seconds is None else one.seconds * self.gpus,
-                    "exit_code": one.exit_code,
-                    "reason": one.reason,
-                    "end_from": one.end_from,
-                }
+                {**asdict(one), "gpu_seconds": None if one.seconds is None else one.seconds * self.gpus}
                 for one in self.attempts
             ],
         }
@@ -119,9 +110,11 @@ def ledger(run: RunData, price: float | None = None) -> Ledger | None:
     the benchmarks that the base and the last evaluated checkpoint share.
     """
     attempts = tuple(_attempt(run, entry) for entry in run.attempts)
-    phases = {name: sum(_known(run, f"time/{name}")) for name in STEP_PHASES}
-    stepping = sum(_known(run, "time/step"))
-    between = stepping - sum(phases.values())
+    *parts, stepping = (
+        sum(value for value in run.metrics.between(f"time/{name}") if value >= 0) for name in (*STEP_PHASES, "step")
+    )
+    phases = dict(zip(STEP_PHASES, parts, strict=True))
+    between = stepping - sum(parts)
     phases["between steps"] = between if between > stepping / 100 else 0.0
     phases["steps done again"] = _done_again(run)
     for one in run.evaluations:
@@ -134,14 +127,15 @@ def ledger(run: RunData, price: float | None = None) -> Ledger | None:
         return None
     if wall > measured:
         phases["start-up, checkpoints, the rest"] = wall - measured
+    gpu, gpus = gpus_of(run)
     hardware = mapping(run.recipe, "hardware")
     listed = number(hardware.get("price_per_gpu_hour"))
     return Ledger(
         attempts=attempts,
         phases=phases,
         seconds=max(wall, measured),
-        gpu=gpu_name(run),
-        gpus=gpu_count(run),
+        gpu=gpu,
+        gpus=gpus,
         price=price if price is not None else listed,
         price_from="--price" if price is not None else "the recipe" if listed is not None else "nowhere",
         steps=len(run.metrics.steps),
@@ -149,22 +143,15 @@ def ledger(run: RunData, price: float | None = None) -> Ledger | None:
     )
 
 
-def gpu_count(run: RunData) -> int:
-    """GPUs that the run held: those that nvidia-smi listed, else those that the recipe asks for."""
+def gpus_of(run: RunData) -> tuple[str, int]:
+    """Name, empty without one, and number of the GPUs that the run held: as nvidia-smi listed them, at most as many as
+    the recipe asks for; else as the recipe has them."""
     listed = below(run.manifest, "machine", "gpus")
-    asked = whole(below(run.recipe, "hardware", "gpus"))
+    asked = whole(below(run.recipe, "hardware", "gpus")) or 0
     if isinstance(listed, list) and listed and asked:
-        return min(len(listed), asked)
-    return asked or 0
-
-
-def gpu_name(run: RunData) -> str:
-    """The GPU as nvidia-smi named it, else as the recipe names it; empty without one."""
-    listed = below(run.manifest, "machine", "gpus")
-    if isinstance(listed, list) and listed and gpu_count(run):
-        return text(listed[0], 60).split(",")[0]
+        return text(listed[0], 60).split(",")[0], min(len(listed), asked)
     name = text(below(run.recipe, "hardware", "gpu"), 60)
-    return "" if name == "none" else name
+    return "" if name == "none" else name, asked
 
 
 def points_gained(run: RunData) -> float | None:
@@ -182,14 +169,14 @@ def _attempt(run: RunData, entry: Mapping[str, Any]) -> Attempt:
     log = run.path / "attempts" / f"{count:02d}" / "log"
     if ended is None and began is not None and log.is_file():
         ended, source = log.stat().st_mtime, "log"
-    known = began is not None and ended is not None and ended >= began
+    seconds = ended - began if began is not None and ended is not None and ended >= began else None
     return Attempt(
         number=count,
         started=text(entry.get("started"), 30),
-        seconds=ended - began if known and ended is not None and began is not None else None,
+        seconds=seconds,
         exit_code=whole(entry.get("exit_code")),
         reason=text(entry.get("reason"), 200),
-        end_from=source if known else "unknown",
+        end_from="unknown" if seconds is None else source,
     )
 
 
@@ -198,11 +185,6 @@ def _time(value: Any) -> float | None:
         return datetime.fromisoformat(value).timestamp() if isinstance(value, str) else None
     except (ValueError, OverflowError):
         return None
-
-
-def _known(run: RunData, name: str) -> list[float]:
-    last = run.metrics.steps[-1] if run.metrics.steps else 0
-    return [value for value in run.metrics.between(name, 0, last) if value >= 0]
 
 
 def _done_again(run: RunData) -> float:

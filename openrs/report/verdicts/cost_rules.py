@@ -10,10 +10,10 @@ from typing import Any
 from openrs.report.evidence import reference
 from openrs.report.evidence.collect import RunData
 from openrs.report.evidence.values import below, dollars, duration, short, whole
-from openrs.report.verdicts.claims import SEEDS, Claim, ClaimVerdict, Evidence, Word, not_tested
+from openrs.report.verdicts.claims import SEEDS, Claim, ClaimVerdict, Evidence, not_tested
 from openrs.report.verdicts.cost import Ledger
-from openrs.report.verdicts.family import Prepared, Rule
-from openrs.report.verdicts.training_rules import of_paper, seeds_said
+from openrs.report.verdicts.family import Prepared
+from openrs.report.verdicts.training_rules import in_all, of_paper, seeds_said
 
 TOLERANCE = 1.05  # a cost or time is kept when it is not more than 5 % above the published one
 Booked = tuple[RunData, Ledger]
@@ -54,7 +54,7 @@ def _constructed(claim: Claim, said: str, numbers: Mapping[str, Any], runs: Sequ
 def _drawn(run: RunData) -> float | None:
     """Completions drawn, when every step tells its prompts."""
     group = whole(below(run.recipe, "grpo", "num_generations"))
-    prompts = run.metrics.between("prompts", 0, run.metrics.steps[-1]) if run.metrics.steps else []
+    prompts = run.metrics.between("prompts")
     return group * sum(prompts) if group and prompts and len(prompts) == len(run.metrics.steps) else None
 
 
@@ -66,10 +66,11 @@ def hours(claim: Claim, evidence: Evidence) -> Prepared:
     booked = _whole_runs(claim, evidence)
     if isinstance(booked, ClaimVerdict):
         return booked
-    took = [(run, book.training_seconds / 3600, f"{book.training_seconds / 3600:.1f} h") for run, book in booked]
-    fit = [entry for entry, (_, book) in zip(took, booked, strict=True) if _on_paper_gpus(book)]
+    took = [book.training_seconds / 3600 for _, book in booked]
+    there = zip(booked, took, strict=True)
+    fit = [(run, value, f"{value:.1f} h") for (run, book), value in there if _on_paper_gpus(book)]
     if not fit:
-        return not_tested(claim, _elsewhere(booked, [said for *_, said in took]), hours=[value for _, value, _ in took])
+        return not_tested(claim, _elsewhere(booked, [f"{value:.1f} h" for value in took]), hours=took)
     return _at_most(claim, fit, TOLERANCE * (claim.published or 0), rule, "hours")
 
 
@@ -98,11 +99,8 @@ def cheaper(claim: Claim, evidence: Evidence) -> Prepared:
     booked = _whole_runs(claim, evidence)
     if isinstance(booked, ClaimVerdict):
         return booked
-    fit = [
-        (run, book.training_dollars, dollars(book.training_dollars))
-        for run, book in booked
-        if book.training_dollars is not None
-    ]
+    spent = [(run, book.training_dollars) for run, book in booked]
+    fit = [(run, value, dollars(value)) for run, value in spent if value is not None]
     if not fit:
         return not_tested(claim, f"{booked[0][0].name} has no price")
     return _at_most(claim, fit, least / 10, rule, "dollars")
@@ -112,10 +110,7 @@ def _at_most(
     claim: Claim, fit: Sequence[tuple[RunData, float, str]], most: float, rule: str, name: str
 ) -> ClaimVerdict:
     """The verdict on `at most`: kept in all of three or more whole runs, in none of them, or not to be told."""
-    kept = sum(value <= most for _, value, _ in fit)
-    word: Word = "cannot tell"
-    if len(fit) >= SEEDS and kept in (0, len(fit)):
-        word = "reproduced" if kept else "not reproduced"
+    kept, word = in_all([value <= most for _, value, _ in fit])
     each = "; ".join(f"{run.name}: {said}" for run, _, said in fit)
     said = f"at most {claim.published:g} {name}" if claim.published else "a tenth of the cheapest baseline"
     text = f"{said}: kept in {kept} of {seeds_said(len(fit))}: {each}"
@@ -135,17 +130,13 @@ def _whole_runs(claim: Claim, evidence: Evidence) -> list[Booked] | ClaimVerdict
     ]
     done = [run for run, _ in pairs if run.metrics.steps[-1] >= steps]
     whole_ones = {id(run) for run in of_paper(done, claim.experiments)}
-    booked = [(run, book) for run, book in pairs if id(run) in whole_ones]
-    if booked:
-        return booked
+    if whole_ones:
+        return [(run, book) for run, book in pairs if id(run) in whole_ones]
     parts = {id(run) for run in of_paper([run for run, _ in pairs], claim.experiments)}
-    run, book = max(
-        ((run, book) for run, book in pairs if id(run) in parts),
-        key=lambda pair: (len(pair[0].metrics.steps), pair[0].name),
-        default=(None, None),
-    )
-    if run is None or book is None:
+    if not parts:
         return not_tested(claim)
+    begun = [(run, book) for run, book in pairs if id(run) in parts]
+    run, book = max(begun, key=lambda pair: (len(pair[0].metrics.steps), pair[0].name))
     a_step = book.training_seconds / max(1, book.steps)
     said = (
         f"{run.name} has {run.metrics.steps[-1]} of {steps} steps;"
@@ -164,12 +155,3 @@ def _elsewhere(booked: Sequence[Booked], told: Sequence[str]) -> str:
         f"{run.name} trained on {book.gpus} x {book.gpu or 'no GPU'}: {said}"
         for (run, book), said in zip(booked, told, strict=True)
     )
-
-
-RULES: Mapping[str, Rule] = {
-    "samples": samples,
-    "outputs": outputs,
-    "hours": hours,
-    "dollars": money,
-    "cheaper": cheaper,
-}

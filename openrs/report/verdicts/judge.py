@@ -7,10 +7,24 @@ from openrs.report.verdicts.claims import Claim, ClaimVerdict, Evidence, claims
 from openrs.report.verdicts.family import Rule, Tests, decide
 
 RULES: Mapping[str, Rule] = {
-    **score_rules.RULES,
-    **paired_rules.RULES,
-    **training_rules.RULES,
-    **cost_rules.RULES,
+    "score": score_rules.score,
+    "average": score_rules.average,
+    "above": score_rules.above,
+    "same": score_rules.same,
+    "better": paired_rules.better,
+    "gain": paired_rules.gain,
+    "early_gain": training_rules.early_gain,
+    "decay": training_rules.decay,
+    "improves": training_rules.improves,
+    "length_falls": training_rules.length_falls,
+    "length_rises": training_rules.length_rises,
+    "length_level": training_rules.length_level,
+    "kl_late": training_rules.kl_late,
+    "samples": cost_rules.samples,
+    "outputs": cost_rules.outputs,
+    "hours": cost_rules.hours,
+    "dollars": cost_rules.money,
+    "cheaper": cost_rules.cheaper,
 }
 
 # The questions of the report, and the kinds of claims that answer each: Holm's correction runs within a question.

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from openrs.evaluation.statistics import equivalent_to_published
 from openrs.report.evidence import reference
-from openrs.report.evidence.sources import PAPER_SAMPLING, Measured, other_sampling
+from openrs.report.evidence.sources import Measured, other_sampling
 from openrs.report.evidence.values import percent
 from openrs.report.verdicts.claims import SEEDS, Claim, ClaimVerdict, Evidence
 from openrs.report.verdicts.judge import FAMILIES
@@ -48,7 +48,8 @@ def inputs(measured: Sequence[Measured]) -> tuple[str, Tone, str]:
     differing = [one for one in own if one.inputs == "differs"]
     others = [one for one in compared if not _of_the_paper(one)]
     more = f"; not counted, for they are other models: {_pairs(others)}" if others else ""
-    same = f"input hashes equal the authors' logs on {_names(one.benchmark for one in equal)}"
+    names = ", ".join(dict.fromkeys(reference.name(one.benchmark) for one in equal))
+    same = f"input hashes equal the authors' logs on {names}"
     if equal and differing:
         return "proven in part", "warn", f"{same}; they differ on {_pairs(differing)}{more}"
     if differing:
@@ -65,7 +66,9 @@ def _of_the_paper(one: Measured) -> bool:
 
 def bit_for_bit(measured: Sequence[Measured]) -> tuple[str, Tone, str]:
     """L1: an evaluation of ours generated exactly the tokens of the authors' log."""
-    own = [one for one in measured if one.origin == "released weights" and one.tokens and not _other(one)]
+    own = [
+        one for one in measured if one.origin == "released weights" and one.tokens and not other_sampling(one.protocol)
+    ]
     equal = [one for one in own if (log := reference.log_of(one.tokens)) and log.model == one.model]
     logged = {(log.model, log.benchmark) for log in reference.logs()}
     tried = [one for one in own if (one.model, one.benchmark) in logged]
@@ -82,24 +85,22 @@ def evaluation(evidence: Evidence) -> tuple[str, Tone, str]:
     """L2: released weights, many samples, equivalent to the independent re-evaluation at its sampling."""
     study = reference.tree()["reevaluations"][0]
     own = [one for one in evidence.measured if one.origin == "released weights" and one.model and one.k >= 2]
-    tested = []
+    equal, told = 0, []
     for one in own:
         if (again := reevaluated(one)) is not None:
             mean, seeds = again
             margin = float(reference.tree()["margins"][one.benchmark])
-            test = equivalent_to_published(rows_of(one), mean, seeds, margin)
-            tested.append((one, test.equivalent, f"{percent(one.accuracy)} against {percent(mean)} +- {margin:g}"))
-    if tested:
-        equal = [one for one, same, _ in tested if same]
-        told = "; ".join(f"{one.model} on {reference.name(one.benchmark)} {said}" for one, _, said in tested)
-        state = "equivalent" if len(equal) == len(tested) else f"{len(equal)} of {len(tested)} equivalent"
-        return state, "good" if len(equal) == len(tested) else "warn", f"TOST against {study['source']}: {told}"
+            equal += equivalent_to_published(rows_of(one), mean, seeds, margin).equivalent
+            scores = f"{percent(one.accuracy)} against {percent(mean)} +- {margin:g}"
+            told.append(f"{one.model} on {reference.name(one.benchmark)} {scores}")
+    if told:
+        said = f"TOST against {study['source']}: {'; '.join(told)}"
+        if equal == len(told):
+            return "equivalent", "good", said
+        return f"{equal} of {len(told)} equivalent", "warn", said
     if own:
-        return (
-            "tried",
-            "warn",
-            f"evaluated with k >= 2: {_pairs(own)}; no equivalence test was possible at this sampling",
-        )
+        said = f"evaluated with k >= 2: {_pairs(own)}; no equivalence test was possible at this sampling"
+        return "tried", "warn", said
     return "not tried", "none", "needs released weights evaluated with many samples a problem"
 
 
@@ -116,14 +117,6 @@ def training(evidence: Evidence, judged: Sequence[tuple[Claim, ClaimVerdict]]) -
     good = sum(verdict.word == "reproduced" for verdict in told)
     tone: Tone = "good" if told and good == len(told) else "warn"
     return count, tone, f"{count} of {name}: {good} of {len(told)} claims tested are reproduced"
-
-
-def _other(one: Measured) -> bool:
-    return any(other_sampling(one.protocol, key) for key in PAPER_SAMPLING)
-
-
-def _names(benchmarks: Any) -> str:
-    return ", ".join(reference.name(one) for one in dict.fromkeys(benchmarks))
 
 
 def _pairs(measured: Sequence[Measured]) -> str:

@@ -12,8 +12,8 @@ from openrs.report.evidence.evaluations import comparable
 from openrs.report.evidence.sources import Measured
 from openrs.report.evidence.values import p_said, point_span, points
 from openrs.report.verdicts.claims import ALPHA, Claim, ClaimVerdict, Evidence, Word, not_tested
-from openrs.report.verdicts.family import Corrected, Prepared, Rule, Tests
-from openrs.report.verdicts.score_rules import LEVELS, decisive, differs, new_draw_variance, other_training
+from openrs.report.verdicts.family import Corrected, Prepared, Tests
+from openrs.report.verdicts.score_rules import LEVELS, differs, draw_word, new_draw_variance, other_training
 
 
 def pair_of(evidence: Evidence, model: str | None, benchmark: str | None) -> tuple[Measured, Measured] | None:
@@ -47,6 +47,13 @@ def paired(before: Mapping[str, list[int]], after: Mapping[str, list[int]]) -> P
     """after - before on the problems that both have."""
     both = shared(before, after)
     return paired_difference([after[problem] for problem in both], [before[problem] for problem in both])
+
+
+def one_sided(test: PairedDifference) -> tuple[float, float]:
+    """p-values of no rise and of no fall."""
+    rise = test.p_value / 2 if test.difference > 0 else 1 - test.p_value / 2
+    fall = test.p_value / 2 if test.difference < 0 else 1 - test.p_value / 2
+    return rise, fall
 
 
 def pooled(seeds: Sequence[Mapping[str, list[int]]]) -> dict[str, list[int]]:
@@ -117,8 +124,6 @@ def gain(claim: Claim, evidence: Evidence) -> Prepared:
     p_value = differs(published - test.difference, se)
 
     def verdict(corrected: Corrected) -> ClaimVerdict:
-        word: Word = "compatible" if decisive(base) and decisive(model) else "cannot tell"
-        word = "not reproduced" if corrected.p["differs"] < ALPHA else word
         reach = float(stats.norm.isf(ALPHA / corrected.tests / 2)) * se
         accepted = (test.difference - reach, test.difference + reach)
         said = f"{difference_said(test)}; {points(published)} published, differs with {p_said(p_value)},"
@@ -126,6 +131,7 @@ def gain(claim: Claim, evidence: Evidence) -> Prepared:
         said += f" {point_span(accepted)} could have been excluded"
         more = {**difference_numbers(test), "published": published, "se": se, "p_published": p_value}
         more |= {"p_holm": corrected.p["differs"], "accepted": list(accepted)}
+        word = draw_word(corrected, pair)
         return ClaimVerdict(word, said, rule, more, (base.source, model.source), LEVELS[model.origin])
 
     return Tests({"differs": p_value}, verdict)
@@ -148,6 +154,3 @@ def difference_numbers(test: PairedDifference) -> dict[str, Any]:
         "n": test.n,
         "k": list(test.k),
     }
-
-
-RULES: Mapping[str, Rule] = {"better": better, "gain": gain}

@@ -1,7 +1,7 @@
 """Rules on claims about one model's scores: published single draws, averages of five, a threshold."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,10 @@ from openrs.report.evidence import reference
 from openrs.report.evidence.sources import Measured
 from openrs.report.evidence.values import number, p_said, percent, points, span
 from openrs.report.verdicts.claims import ALPHA, Claim, ClaimVerdict, Evidence, Word, not_tested
-from openrs.report.verdicts.family import Corrected, Prepared, Rule, Tests
+from openrs.report.verdicts.family import Corrected, Prepared, Tests
 
 ENOUGH = 4  # samples a problem, with verdicts by problem, from which `compatible` says something
+# Of the evidence on released weights; in the order in which evidence counts.
 LEVELS = {"released weights": "L2", "a results file": "L2", "trained here": "L3", "authors' log": None}
 DRAW_RULE = (
     "not reproduced when one more draw of the measured model is at most as likely as the printed one with p < 0.05"
@@ -42,8 +43,7 @@ def _all(evidence: Evidence, model: str | None, benchmark: str | None) -> list[M
 
 
 def _rank(one: Measured) -> tuple[Any, ...]:
-    order = {"released weights": 0, "a results file": 1, "trained here": 2, "authors' log": 3}
-    return bool(one.excluded_reason), order[one.origin], -one.k, not one.rows, one.source, one.accuracy
+    return bool(one.excluded_reason), list(LEVELS).index(one.origin), -one.k, not one.rows, one.source, one.accuracy
 
 
 def describe(evidence: Evidence, one: Measured) -> str:
@@ -81,6 +81,23 @@ def other_training(evidence: Evidence, one: Measured, rule: str) -> ClaimVerdict
     return ClaimVerdict("cannot tell", said, rule, numbers, (one.source,), LEVELS[one.origin])
 
 
+def usable(claim: Claim, evidence: Evidence, rule: str) -> Measured | ClaimVerdict:
+    """The evidence on one score that can decide, or the verdict where there is none."""
+    one = best(evidence, claim.model, claim.benchmark)
+    if one is None:
+        return not_tested(claim)
+    if one.excluded_reason:
+        return excluded(claim, one)
+    return other_training(evidence, one, rule) if one.origin == "trained here" else one
+
+
+def draw_word(corrected: Corrected, found: Sequence[Measured]) -> Word:
+    """The verdict on a published draw, or on what is made of draws, beside what was measured."""
+    if corrected.p["differs"] < ALPHA:
+        return "not reproduced"
+    return "compatible" if all(decisive(one) for one in found) else "cannot tell"
+
+
 def rows_of(one: Measured) -> list[list[int]]:
     """Verdicts by problem; from one sample a problem the count alone gives them, in some order."""
     if one.rows:
@@ -99,22 +116,13 @@ def decisive(one: Measured) -> bool:
 
 def score(claim: Claim, evidence: Evidence) -> Prepared:
     """A published single draw against the measured model."""
-    one = best(evidence, claim.model, claim.benchmark)
-    if one is None:
-        return not_tested(claim)
-    if one.excluded_reason:
-        return excluded(claim, one)
-    if one.origin == "trained here":
-        return other_training(evidence, one, DRAW_RULE)
+    one = usable(claim, evidence, DRAW_RULE)
+    if isinstance(one, ClaimVerdict):
+        return one
     printed = count_of(claim.logged or 0.0, one.n)
     said = describe(evidence, one)
-    numbers: dict[str, Any] = {
-        "accuracy": one.accuracy,
-        "n": one.n,
-        "k": one.k,
-        "published": claim.logged,
-        "inputs": one.inputs,
-    }
+    numbers: dict[str, Any] = {"accuracy": one.accuracy, "n": one.n, "k": one.k}
+    numbers |= {"published": claim.logged, "inputs": one.inputs}
     if decisive(one):
         chances = new_draw(rows_of(one))
         every, prediction = p_values(chances), middle_of(chances)
@@ -129,15 +137,13 @@ def score(claim: Claim, evidence: Evidence) -> Prepared:
     p_value = p_of(printed)
 
     def verdict(corrected: Corrected) -> ClaimVerdict:
-        word: Word = "compatible" if decisive(one) else "cannot tell"
-        word = "not reproduced" if corrected.p["differs"] < ALPHA else word
         accepted = _accepted(p_of, one, ALPHA / corrected.tests)
         more = {**numbers, "p": p_value, "p_holm": corrected.p["differs"], "accepted": list(accepted)}
         text = (
             f"{said}; {p_said(p_value)}, {p_said(corrected.p['differs'], 'Holm p')};"
             f" only a printed score outside {span(accepted)} could have been excluded; inputs {one.inputs}"
         )
-        return ClaimVerdict(word, text, DRAW_RULE, more, (one.source,), LEVELS[one.origin])
+        return ClaimVerdict(draw_word(corrected, [one]), text, DRAW_RULE, more, (one.source,), LEVELS[one.origin])
 
     return Tests({"differs": p_value}, verdict)
 
@@ -195,8 +201,6 @@ def average(claim: Claim, evidence: Evidence) -> Prepared:
     p_value = differs(mean - (claim.logged or 0.0), se, freedom)
 
     def verdict(corrected: Corrected) -> ClaimVerdict:
-        word: Word = "compatible" if all(decisive(one) for one in fit) else "cannot tell"
-        word = "not reproduced" if corrected.p["differs"] < ALPHA else word
         reach = float(stats.t.isf(ALPHA / corrected.tests / 2, freedom)) * se
         accepted = (max(0.0, mean - reach), min(1.0, mean + reach))
         more = {**numbers, "se": se, "p": p_value, "p_holm": corrected.p["differs"], "accepted": list(accepted)}
@@ -205,17 +209,15 @@ def average(claim: Claim, evidence: Evidence) -> Prepared:
             f" {p_said(corrected.p['differs'], 'Holm p')}; only a printed average outside {span(accepted)} could have"
             f" been excluded; follows from {claim.follows_from}"
         )
-        return ClaimVerdict(word, text, rule, more, sources, level)
+        return ClaimVerdict(draw_word(corrected, fit), text, rule, more, sources, level)
 
     return Tests({"differs": p_value}, verdict)
 
 
 def _logged_average(claim: Claim, logs: list[Measured]) -> ClaimVerdict:
     """The authors' own five logs: the printed average is that of the printed cells, each rounded to a tenth."""
-    mean, cells = (
-        sum(one.accuracy for one in logs) / len(logs),
-        sum(round(one.accuracy, 3) for one in logs) / len(logs),
-    )
+    mean = sum(one.accuracy for one in logs) / len(logs)
+    cells = sum(round(one.accuracy, 3) for one in logs) / len(logs)
     printed = abs(100 * cells - (claim.published or 0)) <= 0.05 + 1e-9
     said = f"the authors' own five logs give {100 * mean:.2f}, their rounded cells {100 * cells:.2f}"
     said += f"; {claim.published} is printed: no new measurement"
@@ -225,14 +227,14 @@ def _logged_average(claim: Claim, logs: list[Measured]) -> ClaimVerdict:
 def average_error(five: list[Measured]) -> tuple[float, float]:
     """Standard error between a mean of five single draws and of five measured scores; its degrees of freedom."""
     parts = [new_draw_variance(one) * (1 + 1 / one.k) for one in five]
-    known = [sampling_error(*_shares(one))[1] if decisive(one) else math.inf for one in five]
+    known = [_freedom(one) if decisive(one) else math.inf for one in five]
     lost = sum(part**2 / freedom for part, freedom in zip(parts, known, strict=True))
     return math.sqrt(sum(parts)) / len(five), sum(parts) ** 2 / lost if lost else math.inf
 
 
-def _shares(one: Measured) -> tuple[Any, Any]:
+def _freedom(one: Measured) -> float:
     right, tries = counts(rows_of(one))
-    return right / tries, tries
+    return sampling_error(right / tries, tries)[1]
 
 
 def differs(difference: float, se: float, freedom: float = math.inf) -> float:
@@ -259,13 +261,9 @@ def above(claim: Claim, evidence: Evidence) -> Prepared:
         " claims against the base), not reproduced when below it so, else the data cannot tell. The threshold is taken"
         " as exact, although it is a measurement too"
     )
-    one = best(evidence, claim.model, claim.benchmark)
-    if one is None:
-        return not_tested(claim)
-    if one.excluded_reason:
-        return excluded(claim, one)
-    if one.origin == "trained here":
-        return other_training(evidence, one, rule)
+    one = usable(claim, evidence, rule)
+    if isinstance(one, ClaimVerdict):
+        return one
     if not rows_of(one):
         return not_tested(claim, f"{one.source} tells no verdicts by problem")
     found, threshold = avg_at_k(rows_of(one)), (claim.threshold or 0.0) / 100
@@ -322,6 +320,3 @@ def same(claim: Claim, evidence: Evidence) -> Prepared:
         return ClaimVerdict(word, said, rule, numbers, (one.source,), LEVELS[one.origin])
 
     return Tests({"within": test.p_value, "beyond": test.p_beyond}, verdict)
-
-
-RULES: Mapping[str, Rule] = {"score": score, "average": average, "above": above, "same": same}

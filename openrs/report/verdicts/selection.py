@@ -1,7 +1,7 @@
 """The best of m checkpoints, chosen on the test set: what it scores although no checkpoint is better than the base."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -33,12 +33,8 @@ def of_paper() -> dict[str, Any]:
 
     def chosen(rates: float | Floats, spread: float, source: str) -> dict[str, Any]:
         best = expected_best(rates, top.n, len(every), top.accuracy)
-        return {
-            "spread": source,
-            "seed_sd": spread,
-            "expected_best": best.expected,
-            "probability": best.probability,
-        }
+        found = {"expected_best": best.expected, "probability": best.probability}
+        return {"spread": source, "seed_sd": spread, **found}
 
     found = {
         "benchmark": BENCHMARK,
@@ -105,32 +101,32 @@ def of_run(run: RunData) -> dict[str, Any] | None:
     The probability is that of a lead as large when base and checkpoints are all equally good: then all their samples
     together tell the rates, and the base's score is as much luck as theirs. None with fewer than two checkpoints.
     """
-    base = run.base
-    names = [name for name in (BENCHMARK, *(base.scores if base else ())) if base and name in base.scores]
-    later = [one for one in run.later if names and names[0] in one.scores]
-    if base is None or len(later) < 2:
+    scored = run.base.scores if run.base else {}
+    name = BENCHMARK if BENCHMARK in scored else next(iter(scored), "")
+    if not name:
         return None
-    score = base.scores[names[0]]
-    later = [one for one in later if (one.scores[names[0]].n, one.scores[names[0]].k) == (score.n, score.k)]
+    score = scored[name]
+    later = [(one, one.scores[name]) for one in run.later if name in one.scores]
+    later = [(one, own) for one, own in later if (own.n, own.k) == (score.n, score.k)]
     if len(later) < 2 or score.n * score.k > LARGEST:
         return None
-    top = max(later, key=lambda one: one.scores[names[0]].accuracy)
-    scores = [score, *(one.scores[names[0]] for one in later)]
+    top, best = max(later, key=lambda pair: pair[1].accuracy)
+    scores = [score, *(own for _, own in later)]
     by_problem = common_rates(scores)
     mean = sum(one.accuracy for one in scores) / len(scores)
     rates = np.full(score.n, mean) if by_problem is None else by_problem
-    reached = top.scores[names[0]].accuracy
-    lead = lead_of_best(np.repeat(rates, score.k), len(later), round((reached - score.accuracy) * score.n * score.k))
+    ahead = best.accuracy - score.accuracy
+    lead = lead_of_best(np.repeat(rates, score.k), len(later), round(ahead * score.n * score.k))
     found = {
-        "benchmark": names[0],
+        "benchmark": name,
         "rate": score.accuracy,
         "rates": "one for all problems, the widest spread" if by_problem is None else "problem by problem",
         "n": score.n,
         "k": score.k,
         "checkpoints": len(later),
-        "best": reached,
+        "best": best.accuracy,
         "best_step": top.step,
-        "lead": reached - score.accuracy,
+        "lead": ahead,
         "expected_lead": lead.expected,
         "expected_best": score.accuracy + lead.expected,
         "probability": lead.probability,
@@ -162,10 +158,6 @@ def common_rates(scores: Sequence[Score]) -> Floats | None:
     tries = len(scores) * scores[0].k
     if tries < ENOUGH or len(marks) != scores[0].n or any(len(own) != tries for own in marks.values()):
         return None
-    return unbiased_rates(marks, tries)
-
-
-def unbiased_rates(marks: Mapping[str, Sequence[int]], tries: int) -> Floats:
     share: Floats = np.array([sum(own) / tries for own in marks.values()])
     apart = float(((share - share.mean()) ** 2).sum())
     if not apart:

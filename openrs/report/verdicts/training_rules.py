@@ -4,8 +4,8 @@ The unit is the training, which is one seed. Below three seeds of one experiment
 against: what these trainings show stands in the sentence. Runs of other experiments than the paper's are no evidence.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from openrs.evaluation.seeds import over_seeds
 from openrs.report.evidence import reference
@@ -14,16 +14,12 @@ from openrs.report.evidence.evaluations import Evaluated, comparable
 from openrs.report.evidence.values import p_said, point_span, points, short
 from openrs.report.verdicts.claims import ALPHA, SEEDS, Claim, ClaimVerdict, Evidence, Word, not_tested
 from openrs.report.verdicts.family import Corrected, Prepared, Rule, Tests
-from openrs.report.verdicts.paired_rules import difference_numbers, difference_said, paired, pooled, shared
+from openrs.report.verdicts.paired_rules import difference_numbers, difference_said, one_sided, paired, pooled, shared
 
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What one seed shows of a claim: whether it holds there, in words."""
-
-    run: RunData
-    holds: bool
-    said: str
+LENGTH = "completions/mean_length"
+Span = tuple[int, int]  # first and last step
+Pair = tuple[Evaluated | None, Evaluated | None]  # before and after, as far as they were evaluated
+Seen = tuple[RunData, bool, str]  # what one seed shows of a claim: whether it holds there, in words
 
 
 def of_paper(runs: Sequence[RunData], experiments: Sequence[str] = ()) -> list[RunData]:
@@ -33,11 +29,9 @@ def of_paper(runs: Sequence[RunData], experiments: Sequence[str] = ()) -> list[R
     """
     kept: dict[tuple[str | None, object], RunData] = {}
     for run in runs:
-        if run.experiment is None or (experiments and run.experiment not in experiments):
-            continue
-        key = (run.experiment, run.name if run.seed is None else run.seed)
-        if key not in kept or _length(run) > _length(kept[key]):
-            kept[key] = run
+        if run.experiment is not None and run.experiment in (experiments or (run.experiment,)):
+            key = (run.experiment, run.name if run.seed is None else run.seed)
+            kept[key] = max(kept.get(key, run), run, key=_length)
     return list(kept.values())
 
 
@@ -55,19 +49,24 @@ def fullest(runs: Sequence[RunData]) -> list[RunData]:
 
 def by_seeds(claim: Claim, seen: Sequence[Seen], rule: str) -> ClaimVerdict:
     """The verdict of a claim that holds or fails in each seed."""
-    holding = sum(one.holds for one in seen)
     if not seen:
         return not_tested(claim)
-    word: Word = "cannot tell"
-    if len(seen) >= SEEDS and holding in (0, len(seen)):
-        word = "reproduced" if holding else "not reproduced"
-    said = f"holds in {holding} of {seeds_said(len(seen))}: {'; '.join(one.said for one in seen)}"
+    holding, word = in_all([holds for _, holds, _ in seen])
+    said = f"holds in {holding} of {seeds_said(len(seen))}: {'; '.join(said for *_, said in seen)}"
     numbers = {"seeds": len(seen), "holding": holding}
     rule = (
         f"{rule}; in all of {SEEDS} or more trainings: reproduced; in none of them: not reproduced; else, and with"
         " fewer trainings, the data cannot tell"
     )
-    return ClaimVerdict(word, said, rule, numbers, tuple(one.run.name for one in seen), "L3")
+    return ClaimVerdict(word, said, rule, numbers, tuple(run.name for run, *_ in seen), "L3")
+
+
+def in_all(holds: Sequence[bool]) -> tuple[int, Word]:
+    """In how many trainings a claim holds; the word for all of three or more, none of them, or else."""
+    holding = sum(holds)
+    if len(holds) < SEEDS or 0 < holding < len(holds):
+        return holding, "cannot tell"
+    return holding, "reproduced" if holding else "not reproduced"
 
 
 def seeds_said(count: int) -> str:
@@ -78,45 +77,25 @@ def seeds_said(count: int) -> str:
 # --- scores over training ---------------------------------------------------------------------------------------------
 
 
-def early_gain(claim: Claim, evidence: Evidence) -> Prepared:
-    return _change(claim, evidence, _first_gain, "up")
-
-
-def decay(claim: Claim, evidence: Evidence) -> Prepared:
-    return _change(claim, evidence, _last_decay, "down")
-
-
 def improves(claim: Claim, evidence: Evidence) -> Prepared:
     """A recipe of one's own: its final checkpoint against its base. The evidence's runs are those of that recipe."""
     runs = {run.name if run.seed is None else run.seed: run for run in sorted(evidence.runs, key=_length)}
-    return _change(
-        claim,
-        evidence,
-        lambda run: (run.base, run.final) if run.base and run.final else None,
-        "up",
-        list(runs.values()),
-    )
+    return _change(claim, evidence, lambda run: (run.base, run.final), "up", list(runs.values()))
 
 
-def _first_gain(run: RunData) -> tuple[Evaluated, Evaluated] | None:
+def _first_gain(run: RunData) -> Pair:
     """The base, and the run's first evaluated checkpoint of steps 50 to 100."""
-    after = next((one for one in run.later if 50 <= (one.step or 0) <= 100), None)
-    return (run.base, after) if run.base is not None and after is not None else None
+    return run.base, next((one for one in run.later if 50 <= (one.step or 0) <= 100), None)
 
 
-def _last_decay(run: RunData) -> tuple[Evaluated, Evaluated] | None:
+def _last_decay(run: RunData) -> Pair:
     """The run's first evaluated checkpoint of steps 50 to 150, and its last from step 200 on."""
     early = next((one for one in run.later if 50 <= (one.step or 0) <= 150), None)
-    late = next((one for one in reversed(run.later) if (one.step or 0) >= 200), None)
-    return (early, late) if early is not None and late is not None else None
+    return early, next((one for one in reversed(run.later) if (one.step or 0) >= 200), None)
 
 
 def _change(
-    claim: Claim,
-    evidence: Evidence,
-    pick: Callable[[RunData], tuple[Evaluated, Evaluated] | None],
-    claimed: str,
-    own: Sequence[RunData] | None = None,
+    claim: Claim, evidence: Evidence, pick: Callable[[RunData], Pair], claimed: str, own: list[RunData] | None = None
 ) -> Prepared:
     """A difference for each training, Student's t over trainings; and paired by problem with all samples together.
 
@@ -144,13 +123,8 @@ def _change(
     problems = [problem for problem in pairs[0][0] if all(problem in old for old, _ in pairs)]
     effect = over_seeds(*([[pair[side][p] for p in problems] for pair in pairs] for side in (0, 1)))
     interval = (effect.interval.low, effect.interval.high)
-    rise = together.p_value / 2 if together.difference > 0 else 1 - together.p_value / 2
-    fall = together.p_value / 2 if together.difference < 0 else 1 - together.p_value / 2
-    tests = {
-        "up": max(effect.p_up, rise),
-        "down": max(effect.p_down, fall),
-        "within": effect.p_within(margin),
-    }
+    rise, fall = one_sided(together)
+    tests = {"up": max(effect.p_up, rise), "down": max(effect.p_down, fall), "within": effect.p_within(margin)}
     numbers |= {"difference": effect.difference, "interval": list(interval), "by_seed": list(effect.by_seed)}
 
     def verdict(corrected: Corrected) -> ClaimVerdict:
@@ -170,15 +144,16 @@ def _change(
     return Tests(tests, verdict)
 
 
-def _rows(
-    pair: tuple[Evaluated, Evaluated] | None, benchmark: str
-) -> tuple[dict[str, list[int]], dict[str, list[int]]] | None:
-    """Verdicts of two evaluations on their shared problems, when both were made with equal sampling."""
-    if pair is None or any(benchmark not in one.scores for one in pair):
+early_gain: Rule = partial(_change, pick=_first_gain, claimed="up")
+decay: Rule = partial(_change, pick=_last_decay, claimed="down")
+
+
+def _rows(pair: Pair, benchmark: str) -> tuple[dict[str, list[int]], dict[str, list[int]]] | None:
+    """Verdicts of two evaluations on their shared problems, when both are there and were made with equal sampling."""
+    there = [one for one in pair if one is not None and benchmark in one.scores]
+    if len(there) < 2 or comparable(*(one.protocol for one in there)) != "same":
         return None
-    if comparable(pair[0].protocol, pair[1].protocol) != "same":
-        return None
-    old, new = (one.scores[benchmark].per_problem for one in pair)
+    old, new = (one.scores[benchmark].per_problem for one in there)
     both = shared(old, new)
     return ({p: old[p] for p in both}, {p: new[p] for p in both}) if both else None
 
@@ -196,37 +171,32 @@ def length_rises(claim: Claim, evidence: Evidence) -> Prepared:
     return by_seeds(claim, _lengths(claim, evidence, (191, 200), (291, 300), lambda a, b: b >= 1.05 * a), rule)
 
 
-def _having(claim: Claim, evidence: Evidence, name: str, *spans: tuple[int, int]) -> list[RunData]:
-    """The trainings that have values of a metric in each of these stretches of steps."""
-    runs = [run for run in evidence.runs if all(run.metrics.between(name, *steps) for steps in spans)]
-    return fullest(of_paper(runs, claim.experiments))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+def _mean_lengths(claim: Claim, evidence: Evidence, *spans: Span) -> list[tuple[RunData, list[float]]]:
+    """Mean lengths over stretches of steps, of each training that has values in all of them."""
+    runs = [run for run in evidence.runs if all(run.metrics.between(LENGTH, *steps) for steps in spans)]
+    found = []
+    for run in fullest(of_paper(runs, claim.experiments)):
+        stretches = [run.metrics.between(LENGTH, *steps) for steps in spans]
+        found.append((run, [sum(values) / len(values) for values in stretches]))
+    return found
 
 
 def _lengths(
-    claim: Claim,
-    evidence: Evidence,
-    early: tuple[int, int],
-    late: tuple[int, int],
-    holds: Callable[[float, float], bool],
+    claim: Claim, evidence: Evidence, early: Span, late: Span, holds: Callable[[float, float], bool]
 ) -> list[Seen]:
-    """Mean lengths over two stretches of steps, seed by seed."""
-    seen, name = [], "completions/mean_length"
-    for run in _having(claim, evidence, name, early, late):
-        a, b = (_mean(run.metrics.between(name, *steps)) for steps in (early, late))
-        seen.append(Seen(run, holds(a, b), f"{run.name}: {short(a)} to {short(b)} tokens"))
-    return seen
+    """Whether lengths went as claimed between two stretches of steps, seed by seed."""
+    return [
+        (run, holds(a, b), f"{run.name}: {short(a)} to {short(b)} tokens")
+        for run, (a, b) in _mean_lengths(claim, evidence, early, late)
+    ]
 
 
 def length_level(claim: Claim, evidence: Evidence) -> Prepared:
     rule = "mean length of the first 10 steps within 15 % of the published one"
-    seen, name, steps = [], "completions/mean_length", (claim.steps[0], claim.steps[1])
-    for run in _having(claim, evidence, name, steps):
-        mean = _mean(run.metrics.between(name, *steps))
-        seen.append(Seen(run, abs(mean / (claim.published or 1) - 1) <= 0.15, f"{run.name}: {short(mean)} tokens"))
+    seen = [
+        (run, abs(mean / (claim.published or 1) - 1) <= 0.15, f"{run.name}: {short(mean)} tokens")
+        for run, (mean,) in _mean_lengths(claim, evidence, (claim.steps[0], claim.steps[1]))
+    ]
     return by_seeds(claim, seen, rule)
 
 
@@ -235,21 +205,8 @@ def kl_late(claim: Claim, evidence: Evidence) -> Prepared:
     seen, (middle, end) = [], claim.steps
     whole = [run for run in evidence.runs if run.metrics.steps and run.metrics.steps[-1] >= end]
     for run in fullest(of_paper(whole, claim.experiments)):
-        early, late = (
-            run.metrics.between("kl", *steps) for steps in ((1, middle), (middle + 1, run.metrics.steps[-1]))
-        )
+        early, late = run.metrics.between("kl", 1, middle), run.metrics.between("kl", middle + 1)
         if early and late:
             said = f"{run.name}: largest mean KL of a step {short(max(early))} before, {short(max(late))} after"
-            seen.append(Seen(run, max(late) > 10 * max(early), said))
+            seen.append((run, max(late) > 10 * max(early), said))
     return by_seeds(claim, seen, rule)
-
-
-RULES: Mapping[str, Rule] = {
-    "early_gain": early_gain,
-    "decay": decay,
-    "improves": improves,
-    "length_falls": length_falls,
-    "length_rises": length_rises,
-    "length_level": length_level,
-    "kl_late": kl_late,
-}
