@@ -271,7 +271,7 @@ OWN = {
     "data/rows.py", "data/shapes.py",  # rows, with limits of their own
     "curation/decontaminate.py", "report/verdicts/compare.py",  # written by the stage before; a copy of a tree
     "run/manifest.py",  # pip's own record
-    "run/weights.py", "training/record.py",  # parse bytes with limits of their own, ValueError and RecursionError caught
+    "training/record.py",  # parses bytes with limits of their own, ValueError and RecursionError caught
     "cluster/api.py", "cluster/watch.py", "cluster/pods_exec.py", "cluster/submit.py", "cluster/collect.py",  # the API server
     "training/demo_model.py",  # the marker of a model that this run made
 }  # fmt: skip

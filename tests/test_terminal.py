@@ -135,9 +135,9 @@ def test_a_stack_trace(text: str, capsys: pytest.CaptureFixture[str]) -> None:
 # Modules that write to stdout or stderr themselves: the printer; the live lines, whose words are cleaned before; and
 # programs of their own whose output another program of ours reads, or is a log.
 WRITERS = {
-    "run/terminal.py", "run/progress.py", "hub/fetch.py", "cluster/screen.py", "doctor/nccl_rank.py",
-    "cluster/remote.py", "evaluation/engine_process.py", "doctor/torch_facts.py", "doctor/gpu_facts.py",
-    "doctor/tokenizer_facts.py", "run/processes.py", "data/template_worker.py",
+    "run/terminal.py", "run/progress.py", "hub/fetch.py", "cluster/screen.py", "doctor/allreduce.py",
+    "cluster/remote.py", "evaluation/engine_process.py", "doctor/facts.py",
+    "run/processes.py", "data/template_worker.py",
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ START = 180.0  # seconds for imports, CUDA contexts and the rendezvous: a cold d
 LIMIT = 30.0  # seconds for the all-reduces of one try, from the moment in which all ranks are in the first
 STALL = 20.0  # seconds of these without a word from any rank that are called a hang
 BEGUN = b'"all-reduce"'
-PROGRAM = (sys.executable, "-m", "openrs.doctor.nccl_rank")
+PROGRAM = (sys.executable, "-m", "openrs.doctor.allreduce")  # runs this module as one rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +38,8 @@ class Try:
     begun: bool
     seconds: float
     bandwidth: float | None
-    sizes: tuple[dict[str, Any], ...]
+    sizes: list[dict[str, Any]]
     detail: str
-
-    def to_dict(self) -> dict[str, Any]:
-        fields = {name: getattr(self, name) for name in self.__slots__}
-        return {**fields, "env": dict(self.env), "sizes": list(self.sizes)}
 
 
 def attempt(
@@ -51,7 +48,7 @@ def attempt(
     *,
     ranks: int,
     sizes: Sequence[int],
-    backend: str,
+    backend: str = "nccl",
     program: Sequence[str] = PROGRAM,
     spend: float = SPEND,
     start: float = START,
@@ -72,9 +69,8 @@ def attempt(
             out = stack.enter_context((folder / f"{rank}.out").open("wb"))
             words = [backend, str(folder / "rendezvous"), str(rank), str(ranks), str(spend), ",".join(map(str, sizes))]
             settings = {**os.environ, **env, "OMP_NUM_THREADS": "1", "LOCAL_RANK": str(rank)}
-            settings = {
-                key: value for key, value in settings.items() if key not in {"RANK", "WORLD_SIZE", "MASTER_PORT"}
-            }
+            for name_of_torchrun in ("RANK", "WORLD_SIZE", "MASTER_PORT"):
+                settings.pop(name_of_torchrun, None)
             process = subprocess.Popen(
                 [*program, *words], env=settings, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -146,11 +142,8 @@ def _verdict(
     seconds: float,
 ) -> Try:
     events = [_events(text) for text in outputs]
-    sizes = tuple(
-        {key: event[key] for key in ("bytes", "seconds", "rounds", "right")}
-        for event in events[0]
-        if event.get("at") == "measured"
-    )
+    keys = ("bytes", "seconds", "rounds", "right")
+    sizes = [{key: event[key] for key in keys} for event in events[0] if event.get("at") == "measured"]
     ranks = len(outputs)
     largest = max(sizes, key=lambda size: int(size["bytes"]), default=None)
     speed = 2 * (ranks - 1) / ranks * largest["bytes"] / largest["seconds"] / 1e9 if largest else None
@@ -188,3 +181,64 @@ def _where(events: Sequence[Mapping[str, Any]]) -> str:
     return {"joining": "waits to join", "starting": "has not started", "done": "is done"}.get(
         str(last["at"]), f"in the all-reduce{size}"
     )
+
+
+def say(word: str, **facts: Any) -> None:
+    sys.stdout.write(json.dumps({"at": word, **facts}) + "\n")
+    sys.stdout.flush()
+
+
+def rank_main(backend: str, rendezvous: str, rank: int, ranks: int, *, seconds: float, sizes: list[int]) -> None:
+    """One rank: join, then all-reduce each size until its share of the seconds is over, and check every sum.
+
+    Rank 0 prints a line of JSON per size; every rank prints where it is, so that a hang names who stays behind.
+    """
+    import torch
+    import torch.distributed as dist
+
+    device = torch.device("cpu")
+    if backend == "nccl":
+        device = torch.device("cuda", rank)
+        torch.cuda.set_device(device)
+    say("joining")
+    dist.init_process_group(
+        backend,
+        init_method=f"file://{rendezvous}",
+        rank=rank,
+        world_size=ranks,
+        timeout=timedelta(minutes=10),  # the parent's limit comes first
+    )
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    for size in sizes:
+        values = torch.full((max(1, size // 2),), float(rank + 1), dtype=torch.bfloat16, device=device)
+        say("all-reduce", bytes=size)
+        dist.all_reduce(values)  # the first builds rings and buffers: not timed
+        wait()
+        right = bool((values == ranks * (ranks + 1) / 2).all())
+        rounds, spent = 0, 0.0
+        go_on = torch.ones(1, dtype=torch.int32, device=device)
+        while go_on.item():
+            dist.barrier(device_ids=[rank] if device.type == "cuda" else None)
+            begin = time.perf_counter()
+            dist.all_reduce(values)
+            wait()
+            spent += time.perf_counter() - begin
+            rounds += 1
+            go_on.fill_(int(spent < seconds / len(sizes) and rounds < 20))
+            dist.broadcast(go_on, 0)  # rank 0's clock decides for all
+        if rank == 0:
+            say("measured", bytes=size, seconds=spent / rounds, rounds=rounds, right=right)
+        elif not right:
+            say("wrong", bytes=size)
+    dist.destroy_process_group()
+    say("done")
+
+
+if __name__ == "__main__":
+    words = sys.argv[1:]
+    lengths = [int(size) for size in words[5].split(",")]
+    rank_main(words[0], words[1], int(words[2]), int(words[3]), seconds=float(words[4]), sizes=lengths)

@@ -2,17 +2,16 @@
 
 import os
 import platform
-from pathlib import Path
 
 from openrs.doctor.checks_system import DECIDING
-from openrs.outside import open_regular
 from openrs.run import manifest
 from openrs.run.confined import refuse_links_out
 from openrs.run.directory import Run
+from openrs.run.files import last_lines
 from openrs.secrets import redact
 
 SETTINGS = ("OPENRS_", "HF_HUB_", "CUDA_", "NCCL_", "OMP_", "VLLM_", "TORCH_", "PYTORCH_")
-LAST_LINES, LAST_BYTES = 30, 64 * 1024
+LAST_LINES = 30
 
 
 def bug_report(diagnosis: str, run: Run) -> str:
@@ -30,33 +29,16 @@ def bug_report(diagnosis: str, run: Run) -> str:
         f"- Python {platform.python_version()}, {platform.platform()}",
         f"- packages: {deciding or 'none that trains or evaluates'}",
         f"- settings: {' '.join(settings) or 'none'}",
-        *_folded("openrs doctor", diagnosis),
+        _folded("openrs doctor", diagnosis),
     ]
     if attempts := run.attempts():
-        log = attempts[-1] / "log"
-        parts += _folded(f"the end of {run.path.name}/attempts/{attempts[-1].name}/log", _end_of(log))
+        end = "\n".join(last_lines(attempts[-1] / "log", LAST_LINES)) or "no log"
+        parts.append(_folded(f"the end of {run.path.name}/attempts/{attempts[-1].name}/log", end))
     home = os.path.expanduser("~")  # noqa: PTH111  (Path's raises for a user id without a home; in a container it may be /)
     text = redact("\n".join(parts)) + "\n"
     return text.replace(home, "~") if home != "/" else text
 
 
-def _end_of(log: Path) -> str:
-    """The last lines of a log."""
-    if not log.is_file():
-        return "no log"
-    with open_regular(log) as file:
-        file.seek(-min(file.seek(0, os.SEEK_END), LAST_BYTES), os.SEEK_END)
-        return "\n".join(file.read().decode("utf-8", errors="replace").splitlines()[-LAST_LINES:])
-
-
-def _folded(title: str, text: str) -> list[str]:
-    return [
-        "",
-        f"<details><summary>{title}</summary>",
-        "",
-        "```",
-        text.replace("```", "'''").strip("\n"),
-        "```",
-        "",
-        "</details>",
-    ]
+def _folded(title: str, text: str) -> str:
+    inside = text.replace("```", "'''").strip("\n")
+    return f"\n<details><summary>{title}</summary>\n\n```\n{inside}\n```\n\n</details>"

@@ -2,7 +2,6 @@
 
 import email.utils
 import os
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -21,15 +20,15 @@ PATIENCE = 4.0  # seconds for the hub to answer
 
 def lines(probe: Probe, recipe: Recipe | None, *, quick: bool) -> tuple[list[Finding], float | None]:
     """Lines on hub, cache and tokenizer, and the hub's time (seconds since 1970) where it answered."""
-    found: list[Finding] = []
-    hub_time = None
     if recipe is None:
-        return found, hub_time
+        return [], None
     try:
         refs = references(recipe)
         read_lock()
     except UserError as error:
-        return [*found, Finding("pins", "fail", error.what, "every reference pinned", error.fix)], hub_time
+        return [Finding("pins", "fail", error.what, "every reference pinned", error.fix)], None
+    found: list[Finding] = []
+    hub_time = None
     if refs:
         cached, missing = cache_line(refs, hashes=not quick)
         found.append(cached)
@@ -88,10 +87,9 @@ def model_folder(recipe: Recipe, refs: Sequence[Reference]) -> Path | None:
 
 def tokenizer_line(probe: Probe, folder: Path) -> Finding:
     """The loaded tokenizer against tokenizer.json, by the check that training uses, in a child process."""
-    result = probe.run(sys.executable, "-P", "-m", "openrs.doctor.tokenizer_facts", str(folder))
-    text = next((line for line in result.text.splitlines() if line.startswith("openrs:")), None)
-    if text is None:
-        last = next((line for line in reversed(result.text.splitlines()) if line.strip()), result.why)
-        return Finding("tokenizer", "unknown", last[:200], "the ids of tokenizer.json", "scripts/setup")
+    facts, _, last = probe.facts("tokenizer", str(folder))
+    needed = "the ids of tokenizer.json"
+    if facts is None:
+        return Finding("tokenizer", "unknown", last, needed, "scripts/setup")
     fix = "fetch the model again; a folder of your own: save it with the class that transformers loads"
-    return judged("tokenizer", result.code == 0, text.removeprefix("openrs:"), "the ids of tokenizer.json", fix)
+    return judged("tokenizer", "found" in facts, facts.get("found") or facts["refused"], needed, fix)

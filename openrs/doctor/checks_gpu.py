@@ -75,24 +75,16 @@ def _count(gpus: Sequence[GpuInfo], wanted: int) -> Finding:
 
 def _model(gpus: Sequence[GpuInfo], plan: ResourcePlan | None) -> list[Finding]:
     """Whether these are the recipe's GPUs, and one kind; others may well do, and the planner says so."""
-    names = {gpu.name for gpu in gpus}
-    found = []
+    names = sorted({gpu.name or "unknown" for gpu in gpus})
     if len(names) > 1:
-        text = " and ".join(sorted(name or "unknown" for name in names))
-        found.append(
-            Finding(
-                "GPU model", "warn", text, "one kind: the slowest sets the pace", "choose with CUDA_VISIBLE_DEVICES"
-            )
-        )
-    elif plan is not None and plan.workload.gpus and gpus:
-        here = known_gpus.find(gpus[0].name or "unknown")
-        if here.memory is None:
-            state: State = "unknown"
-        else:
-            state = "ok" if here == plan.workload.gpu else "info"
-        fix = "" if state == "ok" else f"openrs plan RECIPE --gpu {here.name!r} says what changes"
-        found.append(Finding("GPU model", state, here.name, plan.workload.gpu.name, fix))
-    return found
+        needed, fix = "one kind: the slowest sets the pace", "choose with CUDA_VISIBLE_DEVICES"
+        return [Finding("GPU model", "warn", " and ".join(names), needed, fix)]
+    if plan is None or not plan.workload.gpus or not gpus:
+        return []
+    here, needed = known_gpus.find(names[0]), plan.workload.gpu.name
+    fix = f"openrs plan RECIPE --gpu {here.name!r} says what changes"
+    same = None if here.memory is None else here == plan.workload.gpu
+    return [judged("GPU model", same, here.name, needed, fix, bad="info")]
 
 
 def _memory(gpus: Sequence[GpuInfo], plan: ResourcePlan | None) -> Finding:
@@ -126,20 +118,18 @@ def _others(gpus: Sequence[GpuInfo]) -> Finding:
 def _errors(gpus: Sequence[GpuInfo]) -> Finding:
     fix = "reset or reboot that GPU; when they come again, send the node back"
     needed = "no uncorrected memory errors"
-    if any(gpu.remap_failed for gpu in gpus):
-        return Finding("ECC", "fail", f"row remapping failed on GPU {_which(gpus, 'remap_failed')}", needed, fix)
-    if any(gpu.uncorrected for gpu in gpus):
-        return Finding("ECC", "fail", f"uncorrected errors on GPU {_which(gpus, 'uncorrected')}", needed, fix)
-    if any(gpu.remap_pending for gpu in gpus):
-        return Finding("ECC", "warn", f"a row waits to be remapped on GPU {_which(gpus, 'remap_pending')}", needed, fix)
+    faults: tuple[tuple[str, State, str], ...] = (
+        ("remap_failed", "fail", "row remapping failed"),
+        ("uncorrected", "fail", "uncorrected errors"),
+        ("remap_pending", "warn", "a row waits to be remapped"),
+    )
+    for field, state, text in faults:
+        if those := [str(number) for number, gpu in enumerate(gpus) if getattr(gpu, field)]:
+            return Finding("ECC", state, f"{text} on GPU {', '.join(those)}", needed, fix)
     counted = [gpu.uncorrected for gpu in gpus]
     if all(count is None for count in counted):
         return Finding("ECC", "info", "off, or not on this kind of GPU", needed)
     return Finding("ECC", "ok", "no uncorrected errors" if None not in counted else "no errors where it is counted")
-
-
-def _which(gpus: Sequence[GpuInfo], field: str) -> str:
-    return ", ".join(str(n) for n, gpu in enumerate(gpus) if getattr(gpu, field))
 
 
 def _clocks(gpus: Sequence[GpuInfo]) -> Finding:

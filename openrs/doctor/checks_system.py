@@ -16,6 +16,8 @@ from openrs.doctor.finding import Finding, State, judged
 from openrs.doctor.probe import Probe
 from openrs.hub.cache import hub_cache
 from openrs.planner.plan import ResourcePlan
+from openrs.run import manifest
+from openrs.run.disk_faults import existing
 from openrs.run.units import GIB, format_bytes
 
 SHARED = "/dev/shm"  # noqa: S108 - its size is asked for, nothing is written
@@ -36,7 +38,7 @@ def python() -> Finding:
 def packages() -> Finding:
     """Installed versions against the lock (OPENRS_LOCK, or locks/ of a checkout), else against openrs's own pins."""
     wanted, source = _locked()
-    installed = {plain(d.metadata["Name"]): d.version for d in metadata.distributions() if d.metadata["Name"]}
+    installed = {plain(name): version for name, version in manifest.packages().items()}
     other = [
         f"{name} {installed[name]} (locked {version})"
         for name, version in wanted.items()
@@ -66,23 +68,14 @@ def _locked() -> tuple[dict[str, str], str]:
     path = Path(named) if Path(named).suffix == ".txt" else _checkout_lock()  # scripts/setup also takes a lock's name
     if path is not None and path.is_file():
         lines = re.findall(r"^[A-Za-z0-9][^\\\n#]*", path.read_text(encoding="utf-8"), re.MULTILINE)
-        wanted = [requirement for requirement in map(Requirement, lines) if _for_here(requirement)]
+        wanted = [one for one in map(Requirement, lines) if one.marker is None or one.marker.evaluate()]  # for here
         return {plain(one.name): str(one.specifier).removeprefix("==") for one in wanted}, path.name
-    pins = {}
     try:
-        requirements = metadata.requires("openrs") or []
+        requirements = "\n".join(metadata.requires("openrs") or [])
     except metadata.PackageNotFoundError:
-        requirements = []
-    for requirement in requirements:
-        match = re.match(r"([A-Za-z0-9][\w.-]*)==([^\s;,]+)", requirement)
-        if match:
-            pins[plain(match[1])] = match[2]
-    return pins, "openrs's own pins"
-
-
-def _for_here(requirement: Requirement) -> bool:
-    """Whether a locked package is for this Python and this system."""
-    return requirement.marker is None or requirement.marker.evaluate()
+        requirements = ""
+    pins = re.findall(r"^([A-Za-z0-9][\w.-]*)==([^\s;,]+)", requirements, re.MULTILINE)
+    return {plain(name): version for name, version in pins}, "openrs's own pins"
 
 
 def _checkout_lock() -> Path | None:
@@ -96,7 +89,6 @@ def _checkout_lock() -> Path | None:
 
 
 def limits(gpus: int) -> list[Finding]:
-    """Shared memory, locked memory, open files."""
     try:
         size: float | None = float(shutil.disk_usage(SHARED).total)
     except OSError:
@@ -162,35 +154,26 @@ def _memory_limit(probe: Probe) -> int | None:
     return None
 
 
-def standing(path: Path) -> Path:
-    """The path itself, or its nearest parent that is there."""
-    path = path.absolute()
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    return path
-
-
 def volumes(plan: ResourcePlan | None, runs: Path) -> list[Finding]:
     """Free disk on each volume against what is planned there; two plans on one disk are added."""
-    wants: list[tuple[str, Path, float]] = [("runs", runs, plan.disk.run if plan else 0.0)]
-    cached = plan is None or plan.workload.gpu.measured_only
-    wants.append(("cache", hub_cache(), 0.0 if cached or plan is None else plan.disk.cache))
-    disks: dict[int, list[tuple[str, Path, float]]] = {}
-    for name, path, need in wants:
-        disks.setdefault(standing(path).stat().st_dev, []).append((name, standing(path), need))
-    found = []
-    for there in disks.values():
-        name = "disk of " + " and ".join(entry[0] for entry in there)
-        free, need = shutil.disk_usage(there[0][1]).free, sum(entry[2] for entry in there)
-        text = f"{format_bytes(free)} free at {there[0][1]}"
-        fix = "a larger volume; fewer checkpoints kept (training.keep_last); another --run or HF_HOME"
-        found.append(judged(name, free > need, text, format_bytes(need) if need else "", fix))
-    return found
+    fix = "a larger volume; fewer checkpoints kept (training.keep_last); another --run or HF_HOME"
+
+    def line(name: str, place: Path, need: float) -> Finding:
+        free = shutil.disk_usage(place).free
+        text = f"{format_bytes(free)} free at {place}"
+        return judged(f"disk of {name}", free > need, text, format_bytes(need) if need else "", fix)
+
+    run = plan.disk.run if plan is not None else 0.0
+    cache = plan.disk.cache if plan is not None and not plan.workload.gpu.measured_only else 0.0
+    at, cached_at = existing(runs), existing(hub_cache())
+    if at.stat().st_dev == cached_at.stat().st_dev:
+        return [line("runs and cache", at, run + cache)]
+    return [line("runs", at, run), line("cache", cached_at, cache)]
 
 
 def writing(runs: Path, checkpoint: float) -> Finding:
     """Speed of 64 MiB written and fsynced, and of small fsyncs, on the volume of the runs."""
-    folder = standing(runs)
+    folder = existing(runs)
     path = folder / f".openrs-doctor-{os.getpid()}"
     block = os.urandom(1 << 20)
     try:

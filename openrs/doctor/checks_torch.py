@@ -3,13 +3,11 @@
 torch and vLLM run in child processes with a time limit: a broken CUDA installation cannot take the doctor with it.
 """
 
-import json
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from openrs.doctor.finding import Finding, judged
-from openrs.doctor.probe import CommandResult, Probe
+from openrs.doctor.probe import Probe
 from openrs.planner import gpus as known_gpus
 from openrs.run.units import GIB
 
@@ -21,30 +19,21 @@ def lines(probe: Probe, gpus: int) -> list[Finding]:
     torch = torch_line(probe, gpus)
     if not gpus or torch.state != "ok":
         return [torch]
-    result = probe.run(sys.executable, "-P", "-m", "openrs.doctor.gpu_facts")
-    text = _answer(result)
-    if text is None:
-        needed = "a product and attention on every GPU"
+    facts, bad, last = probe.facts("gpus")
+    if facts is None:
         fix = "openrs doctor again; if it hangs or dies again: reboot the host, or take another one"
-        return [
-            torch,
-            Finding("GPU work", "fail" if result.code is not None else "unknown", _last(result), needed, fix),
-        ]
-    facts = json.loads(text)
+        return [torch, Finding("GPU work", bad, last, "a product and attention on every GPU", fix)]
     return [torch, *gpu_lines(facts), *vllm_line(probe)]
 
 
 def torch_line(probe: Probe, gpus: int) -> Finding:
     """torch as a child process sees it: its version, CUDA, and a product on every GPU."""
-    result = probe.run(sys.executable, "-P", "-m", "openrs.doctor.torch_facts")
-    text = _answer(result)
+    facts, bad, last = probe.facts("torch")
     fix = "scripts/setup installs it; with GPUs the CUDA lock, and a driver >= 580"
-    if text is None:
-        last = _last(result)
+    if facts is None:
         if "No module named 'torch'" in last:
             return Finding("torch", "warn", "not installed", "only needed to train and to evaluate", fix)
-        return Finding("torch", "fail" if result.code is not None else "unknown", last[:200], "torch that works", fix)
-    facts = json.loads(text)
+        return Finding("torch", bad, last, "torch that works", fix)
     found = f"{facts['version']}, " + (
         f"CUDA {facts['cuda']}, NCCL {facts['nccl']}, a product right on each of {facts['gpus']} GPUs"
         if facts["gpus"]
@@ -60,7 +49,6 @@ def torch_line(probe: Probe, gpus: int) -> Finding:
 
 
 def gpu_lines(facts: Mapping[str, Any]) -> Iterator[Finding]:
-    """What gpu_facts.gpus() found, as findings."""
     yield _speed(facts["gpus"])
     yield _flash(facts["gpus"])
     free = min(gpu["free"] for gpu in facts["gpus"]) / GIB
@@ -119,29 +107,18 @@ def _libraries(found: Mapping[str, str]) -> Finding:
 
 def vllm_line(probe: Probe) -> Iterator[Finding]:
     """vLLM's kernels on this architecture, where vLLM is installed."""
-    result = probe.run(sys.executable, "-P", "-m", "openrs.doctor.gpu_facts", "vllm")
-    text, last = _answer(result), _last(result)
+    facts, _, last = probe.facts("vllm")
     fix = "the lock's vLLM, which has kernels for compute capability 8.0 to 12.0: OPENRS_LOCK=cuda ./scripts/setup"
-    if text is not None:
-        apart = json.loads(text)["apart"]
+    if facts is not None:
+        apart = facts["apart"]
         found = f"one of its kernels ran, {apart:.1e} from torch's"
         yield judged("vLLM kernels", apart < 0.1, found, "the same sum as torch's", fix)  # bf16: 8 bits of 4
     elif "No module named 'vllm'" in last:
         yield Finding("vLLM kernels", "info", "vLLM is not installed")
     else:
-        state = "fail" if "no kernel image" in last else "unknown"
-        yield Finding("vLLM kernels", state, last, "kernels for this architecture", fix)  # type: ignore[arg-type]
+        works = False if "no kernel image" in last else None
+        yield judged("vLLM kernels", works, last, "kernels for this architecture", fix)
 
 
 def _dotted(version: tuple[int, ...]) -> str:
     return ".".join(map(str, version))
-
-
-def _answer(result: CommandResult) -> str | None:
-    """The program's own line, among what libraries print."""
-    line = next((line for line in result.text.splitlines() if line.startswith("openrs:")), None)
-    return None if line is None else line.removeprefix("openrs:")
-
-
-def _last(result: CommandResult) -> str:
-    return next((line for line in reversed(result.text.splitlines()) if line.strip()), result.why)[:200]

@@ -5,7 +5,7 @@ Never imports torch: what needs it runs in child processes with a time limit. Ex
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from openrs.config.schema import Recipe
@@ -13,7 +13,7 @@ from openrs.doctor import checks_cache, checks_gpu, checks_system, checks_torch,
 from openrs.doctor.finding import Finding
 from openrs.doctor.probe import Probe
 from openrs.errors import EXIT_DONE, EXIT_REFUSED, UserError
-from openrs.planner.plan import ResourcePlan, plan
+from openrs.planner.plan import plan
 from openrs.planner.render import wrapped
 
 QUICK_LIMIT = 1.2  # seconds for a tool under --quick, which answers in under two
@@ -24,10 +24,15 @@ ANYWHERE = "reproduce demo, report, curate, inputs, results, grade, plan, recipe
 
 def examine(recipe: Recipe | None, runs: Path, probe: Probe, *, quick: bool) -> list[Finding]:
     """All lines. recipe None: the machine alone. quick: only what answers at once, for health checks."""
-    mine, found = _plan(recipe)
+    mine, unplanned = None, []
+    if recipe is not None:
+        try:
+            mine = plan(recipe)
+        except UserError as error:  # a model whose sizes nobody knows yet: the rest can still be looked at
+            unplanned = [Finding("plan", "unknown", error.what, "what the recipe takes", error.fix)]
     gpus = mine.workload.gpus if mine is not None else 0
     devices = nvidia.look(probe)
-    found = [checks_system.python(), checks_system.packages(), *found]
+    found = [checks_system.python(), checks_system.packages(), *unplanned]
     found += checks_gpu.lines(probe, devices, mine, quick=quick)
     there = gpus or len(checks_gpu.visible(devices.gpus))
     found += checks_system.limits(there)
@@ -40,15 +45,6 @@ def examine(recipe: Recipe | None, runs: Path, probe: Probe, *, quick: bool) -> 
     if not quick:
         found.append(checks_system.writing(runs, mine.disk.checkpoint if mine is not None else 0.0))
     return [*found, checks_system.clock(hub_time), *cached, checks_system.container(probe)]
-
-
-def _plan(recipe: Recipe | None) -> tuple[ResourcePlan | None, list[Finding]]:
-    if recipe is None:
-        return None, []
-    try:
-        return plan(recipe), []
-    except UserError as error:  # a model whose sizes nobody knows yet: the rest can still be looked at
-        return None, [Finding("plan", "unknown", error.what, "what the recipe takes", error.fix)]
 
 
 def code(lines: Sequence[Finding]) -> int:
@@ -95,7 +91,7 @@ def diagnose(recipe: Recipe | None, name: str | None, runs: Path, *, quick: bool
     """What `openrs doctor` prints, and its exit code."""
     lines = examine(recipe, runs, Probe(QUICK_LIMIT if quick else Probe().limit), quick=quick)
     if as_json:
-        document = {"exit": code(lines), "verdict": verdict(lines, name), "lines": [line.to_dict() for line in lines]}
+        document = {"exit": code(lines), "verdict": verdict(lines, name), "lines": [asdict(line) for line in lines]}
         return json.dumps(document, indent=1) + "\n", code(lines)
     return render(lines, name), code(lines)
 

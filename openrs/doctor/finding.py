@@ -1,7 +1,7 @@
 """A line of the doctor: what was found, what is needed, how to fix it."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 State = Literal["ok", "info", "warn", "fail", "unknown"]
 
@@ -15,9 +15,6 @@ class Finding:
     found: str
     needed: str = ""
     fix: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        return {field: getattr(self, field) for field in self.__slots__}
 
 
 def judged(name: str, good: bool | None, found: str, needed: str, fix: str, *, bad: State = "fail") -> Finding:

@@ -10,11 +10,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 from openrs.config.schema import Recipe
-from openrs.doctor.allreduce import LIMIT, PROGRAM, SPEND, STALL, START, Try, attempt
+from openrs.doctor.allreduce import START, Try, attempt
 from openrs.errors import RunFailure, UserError
 from openrs.outside import read_shape
 from openrs.planner.gpus import find
@@ -57,20 +58,17 @@ def mode_of(environ: Mapping[str, str]) -> Mode:
     return word
 
 
-def environment(run_dir: Path, mode: Mode, environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What `train` sets for trainers and generator alike, and logs. A variable that the user has set is left alone.
+def environment(run_dir: Path, given: Mapping[str, str]) -> dict[str, str]:
+    """What `train` sets for trainers and generator alike, and logs. What stands in `given`, the process's environment,
+    is left alone.
 
     auto takes the winner that `openrs doctor nccl` wrote into the run; without one, NCCL's own defaults.
     Raises UserError when that file is damaged.
     """
-    given = os.environ if environ is None else environ
-    chosen: dict[str, str] = {}
-    if mode == "safe":
-        chosen = dict(SAFE)
-    elif mode == "auto":
-        measured = read(run_dir)
-        chosen = dict(measured["env"]) if measured is not None else {}
-    return {name: value for name, value in (system(run_dir) | chosen).items() if name not in given}
+    mode = mode_of(given)
+    measured = read(run_dir) if mode == "auto" else None
+    chosen = SAFE if mode == "safe" else measured["env"] if measured is not None else {}
+    return {name: value for name, value in {**system(run_dir), **chosen}.items() if name not in given}
 
 
 def read(run_dir: Path) -> dict[str, Any] | None:
@@ -104,36 +102,22 @@ def measure(
     *,
     ranks: int,
     sizes: Sequence[int],
-    backend: str = "nccl",
-    program: Sequence[str] = PROGRAM,
     say: Callable[[str], None] = lambda _: None,
-    spend: float = SPEND,
     start: float = START,
-    limit: float = LIMIT,
-    stall: float = STALL,
+    **options: Any,
 ) -> dict[str, Any]:
     """Try the defaults and the safe settings, and write the winner with its evidence to the run's nccl.json.
 
     torch is loaded once beforehand, perhaps from a cold disk. What works wins; of two that work the defaults, unless
-    the safe settings are 5 % faster. start, limit, stall: see `attempt`.
+    the safe settings are 5 % faster. start, options: see `attempt`.
     Raises UserError (after writing the evidence) when all-reduces began and neither works; RunFailure, and nothing is
     written, when the ranks did not come so far: that says nothing of NCCL, and the next start may be quicker.
     """
-    load(start)
+    with contextlib.suppress(subprocess.TimeoutExpired, OSError):  # so that a slow disk does not look like a hang
+        subprocess.run([sys.executable, "-c", "import torch"], capture_output=True, timeout=start, check=False)
     tries: list[Try] = []
     for name, env in (("defaults", {}), ("safe", dict(SAFE))):
-        one = attempt(
-            name,
-            env,
-            ranks=ranks,
-            sizes=sizes,
-            backend=backend,
-            program=program,
-            spend=spend,
-            start=start,
-            limit=limit,
-            stall=stall,
-        )
+        one = attempt(name, env, ranks=ranks, sizes=sizes, start=start, **options)
         say(f"{name}: {one.outcome}, {one.detail} ({one.seconds:.0f} s)")
         tries.append(one)
         if one.outcome == "slow":
@@ -150,8 +134,8 @@ def measure(
         "mode": "auto",
         "winner": winner.name if winner else None,
         "env": dict(winner.env) if winner else {},
-        "evidence": [one.to_dict() for one in tries],
-        "backend": backend,
+        "evidence": [asdict(one) for one in tries],
+        "backend": options.get("backend", "nccl"),
         "ranks": ranks,
         "measured": now(),
     }
@@ -172,18 +156,11 @@ def measure_once(recipe: Recipe, run_dir: Path, say: Callable[[str], None]) -> N
         run(recipe, run_dir, recipe.hardware.gpus, say)
 
 
-def load(limit: float) -> None:
-    """Bring torch's libraries into memory, so that a slow disk does not look like a hang."""
-    with contextlib.suppress(subprocess.TimeoutExpired, OSError):
-        subprocess.run([sys.executable, "-c", "import torch"], capture_output=True, timeout=limit, check=False)
-
-
 def choose(tries: Sequence[Try]) -> Try | None:
     """The try to keep, or None when none worked."""
-    working = [one for one in tries if one.outcome == "ok"]
     best = None
-    for one in working:
-        if best is None or (one.bandwidth or 0.0) > BETTER * (best.bandwidth or 0.0):
+    for one in tries:
+        if one.outcome == "ok" and (best is None or (one.bandwidth or 0.0) > BETTER * (best.bandwidth or 0.0)):
             best = one
     return best
 

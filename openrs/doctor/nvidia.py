@@ -2,19 +2,17 @@
 
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from openrs.doctor.probe import CommandResult, Probe
 
 
-@dataclass(frozen=True, slots=True)
-class Process:
-    """Somebody on a GPU: pid, command, MiB (None where the driver hides them, as it does in containers)."""
+class Process(NamedTuple):
+    """Somebody on a GPU; pid None where the driver hides it, as it does in containers."""
 
     pid: int | None
     name: str
-    mib: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +21,6 @@ class GpuInfo:
 
     name: str | None
     uuid: str | None
-    bus: str | None
-    total: float | None
     used: float | None
     free: float | None
     persistence: bool | None
@@ -42,8 +38,7 @@ class GpuInfo:
     processes: tuple[Process, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Nvidia:
+class Nvidia(NamedTuple):
     """All of it. gpus is empty when there are none; `why` says why nothing is known (then gpus is empty too)."""
 
     driver: str | None
@@ -72,7 +67,6 @@ def parse(result: CommandResult) -> Nvidia:
 
 
 def driver_version(driver: str | None) -> tuple[int, ...] | None:
-    """580.95.05 as (580, 95, 5), or None."""
     if driver is None or not re.fullmatch(r"\d+(\.\d+)*", driver):
         return None
     return tuple(int(part) for part in driver.split("."))
@@ -82,8 +76,6 @@ def _gpu_info(gpu: ET.Element) -> GpuInfo:
     return GpuInfo(
         name=_text(gpu, "product_name"),
         uuid=_text(gpu, "uuid"),
-        bus=_text(gpu, "pci/pci_bus_id"),
-        total=_number(_text(gpu, "fb_memory_usage/total")),
         used=_number(_text(gpu, "fb_memory_usage/used")),
         free=_number(_text(gpu, "fb_memory_usage/free")),
         persistence=_switch(_text(gpu, "persistence_mode")),
@@ -99,11 +91,7 @@ def _gpu_info(gpu: ET.Element) -> GpuInfo:
         slowed=_slowed(gpu),
         celsius=_number(_text(gpu, "temperature/gpu_temp")),
         processes=tuple(
-            Process(
-                _whole(_text(process, "pid")),
-                _text(process, "process_name") or "unknown",
-                _number(_text(process, "used_memory")),
-            )
+            Process(_whole(_text(process, "pid")), _text(process, "process_name") or "unknown")
             for process in gpu.findall("processes/process_info")
         ),
     )
@@ -150,15 +138,11 @@ HARMLESS = ("gpu_idle", "applications_clocks_setting", "display_clocks_setting",
 
 def _slowed(gpu: ET.Element) -> tuple[str, ...] | None:
     """Why the clocks are held down just now, without what is normal; None when the driver does not say."""
-    for tag in ("clocks_event_reasons", "clocks_throttle_reasons"):
-        reasons = gpu.find(tag)
-        if reasons is not None:
-            return tuple(_active(reasons))
-    return None
-
-
-def _active(reasons: ET.Element) -> Iterable[str]:
-    for reason in reasons:
-        name = re.sub(r"^clocks_(event|throttle)_reason_", "", reason.tag)
-        if _switch((reason.text or "").strip()) and name not in HARMLESS:
-            yield name.replace("_", " ")
+    reasons = gpu.find("clocks_event_reasons")
+    if reasons is None:
+        reasons = gpu.find("clocks_throttle_reasons")  # older drivers
+    if reasons is None:
+        return None
+    active = [reason.tag for reason in reasons if _switch((reason.text or "").strip())]
+    names = [re.sub(r"^clocks_(event|throttle)_reason_", "", tag) for tag in active]
+    return tuple(name.replace("_", " ") for name in names if name not in HARMLESS)

@@ -1,16 +1,20 @@
 """How the doctor looks at a machine: tools with a time limit, files of the kernel. Tests put recorded answers here."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
+
+from openrs.doctor.finding import State
 
 
-@dataclass(frozen=True, slots=True)
-class CommandResult:
+class CommandResult(NamedTuple):
     """What a tool answered. code None: it is not there, or gave no answer in time (then `why` says so)."""
 
     code: int | None
@@ -46,6 +50,15 @@ class Probe:
             if process.poll() is None:
                 end_group(process.pid)
         return CommandResult(process.returncode, output.decode("utf-8", "replace"))
+
+    def facts(self, *words: str) -> tuple[Any, State, str]:
+        """The answer of a function of facts.py, in a child process. Where there is none it is None; then follow fail,
+        or unknown when the program could not be run to its end, and its last line."""
+        result = self.run(sys.executable, "-P", "-m", "openrs.doctor.facts", *words)
+        lines = [line for line in result.text.splitlines() if line.strip()]
+        answer = next((line.removeprefix("openrs:") for line in lines if line.startswith("openrs:")), "null")
+        last = lines[-1] if lines else result.why
+        return json.loads(answer), "unknown" if result.code is None else "fail", last[:200]
 
     def read(self, path: str) -> str | None:
         """A small file as text, or None when it is not there or not readable."""

@@ -23,11 +23,10 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """links: (i, j) with i < j -> PIX, PXB, PHB, NODE, SYS, NV4 ... or `unknown`. numa: node of each GPU."""
+    """links: (i, j) with i < j -> PIX, PXB, PHB, NODE, SYS, NV4 ... or `unknown`."""
 
     gpus: int
     links: dict[tuple[int, int], str]
-    numa: tuple[str | None, ...]
 
     @property
     def switched(self) -> bool:
@@ -64,8 +63,7 @@ def parse_matrix(text: str) -> Topology | None:
         cells = rows.get(i, [])
         cell = cells[gpus[j]] if gpus[j] < len(cells) else ""
         links[i, j] = cell if _LINK.fullmatch(cell) and cell != "X" else "unknown"
-    after = [rows.get(i, [])[len(devices) :] for i in range(len(gpus))]  # CPU affinity, NUMA affinity, GPU NUMA ID
-    return Topology(len(gpus), links, tuple(rest[1] if len(rest) > 1 and rest[1].isdigit() else None for rest in after))
+    return Topology(len(gpus), links)
 
 
 def parse_acs(result: CommandResult) -> tuple[int, int] | None:

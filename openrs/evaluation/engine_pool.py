@@ -22,7 +22,7 @@ from openrs.evaluation.engine_process import batch_line
 from openrs.evaluation.engines import EngineLayout
 from openrs.evaluation.sampling import EngineSettings, NextBatch, OnTokens, Sample
 from openrs.run.confined import make_folder, open_appending
-from openrs.run.processes import tail
+from openrs.run.files import last_lines
 
 
 class EngineProcess:
@@ -58,9 +58,9 @@ class EngineProcess:
         line = self._answer.readline()
         if not line:
             status = self._process.wait()
-            last_lines = "".join(f"\n  | {line}" for line in tail(self.log).splitlines())
+            output = "".join(f"\n  | {line}" for line in last_lines(self.log))
             raise RunFailure(
-                f"{self.name} ended with status {status}{last_lines}",
+                f"{self.name} ended with status {status}{output}",
                 "it ran out of memory, perhaps, or the GPU failed",
                 f"the same command generates only what is missing; all that it said: {self.log}",
             )

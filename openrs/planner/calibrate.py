@@ -2,9 +2,9 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from openrs.config.load import load_resolved
 from openrs.errors import UserError
@@ -19,8 +19,7 @@ from openrs.run.files import step_rows
 WARM_UP = 2  # first steps that load kernels and fill caches
 
 
-@dataclass(frozen=True, slots=True)
-class Calibration:
+class Calibration(NamedTuple):
     """assumed: with the run's figures in it; gpu, data: what the run ran on; lines: what was calibration, in words."""
 
     assumed: Assumptions

@@ -32,7 +32,6 @@ CPU = Gpu("CPU", bandwidth=10.0, tflops=0.05, link=10.0, price=0.0, measured_onl
 
 @functools.cache
 def known() -> dict[str, Gpu]:
-    """Every GPU of gpus.yaml by its name there."""
     rows = read_yaml(TABLE)[0]
     return {
         name: Gpu(name, **{key: value for key, value in row.items() if key != "names"}) for name, row in rows.items()

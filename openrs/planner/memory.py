@@ -1,12 +1,13 @@
 """GPU memory, disk and RAM of a workload, part by part, in bytes. Formulas and their sources: docs/planning.md."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
+from typing import Literal, NamedTuple
 
 from openrs.config.names import Layout
 from openrs.planner.shapes import Shape
 from openrs.planner.workload import Workload
+from openrs.run import retention
 from openrs.run.units import GIB
 
 CONTEXT = 1.0 * GIB  # CUDA context, kernels, cuBLAS workspaces, NCCL buffers: 0.5 to 1.2 GiB on Ampere
@@ -22,8 +23,7 @@ BLOCK = 16  # tokens in a vLLM block
 Phase = Literal["always", "update", "generation"]
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """One consumer of a GPU's memory. phase: held always, only while updating, or only while generating."""
 
     name: str
@@ -31,18 +31,13 @@ class Part:
     phase: Phase = "always"
 
 
-@dataclass(frozen=True, slots=True)
-class Engine:
+class Engine(NamedTuple):
     """vLLM on one GPU. budget = utilisation x the GPU's memory = weights + activations + outside + kv (bytes)."""
 
     weights: float
     activations: float
     kv: float
     kv_tokens: int
-
-    @property
-    def blocks(self) -> int:
-        return self.kv_tokens // BLOCK
 
 
 def engine(shape: Shape, memory_gib: float, utilisation: float, batched_tokens: int, element: int = 2) -> Engine:
@@ -74,7 +69,7 @@ def engine_of(workload: Workload) -> Engine | None:
 def trainer_parts(workload: Workload) -> list[Part]:
     """Memory of one training GPU at the longest prompt and completion that the recipe allows."""
     shape, element = workload.shape, workload.element
-    length = workload.prompt_cap + workload.completion_cap
+    length = workload.longest
     libraries = (
         Part("Python, libraries", 0.5 * GIB) if workload.gpu.measured_only else Part("CUDA context, NCCL", CONTEXT)
     )
@@ -222,8 +217,7 @@ def _largest(make: Callable[[int], Workload], limit: int) -> int:
     return low
 
 
-@dataclass(frozen=True, slots=True)
-class Disk:
+class Disk(NamedTuple):
     """Bytes. checkpoint: one of them. run: the volume of runs/ at its fullest. cache: models that are fetched."""
 
     checkpoint: float
@@ -239,9 +233,15 @@ def disk(workload: Workload) -> Disk:
     """
     weights = workload.trained * workload.element
     checkpoint = float(workload.trained * 12 + 2 * weights if workload.zero else 3 * weights)
-    records = workload.steps * 64e3  # metrics, and eight completions a step in parquet
-    whole = (workload.whole_checkpoints + 1) * checkpoint + workload.weights_only_checkpoints * weights
-    return Disk(checkpoint, whole + records, float(workload.shape.parameters * workload.element))
+    recipe = workload.recipe
+    kept = retention.kept(recipe, retention.saved(recipe))  # before anything is evaluated
+    older = len(kept.older) * (weights if recipe.training.old_weights_only else checkpoint)
+    records = recipe.last_step * 64e3  # metrics, and eight completions a step in parquet
+    return Disk(
+        checkpoint,
+        (len(kept.newest) + 1) * checkpoint + older + records,
+        float(workload.shape.parameters * workload.element),
+    )
 
 
 def host_bytes(workload: Workload) -> float:
@@ -250,8 +250,5 @@ def host_bytes(workload: Workload) -> float:
     processes = workload.trainers + (workload.layout is Layout.SPLIT)
     each = 6 * GIB if workload.gpu.memory is not None else 1 * GIB  # without CUDA's libraries
     weights = workload.shape.parameters * workload.element
-    return (
-        processes * (each + weights)
-        + workload.judges * workload.judge_gib * GIB
-        + (4 if workload.gpu.memory else 1) * GIB
-    )
+    judges = workload.judges * workload.recipe.rewards.memory_gib * GIB
+    return processes * (each + weights) + judges + (4 if workload.gpu.memory else 1) * GIB

@@ -1,5 +1,6 @@
 """`openrs plan`: what a recipe takes on given GPUs: memory, seconds, hours, dollars, disk. Never imports torch."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -57,15 +58,14 @@ class ResourcePlan:
 
     @property
     def dollars(self) -> float | None:
-        if self.hours is None or self.price is None:
-            return None
-        return self.hours * self.workload.gpus * self.price
+        return self._cost(self.hours)
 
     @property
     def dollars_least(self) -> float | None:
-        if self.hours_least is None or self.price is None:
-            return None
-        return self.hours_least * self.workload.gpus * self.price
+        return self._cost(self.hours_least)
+
+    def _cost(self, hours: float | None) -> float | None:
+        return None if hours is None or self.price is None else hours * self.workload.gpus * self.price
 
     def to_dict(self) -> dict[str, Any]:
         """For --json: the same figures with their units in the names."""
@@ -88,7 +88,7 @@ class ResourcePlan:
             "longest_completion_tokens": self.largest[1] if self.largest else None,
             "step_seconds": self.seconds,
             "step_flops": self.flops,
-            "steps": self.workload.steps,
+            "steps": self.workload.recipe.last_step,
             "hours": self.hours,
             "price_per_gpu_hour_usd": self.price,
             "usd": self.dollars,
@@ -161,7 +161,7 @@ def plan_workload(
 
 
 def _hours(workload: Workload, seconds: dict[str, float] | None, assumed: Assumptions) -> float | None:
-    return (workload.steps * sum(seconds.values()) + assumed.startup) / 3600 if seconds is not None else None
+    return (workload.recipe.last_step * sum(seconds.values()) + assumed.startup) / 3600 if seconds is not None else None
 
 
 def _notes(workload: Workload, price: float | None, node_memory: float | None, assumed: Assumptions) -> list[str]:
@@ -174,21 +174,17 @@ def _notes(workload: Workload, price: float | None, node_memory: float | None, a
     elif price is None:
         notes.append(f"no price is known for {workload.gpu.name}: give --price")
     engine = engine_of(workload)
-    if engine is not None:
-        if engine.kv_tokens < workload.window:
-            notes.append(
-                f"vLLM would not start: its cache holds {engine.kv_tokens:,} tokens, one sequence may have"
-                f" {workload.window:,}; raise grpo.vllm_gpu_memory_utilization or lower grpo.vllm_max_model_length"
-            )
-        else:
-            needed = (
-                workload.completions // workload.calls // workload.generators * round(sum(tokens_of(workload, assumed)))
-            )
-            if engine.kv_tokens < needed:
-                notes.append(
-                    f"vLLM's cache holds {engine.kv_tokens:,} tokens, the batch needs about {needed:,}:"
-                    " it generates in waves, which costs time"
-                )
+    needed = workload.batch * round(sum(tokens_of(workload, assumed)))
+    if engine is not None and engine.kv_tokens < workload.window:
+        notes.append(
+            f"vLLM would not start: its cache holds {engine.kv_tokens:,} tokens, one sequence may have"
+            f" {workload.window:,}; raise grpo.vllm_gpu_memory_utilization or lower grpo.vllm_max_model_length"
+        )
+    elif engine is not None and engine.kv_tokens < needed:
+        notes.append(
+            f"vLLM's cache holds {engine.kv_tokens:,} tokens, the batch needs about {needed:,}:"
+            " it generates in waves, which costs time"
+        )
     need = host_bytes(workload)
     if node_memory is not None and node_memory * GIB < need:
         notes.append(
@@ -221,24 +217,17 @@ def other_layouts(recipe: Recipe, mine: ResourcePlan) -> list[tuple[str, Resourc
     workload = mine.workload
     layouts = [(Layout.COLOCATE, workload.gpus), (Layout.SPLIT, workload.gpus)]
     layouts += [(Layout.COLOCATE, n) for n in (1, 2, 3, 4, 6, 8, 12) if n != workload.gpus]
-    rows: list[tuple[str, ResourcePlan]] = []
-
-    def add(name: str, layout: Layout, gpus: int, *, authors: bool = False) -> None:
-        try:
-            other = workload_of(recipe, workload.gpu, gpus, layout)
-        except UserError:
-            return  # these cannot share out the step without changing its gradient
-        if authors:
-            other = as_the_authors_ran(other)
-        rows.append((name, plan_workload(mine.title, other, mine.price, None, mine.assumed)))
-
+    others: dict[str, Workload] = {}
     for layout, gpus in layouts:
         if layout.trainers(gpus) >= 1:
-            calls = f" ({layout.trainers(gpus)} train, 1 generates)" if layout is Layout.SPLIT else ""
-            add(f"{layout} on {gpus}{calls}", layout, gpus)
+            with contextlib.suppress(UserError):  # these cannot share out the step without changing its gradient
+                calls = f" ({layout.trainers(gpus)} train, 1 generates)" if layout is Layout.SPLIT else ""
+                others[f"{layout} on {gpus}{calls}"] = workload_of(recipe, workload.gpu, gpus, layout)
     if workload.gpus > 1:
-        add(f"split on {workload.gpus}, as the authors ran it", Layout.SPLIT, workload.gpus, authors=True)
-    return rows
+        with contextlib.suppress(UserError):
+            split = workload_of(recipe, workload.gpu, workload.gpus, Layout.SPLIT)
+            others[f"split on {workload.gpus}, as the authors ran it"] = as_the_authors_ran(split)
+    return [(name, plan_workload(mine.title, other, mine.price, None, mine.assumed)) for name, other in others.items()]
 
 
 def enough(recipe: Recipe, workload: Workload) -> int | None:

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Sequence
 from json import dumps
 
+from openrs.config.checks import grpo_value
 from openrs.config.names import Layout
 from openrs.config.schema import Recipe
 from openrs.planner.calibrate import calibrate, summary
@@ -12,7 +13,7 @@ from openrs.planner.fit import fit as find_fit
 from openrs.planner.gpus import find
 from openrs.planner.memory import peak
 from openrs.planner.plan import ResourcePlan, enough, other_gpus, other_layouts, parse_assumptions, plan, plan_workload
-from openrs.planner.times import ASSUMED, FAVOURABLE, PARTS, described, tokens_of
+from openrs.planner.times import ASSUMED, FAVOURABLE, PARTS, REASONS, tokens_of
 from openrs.run.units import GIB, format_bytes, format_duration
 
 WIDTH = 100
@@ -82,10 +83,11 @@ def head(plan: ResourcePlan) -> list[str]:
     workload = plan.workload
     where = f"{workload.gpus} x {workload.gpu.name}, {workload.layout}" if workload.gpus else "no GPU"
     prompt, completion = tokens_of(workload, plan.assumed)
+    group = grpo_value(workload.recipe, "num_generations")
     share = (
         f"on {where}: {count(workload.trainers, 'training process', 'es')}, {workload.completions} completions a step"
-        f" ({workload.completions // workload.group} prompts x {workload.group}),"
-        f" {count(workload.calls, 'generation call')} a step, {workload.steps} steps"
+        f" ({workload.completions // group} prompts x {group}),"
+        f" {count(workload.calls, 'generation call')} a step, {workload.recipe.last_step} steps"
     )
     tokens = (
         f"tokens: prompts of about {prompt:.0f} (at most {workload.prompt_cap}), completions of about {completion:.0f}"
@@ -133,7 +135,7 @@ def time(plan: ResourcePlan) -> str:
     lines += [f"  {part:26s} {plan.seconds[part]:8.1f} s" for part in PARTS]
     lines.append(f"  {'together':26s} {plan.step:8.1f} s")
     money = f", ${span(plan.dollars_least, plan.dollars, 2)} at ${plan.price:g} per GPU-hour" if plan.dollars else ""
-    lines.append(f"  {plan.workload.steps} steps: {span(plan.hours_least, plan.hours, 1)} h{money}")
+    lines.append(f"  {plan.workload.recipe.last_step} steps: {span(plan.hours_least, plan.hours, 1)} h{money}")
     if plan.hours_least is not None and plan.hours_least < plan.hours:
         ends = ", ".join(f"{name} {value:g}" for name, value in FAVOURABLE.items())
         lines.append(wrapped(f"  (the seconds above are the cautious end; the other: {ends}, unmeasured)", "  "))
@@ -176,8 +178,8 @@ def table(title: str, rows: Sequence[tuple[str, ResourcePlan]]) -> str:
 
 def assumptions(plan: ResourcePlan) -> str:
     lines = ["assumed (change with --assume NAME=NUMBER, or calibrate on a run with --from RUN)"]
-    for name, value, reason in described(plan.assumed):
-        usual = getattr(ASSUMED, name)
+    for name, reason in REASONS.items():
+        value, usual = getattr(plan.assumed, name), getattr(ASSUMED, name)
         given = f"{value:.3g}" if value == usual else f"{value:.3g} instead of {usual:.3g}"
         lines.append(wrapped(f"  {name} {given}: {reason}", "      "))
     return "\n".join(lines)
@@ -195,7 +197,7 @@ def fitted(found: Fit, before: ResourcePlan, after: ResourcePlan, more: int | No
         if after.step is not None and after.hours is not None:
             money = f", ${after.dollars:.2f}" if after.dollars else ""
             whole = format_duration(3600 * after.hours)
-            lines.append(f"  a step takes {after.step:.1f} s, {after.workload.steps} steps {whole}{money}")
+            lines.append(f"  a step takes {after.step:.1f} s, {after.workload.recipe.last_step} steps {whole}{money}")
     else:
         lines.append("no settings were found under which it fits and the gradient stays")
         if more is not None:

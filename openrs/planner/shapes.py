@@ -18,6 +18,13 @@ from openrs.outside import read_json
 
 TABLE = Path(__file__).with_name("shapes.yaml")
 BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
+SIZES = {
+    "hidden": "hidden_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "intermediate": "intermediate_size",
+    "vocab": "vocab_size",
+}
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 DEMO_TOKENS = 263  # the demo's tokenizer: 256 bytes and seven special ones (openrs/training/demo_model.py)
 
@@ -70,12 +77,8 @@ class Shape:
 
     def lora_parameters(self, rank: int) -> int:
         """Weights of rank-`rank` adapters on all linear layers but the LM head (peft's all-linear)."""
-        ends = [
-            (self.hidden, self.query_width), (self.hidden, self.kv_width), (self.hidden, self.kv_width),
-            (self.query_width, self.hidden), (self.hidden, self.intermediate), (self.hidden, self.intermediate),
-            (self.intermediate, self.hidden),
-        ]  # fmt: skip
-        return self.layers * sum(rank * (inside + outside) for inside, outside in ends)
+        attention = 2 * (self.hidden + self.query_width) + 2 * (self.hidden + self.kv_width)
+        return self.layers * rank * (attention + 3 * (self.hidden + self.intermediate))
 
     def kv_bytes(self, element: int = 2) -> int:
         """Bytes of KV cache per token: key and value of every layer, `element` bytes each."""
@@ -205,21 +208,16 @@ def from_config(config: Any, where: str) -> Shape:
             f"the planner counts {', '.join(FAMILIES)}",
             "take a model of these",
         )
-    numbers = {}
-    for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size"):
+    sizes = {}
+    for field, name in SIZES.items():
         value = config.get(name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise UserError(f"{where}: {name} is {value!r}, not a number of at least 1", fix="copy the file again")
-        numbers[name] = value
-    heads = numbers["num_attention_heads"]
+        sizes[field] = value
     return Shape(
-        hidden=numbers["hidden_size"],
-        layers=numbers["num_hidden_layers"],
-        heads=heads,
-        kv_heads=config.get("num_key_value_heads") or heads,
-        head_dim=config.get("head_dim") or numbers["hidden_size"] // heads,
-        intermediate=numbers["intermediate_size"],
-        vocab=numbers["vocab_size"],
+        **sizes,
+        kv_heads=config.get("num_key_value_heads") or sizes["heads"],
+        head_dim=config.get("head_dim") or sizes["hidden"] // sizes["heads"],
         tied=bool(config.get("tie_word_embeddings", False)),
         qkv_bias=kind == "qwen2" or bool(config.get("attention_bias", False)),
         qk_norm=kind == "qwen3",

@@ -1,5 +1,6 @@
 """A recipe on given GPUs, as the few numbers that memory, time and money follow from."""
 
+import math
 from dataclasses import dataclass, replace
 
 from openrs.config.checks import grpo_value
@@ -8,7 +9,6 @@ from openrs.config.schema import Recipe
 from openrs.errors import UserError
 from openrs.planner.gpus import Gpu
 from openrs.planner.shapes import BYTES, Shape, shape_of
-from openrs.run import retention
 
 JUDGES = 4  # judging processes assumed where the recipe leaves it to the machine
 ALONE, BESIDE = 0.9, 0.3  # vLLM's share of a GPU of its own (the split layout), and beside a trainer (TRL's default)
@@ -19,12 +19,12 @@ FLASH = ("sdpa", "flash", "kernels-community")  # causal kernels: openrs.trainin
 class Workload:
     """What a training run asks of its GPUs. Tokens are counted per sequence, `micro` per device, calls per step.
 
-    element: bytes of a weight. trained: weights that get a gradient. calls: generation calls per optimizer step.
-    whole_checkpoints, weights_only_checkpoints: kept at the end of training, before anything is evaluated.
+    recipe: for what other GPUs or a --fit leave as it is. element: bytes of a weight. trained: weights that get a
+    gradient. calls: generation calls per optimizer step. packed: rows follow each other without padding.
     fused_head: TRL 1.16's LM head that never holds all logits; False is the authors' trainer (TRL at 69ad852).
-    packed: rows follow each other without padding. recompute ... draft_tokens: the recipe's hardware.*.
     """
 
+    recipe: Recipe
     shape: Shape
     gpu: Gpu
     gpus: int
@@ -32,9 +32,7 @@ class Workload:
     trainers: int
     micro: int
     accumulation: int
-    group: int
     calls: int
-    steps: int
     prompt_cap: int
     completion_cap: int
     element: int
@@ -46,18 +44,10 @@ class Workload:
     utilisation: float
     sleep: bool
     window: int
-    loss_type: str
     flash: bool
     judges: int
-    judge_gib: float
-    save_steps: int
-    whole_checkpoints: int
-    weights_only_checkpoints: int
     packed: bool
-    recompute: int | str = "all"
-    deal_by_length: bool = False
-    fused_kernels: bool = False
-    draft_tokens: int = 0
+    recompute: int | str
     fused_head: bool = True
 
     @property
@@ -67,8 +57,16 @@ class Workload:
 
     @property
     def generators(self) -> int:
-        """Processes that generate."""
         return self.layout.generators(self.trainers)
+
+    @property
+    def batch(self) -> int:
+        """Completions that one process generates at once."""
+        return math.ceil(self.completions / self.calls / self.generators)
+
+    @property
+    def longest(self) -> int:
+        return self.prompt_cap + self.completion_cap
 
     @property
     def full(self) -> bool:
@@ -104,19 +102,15 @@ def workload_of(recipe: Recipe, gpu: Gpu, gpus: int | None = None, layout: Layou
         calls = max(1, accumulation // per_generation)
         accumulation = completions // (micro * trainers)
         per_generation = max(1, accumulation // calls)
-    share, sleep = (
-        float(grpo_value(recipe, "vllm_gpu_memory_utilization")),
-        grpo_value(recipe, "vllm_enable_sleep_mode"),
-    )
+    share, sleep = grpo_value(recipe, "vllm_gpu_memory_utilization"), grpo_value(recipe, "vllm_enable_sleep_mode")
     if layout is Layout.SPLIT:  # as openrs.training.vllm_server starts the server
         share, sleep = max(share, ALONE), False
     elif recipe.hardware.layout is Layout.SPLIT:
         share = min(share, BESIDE)
     window = grpo_value(recipe, "vllm_max_model_length")
     prompt_cap, completion_cap = recipe.prompt.max_tokens, int(grpo_value(recipe, "max_completion_length"))
-    vllm = bool(grpo_value(recipe, "use_vllm"))
-    kept, thin = retention.kept(recipe, retention.saved(recipe)), recipe.training.old_weights_only
     return Workload(
+        recipe=recipe,
         shape=shape,
         gpu=gpu,
         gpus=gpus,
@@ -124,9 +118,7 @@ def workload_of(recipe: Recipe, gpu: Gpu, gpus: int | None = None, layout: Layou
         trainers=trainers,
         micro=micro,
         accumulation=accumulation,
-        group=int(grpo_value(recipe, "num_generations")),
         calls=max(1, accumulation // per_generation),
-        steps=recipe.last_step,
         prompt_cap=prompt_cap,
         completion_cap=completion_cap,
         element=BYTES[recipe.model.dtype],
@@ -135,22 +127,14 @@ def workload_of(recipe: Recipe, gpu: Gpu, gpus: int | None = None, layout: Layou
         checkpointing=bool(grpo_value(recipe, "gradient_checkpointing")),
         # a LoRA run has no second model: its reference is the same weights without the adapters
         reference=grpo_value(recipe, "beta") != 0 and recipe.model.lora is None,
-        vllm=vllm,
-        utilisation=share,
+        vllm=bool(grpo_value(recipe, "use_vllm")),
+        utilisation=float(share),
         sleep=bool(sleep),
         window=int(window or recipe.model.context or prompt_cap + completion_cap),
-        loss_type=str(grpo_value(recipe, "loss_type")),
         flash=any(word in recipe.model.attn_implementation for word in FLASH),
         judges=recipe.rewards.workers or JUDGES,
-        judge_gib=recipe.rewards.memory_gib,
-        save_steps=int(grpo_value(recipe, "save_steps")),
-        whole_checkpoints=len(kept.newest) + (0 if thin else len(kept.older)),
-        weights_only_checkpoints=len(kept.older) if thin else 0,
         packed=recipe.model.attn_implementation == "sdpa",
         recompute=recipe.hardware.recompute,
-        deal_by_length=recipe.hardware.deal_by_length,
-        fused_kernels=recipe.hardware.fused_kernels,
-        draft_tokens=recipe.hardware.draft_tokens,
     )
 
 

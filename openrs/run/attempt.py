@@ -50,7 +50,13 @@ def attempt(
     with Lock(run), signals.install_handlers():
         adjusted, changes = changed_settings(recipe, run)
         if changes and not accept_changes:
-            raise another_recipe(run, changes)
+            listed = "\n".join(f"    {change['setting']}: {change['was']} -> {change['now']}" for change in changes)
+            raise UserError(
+                f"{run.path} was made with another recipe:\n{listed}",
+                "resuming would mix two experiments in one run",
+                "give another --run, or the recipe that the run has (its recipe.yaml);"
+                " --accept-changes resumes all the same, and records them",
+            )
         for left in run.path.glob(".*.part"):  # of a write that a kill cut short
             if left.is_symlink() or left.is_file():
                 left.unlink()
@@ -96,16 +102,4 @@ def changed_settings(recipe: Recipe, run: Run) -> tuple[list[dict[str, object]],
 
 
 def is_mutable(key: str) -> bool:
-    """Whether a setting of the recipe may differ between the attempts of one run."""
     return any(key == name or (name.endswith(".") and key.startswith(name)) for name in MUTABLE_KEYS)
-
-
-def another_recipe(run: Run, changes: Sequence[dict[str, object]]) -> UserError:
-    """A run directory holds one experiment: resuming with other settings would mix two."""
-    listed = "\n".join(f"    {change['setting']}: {change['was']} -> {change['now']}" for change in changes)
-    return UserError(
-        f"{run.path} was made with another recipe:\n{listed}",
-        "resuming would mix two experiments in one run",
-        "give another --run, or the recipe that the run has (its recipe.yaml);"
-        " --accept-changes resumes all the same, and records them",
-    )

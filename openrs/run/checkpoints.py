@@ -20,11 +20,11 @@ from openrs.run import retention
 from openrs.run.confined import empty_folder, make_folder, sync_folder
 from openrs.run.files import sha256, write_json
 from openrs.run.folders import DECLARATION, Kind
-from openrs.run.weights import nonfinite
 
 MANIFEST = DECLARATION[Kind.CHECKPOINT]
 SHAPE = {"step": int, "files": {"*": {"bytes": int, "sha256": str}}}
 PLACE = "step-" + "[0-9]" * 6
+PIECE = 1 << 24  # weights that are looked at at a time
 STAGING = ".staging"  # what is being written, or on its way out
 # A model as anybody loads it; the rest of a checkpoint (optimizer, RNG, position in the data) only serves to resume.
 MODEL_FILES = (
@@ -43,7 +43,6 @@ def folder_of(checkpoints: Path, step: int) -> Path:
 
 
 def step_of(folder: Path) -> int:
-    """The inverse of step_name."""
     return int(folder.name.removeprefix("step-"))
 
 
@@ -55,7 +54,14 @@ def finish(staging: Path, checkpoints: Path, step: int, alive: Callable[[], None
     Raises OSError (a full disk) and RunFailure (weights that are NaN or Inf: `staging` is deleted), and then leaves
     every earlier checkpoint as it was.
     """
-    refuse_nonfinite(staging, checkpoints, step, alive)
+    try:
+        bad = _nonfinite_in(staging, alive)
+    except ValueError as error:
+        what = f"step {step}: the weights that were just written cannot be read: {error}"
+        raise RunFailure(what, fix="look at the disk, and give the same command again") from None
+    if bad:  # such a model is of no use
+        shutil.rmtree(staging)
+        raise nonfinite_weights(step, f"{sum(bad.values()):,} weights are", next(iter(bad)), list_complete(checkpoints))
     paths = sorted(path for path in staging.rglob("*") if path.name != MANIFEST)
     listed = _facts(staging, [path for path in paths if path.is_file()], alive)
     for folder in [path for path in paths if path.is_dir()]:
@@ -69,17 +75,26 @@ def finish(staging: Path, checkpoints: Path, step: int, alive: Callable[[], None
     return place
 
 
-def refuse_nonfinite(staging: Path, checkpoints: Path, step: int, alive: Callable[[], None] = lambda: None) -> None:
-    """Raises RunFailure when a weight in the folder is NaN or Inf, and deletes the folder: such a model is of no
-    use."""
+def nonfinite(path: Path) -> dict[str, int]:
+    """Tensors of a safetensors file that hold NaN or Inf: name -> how many elements do. Imports torch.
+
+    Raises ValueError for a file that is not safetensors.
+    """
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    bad: dict[str, int] = {}
     try:
-        bad = _nonfinite_in(staging, alive)
-    except ValueError as error:
-        what = f"step {step}: the weights that were just written cannot be read: {error}"
-        raise RunFailure(what, fix="look at the disk, and give the same command again") from None
-    if bad:
-        shutil.rmtree(staging)
-        raise nonfinite_weights(step, f"{sum(bad.values()):,} weights are", next(iter(bad)), list_complete(checkpoints))
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 - it is no mapping
+                tensor = file.get_tensor(name)
+                for piece in tensor.flatten().split(PIECE) if tensor.is_floating_point() and tensor.numel() else ():
+                    numbers = piece.float() if piece.itemsize == 1 else piece  # torch cannot compare eight bits
+                    if not torch.isfinite(torch.stack(numbers.aminmax())).all():  # NaN goes through both
+                        bad[name] = bad.get(name, 0) + int((~torch.isfinite(numbers)).sum())
+    except SafetensorError as error:
+        raise ValueError(f"it is not a safetensors file: {error}") from None
+    return bad
 
 
 def _nonfinite_in(folder: Path, alive: Callable[[], None] = lambda: None) -> dict[str, int]:
@@ -177,7 +192,6 @@ def list_complete(checkpoints: Path) -> list[Path]:
 
 
 def bytes_of(folder: Path) -> int:
-    """Size of a complete checkpoint."""
     return sum(facts["bytes"] for facts in read_manifest(folder)["files"].values())
 
 

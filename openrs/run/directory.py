@@ -7,7 +7,6 @@ report.html  report.md  report.json
 import fcntl
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -18,36 +17,17 @@ from openrs.run.files import now
 from openrs.run.folders import DECLARATION, Kind, kind_of
 
 
-@dataclass(frozen=True, slots=True)
 class Run:
     """The places in a run directory. Making a Run touches nothing on disk."""
 
-    path: Path
-
-    @property
-    def recipe(self) -> Path:
-        return self.path / "recipe.yaml"
-
-    @property
-    def manifest(self) -> Path:
-        return self.path / DECLARATION[Kind.RUN]
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def completions(self) -> Path:
-        return self.path / "completions"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def failures(self) -> Path:
-        """What a training that broke leaves for whoever looks: the batch of a NaN, the stacks of a hang."""
-        return self.path / "failures"
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.recipe = path / "recipe.yaml"
+        self.manifest = path / DECLARATION[Kind.RUN]
+        self.metrics = path / "metrics.jsonl"
+        self.completions = path / "completions"
+        self.checkpoints = path / "checkpoints"
+        self.failures = path / "failures"  # what a training that broke leaves for whoever looks: the batch of a NaN
 
     def evaluation(self, model: str) -> Path:
         """eval/<model>, with every character that could leave the folder replaced."""

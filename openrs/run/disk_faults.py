@@ -81,7 +81,7 @@ def explained(error: BaseException, folder: Path, then: str, *, needed: int = 0,
 def _reason_now(folder: Path) -> int:
     """What a small file on that disk meets now; UNSAID when it can be written."""
     try:
-        with tempfile.TemporaryFile(dir=_existing(folder)) as file:
+        with tempfile.TemporaryFile(dir=existing(folder)) as file:
             file.write(b"\0" * 4096)
             file.flush()
             os.fsync(file.fileno())
@@ -90,13 +90,15 @@ def _reason_now(folder: Path) -> int:
     return UNSAID
 
 
-def _existing(folder: Path) -> Path:
-    return next(place for place in (folder, *folder.parents, Path()) if place.exists())
+def existing(path: Path) -> Path:
+    """The path itself, absolute, or its nearest parent that is there."""
+    path = path.absolute()
+    return next(place for place in (path, *path.parents) if place.exists())
 
 
 def _no_room(number: int, folder: Path, needed: int, held: int) -> tuple[str, str, str]:
     """Which kind of room there is none of: bytes, files (inodes), a quota; or none of them, as far as the disk says."""
-    facts = os.statvfs(_existing(folder))
+    facts = os.statvfs(existing(folder))
     free = facts.f_bavail * facts.f_frsize + held
     if facts.f_files and not facts.f_favail:
         why = f"its inodes are used up (df -i); {format_bytes(free)} are free"

@@ -14,6 +14,7 @@ from openrs.errors import UserError
 from openrs.outside import open_regular
 from openrs.run.confined import open_appending, replacing
 from openrs.run.units import MIB
+from openrs.secrets import redact
 
 
 def now() -> str:
@@ -133,6 +134,20 @@ def _json_object(line: bytes) -> tuple[dict[str, Any] | None, str]:
     except (ValueError, RecursionError) as error:
         return None, f"not JSON: {error}"[:200]
     return (row, "") if isinstance(row, dict) else (None, f"a {type(row).__name__}, not an object")
+
+
+LAST_BYTES = 64 * 1024  # of a log that are searched for its last lines
+
+
+def last_lines(log: Path, count: int = 5) -> list[str]:
+    """The last lines of a log that say something, without secrets; none where there is no log."""
+    try:
+        with open_regular(log) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LAST_BYTES))
+            text = file.read(LAST_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return []
+    return redact("\n".join([line for line in text.splitlines() if line.strip()][-count:])).splitlines()
 
 
 def step_rows(path: Path) -> Iterator[dict[str, Any]]:

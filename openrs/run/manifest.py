@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution, distributions
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from openrs import __version__
-from openrs.config.load import load_resolved, to_yaml
+from openrs.config.load import diff_trees, load_resolved, to_yaml
 from openrs.config.schema import Recipe
 from openrs.errors import UserError
 from openrs.outside import read_shape
@@ -99,7 +99,6 @@ def record(run: Run, **facts: Any) -> None:
 
 
 def record_attempt(run: Run, **facts: Any) -> None:
-    """Add facts about the newest attempt."""
     known = read(run)
     known["attempts"][-1] |= facts
     _write(run, known)
@@ -111,11 +110,9 @@ def establish(run: Run, *, resumed: bool, **facts: dict[str, Any]) -> None:
     Raises UserError listing every difference, unless the attempt accepts changes: then it lists them itself.
     """
     known = read(run)
-    changes = [
-        {"setting": key, "was": was, "now": new}
-        for name, fact in facts.items()
-        for key, was, new in _differences(name, redact_tree(known.get(name)), redact_tree(fact))  # as it is written
-    ]
+    before = {name: known.get(name) for name in facts}
+    differences = diff_trees(redact_tree(before), redact_tree(facts))  # as it is written
+    changes = [{"setting": key, "was": was, "now": new} for key, was, new in differences]
     if resumed and changes:
         if "accepted" not in known["attempts"][-1]:
             listed = "\n".join(f"    {change['setting']}: {change['was']} -> {change['now']}" for change in changes)
@@ -134,16 +131,7 @@ def accepts_changes(run: Run) -> bool:
     return any("accepted" in attempt for attempt in read(run).get("attempts", [])[-1:])
 
 
-def _differences(key: str, was: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(was, dict) and isinstance(now, dict):
-        for name in [*was, *(name for name in now if name not in was)]:
-            yield from _differences(f"{key}.{name}", was.get(name), now.get(name))
-    elif was != now:
-        yield key, was, now
-
-
 def end(run: Run, code: int, reason: str) -> None:
-    """Close the newest attempt with its exit code and why it ended."""
     record_attempt(run, ended=now(), exit_code=code, reason=reason)
 
 
@@ -240,11 +228,9 @@ def machine() -> dict[str, Any]:
 
 def _cpu() -> str:
     info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    text = info.read_text(encoding="utf-8", errors="replace") if info.is_file() else ""
+    named = re.search(r"(?m)^model name.*?:(.*)", text)
+    return named[1].strip() if named else platform.processor() or platform.machine()
 
 
 def _output(*command: str) -> str | None:

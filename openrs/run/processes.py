@@ -27,8 +27,7 @@ from openrs.errors import (
     UserError,
 )
 from openrs.run.confined import open_appending
-from openrs.run.files import write_json
-from openrs.secrets import redact
+from openrs.run.files import last_lines, write_json
 
 _SET_PDEATHSIG = 1  # linux/prctl.h
 PARENT = "OPENRS_PARENT"
@@ -73,16 +72,10 @@ class Child:
         grace: float = 0.0,
     ) -> None:
         self._grace = grace
+        supervisor = Path(__file__).with_name("process_supervisor.py")
         with os.fdopen(open_appending(log), "ab") as file:
             self._supervisor = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-I",
-                    "-S",
-                    str(Path(__file__).with_name("process_supervisor.py")),
-                    str(grace),
-                    *command,
-                ],
+                [sys.executable, "-I", "-S", str(supervisor), str(grace), *command],
                 env={**os.environ, **environment},
                 stdin=subprocess.PIPE,
                 stdout=file if all_to_log else None,
@@ -130,24 +123,9 @@ def signal_workers(attempt: Path, number: int, signalled: Collection[int] = ()) 
     return reached
 
 
-def tail(log: Path, lines: int = 5) -> str:
-    """The last lines of a log that say something, for a message."""
-    try:
-        text = log.read_bytes()[-20_000:].decode("utf-8", "replace")
-    except OSError:
-        return ""
-    return redact("\n".join([line for line in text.splitlines() if line.strip()][-lines:]))
-
-
-# --- which of the training processes this is --------------------------------------------------------------------------
-
-
 def rank() -> int:
     """This process's number among those that train (torchrun's RANK); 0 where there is only one."""
     return int(os.environ.get("RANK", "0"))
-
-
-# --- how a worker ended -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +173,7 @@ def raise_first(attempt: Path, code: int, log: Path) -> None:
     first = next((outcome for outcome in outcomes(attempt) if outcome.code), None)
     if first is None and code:
         stacks = [path for path in attempt.glob("stacks-*") if path.stat().st_size]
-        output = "".join(f"\n  | {line}" for line in tail(log).splitlines())
+        output = "".join(f"\n  | {line}" for line in last_lines(log))
         raise RunFailure(
             f"the training processes ended with exit code {code}, and none recorded why{output}",
             f"something hung: {stacks[0]} shows where" if stacks else "something killed them: for memory, perhaps",

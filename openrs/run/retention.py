@@ -1,14 +1,13 @@
 """Which checkpoints of a run are evaluated and which are kept: one rule for training, evaluation and the disk plan."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from openrs.config.checks import grpo_value
 from openrs.config.schema import Recipe
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(NamedTuple):
     """Steps whose checkpoints stay. Those that are not among the newest lose all but their weights where
     training.old_weights_only is set."""
 

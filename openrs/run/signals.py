@@ -4,10 +4,12 @@ Safe is, in the training loop, the next step boundary with a checkpoint (`defer`
 is on disk, and Interrupted goes up from where the signal came. Both end with exit code 75.
 """
 
+import math
 import os
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,7 +87,6 @@ def pending_signal() -> int:
 
 
 def seconds_since() -> float:
-    """How long ago the signal came."""
     return time.monotonic() - _state.at
 
 
@@ -125,17 +126,15 @@ class Deadline:
     def __init__(self, max_hours: float | None, must_save_by: str | None, started: float) -> None:
         # The attempt's own clock must not care when somebody sets the wall clock, so only its start is read from it.
         spent = max(0.0, time.time() - started)
-        self._end = None if max_hours is None else time.monotonic() - spent + 3600 * max_hours
-        self._moment = None if must_save_by is None else moment(must_save_by).timestamp()
-        self._steps: list[float] = []
+        self._end = math.inf if max_hours is None else time.monotonic() - spent + 3600 * max_hours
+        self._moment = math.inf if must_save_by is None else moment(must_save_by).timestamp()
+        self._steps: deque[float] = deque(maxlen=20)
         self._save = 0.0
 
     def stepped(self, seconds: float) -> None:
-        """A step took so long."""
-        self._steps = [*self._steps, seconds][-20:]
+        self._steps.append(seconds)
 
     def saved(self, seconds: float) -> None:
-        """A checkpoint took so long."""
         self._save = max(self._save, seconds)
 
     @property
@@ -148,12 +147,7 @@ class Deadline:
     @property
     def left(self) -> float:
         """Seconds to the nearer of the two, infinite when there is none."""
-        ends = []
-        if self._end is not None:
-            ends.append(self._end - time.monotonic())
-        if self._moment is not None:
-            ends.append(self._moment - time.time())
-        return min(ends, default=float("inf"))
+        return min(self._end - time.monotonic(), self._moment - time.time())
 
     def near(self) -> bool:
         """Whether one more step might be too late."""

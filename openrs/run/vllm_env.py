@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from openrs.run.disk_faults import existing
+
 LOCAL = ("127.0.0.1", "localhost")
 COMPILE_CACHE = "OPENRS_COMPILE_CACHE"
 GPU_FACTS = Path("/proc/driver/nvidia/gpus")
@@ -42,8 +44,8 @@ def _compile_caches(given: Mapping[str, str]) -> dict[str, str]:
         return {}
     image = given.get("OPENRS_IMAGE_DIGEST") or " ".join(_version(name) for name in ("vllm", "torch", "triton"))
     folder = Path(root) / f"{hashlib.sha256(image.encode()).hexdigest()[:12]}-{gpu_model()}"
-    there = next(place for place in (folder, *folder.parents) if place.exists())
-    own = there not in (folder, folder.parent) or there.stat().st_uid == os.geteuid()
+    there = existing(folder)
+    own = there not in (folder.absolute(), folder.absolute().parent) or there.stat().st_uid == os.geteuid()
     if not own or not os.access(there, os.W_OK):
         return {}
     return {"VLLM_CACHE_ROOT": str(folder / "vllm"), "TRITON_CACHE_DIR": str(folder / "triton")}

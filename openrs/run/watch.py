@@ -19,7 +19,7 @@ from openrs.config.yaml_lines import read_yaml
 from openrs.errors import UserError
 from openrs.outside import open_regular, read_json
 from openrs.run.directory import Run
-from openrs.run.files import json_lines_in
+from openrs.run.files import json_lines_in, last_lines
 from openrs.run.terminal import clean, redraw, say
 from openrs.run.units import format_bytes, format_duration
 
@@ -36,7 +36,6 @@ SHOWN = (
 PACE = 20  # steps whose mean time gives the time left
 SILENT = 300.0  # seconds without a sign of life after which the run is called silent
 COMPLETIONS = 3
-TAIL = 64 * 1024  # bytes of the log that are searched for its last line
 
 
 @dataclass(slots=True)
@@ -107,8 +106,7 @@ def screen(run: Run, metrics: Metrics, width: int, *, unicode: bool = True) -> l
     lines = [*_head(run, metrics), *_curves(metrics, width, BARS if unicode else PLAIN_BARS)]
     lines += [f"alarms  {_alarms(metrics.rows)}", f"disk    {format_bytes(shutil.disk_usage(run.path).free)} free"]
     attempts = run.attempts()
-    if attempts and (logged := last_line(attempts[-1] / "log")):
-        lines.append(f"log     {logged}")
+    lines += [f"log     {line}" for attempt in attempts[-1:] for line in last_lines(attempt / "log", 1)]
     return fitted([*lines, *_completions(run)], width, unicode=unicode)
 
 
@@ -174,16 +172,6 @@ def _alarms(rows: Mapping[int, Mapping[str, Any]]) -> str:
     firsts = {name: step for step, name in reversed(raised)}
     counts = Counter(name for _, name in raised)
     return "; ".join(f"{name} {count} times, first at step {firsts[name]}" for name, count in counts.items()) or "none"
-
-
-def last_line(path: Path) -> str:
-    """Of a log; "" where there is none."""
-    if not path.is_file():
-        return ""
-    with open_regular(path) as file:
-        file.seek(max(0, file.seek(0, 2) - TAIL))
-        lines = file.read(TAIL).decode("utf-8", "replace").splitlines()
-    return lines[-1] if lines else ""
 
 
 def _completions(run: Run) -> Iterator[str]:

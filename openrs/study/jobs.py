@@ -16,11 +16,10 @@ from openrs.evaluation.protocols import samples_of
 from openrs.hub import pins
 from openrs.outside import is_file
 from openrs.planner import gpus as known_gpus
-from openrs.planner.evaluations import LEAST, MOST, Draws, evaluation_seconds
 from openrs.planner.gpus import Gpu
 from openrs.planner.plan import plan
 from openrs.planner.shapes import Shape, shape_of
-from openrs.planner.times import ASSUMED
+from openrs.planner.times import ASSUMED, LEAST, MOST, Draws, evaluation_seconds
 from openrs.run.retention import evaluated, saved
 from openrs.study.settings import Evaluate, Study, Train, looking, place_of_run
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from openrs.planner.evaluations import LEAST, MOST
 from openrs.planner.render import wrapped
+from openrs.planner.times import LEAST, MOST
 from openrs.report.verdicts.claims import ALPHA, Claim
 from openrs.run.disk_faults import written_to
 from openrs.run.files import write_text

@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
+from openrs.run.files import last_lines
 from openrs.run.terminal import redraw, say
 from openrs.run.units import format_duration
-from openrs.run.watch import fitted, last_line
+from openrs.run.watch import fitted
 from openrs.study import state
 from openrs.study.jobs import Job, Machine, known_jobs
 from openrs.study.looks import planned_looks, rounds_of
@@ -52,8 +53,8 @@ def lines(folder: Path) -> Iterator[str]:
         planned = planned_looks(study, name, rounds_of(kept, name))
         word = made[-1].get("word", "not finished")
         yield f"  {name}: look {len(made)} of {len(planned)}, with {made[-1]['samples']} samples a problem: {word}"
-    if logged := last_line(folder / "log"):
-        yield f"log     {logged}"
+    for line in last_lines(folder / "log", 1):
+        yield f"log     {line}"
     yield f"claims and verdicts: openrs report {folder}"
 
 

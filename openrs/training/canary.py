@@ -1,38 +1,31 @@
 """The canary: after each weight sync vLLM and the trainer score the same fixed text; when they differ, the run ends.
 
 A sync that silently does nothing, or leaves out a layer, is the worst fault of this set-up: samples then come from an
-old policy, every curve looks plausible, and the gradient is of something else. Three rules see it; the gap is the mean
-over all tokens of |log-probability of vLLM - of the trainer|.
+old policy, every curve looks plausible, and the gradient is of something else. The rules and their limits stand in
+docs/training.md (The canary); the gap is the mean over all tokens of |log-probability of vLLM - of the trainer|.
 
-1. The noise floor. A run's first gap is measured before any update, when both sides have the base's weights, whether
-   the sync works or not: what there is, is rounding. More than `max_gap`, 0.1 nats, is refused: bfloat16 logits between
-   16 and 32 are multiples of 0.125, so a logit is off by 0.03 on average, the log-probability of a greedily chosen
-   token by less (times 1 - p).
-2. The gap. Later ones may be `times` the floor (5: rounding grew by half in docs/training.md's runs, while the text,
-   greedy at first, became less likely) and always LEAST, but never more than `max_gap`. The floor is kept in
-   checkpoints, since a resumed run starts with weights that vLLM has not; one without it leaves `max_gap` alone.
-3. Frozen. vLLM's values are the very same numbers as at its last change, while the trainer's have moved by 0.005 nats
-   on average since: at 1e-6 a stale sampler would stay under the second rule for long. Weights that did change move
-   some of the values, also when logits are rounded to 0.125, so this cannot fire on a sync that works.
+1. The noise floor, before any update, is rounding. More than 0.1 nats is not: bfloat16 logits between 16 and 32 are
+   multiples of 0.125, so a logit is off by 0.03 on average, the log-probability of a greedily chosen token by less
+   (times 1 - p).
+2. Later gaps are measured by that floor, which is kept in checkpoints: a resumed run starts with weights that vLLM has
+   not.
+3. Frozen: at 1e-6 a stale sampler would stay under the second rule for long. Weights that did change move some of
+   vLLM's values, also when logits are rounded to 0.125, so this cannot fire on a sync that works.
 
 The text is the first problems of the data, each with the greedy completion of the weights at the start of the attempt.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from openrs.config.schema import CanaryConfig
 from openrs.errors import RunFailure
 
 FROZEN = 0.005  # nats
-LEAST = (
-    0.005  # nats: half a percent of a token's probability, far below what clipping or KL notice; float32 stays at 1e-5
-)
+LEAST = 0.005  # nats: half a percent of a token's probability, far below what clipping or KL notice; float32: 1e-5
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """Nats: mean and largest |difference| between vLLM's and the trainer's log-probabilities of the fixed tokens; and
     how far the trainer has moved on average while vLLM's values stayed the very same."""
 

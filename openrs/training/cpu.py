@@ -11,7 +11,12 @@ def apply_cpu_workarounds(recipe: Recipe) -> None:
     if recipe.grpo.get("use_vllm"):
         keep_vllm_weights_loadable()
     if recipe.hardware.zero_stage:
-        leave_out_compiled_communication()
+        from deepspeed import ops
+
+        # DeepSpeed 0.19 (comm/torch.py, build_shm_op) compiles a shared-memory kernel with ninja and g++ at the first
+        # start on a CPU: two minutes and a compiler for a faster sum between two processes. Where the op counts as
+        # incompatible, gloo does it.
+        ops.__compatible_ops__["deepspeed_shm_comm"] = False
     if recipe.hardware.world_size > 1:
         let_processes_load_optimizers()
 
@@ -32,17 +37,6 @@ def keep_vllm_weights_loadable() -> None:
         layer.cpu_linear = torch.nn.functional.linear
 
     utils.dispatch_cpu_unquantized_gemm = plain
-
-
-def leave_out_compiled_communication() -> None:
-    """Let DeepSpeed communicate through gloo alone, instead of compiling a shared-memory kernel first.
-
-    DeepSpeed 0.19 (comm/torch.py, build_shm_op) builds it with ninja and g++ at the first start on a CPU, two minutes
-    and a compiler for a faster sum between two processes. Where the op counts as incompatible, gloo does it.
-    """
-    from deepspeed import ops
-
-    ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 @functools.cache  # once is enough

@@ -27,7 +27,7 @@ CHAT_TEMPLATE = (
 BATCH = 64
 
 
-def make(settings: ToyModel, folder: Path, progress: Callable[[int, int, float], None] | None = None) -> Path:
+def make(settings: ToyModel, folder: Path, progress: Callable[[int, int, float], None] = lambda *_: None) -> Path:
     """Make the model and its tokenizer in `folder`, or take what is there when it was made with the same settings.
 
     `progress(step, steps, loss)` is called after each supervised step. The folder appears whole or not at all.
@@ -89,7 +89,7 @@ def make_tokenizer() -> Any:
     return tokenizer
 
 
-def _teach(model: Any, tokenizer: Any, settings: ToyModel, progress: Callable[[int, int, float], None] | None) -> None:
+def _teach(model: Any, tokenizer: Any, settings: ToyModel, progress: Callable[[int, int, float], None]) -> None:
     """Supervised training on demonstrations, the loss on the completion only; AdamW, cosine decay to a tenth."""
     import torch
 
@@ -117,5 +117,4 @@ def _teach(model: Any, tokenizer: Any, settings: ToyModel, progress: Callable[[i
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        if progress is not None:
-            progress(step, settings.steps, float(loss.detach()))
+        progress(step, settings.steps, float(loss.detach()))

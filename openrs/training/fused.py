@@ -32,7 +32,11 @@ def use_fused_kernels(trainer: "Trainer", recipe: Recipe, run: Run, progress: Pr
     ]
     for model in (policy, *others):
         fuse(model, rotary=recipe.hardware.recompute == "all")
-    names = fused_in(policy)
+    fused = {name for module in policy.modules() if (name := module._get_name()).startswith("Liger")}
+    rotary = getattr(sys.modules[type(policy).__module__], "apply_rotary_pos_emb", None)
+    if rotary is not None and rotary.__module__.startswith("liger_kernel"):
+        fused.add(rotary.__name__)
+    names = sorted(fused)
     progress.say(f"fused kernels: {', '.join(names) or f'liger-kernel has none for {policy.config.model_type}'}")
     if rank() == 0:
         manifest.record(run, fused_kernels=names)
@@ -50,12 +54,3 @@ def fuse(model: PreTrainedModel, *, rotary: bool) -> None:
     if getattr(model.config, "hidden_act", None) not in ("silu", "swish"):  # liger does not look; Gemma 2 has none
         off.add("swiglu")
     apply_liger_kernel(model, dict.fromkeys(off, False))
-
-
-def fused_in(model: PreTrainedModel) -> list[str]:
-    """liger's names of what it has replaced in a model: modules, and the function of its rotary embedding."""
-    names = {name for module in model.modules() if (name := module._get_name()).startswith("Liger")}
-    rotary = getattr(sys.modules[type(model).__module__], "apply_rotary_pos_emb", None)
-    if rotary is not None and rotary.__module__.startswith("liger_kernel"):
-        names.add(rotary.__name__)
-    return sorted(names)

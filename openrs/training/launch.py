@@ -8,9 +8,9 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
@@ -108,8 +108,7 @@ def check_machine(recipe: Recipe, name: str) -> None:
 # --- what is started --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class LaunchPlan:
+class LaunchPlan(NamedTuple):
     """Commands and what their environments have beyond ours. `server` is None but in the split layout."""
 
     trainers: list[str]
@@ -123,7 +122,8 @@ def plan(
 ) -> LaunchPlan:
     """What training in several processes starts. `ports`: of the vLLM server, and for the weights."""
     split = recipe.hardware.layout is Layout.SPLIT
-    devices = _devices(recipe)
+    # The first of the GPUs that we were given, as CUDA_VISIBLE_DEVICES names them.
+    devices = (cuda_visible_devices() or [*map(str, range(recipe.hardware.gpus))])[: recipe.hardware.gpus]
     words = [str(run.path), "--attempt", str(attempt)]
     if start is not None:
         words += ["--from-checkpoint", str(start)]  # torchrun takes --start for its own --start-method
@@ -140,31 +140,26 @@ def plan(
     )
 
 
-def _devices(recipe: Recipe) -> list[str]:
-    """The GPUs to use, as CUDA_VISIBLE_DEVICES names them: the first of those that we were given."""
-    here = cuda_visible_devices() or [str(number) for number in range(recipe.hardware.gpus)]
-    return here[: recipe.hardware.gpus]
-
-
 def _environment(recipe: Recipe, run: Run, devices: Sequence[str]) -> dict[str, str]:
-    """For the training processes. What a user has set stays, but for what must fit together."""
-    on_gpus = recipe.hardware.gpus > 0
+    """For the training processes on this machine. What a user has set stays, but for what must fit together."""
     usual = {
-        "OMP_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
         "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",  # one machine: no name needs to be resolved
         "VLLM_HOST_IP": vllm_server.HOST,
     }
-    fixed = {"DS_ACCELERATOR": "cuda" if on_gpus else "cpu"}
-    if on_gpus:
-        fixed["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
+    fixed = {"CUDA_VISIBLE_DEVICES": ",".join(devices)} if recipe.hardware.gpus else {}
+    return {name: os.environ.get(name, value) for name, value in usual.items()} | environment(recipe, run) | fixed
+
+
+def environment(recipe: Recipe, run: Run) -> dict[str, str]:
+    """For the training processes on any machine."""
+    usual = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     own = {name: os.environ.get(name, value) for name, value in usual.items()} | vllm_environment(os.environ)
-    return own | fixed | _nccl(recipe, run)
+    return own | {"DS_ACCELERATOR": "cuda" if recipe.hardware.gpus else "cpu"} | _nccl(recipe, run)
 
 
 def _nccl(recipe: Recipe, run: Run) -> dict[str, str]:
     """What OPENRS_NCCL asks for (docs/doctor.md): measured, safe, or nothing; trainers and generator alike."""
-    return nccl.environment(run.path, nccl.mode_of(os.environ)) if recipe.hardware.gpus > 0 else {}
+    return nccl.environment(run.path, os.environ) if recipe.hardware.gpus > 0 else {}
 
 
 # --- a dry run --------------------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -96,18 +95,15 @@ class Lifecycle(TrainerCallback):  # type: ignore[misc]
         now = time.monotonic()
         self._deadline.stepped(now - self._step_began)
         self._step_began = now
-        request = self._agreed(signals.pending_signal() or (DEADLINE if self._deadline.near() else 0))
+        mine = signals.pending_signal() or (DEADLINE if self._deadline.near() else 0)
+        accelerator = self._trainer.accelerator  # when one process has to stop, all do, at the same step
+        request = int(accelerator.gather(torch.tensor([mine], device=accelerator.device)).max())
         if request == DEADLINE and state.global_step < self._last:
             self.why = "the deadline is near (training.max_hours or must_save_by)"
         elif request and request != DEADLINE:
             self.why = signals.name(request)
         if state.global_step >= self._last or self.why is not None:
             control.should_training_stop = control.should_save = True
-
-    def _agreed(self, request: int) -> int:
-        """The largest of all processes' requests to stop: when one has to stop, all do, at the same step."""
-        mine = torch.tensor([request], device=self._trainer.accelerator.device)
-        return int(self._trainer.accelerator.gather(mine).max())
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._deadline.saved(self._trainer.checkpoint_seconds)
@@ -120,12 +116,7 @@ class Lifecycle(TrainerCallback):  # type: ignore[misc]
         if not state.is_world_process_zero:
             return
         self._progress.note(f"checkpoint of step {state.global_step} is complete, in {took}")
-        scored = [step for step in self._complete() if (self._evaluation(step) / "scores.json").is_file()]
-        for folder in checkpoints.prune(self._run.checkpoints, self._recipe, scored):
+        complete = checkpoints.list_complete(self._run.checkpoints)
+        scored = [place for place in complete if (self._run.evaluation(place.name) / "scores.json").is_file()]
+        for folder in checkpoints.prune(self._run.checkpoints, self._recipe, [*map(checkpoints.step_of, scored)]):
             self._progress.note(f"{folder.name} deleted: newer ones are complete")
-
-    def _complete(self) -> list[int]:
-        return [checkpoints.step_of(folder) for folder in checkpoints.list_complete(self._run.checkpoints)]
-
-    def _evaluation(self, step: int) -> Path:
-        return self._run.evaluation(checkpoints.step_name(step))

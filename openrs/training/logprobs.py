@@ -38,7 +38,6 @@ class PackedBatch:
     packed: bool
 
     def inputs(self) -> dict[str, Any]:
-        """What the model is called with."""
         if not self.packed:
             return {"input_ids": self.ids, "labels": self.labels}
         positions = torch.cat([torch.arange(n, device=self.ids.device) for n in self.lengths])

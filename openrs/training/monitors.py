@@ -10,9 +10,8 @@ canary ends the run.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
@@ -47,8 +46,7 @@ METRICS = {
 # --- alarms -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class MonitorResult:
+class MonitorResult(NamedTuple):
     """Of one step: monitors that crossed a limit, lines for the log, and why the run has to end, if it has to."""
 
     raised: list[str]
@@ -66,12 +64,7 @@ class Monitors:
     @property
     def can_stop(self) -> bool:
         """Whether any rule of the recipe may end the run."""
-        return any(watch.stop_above is not None or watch.stop_below is not None for watch in self._watches.values())
-
-    def replay(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Take in the steps before a resume, so that an old alarm is not logged again."""
-        for row in rows:
-            self.update(row)
+        return any(side.startswith("stop_") for watch in self._watches.values() for _, side in _limits(watch))
 
     def update(self, row: Mapping[str, Any]) -> MonitorResult:
         """One step's metrics. A metric that is missing or null leaves its monitor as it was."""
@@ -119,7 +112,9 @@ class Alarms(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.is_world_process_zero:
-            self._monitors.replay(row for row in step_rows(self._run.metrics) if row["step"] <= state.global_step)
+            for row in step_rows(self._run.metrics):
+                if row["step"] <= state.global_step:  # so that an old alarm is not logged again
+                    self._monitors.update(row)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         if logs is None or "loss" not in logs:  # the last call sums up the whole run

@@ -19,7 +19,6 @@ from typing import Any
 from openrs.config.load import load
 from openrs.config.names import Layout
 from openrs.config.schema import Recipe
-from openrs.doctor import nccl
 from openrs.errors import EXIT_DONE, EXIT_FAILED, ExplainedError, UserError
 from openrs.run import processes, signals
 from openrs.run.attempt import attempt
@@ -28,8 +27,8 @@ from openrs.run.directory import Run, run_at
 from openrs.run.libraries import quiet
 from openrs.run.progress import Progress
 from openrs.run.terminal import say
-from openrs.run.vllm_env import vllm_environment
 from openrs.training import train as grpo
+from openrs.training.launch import environment
 
 WAIT = timedelta(minutes=30)  # for rank 0 to read checkpoints and hash weights; the other nodes may be pulling images
 
@@ -50,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         recipe = load(args.recipe, args.overrides)
         run = run_at(args.run or Path(args.recipe).stem)
         refuse_mismatch(recipe)
-        set_env_defaults(recipe, run)
+        os.environ.update(environment(recipe, run))
         return _first(recipe, run) if number == 0 else _other(recipe, run)
     except BaseException as error:  # noqa: BLE001 - the end of this process: it is reported, whatever it is
         outcome = processes.outcome_of(error)
@@ -77,17 +76,6 @@ def refuse_mismatch(recipe: Recipe) -> None:
         )
 
 
-def set_env_defaults(recipe: Recipe, run: Run) -> None:
-    """The environment that launch.py gives its processes, as far as it is not about one machine."""
-    usual = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    if recipe.hardware.gpus:
-        usual |= nccl.environment(run.path, nccl.mode_of(os.environ))
-    os.environ["DS_ACCELERATOR"] = "cuda" if recipe.hardware.gpus else "cpu"
-    for name, value in usual.items():
-        os.environ.setdefault(name, value)
-    os.environ.update(vllm_environment(os.environ))
-
-
 def _first(recipe: Recipe, run: Run) -> int:
     """Rank 0: lock, attempt, checkpoint; then as the others."""
     store, announced = _store(), False
@@ -95,7 +83,7 @@ def _first(recipe: Recipe, run: Run) -> int:
         with attempt(recipe, run) as progress:
             prepared = grpo.prepare(recipe, run, progress)
             folder, start = run.attempts()[-1], None if prepared.start is None else str(prepared.start)
-            _announce(store, {"attempt": str(folder), "start": start, "done": prepared.done})
+            store.set(_key(), json.dumps({"attempt": str(folder), "start": start, "done": prepared.done}))
             announced = True
             if not prepared.done:
                 progress.say(f"training in {recipe.hardware.world_size} processes")
@@ -104,7 +92,7 @@ def _first(recipe: Recipe, run: Run) -> int:
     except BaseException as error:
         outcome = processes.outcome_of(error)
         if not announced:
-            _announce(store, {"failed": outcome.code})
+            store.set(_key(), json.dumps({"failed": outcome.code}))
         elif run.attempts():
             processes.write_outcome(run.attempts()[-1], outcome)
         raise
@@ -140,10 +128,6 @@ def _store() -> Any:
 
 def _key() -> str:
     return f"openrs/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
-
-
-def _announce(store: Any, what: dict[str, Any]) -> None:
-    store.set(_key(), json.dumps(what))
 
 
 if __name__ == "__main__":

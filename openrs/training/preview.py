@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from openrs.config.names import is_hub_name
-from openrs.config.schema import Model, Recipe
+from openrs.config.schema import Recipe
 from openrs.data import prompts
 from openrs.data.problems import TOY_SUMS, Problems
 from openrs.data.tokenizer import load_tokenizer
 from openrs.errors import UserError
 from openrs.hub import cache
+from openrs.hub.pins import Kind
 from openrs.rewards.references import check_references
 from openrs.run.libraries import quiet
 from openrs.training.references import judge_of, problems_of, rules_of
@@ -30,7 +31,14 @@ def first_prompts(recipe: Recipe) -> str:
     if absent:
         return f"first prompts: not shown, because {absent}\n"
     quiet()
-    tokenizer = _tokenizer(recipe)
+    if recipe.model.toy is not None:
+        from openrs.training.demo_model import make_tokenizer
+
+        tokenizer = make_tokenizer()
+    else:
+        folder = _place("model", recipe.model.name, recipe.model.revision)
+        assert folder is not None  # _absent looked
+        tokenizer = load_tokenizer(folder, trust_remote_code=recipe.model.trust_remote_code)
     prompts.check_prompt(tokenizer, recipe.prompt)
     problems, prompted = _first(recipe, tokenizer)
     read = read_references(recipe, [problem.answer for problem in prompted.problems[:SHOWN]])
@@ -72,35 +80,22 @@ def read_references(recipe: Recipe, answers: Sequence[str]) -> list[tuple[bool, 
 
 def _absent(recipe: Recipe) -> str:
     """What is not on this disk, in words."""
-    fetch = "is not in the cache (openrs fetch RECIPE)"
-    model, data = recipe.model, recipe.data
-    if data.source != TOY_SUMS:
-        if is_hub_name(data.source):
-            if cache.fetched("dataset", data.source, data.revision) is None:
-                return f"{data.source} {fetch}"
-        elif not Path(data.source).exists():
-            return f"there is no file {data.source}"
-    if model.toy is None:
-        folder = _folder_of(model)
-        if folder is None:
-            return f"{model.name} {fetch}"
-        if not folder.is_dir():
-            return f"there is no model folder {model.name}"
+    wanted: list[tuple[Kind, str, str | None]] = []
+    if recipe.data.source != TOY_SUMS:
+        wanted.append(("dataset", recipe.data.source, recipe.data.revision))
+    if recipe.model.toy is None:
+        wanted.append(("model", recipe.model.name, recipe.model.revision))
+    for kind, name, revision in wanted:
+        place = _place(kind, name, revision)
+        if place is None:
+            return f"{name} is not in the cache (openrs fetch RECIPE)"
+        if not (place.is_dir() if kind == "model" else place.exists()):
+            return f"there is no {'model folder' if kind == 'model' else 'file'} {name}"
     return ""
 
 
-def _folder_of(model: Model) -> Path | None:
-    """Where the model is, or would be; None for one of the hub that is not in the cache."""
-    if is_hub_name(model.name):
-        return cache.fetched("model", model.name, model.revision)
-    return Path(model.name).expanduser()
-
-
-def _tokenizer(recipe: Recipe) -> Any:
-    if recipe.model.toy is not None:
-        from openrs.training.demo_model import make_tokenizer
-
-        return make_tokenizer()
-    folder = _folder_of(recipe.model)
-    assert folder is not None  # _absent looked
-    return load_tokenizer(folder, trust_remote_code=recipe.model.trust_remote_code)
+def _place(kind: Kind, name: str, revision: str | None) -> Path | None:
+    """Where it is, or would be; None for what is the hub's and not in the cache."""
+    if is_hub_name(name):
+        return cache.fetched(kind, name, revision)
+    return Path(name).expanduser() if kind == "model" else Path(name)

@@ -2,17 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from openrs.config.checks import grpo_value, prompts_per_step
 from openrs.config.names import Layout
 from openrs.config.schema import Recipe
 from openrs.data import prompts
-from openrs.data.problems import TOY_SUMS, Problems, load_problems
+from openrs.data.problems import Problems
 from openrs.data.tokenizer import check_tokenizer, load_tokenizer
 from openrs.errors import UserError
 from openrs.hub import adapters
@@ -28,15 +26,13 @@ from openrs.run.progress import Progress
 from openrs.training import cpu, demo_model, disk, lora, tracking
 from openrs.training.canary import Canary
 from openrs.training.references import check_data, judge_of, problems_of
-from openrs.training.vllm_arguments import autocast, set_colocated_arguments
-from openrs.training.vllm_server import Address
+from openrs.training.vllm_server import Address, autocast, set_colocated_arguments
 
 if TYPE_CHECKING:
     from openrs.training.recompute import Recompute
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(NamedTuple):
     """What every stage of a run works with: resolved once a process, then handed on.
 
     model: folder of the base model. Policy, reference, vLLM and tokenizer all load from it, so none can end up
@@ -173,9 +169,9 @@ def record_provenance(
     been trained on something else."""
     if rank() != 0:
         return
-    content = _digest(prompted, {problem.id: problem.answer for problem in prompted.problems})
-    if resumed and not manifest.accepts_changes(run):
-        _refuse_answers_without_dollars(recipe, run, prompted, content)
+    content = hashlib.sha256()
+    for problem, ids in zip(prompted.problems, prompted.ids, strict=True):
+        content.update(json.dumps([problem.id, ids, problem.answer]).encode())
     manifest.establish(
         run,
         resumed=resumed,
@@ -183,8 +179,11 @@ def record_provenance(
             "source": recipe.data.source,
             "revision": recipe.data.revision,
             "files": problems.files,
-            **counts_of(problems, prompted),
-            "prompts_and_golds_sha256": content,
+            "rows": problems.read,
+            "without_answer": len(problems.without_answer),
+            "too_long": len(prompted.too_long),
+            "problems": len(prompted.problems),
+            "prompts_and_golds_sha256": content.hexdigest(),
         },
         model={
             "name": recipe.model.name,
@@ -195,57 +194,18 @@ def record_provenance(
     manifest.record(run, libraries=manifest.libraries())
 
 
-def _digest(prompted: prompts.TokenizedProblems, answers: Mapping[str, str]) -> str:
-    content = hashlib.sha256()
-    for problem, ids in zip(prompted.problems, prompted.ids, strict=True):
-        content.update(json.dumps([problem.id, ids, answers[problem.id]]).encode())
-    return content.hexdigest()
-
-
-def _refuse_answers_without_dollars(
-    recipe: Recipe, run: Run, prompted: prompts.TokenizedProblems, content: str
-) -> None:
-    """Raises UserError for a run that was begun when bare answers went to the judge as they stand in the data."""
-    before = manifest.read(run).get("data", {}).get("prompts_and_golds_sha256")
-    if before in (None, content) or recipe.data.source == TOY_SUMS:
-        return
-    bare = {problem.id: problem.answer for problem in load_problems(recipe.data).rows}
-    if before == _digest(prompted, bare):
-        raise UserError(
-            f"{run.path} was begun when a bare answer, 25, went to the judge as it stands; now it is read as $25$",
-            "in paper mode such answers paid every completion, in corrected mode none",
-            "start a new --run; --accept-changes resumes this one with the answers as they are read now",
-        )
-
-
-def counts_of(problems: Problems, prompted: prompts.TokenizedProblems) -> dict[str, int]:
-    """What became of the rows."""
-    return {
-        "rows": problems.read,
-        "without_answer": len(problems.without_answer),
-        "too_long": len(prompted.too_long),
-        "problems": len(prompted.problems),
-    }
-
-
 def log_dataset_summary(
     recipe: Recipe, problems: Problems, prompted: prompts.TokenizedProblems, progress: Progress
 ) -> None:
     """Log what became of the data. Raises UserError when it is too little for one step."""
-    counts = counts_of(problems, prompted)
-    dropped = f"{counts['without_answer']} rows without an answer dropped, " if problems.without_answer else ""
-    long = (
-        f"{counts['too_long']} longer than {recipe.prompt.max_tokens} tokens ({recipe.prompt.too_long}), "
-        if prompted.too_long
-        else ""
-    )
-    progress.say(
-        f"{counts['rows']} rows from {recipe.data.source}: {dropped}{long}{counts['problems']} problems to train on"
-    )
+    absent, long, kept = len(problems.without_answer), len(prompted.too_long), len(prompted.problems)
+    lost = f"{absent} rows without an answer dropped, " if absent else ""
+    lost += f"{long} longer than {recipe.prompt.max_tokens} tokens ({recipe.prompt.too_long}), " if long else ""
+    progress.say(f"{problems.read} rows from {recipe.data.source}: {lost}{kept} problems to train on")
     needed = prompts_per_step(recipe)
-    if counts["problems"] < needed:
+    if kept < needed:
         raise UserError(
-            f"{counts['problems']} problems are fewer than the {needed} of one step",
+            f"{kept} problems are fewer than the {needed} of one step",
             "TRL drops a batch that it cannot fill, so no step would ever come",
             "give more problems, or a smaller per_device_train_batch_size or gradient_accumulation_steps",
         )
@@ -258,7 +218,6 @@ def grpo_config(
     server: Address | None = None,
     recompute: "Recompute | None" = None,
 ) -> Any:
-    """TRL's GRPOConfig of a recipe."""
     from trl import GRPOConfig
 
     settings = grpo_settings(recipe, staging, weights, server)

@@ -19,8 +19,8 @@
         record metrics                                       log
         checkpoint, every grpo.save_steps                    _save_checkpoint; resume: _load_optimizer_and_scheduler
 
-Which members of TRL and transformers this relies on, and why, is in trl_members.py; a test compares them with the
-installed versions.
+Which members of TRL and transformers this relies on, and why, is in tests/training/trl_members.py; a test compares
+them with the installed versions.
 
 With per_device_train_batch_size = num_generations a micro-batch is one group, as in the paper's trainer, whose loss
 (bnpo) divides by the tokens of a micro-batch: that is why completions must not be shuffled between micro-batches.
@@ -143,7 +143,7 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         return self._sampler
 
     def _run_epoch(self, *, epoch: int, **kwargs: Any) -> None:
-        self._sampler.set_epoch(epoch)  # accelerate does not reach a sampler behind a shard and a skip
+        self._sampler.epoch = epoch  # accelerate does not reach a sampler behind a shard and a skip
         super()._run_epoch(epoch=epoch, **kwargs)
 
     # --- once per generation batch ------------------------------------------------------------------------------------
@@ -349,7 +349,9 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         before = time.perf_counter()
         step = self.state.global_step
         staging = Path(self.args.output_dir) / f"checkpoint-{step}"
-        alive = partial(self._expect, CHECKPOINT + disk.slowest(self._checkpoint_bytes()))
+        # At most float32 weights and both moments, DeepSpeed's copy of the weights, and the weights themselves.
+        most = sum(16 * value.numel() for value in self.model.parameters() if value.requires_grad)
+        alive = partial(self._expect, CHECKPOINT + disk.slowest(most))
         alive()
         with self._timed("checkpoint"), disk.cleanup_on_disk_fault(staging, step):
             self._stop_unless_optimizer_is_finite()
@@ -380,10 +382,6 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
             name = state[bad[0]][0] if bad else "another process's"
             complete = checkpoints.list_complete(self._folder)
             raise checkpoints.nonfinite_weights(self.state.global_step, what, name, complete)
-
-    def _checkpoint_bytes(self) -> int:
-        """At most: float32 weights and both moments, DeepSpeed's copy of the weights, and the weights themselves."""
-        return sum(16 * value.numel() for value in self.model.parameters() if value.requires_grad)
 
     def _save_position(self, staging: Path) -> None:
         """Where in the generation batch the run is, the canary's noise floor, and each process's part of the batch in
@@ -422,16 +420,11 @@ class EpochSampler(RepeatSampler):  # type: ignore[misc]
     """TRL's sampler, with an order of problems that depends on seed and epoch only: TRL's starts a resumed second epoch
     with the order of the first."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self._epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self._epoch = epoch
+    epoch = 0
 
     def __iter__(self) -> Iterator[int]:
         if self.shuffle:
             self.generator.manual_seed(self.seed)
-            for _ in range(self._epoch):  # the orders of the epochs before
+            for _ in range(self.epoch):  # the orders of the epochs before
                 torch.randperm(self.num_samples, generator=self.generator)
         return super().__iter__()  # type: ignore[no-any-return]

@@ -1,6 +1,9 @@
-"""The split layout's generator: vLLM's own server on a GPU of its own, started, waited for and ended by openrs.
+"""What vLLM is told beyond TRL's own arguments, in both layouts; and the split layout's generator: vLLM's own server on
+a GPU of its own, started, waited for and ended by openrs.
 
-TRL 1.16 sends it prompts over HTTP and weights over NCCL (trl/generation/vllm_client.py, which names the options).
+TRL 1.16 sends the server prompts over HTTP and weights over NCCL (trl/generation/vllm_client.py, which names the
+options). It gives colocated vLLM no dtype, so that a float32 policy would be sampled from its bfloat16 rounding
+(docs/training.md, The canary).
 """
 
 import json
@@ -11,17 +14,47 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from openrs.config.checks import grpo_value
+from openrs.config.names import Layout
 from openrs.config.schema import Recipe
 from openrs.errors import RunFailure
 from openrs.planner.workload import ALONE
-from openrs.run import processes
+from openrs.run.files import last_lines
+from openrs.run.processes import Child
 from openrs.run.vllm_env import vllm_environment
-from openrs.training.vllm_arguments import vllm_arguments
 
 HOST = "127.0.0.1"  # the server takes weights and commands from whoever reaches it
+NGRAMS = {"prompt_lookup_min": 2, "prompt_lookup_max": 4}  # tokens of the text's end that are looked for earlier in it
+
+
+def autocast(recipe: Recipe) -> str | None:
+    """The dtype that mixed precision computes in; None without mixed precision. TRL reads an unset bf16 as on."""
+    if grpo_value(recipe, "fp16"):
+        return "float16"
+    bf16 = grpo_value(recipe, "bf16")
+    return "bfloat16" if bf16 or bf16 is None else None
+
+
+def vllm_arguments(recipe: Recipe) -> dict[str, Any]:
+    """Arguments of vLLM's LLM. Drafts come from the text so far, so vLLM's rejection sampler takes one with the
+    probability that the policy gives it, and draws from the rest otherwise: the policy's own distribution."""
+    arguments: dict[str, Any] = {"dtype": autocast(recipe) or recipe.model.dtype}
+    if recipe.hardware.draft_tokens:
+        number = recipe.hardware.draft_tokens
+        arguments["speculative_config"] = {"method": "ngram", "num_speculative_tokens": number, **NGRAMS}
+    return arguments
+
+
+def set_colocated_arguments(recipe: Recipe) -> None:
+    """Make the LLM that TRL is about to construct in this process one with the recipe's arguments."""
+    if grpo_value(recipe, "use_vllm") and recipe.hardware.layout is not Layout.SPLIT:
+        from trl.generation import vllm_generation
+
+        vllm_generation.LLM = partial(vllm_generation.LLM, **vllm_arguments(recipe))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +108,12 @@ def environment(device: str | None) -> dict[str, str]:
     return settings if device is None else {"CUDA_VISIBLE_DEVICES": device, **settings}
 
 
-class Server:
+class Server(Child):
     """A running server. It ends with `stop`, and when this process is gone."""
 
     def __init__(self, words: list[str], settings: dict[str, str], address: Address, log: Path) -> None:
         self.address, self.log = address, log
-        self._process = processes.Child(words, settings, log, all_to_log=True, grace=15.0)
+        super().__init__(words, settings, log, all_to_log=True, grace=15.0)
 
     def wait_healthy(self, seconds: float, between: Callable[[], None] = lambda: None) -> float:
         """Wait until it answers; returns how long that took. `between` is called twice a second.
@@ -107,7 +140,7 @@ class Server:
 
     def check(self) -> None:
         """Raises RunFailure when the server is dead."""
-        code = self._process.wait()
+        code = self.wait()
         if code is not None:
             how = f"was killed by signal {code - 128}" if code > 128 else f"ended with exit code {code}"
             raise RunFailure(
@@ -116,11 +149,6 @@ class Server:
                 f"read {self.log}; the same command resumes from the last complete checkpoint",
             )
 
-    def stop(self) -> None:
-        self._process.stop()
-
     def _last_output(self) -> str:
-        lines = processes.tail(self.log, 3).splitlines()
-        return (
-            "the end of its log:\n" + "\n".join(f"  | {line[:300]}" for line in lines) if lines else "its log is empty"
-        )
+        lines = [f"\n  | {line[:300]}" for line in last_lines(self.log, 3)]
+        return "the end of its log:" + "".join(lines) if lines else "its log is empty"

@@ -68,12 +68,10 @@ class Watchdog:
         return max(self._least, self._factor * median(self._seconds))
 
     def beat(self) -> None:
-        """A step is done."""
         self._seconds.append(time.monotonic() - self._last)
         self.alive()
 
     def alive(self) -> None:
-        """Something other than a step is done."""
         self.expect(None)
 
     def expect(self, seconds: float | None) -> None:
@@ -82,7 +80,6 @@ class Watchdog:
         self._arm()
 
     def stop(self) -> None:
-        """No more watching."""
         self._stopped.set()
         faulthandler.cancel_dump_traceback_later()
         faulthandler.unregister(signal.SIGUSR1)

@@ -63,8 +63,8 @@ def machine(xml: str = "a40x4.xml", topo: str = "topo_a40x4_roots.txt", lspci: s
             files: Mapping[str, str] | None = None, **tools: CommandResult) -> Recorded:  # fmt: skip
     answers = {
         "nvidia-smi topo": text(topo), "nvidia-smi -q": text(xml), "lspci": text(lspci),
-        f"{sys.executable} -P -m openrs.doctor.gpu_facts vllm": VLLM,
-        f"{sys.executable} -P -m openrs.doctor.gpu_facts": answer(GPU_WORK),
+        f"{sys.executable} -P -m openrs.doctor.facts vllm": VLLM,
+        f"{sys.executable} -P -m openrs.doctor.facts gpus": answer(GPU_WORK),
         sys.executable: CommandResult(0, "a warning of some library\n" + TORCH + "\n"),
     }  # fmt: skip
     return Recorded(tools={**tools, **answers}, files={**GOOD_FILES, **(files or {})})

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from recorded_machine import GPU_WORK, TORCH, VLLM, Recorded, answer
 
-from openrs.doctor import checks_torch, gpu_facts
+from openrs.doctor import checks_torch
+from openrs.doctor import facts as facts_program
 from openrs.doctor.probe import CommandResult
 
 
@@ -77,7 +78,7 @@ def test_what_only_the_gpus_know(change: Callable[[Any], object], name: str | No
     ],
 )
 def test_gpus_that_die_or_hang_at_work(result: CommandResult, state: str, found: str) -> None:
-    work_of = f"{sys.executable} -P -m openrs.doctor.gpu_facts"
+    work_of = f"{sys.executable} -P -m openrs.doctor.facts gpus"
     torch, work = checks_torch.lines(Recorded(tools={work_of: result, sys.executable: CommandResult(0, TORCH)}), 4)
     assert (torch.state, work.state) == ("ok", state)
     assert found in work.found
@@ -100,7 +101,7 @@ def test_vllm_kernels(result: CommandResult, state: str) -> None:
 
 def test_the_questions_to_a_gpu_are_questions_torch_takes() -> None:
     """On this CPU flash is refused in words, never by a crash; this process's own libraries are read from its maps."""
-    facts = gpu_facts.flash("cpu", length=16)
+    facts = facts_program.flash("cpu", length=16)
     assert facts.get("allowed") in {True, False}
     assert "unexpected" not in facts.get("why", "")
     assert "incompatible" not in facts.get("why", "")  # SDPAParams takes these seven
@@ -109,7 +110,7 @@ def test_the_questions_to_a_gpu_are_questions_torch_takes() -> None:
         "7f02-7f03 r-xp 0 08:01 5  /usr/lib/x86_64-linux-gnu/libcudnn.so.9\n"
         "7f04-7f05 r-xp 0 08:01 5  /usr/lib/libcudnn_graph.so.9\n7f06-7f07 rw-p 0 00:00 0\n"
     )
-    assert gpu_facts.libraries(maps) == {
+    assert facts_program.libraries(maps) == {
         "cublas": "/venv/lib/python3.12/site-packages/nvidia/cublas/lib/libcublas.so.13.1",
         "cudnn": "/usr/lib/x86_64-linux-gnu/libcudnn.so.9",
     }

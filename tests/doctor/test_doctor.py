@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -283,7 +284,9 @@ def test_the_tokenizer_of_a_model_folder(shared_data: Path, fork_python_of: Call
 
 
 def test_a_broken_tokenizer_and_a_broken_child() -> None:
-    refused = Recorded(tools={sys.executable: CommandResult(1, "a warning\nopenrs:tokenizer.json is no tokenizer\n")})
+    refused = Recorded(
+        tools={sys.executable: CommandResult(1, 'a warning\nopenrs:{"refused": "tokenizer.json is no tokenizer"}\n')}
+    )
     line = checks_cache.tokenizer_line(refused, Path("model"))
     assert (line.state, line.found) == ("fail", "tokenizer.json is no tokenizer")
     assert checks_cache.tokenizer_line(Recorded(), Path("model")).state == "unknown"
@@ -308,7 +311,7 @@ def test_nothing_at_all_is_known_and_nothing_crashes(tmp_path: Path) -> None:
     for recipe in (None, load(SKETCH), load("demo")):
         lines = examine(recipe, tmp_path, Recorded(), quick=False)
         assert render(lines, "x")
-        assert json.dumps([line.to_dict() for line in lines])
+        assert json.dumps([asdict(line) for line in lines])
 
 
 def test_a_tool_that_hangs_is_left_behind(tmp_path: Path) -> None:

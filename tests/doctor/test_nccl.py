@@ -40,12 +40,12 @@ def ranks_that(folder: Path, fault: str) -> list[str]:
     script.write_text(
         "import os, sys, time\n"
         "import torch.distributed as dist\n"
-        "from openrs.doctor import nccl_rank\n"
+        "from openrs.doctor import allreduce\n"
         "rank = int(sys.argv[3])\n"
         f"open(os.path.join({str(folder)!r}, f'pid-{{rank}}-{{os.getpid()}}'), 'w').close()\n"
         f"{fault}\n"
         "words = sys.argv[1:]\n"
-        "nccl_rank.main(words[0], words[1], rank, int(words[3]), seconds=float(words[4]),"
+        "allreduce.rank_main(words[0], words[1], rank, int(words[3]), seconds=float(words[4]),"
         " sizes=[int(n) for n in words[5].split(',')])\n"
     )
     return [sys.executable, str(script)]
@@ -75,7 +75,7 @@ def test_a_hang_is_caught_named_and_the_safe_settings_win(tmp_path: Path) -> Non
     assert found["winner"] == "safe"
     assert found["env"] == {"NCCL_P2P_DISABLE": "1"}
     until(lambda: left_behind(tmp_path) == [])
-    assert environment(tmp_path, "auto", {})["NCCL_P2P_DISABLE"] == "1"
+    assert environment(tmp_path, {})["NCCL_P2P_DISABLE"] == "1"
     assert said[0].startswith("defaults: hang, stuck after ")
     assert json.loads((tmp_path / "nccl.json").read_text()) == found
 
@@ -172,23 +172,23 @@ def test_the_clock_starts_at_the_first_all_reduce(
 def test_ranks_that_never_all_reduce_say_nothing_of_nccl(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, says: str
 ) -> None:
-    monkeypatch.setattr(nccl, "load", lambda _: None)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: None)  # torch is loaded already
     words = [sys.executable, "-c", program]
     with pytest.raises(RunFailure, match=says):
         measure(tmp_path, ranks=2, sizes=(1024,), backend="gloo", start=1.0, program=words)
     assert list(tmp_path.iterdir()) == []
-    assert "NCCL_P2P_DISABLE" not in environment(tmp_path, "auto", {})  # a later train is not refused
+    assert "NCCL_P2P_DISABLE" not in environment(tmp_path, {})  # a later train is not refused
 
 
 def test_when_nothing_works_it_is_refused_with_the_evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nccl, "load", lambda _: None)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: None)  # torch is loaded already
     stays = [sys.executable, "-c", """print('{"at": "all-reduce"}', flush=True); import time; time.sleep(600)"""]
     with pytest.raises(UserError, match="GPUs cannot talk to each other: defaults: hang"):
         measure(tmp_path, ranks=2, sizes=(1024,), backend="gloo", stall=0.3, program=stays)
     assert json.loads((tmp_path / "nccl.json").read_text())["winner"] is None
     with pytest.raises(UserError, match="could not talk to each other when it was measured"):
-        environment(tmp_path, "auto", {})
-    assert "NCCL_P2P_DISABLE" in environment(tmp_path, "safe", {})
+        environment(tmp_path, {})
+    assert "NCCL_P2P_DISABLE" in environment(tmp_path, {"OPENRS_NCCL": "safe"})
 
 
 @pytest.mark.slow
@@ -208,7 +208,7 @@ def test_ctrl_c_takes_the_ranks_along(tmp_path: Path) -> None:
 
 def tried(name: str, outcome: str, bandwidth: float | None) -> Try:
     env = nccl.SAFE if name == "safe" else {}
-    return Try(name, env, outcome, True, 1.0, bandwidth, (), "")  # type: ignore[arg-type]
+    return Try(name, env, outcome, True, 1.0, bandwidth, [], "")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -229,17 +229,17 @@ def test_the_winner(defaults: tuple[str, float | None], safe: tuple[str, float |
 
 def test_each_mode_sets_what_the_table_says(tmp_path: Path) -> None:
     everywhere = {"NCCL_DEBUG", "TORCH_FR_BUFFER_SIZE", "TORCH_NCCL_DUMP_ON_TIMEOUT", "TORCH_FR_DUMP_TEMP_FILE"}
-    assert set(environment(tmp_path, "off", {})) == everywhere
-    assert set(environment(tmp_path, "safe", {})) == everywhere | {"NCCL_P2P_DISABLE"}
-    assert set(environment(tmp_path, "auto", {})) == everywhere  # nothing measured yet: NCCL's own defaults
+    assert set(environment(tmp_path, {"OPENRS_NCCL": "off"})) == everywhere
+    assert set(environment(tmp_path, {"OPENRS_NCCL": "safe"})) == everywhere | {"NCCL_P2P_DISABLE"}
+    assert set(environment(tmp_path, {})) == everywhere  # nothing measured yet: NCCL's own defaults
     table = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text(encoding="utf-8")
     for name in everywhere | set(nccl.SAFE):
         assert f"`{name}" in table, f"docs/doctor.md does not say why {name} is set"
 
 
 def test_what_the_user_has_set_stays(tmp_path: Path) -> None:
-    given = {"NCCL_P2P_DISABLE": "0", "NCCL_DEBUG": "INFO"}
-    found = environment(tmp_path, "safe", given)
+    given = {"NCCL_P2P_DISABLE": "0", "NCCL_DEBUG": "INFO", "OPENRS_NCCL": "safe"}
+    found = environment(tmp_path, given)
     assert "NCCL_P2P_DISABLE" not in found
     assert "NCCL_DEBUG" not in found
 
@@ -274,7 +274,7 @@ def test_the_verb_where_there_is_nothing_to_measure(tmp_path: Path, monkeypatch:
     assert [line.split(":")[0] for line in said] == [
         "this recipe runs without GPUs", "one GPU", "OPENRS_NCCL=off",
     ]  # fmt: skip
-    assert environment(tmp_path / "one", "auto", {}).get("NCCL_P2P_DISABLE") is None
+    assert environment(tmp_path / "one", {}).get("NCCL_P2P_DISABLE") is None
     assert not (tmp_path / "off").exists()
     monkeypatch.delenv("OPENRS_NCCL")
     with pytest.raises(UserError, match="between 4 GPUs, this machine has none"):

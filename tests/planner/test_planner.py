@@ -53,7 +53,7 @@ def job(*overrides: str, gpu: str = "A40", gpus: int | None = None, layout: str 
 def test_kv_blocks_on_the_authors_a40() -> None:
     """vLLM 0.7.2's own log at utilisation 0.8 and 32,768 tokens: 70,316 blocks, 30.0 GiB, activations 2.0 GiB."""
     vllm = engine(shape_of(sketch().model), 44.34, 0.8, batched_tokens=32_768)
-    assert vllm.blocks == pytest.approx(70_316, rel=0.005)
+    assert vllm.kv_tokens // 16 == pytest.approx(70_316, rel=0.005)
     assert vllm.kv / GIB == pytest.approx(30.0, rel=0.01)
     assert vllm.activations / GIB == pytest.approx(2.0, rel=0.02)
     assert vllm.weights / GIB == pytest.approx(3.3, rel=0.01)
@@ -197,7 +197,7 @@ def test_fit_proposes_what_keeps_the_gradient() -> None:
     assert found.found
     assert fits(found.workload)
     assert [change.setting for change in found.changes] == ["grpo.vllm_enable_sleep_mode"]
-    assert (found.workload.completions, found.workload.micro, found.workload.loss_type) == (72, 6, "bnpo")
+    assert (found.workload.completions, found.workload.micro) == (72, 6)
 
 
 @pytest.mark.parametrize("name", sorted(known()))

@@ -81,15 +81,15 @@ def test_what_must_stay_the_same(run: Run) -> None:
     manifest.establish(run, resumed=True, data={"files": {"a.jsonl": "bb"}, "rows": 4})
     with pytest.raises(UserError) as raised:
         manifest.establish(run, resumed=True, data={"files": {"a.jsonl": "bb", "b.jsonl": "cc"}, "rows": 5})
-    assert "    data.files.b.jsonl: None -> cc\n    data.rows: 4 -> 5" in str(raised.value)
+    assert "    data.rows: 4 -> 5\n    data.files.b.jsonl: None -> cc" in str(raised.value)
     assert manifest.read(run)["data"]["rows"] == 4
 
     manifest.begin(recipe, run, [], accepted=[])
     manifest.establish(run, resumed=True, data={"files": {"b.jsonl": "cc"}, "rows": 5})
     assert [change["setting"] for change in manifest.read(run)["attempts"][-1]["accepted"]] == [
         "data.files.a.jsonl",
-        "data.files.b.jsonl",
         "data.rows",
+        "data.files.b.jsonl",
     ]
 
 

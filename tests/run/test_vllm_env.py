@@ -15,7 +15,7 @@ from openrs.evaluation import vllm_engine
 from openrs.run import vllm_env
 from openrs.run.directory import Run
 from openrs.run.vllm_env import vllm_environment
-from openrs.training import launch, nodes
+from openrs.training import launch
 
 SPLIT = load("exp3", ["hardware.layout=split", "grpo.gradient_accumulation_steps=4"])
 
@@ -37,8 +37,7 @@ def server(folder: Path) -> dict[str, str]:
 
 
 def trainers_on_several_nodes(folder: Path) -> dict[str, str]:
-    nodes.set_env_defaults(load("exp3"), Run(folder))
-    return dict(os.environ)
+    return launch.environment(load("exp3"), Run(folder))
 
 
 def evaluation_engine(folder: Path) -> dict[str, str]:

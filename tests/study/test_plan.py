@@ -10,10 +10,10 @@ import pytest
 
 from openrs.cli.main import main
 from openrs.errors import UserError
-from openrs.planner.evaluations import Draws, evaluation_seconds
 from openrs.planner.gpus import find
 from openrs.planner.plan import plan as training_plan
 from openrs.planner.shapes import shape_of
+from openrs.planner.times import Draws, evaluation_seconds
 from openrs.report.evidence import reference
 from openrs.report.verdicts.claims import claims
 from openrs.study import settings
@@ -72,7 +72,7 @@ def test_costs_are_the_planners(paper: Study) -> None:
 def test_nine_of_ten_logged_evaluations_lie_in_the_planners_range() -> None:
     from openrs.config.schema import Model
     from openrs.evaluation.benchmarks import known
-    from openrs.planner.evaluations import LEAST, MOST
+    from openrs.planner.times import LEAST, MOST
 
     shape = shape_of(Model(name="knoveleng/Open-RS1"))
     inside = []

@@ -24,7 +24,7 @@ from openrs.rewards.functions import RewardSet, RewardStats
 from openrs.training import lora, vllm_server
 from openrs.training.train import grpo_config
 from openrs.training.trainer import Trainer
-from openrs.training.vllm_arguments import set_colocated_arguments, vllm_arguments
+from openrs.training.vllm_server import set_colocated_arguments, vllm_arguments
 
 
 @pytest.fixture

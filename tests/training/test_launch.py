@@ -20,6 +20,7 @@ from openrs.doctor import nccl
 from openrs.errors import Interrupted, RunFailure, UserError
 from openrs.run import processes, signals
 from openrs.run.directory import Run
+from openrs.run.files import last_lines
 from openrs.run.progress import Progress
 from openrs.training import launch
 from openrs.training import vllm_server as generator
@@ -447,8 +448,8 @@ def test_outcomes_of_exceptions() -> None:
 
 def test_the_tail_of_a_log_hides_secrets(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("a\n\nusing token hf_abcdefghijkl\n")
-    assert processes.tail(tmp_path / "log") == "a\nusing token [hidden]"
-    assert processes.tail(tmp_path / "absent") == ""
+    assert last_lines(tmp_path / "log") == ["a", "using token [hidden]"]
+    assert last_lines(tmp_path / "absent") == []
 
 
 def test_outcome_files_come_back(tmp_path: Path) -> None:

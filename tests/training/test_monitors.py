@@ -69,7 +69,7 @@ def test_the_end_of_an_alarm_is_told() -> None:
 
 def test_a_resumed_run_does_not_tell_an_old_alarm_again() -> None:
     monitors = only(kl=Watch(above=0.5, steps=1))
-    monitors.replay([{"step": 1, "kl": 0.6}])
+    monitors.update({"step": 1, "kl": 0.6})
     assert not monitors.update({"step": 2, "kl": 0.7}).raised
 
 

@@ -158,32 +158,3 @@ def test_other_data_that_a_resumed_run_accepts_is_checked(
     with pytest.raises(UserError) as ended:
         grpo.prepare(recipe, run, Progress())
     assert ended.value.what == ("checked" if accepted is not None else "not checked")
-
-
-@pytest.mark.parametrize("accepted", [None, []])
-def test_a_run_begun_with_bare_answers_is_refused_by_that_name(
-    accepted: list[dict[str, object]] | None, tmp_path: Path
-) -> None:
-    from openrs.data.prompts import TokenizedProblems
-
-    path, model = tmp_path / "mine.jsonl", tmp_path / "model"
-    path.write_text('{"problem": "Q?", "answer": "25"}\n')
-    model.mkdir()
-    recipe, run = load("exp3", [f"data.source={path}", "data.answer_column=answer"]), Run(tmp_path / "run")
-    run.path.mkdir()
-    manifest.begin(recipe, run, ["openrs"], accepted)
-
-    def record(judged: bool, resumed: bool) -> None:
-        problems = load_problems(recipe.data, judged=judged)
-        prompted = TokenizedProblems(prompts=["Q?"], ids=[[1]], problems=problems.rows, too_long=[])
-        grpo.record_provenance(recipe, run, model, problems, prompted, resumed=resumed)
-
-    record(judged=False, resumed=False)  # as openrs did
-    if accepted is None:
-        with pytest.raises(UserError, match="a bare answer, 25, went to the judge as it stands"):
-            record(judged=True, resumed=True)
-    else:
-        record(judged=True, resumed=True)
-        assert manifest.read(run)["attempts"][-1]["accepted"][0]["setting"] == "data.prompts_and_golds_sha256"
-    record(judged=True, resumed=False)
-    record(judged=True, resumed=True)

@@ -311,5 +311,5 @@ def test_the_order_of_an_epoch_needs_no_epochs_before_it() -> None:
     orders = [list(theirs) for _ in range(4)]
     assert len({tuple(order) for order in orders}) == 4
     for epoch in (2, 0, 3, 3, 1):
-        ours.set_epoch(epoch)
+        ours.epoch = epoch
         assert list(ours) == orders[epoch]

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
+from trl_members import ATTRIBUTES, CALLED, GRPO, OVERRIDDEN, SAMPLER_ATTRIBUTES, Member
 
 from openrs.training import canary, trainer
-from openrs.training.trl_members import ATTRIBUTES, CALLED, GRPO, OVERRIDDEN, SAMPLER_ATTRIBUTES, Member
 
 SOURCES = "".join(inspect.getsource(base) for base in GRPOTrainer.__mro__ if base.__module__ != "builtins")
 

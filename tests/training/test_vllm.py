@@ -25,8 +25,7 @@ from openrs.run.directory import Run
 from openrs.run.files import read_jsonl
 from openrs.training import canary, launch
 from openrs.training import vllm_server as generator
-from openrs.training.vllm_arguments import vllm_arguments
-from openrs.training.vllm_server import Address, Server
+from openrs.training.vllm_server import Address, Server, vllm_arguments
 
 pytestmark = [pytest.mark.vllm, pytest.mark.limits(processor=600)]
 
@@ -127,7 +126,7 @@ def group_of(server: Server) -> list[int]:
     def pgrep(*words: str) -> list[int]:
         return [int(pid) for pid in subprocess.run(["pgrep", *words], capture_output=True, check=False).stdout.split()]
 
-    front = pgrep("-P", str(server._process._supervisor.pid))
+    front = pgrep("-P", str(server._supervisor.pid))
     return pgrep("-g", str(front[0])) if front else []
 
 

@@ -1,7 +1,7 @@
 """What openrs overrides, calls and reads inside TRL 1.16 and transformers 5.17, and why.
 
-Most of these members are private: an upgrade may change them without notice. tests/training/test_trl_members.py
-compares this table with the installed versions and with trainer.py: an upgrade fails with the name of a member.
+Most of these members are private: an upgrade may change them without notice. test_trl_members.py compares this table
+with the installed versions and with trainer.py: an upgrade fails with the name of a member.
 """
 
 from dataclasses import dataclass

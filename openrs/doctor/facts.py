@@ -1,16 +1,51 @@
-"""A program for checks_torch.py: what only the GPUs themselves know, as lines `openrs:{...}`; with `vllm`, its kernels.
+"""The program behind Probe.facts: what only libraries and the GPUs themselves know, as one line `openrs:{...}`.
 
-Each GPU: free memory, a bf16 product's speed, flash attention at exp3's shape. It may die, or hang, of a broken CUDA.
+Its first argument names a function below. It may die, or hang, of a broken CUDA.
 """
 
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from openrs.errors import UserError
+
 HEADS, KV_HEADS, LENGTH, HEAD_DIM = 12, 2, 4096, 128  # exp3's attention: one packed row a call
 LIBRARIES = re.compile(r"/\S*/lib(cublas|cudnn|nccl)\.so[.\d]*$")
+
+
+def tokenizer(folder: str) -> dict[str, str]:
+    """Whether a folder's loaded tokenizer agrees with tokenizer.json."""
+    from openrs.data.tokenizer import check_tokenizer, load_tokenizer
+
+    try:
+        loaded = load_tokenizer(Path(folder))
+        bos = check_tokenizer(loaded, Path(folder))
+    except UserError as error:
+        return {"refused": error.what}
+    return {"found": f"{len(loaded):,} tokens, ids as in tokenizer.json, round trip, {bos} BOS"}
+
+
+def torch() -> dict[str, Any]:
+    """What torch was built with, and a product on every GPU that it sees."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    facts = {
+        "version": torch.__version__,
+        "cuda": torch.version.cuda,
+        "gpus": torch.cuda.device_count() if cuda else 0,
+    }
+    if cuda:
+        facts["bf16"] = torch.cuda.is_bf16_supported()
+        facts["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
+        for number in range(facts["gpus"]):
+            ones = torch.ones(256, 256, device=f"cuda:{number}", dtype=torch.bfloat16)
+            if (ones @ ones)[0, 0].item() != 256:
+                raise SystemExit(f"a product on cuda:{number} is wrong")
+    return facts
 
 
 def flash(device: str, length: int = LENGTH) -> dict[str, Any]:
@@ -56,6 +91,7 @@ def libraries(maps: str) -> dict[str, str]:
 
 
 def gpus() -> dict[str, Any]:
+    """Each GPU: free memory, a bf16 product's speed, flash attention at exp3's shape; and what is between them."""
     import torch
 
     count = torch.cuda.device_count()
@@ -91,4 +127,5 @@ def vllm() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print("openrs:" + json.dumps(vllm() if "vllm" in sys.argv[1:] else gpus()))  # noqa: T201 - read by checks_torch.py
+    programs: dict[str, Callable[..., dict[str, Any]]] = {f.__name__: f for f in (tokenizer, torch, gpus, vllm)}
+    print("openrs:" + json.dumps(programs[sys.argv[1]](*sys.argv[2:])))  # noqa: T201 - read by Probe.facts
