@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -88,6 +89,14 @@ SLOW_FIXTURES = {"toy_model", "undisturbed", "reproduced"}
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--quick", action="store_true", help="leave out what is marked slow, or uses a trained model")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A file that --quick leaves out whole is not even imported: TRL's trainer alone takes 8 s a process."""
+    if config.getoption("quick") and collection_path.suffix == ".py":
+        marks = r"^pytestmark = \[?pytest\.mark\.(slow|soak|vllm|docker|real)\b"
+        return bool(re.search(marks, collection_path.read_text(), re.MULTILINE)) or None
+    return None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

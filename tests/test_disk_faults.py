@@ -143,6 +143,7 @@ def test_a_library_that_does_not_say_why_is_explained_by_the_disk(read_only: Pat
     assert "is read-only" in failure.what
 
 
+@pytest.mark.slow
 def test_a_report_on_a_disk_that_is_read_only(read_only: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "--out", str(read_only)]) == 1
     said = capsys.readouterr().err

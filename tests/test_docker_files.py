@@ -37,6 +37,7 @@ def test_hadolint_has_nothing_to_say() -> None:
     subprocess.run([tool("hadolint"), ROOT / "Dockerfile"], check=True)
 
 
+@pytest.mark.slow
 def test_shellcheck_has_nothing_to_say_about_the_images_scripts() -> None:
     scripts = [path for path in (ROOT / "docker").iterdir() if path.suffix != ".py"]
     scripts += [ROOT / "scripts" / "image", ROOT / "scripts" / "reproduce", ROOT / "scripts" / "lib" / "container.sh"]
@@ -44,6 +45,7 @@ def test_shellcheck_has_nothing_to_say_about_the_images_scripts() -> None:
     subprocess.run([tool("shellcheck"), "-x", *scripts], check=True, cwd=ROOT)
 
 
+@pytest.mark.slow
 def test_the_compose_file_is_one() -> None:
     subprocess.run(
         [tool("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", ROOT / "docker-compose.yml"], check=True
@@ -179,6 +181,7 @@ def test_75_runs_again_until_it_is_done(tmp_path: Path) -> None:
     assert until_done("echo again; exit 75", OPENRS_RESTARTS="2") == (75, "again\n" * 3)
 
 
+@pytest.mark.slow
 def test_it_waits_for_a_child_that_takes_its_time_and_hands_on_its_code() -> None:
     script = "trap 'sleep 0.5; echo saved; exit 75' TERM; echo up; while :; do sleep 0.05; done"
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -66,6 +66,7 @@ def run_pytest(folder: Path, test: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_what_hangs_is_ended_and_the_rest_goes_on(tmp_path: Path) -> None:
     code, text = run_pytest(tmp_path, HANGING)
     assert code == 1, text
@@ -76,6 +77,7 @@ def test_what_hangs_is_ended_and_the_rest_goes_on(tmp_path: Path) -> None:
     assert "PASSED test_planted.py::test_after_them" in text
 
 
+@pytest.mark.slow
 def test_what_cannot_be_interrupted_ends_pytest_with_the_stack(tmp_path: Path) -> None:
     code, text = run_pytest(tmp_path, DEAF)
     assert code == -6, text

@@ -38,10 +38,10 @@ def test_a_bad_line_is_named_by_all(tmp_path: Path, bad: bytes) -> None:
     assert len(list(evidence_rows(path, notes))) == 2
     assert "1 damaged" in notes[0]
     raw = list(_raw(Source(path=str(path))))
-    assert [(row.place, row.reason) for row in raw] == [
-        ("rows.jsonl:1", ""),
-        ("rows.jsonl:2", "not readable"),
-        ("rows.jsonl:4", ""),
+    assert [(row.place, row.row is None) for row in raw] == [
+        ("rows.jsonl:1", False),
+        ("rows.jsonl:2", True),
+        ("rows.jsonl:4", False),
     ]
 
 

@@ -17,6 +17,8 @@ from k8s_files import (
     read,
 )
 
+pytestmark = pytest.mark.slow
+
 kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="not installed (./scripts/setup --dev)")
 
 

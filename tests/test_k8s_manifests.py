@@ -21,6 +21,8 @@ from k8s_files import (
     read,
 )
 
+pytestmark = pytest.mark.slow
+
 kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="not installed (./scripts/setup --dev)")
 
 

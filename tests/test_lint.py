@@ -55,6 +55,7 @@ def test_every_python_file_of_the_project_is_linted() -> None:
     assert set(tracked_python_files()) <= linted
 
 
+@pytest.mark.slow
 def test_no_folder_in_the_checkout_changes_what_the_lint_says(copied: Path) -> None:
     """Folders of what people make, and one with the name of every module that the project imports."""
     own = {path.name for path in copied.iterdir()}
@@ -68,6 +69,7 @@ def test_no_folder_in_the_checkout_changes_what_the_lint_says(copied: Path) -> N
         assert result.returncode == 0, result.stdout
 
 
+@pytest.mark.slow
 def test_a_badly_written_file_of_the_project_is_still_found(copied: Path) -> None:
     (copied / "openrs" / "planted.py").write_text(BADLY_WRITTEN)
     (copied / "tests" / "planted.py").write_text(BADLY_WRITTEN)

@@ -277,6 +277,7 @@ OWN = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_json_and_yaml_are_parsed_at_the_boundary_only() -> None:
     parsing = {
         str(path.relative_to(PACKAGE))

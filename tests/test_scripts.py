@@ -159,6 +159,7 @@ def whole(project: Project) -> Project:
     return project
 
 
+@pytest.mark.soak
 def test_first_call_installs_and_the_next_only_looks(whole: Project) -> None:
     code, output = whole.setup()
     assert code == 0, output
@@ -202,6 +203,7 @@ def test_first_call_installs_and_the_next_only_looks(whole: Project) -> None:
     assert str(moved) in (moved / ".venv" / "bin" / "pip").read_text().replace("\n", "")
 
 
+@pytest.mark.soak
 def test_killed_set_up_is_mended_and_a_second_call_waits(project: Project) -> None:
     first = project.start_and_reach_the_hanging_package()
     second = project.start()
@@ -222,6 +224,7 @@ def test_killed_set_up_is_mended_and_a_second_call_waits(project: Project) -> No
     assert not (project.state / "busy").exists()
 
 
+@pytest.mark.soak
 def test_ctrl_c_says_what_next(project: Project) -> None:
     process = project.start_and_reach_the_hanging_package()
     os.killpg(process.pid, signal.SIGINT)
@@ -232,6 +235,7 @@ def test_ctrl_c_says_what_next(project: Project) -> None:
 
 
 @LINUX
+@pytest.mark.soak
 def test_no_cpu_torch_anywhere_is_said_with_the_log(project: Project) -> None:
     (project.wheels / "torch-9.9+cpu-py3-none-any.whl").unlink()
     code, output = project.setup()  # PIP_NO_INDEX: PyTorch's index can't answer either
@@ -243,6 +247,7 @@ def test_no_cpu_torch_anywhere_is_said_with_the_log(project: Project) -> None:
     assert "Traceback" not in output
 
 
+@pytest.mark.soak
 def test_uv_installs_and_where_it_fails_pip_does(whole: Project, tmp_path: Path) -> None:
     """A stand-in for uv: it is given what pip is, and its failure is said and mended by pip."""
     asked = tmp_path / "asked"
@@ -276,6 +281,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.soak
 def test_full_disk_is_said_and_mended(whole: Project, small_disk: Path) -> None:
     lock = {"OPENRS_LOCK": str(whole.root / "locks" / "base.txt")}
     code, output = whole.setup(OPENRS_VENV=str(small_disk))

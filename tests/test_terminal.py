@@ -42,6 +42,7 @@ def test_what_would_harm_is_taken_away_or_shown(text: str) -> None:
     assert shown.endswith("\nafter")
 
 
+@pytest.mark.slow
 def test_any_characters_at_all() -> None:
     rng = random.Random(1)
     alphabet = [*map(chr, range(0x20)), *map(chr, range(0x7F, 0xA0)), "\x1b", "[", "]", "0", ";", "m", "a", "\n"]
@@ -141,6 +142,7 @@ WRITERS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_there_is_one_printer() -> None:
     """Nothing else in openrs prints, or writes to sys.stdout and sys.stderr."""
     found = set()

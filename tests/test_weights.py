@@ -30,6 +30,8 @@ from openrs.run.progress import Progress
 from openrs.training import lora
 from openrs.training import train as grpo
 
+pytestmark = pytest.mark.slow
+
 Tensors = dict[str, torch.Tensor]
 EMBEDDING, NORM = "model.embed_tokens.weight", "model.norm.weight"
 

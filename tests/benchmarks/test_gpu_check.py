@@ -36,6 +36,7 @@ def checked(
     return {one["name"]: one for one in document["parts"]}
 
 
+@pytest.mark.slow
 def test_a_part_that_fails_or_hangs_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_check, "SHORTEST", 0.0)
     out = tmp_path / "out"

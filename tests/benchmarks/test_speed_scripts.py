@@ -31,6 +31,7 @@ def test_gpu_step_takes_the_planner_at_its_words() -> None:
     assert {part.name for part in parts if part.phase == "update"} - {"gradient buckets"} == set(named)
 
 
+@pytest.mark.slow
 def test_gpu_step_compares_all_paths_on_a_cpu(tmp_path: Path) -> None:
     """It ends with another exit code when a path's loss or gradient is not the first one's."""
     out = tmp_path / "found.json"
@@ -104,6 +105,7 @@ def test_check_keeps_what_it_measured(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "ratios.json").read_text())["runs"][0]["ratios"]["r"]["value"] == 0.7
 
 
+@pytest.mark.slow
 def test_all_prints_one_table_and_what_is_left_out(tmp_path: Path) -> None:
     """The short ones unless asked for more; measured by the scripts, not read from the kept ratios."""
     for name in ("all", "check", "common.py"):

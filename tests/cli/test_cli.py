@@ -63,6 +63,7 @@ def test_a_bug_report_has_what_is_needed_and_no_secret(tmp_path: Path) -> None:
         assert secret not in done.stdout
 
 
+@pytest.mark.slow
 def test_recipe_verbs() -> None:
     assert "exp3" in openrs("recipe", "list").stdout
     shown = json.loads(openrs("recipe", "show", "exp3", "--json", "--set", "grpo.seed=7").stdout)

@@ -69,6 +69,7 @@ def test_the_printer_takes_nothing_away(shell: str, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out == script(parser(), shell) + "\n"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not here (apt-get install zsh)")
 @pytest.mark.parametrize(
     ("typed", "completed"),

@@ -14,6 +14,8 @@ from waiting import until
 
 from openrs.cli.main import main
 
+pytestmark = pytest.mark.slow
+
 
 def there(server: Emulated) -> None:
     server.node("gpu-1")

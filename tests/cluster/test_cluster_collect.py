@@ -18,6 +18,8 @@ from openrs.cluster.submit import submit
 from openrs.config.load import load
 from openrs.errors import RunFailure, UserError
 
+pytestmark = pytest.mark.slow
+
 POD = "openrs-exp3-abcde"
 FILES = {
     "report.html": b"<html>\xff\x00 not utf-8</html>" * 3000,

@@ -23,6 +23,8 @@ from openrs.cluster.watch import OutageNotifier, watched
 from openrs.config.load import load
 from openrs.errors import Interrupted, RunFailure, UserError
 
+pytestmark = pytest.mark.slow
+
 NAME, POD = "openrs-exp3", "openrs-exp3-abcde"
 RUNNING: dict[str, Any] = {"running": {}}
 DONE: dict[str, Any] = {"terminated": {"exitCode": 0}}

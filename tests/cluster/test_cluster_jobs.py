@@ -28,6 +28,8 @@ from openrs.config.load import load, packaged, to_yaml
 from openrs.errors import UserError
 from openrs.planner.gpus import known
 
+pytestmark = pytest.mark.slow
+
 IMAGE = "registry.example.com/openrs@sha256:" + 64 * "1"
 
 

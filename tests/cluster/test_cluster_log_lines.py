@@ -9,6 +9,8 @@ from openrs.cluster.screen import Screen
 from openrs.cluster.watch import LogDeduplicator, comparable
 from openrs.run.progress import Progress
 
+pytestmark = pytest.mark.slow
+
 
 def test_times_of_log_lines_sort_although_zeros_are_left_out() -> None:
     moments = [

@@ -13,6 +13,8 @@ from openrs.config.load import load
 from openrs.doctor.finding import Finding
 from openrs.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 
 def made(name: str = "exp3", **more: Any) -> JobManifests:
     return build_manifests(JobRequest(load(name), name, image=more.pop("image", IMAGE), **more))

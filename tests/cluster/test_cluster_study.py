@@ -16,6 +16,8 @@ from openrs.config.load import load
 from openrs.study import settings
 from openrs.study.jobs import independent, jobs_of, machine_of, recipe_of
 
+pytestmark = pytest.mark.slow
+
 OWN = """
 title: does my change help?
 gpu: A40

@@ -20,6 +20,8 @@ from openrs.cluster.submit import submit
 from openrs.config.load import load
 from openrs.errors import RunFailure, UserError
 
+pytestmark = pytest.mark.slow
+
 
 def made(*changes: str, run: str | None = None, **more: Any) -> JobManifests:
     return build_manifests(JobRequest(load("exp3", changes), "exp3", list(changes), run=run, image=IMAGE, **more))
@@ -205,7 +207,7 @@ def test_a_server_that_stays_away_leaves_no_doubt_about_what_to_do(
 ) -> None:
     from openrs.cluster import submit as module
 
-    monkeypatch.setattr(module.create, "__defaults__", (0.3,))
+    monkeypatch.setattr(module, "CREATE_RETRY_S", 0.3)
     server.fault(None, math.inf, method="POST", path="/jobs")
     with pytest.raises(RunFailure, match="it is unknown whether Job openrs-exp3 was created") as error:
         submit(cluster, made(), print)

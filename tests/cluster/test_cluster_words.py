@@ -6,6 +6,8 @@ import pytest
 
 from openrs.cluster import words
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("message", "expected"),

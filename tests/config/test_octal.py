@@ -38,6 +38,7 @@ def test_other_numbers_stay(number: str) -> None:
     assert load("demo", ["title='010'"]).title == "010"
 
 
+@pytest.mark.slow
 def test_a_warm_up_beyond_the_last_step_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("extends: demo\ngrpo:\n  max_steps: 19\n  warmup_steps: 20\n")

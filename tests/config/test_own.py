@@ -12,6 +12,7 @@ from openrs.errors import UserError
 OWN = ["model.name=./model", "data.source=my.jsonl"]
 
 
+@pytest.mark.slow
 def test_a_recipe_of_the_paper_is_the_same_on_every_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     hashes = []

@@ -97,6 +97,7 @@ def test_extends_goes_as_deep_as_needed_and_takes_names_and_files(own: Path, par
     assert recipe.grpo["learning_rate"] == demo.grpo["learning_rate"]
 
 
+@pytest.mark.slow
 def test_every_experiment_can_be_extended(tmp_path: Path) -> None:
     """README's line: a YAML file of your own that begins with `extends: exp3`."""
     for name in ("exp1", "exp2", "exp3", "exp2-lora", "exp3-plus", "exp3-fast", "demo"):
@@ -273,6 +274,7 @@ def test_the_paper_in_numbers() -> None:
     assert reward["cosine"][1]["max_len"] == 3584
 
 
+@pytest.mark.slow
 def test_every_default_that_changed_is_written_out() -> None:
     """stack.md section 5: options that are not neutral by default in TRL 1.16."""
     changed = (

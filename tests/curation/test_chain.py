@@ -22,6 +22,7 @@ from openrs.curation.chain import curate
 from openrs.curation.settings import load
 from openrs.errors import UserError
 
+pytestmark = pytest.mark.slow
 DISK = "400k"
 # raw subset, 1,209 rows: stage -> rows in, rows left
 SUBSET = {

@@ -70,6 +70,7 @@ def test_a_near_copy_with_another_answer_stays_and_is_counted(tmp_path):
     assert found.facts["near copies with another answer, kept"] == 1
 
 
+@pytest.mark.slow
 def test_planted_near_copies_among_real_problems(shared_data, tmp_path):
     """500 copies typed otherwise, and 500 with one other number, planted in 3,000 real problems."""
     rng = random.Random(7)
@@ -96,6 +97,7 @@ def asked(shared_data, tmp_path_factory):
     return settings, decontaminate.gather(settings, tmp_path_factory.mktemp("questions"))
 
 
+@pytest.mark.slow
 def test_the_known_contaminated_questions_are_found(asked, shared_data):
     """paper.md, section 2: normalised exact matches with MATH-500 7, OlympiadBench 1. Ours sees these and more."""
     settings, path = asked
@@ -123,6 +125,7 @@ def test_the_known_contaminated_questions_are_found(asked, shared_data):
     assert counts == {"a question of math_500": 7, "a question of olympiadbench": 1}
 
 
+@pytest.mark.slow
 def test_planted_questions_are_found_and_changed_ones_are_not(asked):
     """Every question of all five benchmarks: typed otherwise it is found; with another number it is none."""
     settings, path = asked

@@ -80,6 +80,7 @@ def test_names_that_are_none(tmp_path, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_file_goes_through_the_recipe_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = jsonl(tmp_path / "my.problems.jsonl", [{"question": "What is $2+2$ in decimal?", "answer": 4}])

@@ -67,6 +67,7 @@ def test_broken_rows_of_parquet(tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_whole_chain_survives_them(tmp_path):
     path = tmp_path / "raw.jsonl"
     path.write_bytes(
@@ -130,6 +131,7 @@ def test_a_hub_set_needs_its_revision(tmp_path):
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_all_raw_rows_are_read(shared_data):
     paths = [str(shared_data / "training" / f"deepscaler_part{n}.parquet") for n in (1, 2)]
     rows, _ = read(paths[0], answer="reward_model.ground_truth", strip_suffix=SUFFIX)

@@ -128,6 +128,7 @@ def test_length_in_characters():
     assert reason(Length(max_characters=20), "What is the sum of one and one?") == "too long"
 
 
+@pytest.mark.slow
 def test_tokens_are_those_of_the_training_prompt(shared_data):
     """Mean 187, median 172, 99 % under 421, longest 3,404, 205 above 512 over all 40,315 (paper.md, section 2)."""
     prompt = (shared_data.parent / "reference" / "prompts" / "train_system.txt").read_text()
@@ -139,6 +140,7 @@ def test_tokens_are_those_of_the_training_prompt(shared_data):
     assert counted[len(counted) // 2] == pytest.approx(172, abs=4)
 
 
+@pytest.mark.slow
 def test_a_template_that_asks_for_tools_is_counted_as_training_renders_it(shared_data, tmp_path):
     folder = Path(shutil.copytree(shared_data / "tokenizer", tmp_path / "tokenizer"))
     with_tools = "{% if tools is not none %}{{ tools[0].name }}{% endif %}{{ messages[0]['content'] }}"

@@ -43,6 +43,7 @@ def test_kinds_that_judges_misread_are_counted(tmp_path, capsys):
     assert "hard to judge" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_numbers(data, capsys):
     assert (
         main(["data", "show", str(data), "--json", "--references", "60", "--workers", "1", "--data", str(data.parent)])
@@ -64,6 +65,7 @@ def test_numbers(data, capsys):
     assert len(said["examples"]) == 5
 
 
+@pytest.mark.slow
 def test_in_a_terminal_nothing_hostile_comes_through(data, capsys):
     assert main(["data", "show", str(data), "--references", "0", "--workers", "1", "--data", str(data.parent)]) == 0
     said = capsys.readouterr().out
@@ -72,6 +74,7 @@ def test_in_a_terminal_nothing_hostile_comes_through(data, capsys):
     assert all(c.isprintable() or c == "\n" for c in said)
 
 
+@pytest.mark.slow
 def test_real_rows_with_benchmarks(shared_data, tmp_path, capsys):
     raw = [{"problem": p + SUFFIX, "answer": a} for p, a in problems(shared_data)[-1500:]]
     path = jsonl(tmp_path / "raw.jsonl", raw)

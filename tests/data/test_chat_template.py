@@ -70,6 +70,7 @@ def test_formats_that_work_pass(template: str) -> None:
     assert text.count(BOS) == (1 if "bos_token" in template else 0)
 
 
+@pytest.mark.slow
 def test_the_papers_and_the_demos_templates_pass(shared_data: Path) -> None:
     check_prompt(make_tokenizer(), load("demo").prompt)
     tokenizer = load_tokenizer(shared_data / "tokenizer")

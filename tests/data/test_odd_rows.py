@@ -110,6 +110,7 @@ def outcome(path: Path) -> list[Problem] | str:
         return str(error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("readable", [True, False])
 def test_odd_rows_are_right_or_refused_by_name(readable: bool, tmp_path: Path) -> None:
     @settings(max_examples=40, derandomize=True, database=None, deadline=None)
@@ -129,6 +130,7 @@ def test_odd_rows_are_right_or_refused_by_name(readable: bool, tmp_path: Path) -
     right_or_refused()
 
 
+@pytest.mark.slow
 def test_a_number_however_it_is_dressed_is_the_number_to_the_judge(tmp_path: Path) -> None:
     dressed = [
         25, 25.0, "25", ["25"], [25], [["25"]], "#### 25", " 25 ", "a\n#### 25", "$25$", r"\boxed{25}", '["25"]',

@@ -101,6 +101,7 @@ def test_a_hub_that_is_gone_is_one_message(monkeypatch: pytest.MonkeyPatch) -> N
     assert "fix:" in message
 
 
+@pytest.mark.slow
 def test_real_problems_in_verls_schema(shared_data: Path) -> None:
     found = load_problems(
         Data(

@@ -19,6 +19,7 @@ def problems(*texts: str) -> list[Problem]:
     return [Problem(str(i), text, "1") for i, text in enumerate(texts)]
 
 
+@pytest.mark.slow
 def test_the_papers_training_prompt(shared_data: Path) -> None:
     """paper.md section 1: <BOS>{train_system}<|User|>{problem}<|Assistant|><think>\\n, one BOS, doubled braces kept."""
     tokenizer = load_tokenizer(shared_data / "tokenizer")
@@ -60,6 +61,7 @@ def lengths_of_real_prompts(shared_data: Path, every: int) -> list[int]:
     return sorted(len(ids) for ids in found.ids)
 
 
+@pytest.mark.slow
 def test_a_twentieth_of_the_real_prompts_has_about_the_known_lengths(shared_data: Path) -> None:
     lengths = lengths_of_real_prompts(shared_data, 20)
     assert len(lengths) == 2016

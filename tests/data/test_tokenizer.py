@@ -11,6 +11,8 @@ from tokenizers import Tokenizer
 from openrs.data.tokenizer import PAPER_CHAT, PROBES, ChatEncoder, check_tokenizer, load_tokenizer
 from openrs.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 QWEN2 = {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "hidden_size": 64, "vocab_size": 512}
 
 

@@ -206,6 +206,7 @@ def test_a_place_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None
     assert "cannot be written" in line.found
 
 
+@pytest.mark.slow
 def test_lock_drift(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     lock = tmp_path / "lock.txt"
     monkeypatch.setenv("OPENRS_LOCK", str(lock))
@@ -275,6 +276,7 @@ def test_the_hub_answers_and_tells_the_time(monkeypatch: pytest.MonkeyPatch) -> 
     assert checks_cache.hub_line()[0].state == "fail"
 
 
+@pytest.mark.slow
 def test_the_tokenizer_of_a_model_folder(shared_data: Path, fork_python_of: Callable[[ModuleType], None]) -> None:
     """Really loaded, in a child process, by the check that training uses."""
     fork_python_of(probe)
@@ -307,6 +309,7 @@ def test_the_whole_answer_on_a_good_machine(tmp_path: Path, monkeypatch: pytest.
     assert len({line.name for line in lines}) == len(lines) == 32
 
 
+@pytest.mark.slow
 def test_nothing_at_all_is_known_and_nothing_crashes(tmp_path: Path) -> None:
     for recipe in (None, load(SKETCH), load("demo")):
         lines = examine(recipe, tmp_path, Recorded(), quick=False)
@@ -339,6 +342,7 @@ def openrs(*words: str, **settings: str) -> subprocess.CompletedProcess[str]:
     return forked.run(command, env={**os.environ, "OMP_NUM_THREADS": "1", **settings})
 
 
+@pytest.mark.slow
 def test_quick_on_this_machine() -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-m", "openrs.cli", "doctor", "--quick", "--json"]
@@ -356,6 +360,7 @@ def test_quick_on_this_machine() -> None:
     assert spent < 10  # of processor time; one on a quiet machine, and nothing heavy is loaded
 
 
+@pytest.mark.slow
 def test_the_command_for_a_person() -> None:
     done = openrs("demo", "--quick")
     assert "Traceback" not in done.stderr

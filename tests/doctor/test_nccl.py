@@ -18,6 +18,8 @@ from openrs.doctor.allreduce import Try, attempt
 from openrs.doctor.nccl import choose, environment, gradient_sizes, measure, mode_of, read
 from openrs.errors import RunFailure, UserError
 
+pytestmark = pytest.mark.slow
+
 SKETCH = str(Path(__file__).parents[1] / "exp3_sketch.yaml")
 SIZES = (1024, 400_000)
 
@@ -63,7 +65,6 @@ if rank == 1 and "NCCL_P2P_DISABLE" not in os.environ:
 """
 
 
-@pytest.mark.slow
 def test_a_hang_is_caught_named_and_the_safe_settings_win(tmp_path: Path) -> None:
     said: list[str] = []
     found = measure(
@@ -191,7 +192,6 @@ def test_when_nothing_works_it_is_refused_with_the_evidence(tmp_path: Path, monk
     assert "NCCL_P2P_DISABLE" in environment(tmp_path, {"OPENRS_NCCL": "safe"})
 
 
-@pytest.mark.slow
 def test_ctrl_c_takes_the_ranks_along(tmp_path: Path) -> None:
     ranks_that(tmp_path, "time.sleep(600)")
     code = (

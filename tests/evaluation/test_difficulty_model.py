@@ -61,6 +61,7 @@ def test_what_tells_no_difficulties_is_refused(mean, spread, n):
         problem_rates(mean, spread, n)
 
 
+@pytest.mark.slow
 def test_it_needs_no_torch():
     code = "import sys, openrs.evaluation.difficulty_model; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

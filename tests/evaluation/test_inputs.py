@@ -13,6 +13,7 @@ from openrs.errors import UserError
 from openrs.evaluation.benchmarks import digest, known, load_problems
 from openrs.evaluation.inputs import check_inputs, combined, encode_benchmark, located, recorded_digests, row_digests
 
+pytestmark = pytest.mark.slow
 FIVE = [benchmark for benchmark in known().values() if benchmark.hashes]
 
 

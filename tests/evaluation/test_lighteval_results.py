@@ -172,6 +172,7 @@ def test_openrs_results_reads_it(drawn):
     assert {r.model for r in reading.results} == {"made"}
 
 
+@pytest.mark.slow
 def test_hashes_of_the_papers_inputs_are_recognised(papers_tokenizer, shared_data):
     """A file of ours with the paper's questions is `verified`, with one BOS and with two."""
     from openrs.config.schema import Evaluation

@@ -11,6 +11,8 @@ import pytest
 from openrs.evaluation.benchmarks import known, load_problems
 from openrs.rewards.grading import Item, Judge, Rule, Verdict
 
+pytestmark = pytest.mark.slow
+
 FIVE = [benchmark for benchmark in known().values() if benchmark.hashes]
 WRAPPED = (
     "so\n</think>\n\nTherefore, the final answer is: $\\boxed{{{}}}$. I hope it is correct",

@@ -78,6 +78,7 @@ def paper(papers_tokenizer, shared_data):
     return prepare(Target("base", str(papers_tokenizer)), settings)
 
 
+@pytest.mark.slow
 def test_paper_feeds_exactly_the_authors_token_ids(paper):
     assert paper.record["protocol"]["name"] == "paper"
     assert paper.record["protocol"]["bos"] == 2
@@ -88,12 +89,14 @@ def test_paper_feeds_exactly_the_authors_token_ids(paper):
     assert "two BOS in front, as the authors' harness fed them" in described(paper.settings, "vllm", 2)
 
 
+@pytest.mark.slow
 def test_prompt_and_completion_share_the_papers_window(paper):
     assert len(paper.requests) == 30 + 40 + 500 + 272 + 675
     assert {len(request.ids) + request.max_new_tokens for request in paper.requests} == {32768}
     assert paper.engine().max_model_len == 32768
 
 
+@pytest.mark.slow
 def test_other_protocols_feed_one_bos_and_say_so(papers_tokenizer, shared_data, paper):
     settings = Evaluation(benchmarks=["aime24"], data=str(shared_data / "benchmarks"), max_tokens=100, processes=1)
     plan = prepare(Target("base", str(papers_tokenizer)), settings)

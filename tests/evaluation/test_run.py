@@ -368,6 +368,7 @@ def test_settings_that_cannot_be(refused, words, said, monkeypatch):
     assert said in refused(*words)
 
 
+@pytest.mark.slow
 def test_changed_questions_are_refused_and_changed_answers_said(
     papers_tokenizer, shared_data, tmp_path, capsys, monkeypatch
 ):
@@ -396,15 +397,19 @@ def test_packages_that_are_not_installed_are_named_with_their_extra(monkeypatch,
     for package, extra in (("torch", "train"), ("tokenizers", "train"), ("vllm", "cuda"), ("kubernetes", "cluster")):
         error = ModuleNotFoundError(f"No module named '{package}'", name=f"{package}.deep.inside")
 
-        def fail(*_, error=error):
+        def inputs(*_, error=error):
             raise error
 
-        monkeypatch.setattr("openrs.cli.evaluate.inputs", fail)
+        monkeypatch.setattr("openrs.cli.evaluate.inputs", inputs)
         assert main(["inputs"]) == 2
         err = capsys.readouterr().err
         assert f"the package {package} is not installed" in err
         assert f"pip install 'openrs[{extra}]'" in err
-    monkeypatch.setattr("openrs.cli.evaluate.inputs", lambda _: __import__("nothing_of_ours"))
+
+    def inputs(_):
+        __import__("nothing_of_ours")
+
+    monkeypatch.setattr("openrs.cli.evaluate.inputs", inputs)
     with pytest.raises(ModuleNotFoundError):
         main(["inputs"])
 

@@ -289,6 +289,7 @@ def test_stops_stand_in_the_config_where_nothing_else_names_them(made_model, tmp
     assert stop_token_ids(encoder, folder) == {encoder.token_id("eos_token")}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="only glibc maps so eagerly")
 def test_memory_is_kept_from_one_step_to_the_next():
     """Pages touched for the first time while 64 MiB are taken and freed 20 times: once for all, not 20 times."""

@@ -55,6 +55,7 @@ def test_no_effect_is_called_a_rise_in_at_most_5_of_100_and_a_fall_as_well(sprea
     assert max(up, down) / runs <= bound, (up / runs, down / runs)
 
 
+@pytest.mark.slow
 def test_pooled_samples_alone_err_far_more_often():
     """Why the unit is the seed: the same trainings by a test whose only noise is that of samples and problems."""
     rng, rates = np.random.default_rng(2), problem_rates(0.83, 0.013, 500)

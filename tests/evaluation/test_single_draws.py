@@ -69,6 +69,7 @@ def test_one_published_draw_against_ten_seeds():
         new_draw(once(3, 10))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [3, 10])
 def test_prediction_interval_covers_one_more_run(k):
     """Discrete: 30 problems allow 31 scores, so the interval may cover a little more, never noticeably less."""
@@ -82,6 +83,7 @@ def test_prediction_interval_covers_one_more_run(k):
     assert close(hits, runs, high=0.98), hits / runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [30, 40])
 def test_far_tails_of_the_prediction_are_honest_from_four_samples_on(n):
     """Holm over 18 asks for p < 0.0028: with four samples that must not come up much more often than that."""

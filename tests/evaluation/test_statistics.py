@@ -316,6 +316,7 @@ def test_interval_of_one_sample_is_never_too_narrow_for_fixed_problems():
     assert hits / 500 > 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "k"), [(30, 1), (30, 10), (500, 3)])
 def test_interval_of_the_difference_covers(n, k):
     rng = np.random.default_rng(14)
@@ -329,6 +330,7 @@ def test_interval_of_the_difference_covers(n, k):
     assert close(hits, runs, high=0.97), hits / runs
 
 
+@pytest.mark.slow
 def test_permutation_p_value_is_honest_under_no_difference():
     rng = np.random.default_rng(15)
     runs = 1000

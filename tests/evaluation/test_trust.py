@@ -23,6 +23,8 @@ from openrs.run import checkpoints
 from openrs.run.directory import Run
 from openrs.run.files import write_json
 
+pytestmark = pytest.mark.slow
+
 CODE = """
 from pathlib import Path
 from transformers import Qwen2Config, Qwen2ForCausalLM

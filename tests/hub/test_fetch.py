@@ -22,6 +22,8 @@ from openrs.hub.fetch import fetch, fetch_all, listing
 from openrs.hub.pins import Reference, reference, references, target
 from openrs.run.units import format_bytes
 
+pytestmark = pytest.mark.slow
+
 MODEL, DATA = "a" * 40, "b" * 40
 WEIGHTS = random.Random(0).randbytes(200_000)
 CONFIG = json.dumps({
@@ -103,7 +105,6 @@ def test_quick_trusts_what_was_checked_when_it_came(
         fetch_all(refs(), said.append, quick=True)
 
 
-@pytest.mark.slow
 def test_transformers_and_datasets_find_it_offline(hub: FakeHub, tmp_path: Path) -> None:
     fetch(refs(), client(hub, tmp_path))
     code = (
@@ -359,7 +360,6 @@ def openrs(hub: FakeHub, tmp_path: Path, *words: str, **settings: str) -> subpro
     return subprocess.run(command, env=here, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.slow
 def test_the_command(hub: FakeHub, tmp_path: Path) -> None:
     recipe = str(tmp_path / "recipe.yaml")
     token = "hf_" + "s" * 30
@@ -375,7 +375,6 @@ def test_the_command(hub: FakeHub, tmp_path: Path) -> None:
     assert "Traceback" not in refused.stderr
 
 
-@pytest.mark.slow
 def test_ctrl_c_leaves_at_once_and_the_next_goes_on(hub: FakeHub, tmp_path: Path) -> None:
     import signal
 

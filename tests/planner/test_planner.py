@@ -451,6 +451,7 @@ def test_plan_refuses_in_one_message(words: list[str], said: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_the_planner_never_imports_torch() -> None:
     code = "import sys, openrs.planner.render, openrs.planner.plan; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -14,6 +14,8 @@ from openrs.errors import UserError
 from openrs.planner import shapes
 from openrs.planner.shapes import Shape, from_config, shape_of, toy_shape
 
+pytestmark = pytest.mark.slow
+
 BASE = Model(name="deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", revision="ad9f0ae0864d7fbcd1cd905e3c6c5b069cc8b562")
 SMALL = {
     "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,

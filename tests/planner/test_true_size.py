@@ -11,6 +11,8 @@ from openrs.planner.memory import Part, kept_layers, trainer_parts
 from openrs.planner.times import exchanged_bytes
 from openrs.planner.workload import Workload, workload_of
 
+pytestmark = pytest.mark.slow
+
 EXP3 = workload_of(load("exp3"), find("A40"))
 CAPS = (EXP3.prompt_cap, EXP3.completion_cap)
 FULL = ([512] * 6, [3584] * 6)
@@ -51,7 +53,6 @@ def compare(workload: Workload, rows: tuple[list[int], list[int]], executed: Exe
     assert executed.at == "backward"
 
 
-@pytest.mark.slow
 @pytest.mark.limits(processor=300)
 def test_exp3_at_its_true_size() -> None:
     """The figures of docs/planning.md; the whole plan, with what is held, within 10 % as well."""
@@ -63,7 +64,6 @@ def test_exp3_at_its_true_size() -> None:
     assert executed.flops / 1e12 == pytest.approx(400.9, abs=0.2)
 
 
-@pytest.mark.slow
 @pytest.mark.limits(processor=300)
 @pytest.mark.parametrize(
     ("layers", "packed", "checkpointing", "recompute"),

@@ -214,6 +214,7 @@ def seeds(folder: Path, gain: float, count: int, **options) -> list[Path]:
     return paths
 
 
+@pytest.mark.slow
 def test_three_seeds_reproduce_a_claim_on_training_and_one_does_not(tmp_path):
     paths = seeds(tmp_path, 0.2, 3)
     assert judged(*paths)["gain-by-100-amc23"][0] == "reproduced"
@@ -251,6 +252,7 @@ def test_no_gain_in_six_seeds_is_smaller_than_the_margin(tmp_path):
     assert "no change of the margin's size (2 points)" in found["decay-after-150"][1].said
 
 
+@pytest.mark.slow
 def test_decay_is_found_between_an_early_and_a_late_checkpoint(tmp_path):
     paths = seeds(tmp_path, 0.0, 3, benchmarks=(("math_500", 500, 0.8),), checkpoints=(0, 50))
     for seed, path in enumerate(paths):

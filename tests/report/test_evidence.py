@@ -202,6 +202,7 @@ def test_checkpoints_are_named_by_their_revision(tmp_path):
     assert (row["experiment"], row["step"], row["model"]) == ("exp3", 100, None)
 
 
+@pytest.mark.slow
 def test_a_longer_run_without_evaluations_hides_no_evaluated_one(tmp_path):
     paths = [made_run(tmp_path / f"s{seed}", steps=20, seed=seed, gain=0.2, samples=8).path for seed in range(3)]
     longer = made_run(tmp_path / "longer", steps=60, seed=0, checkpoints=()).path

@@ -32,6 +32,7 @@ def sections(page):
     return re.findall(r'<section id="([\w-]+)"', page.read_text())
 
 
+@pytest.mark.slow
 def test_it_leads_with_its_own_results_and_the_paper_comes_on_request(tmp_path, unrendered):
     run = own(tmp_path / "run", samples=1)
     page = report_on([str(run.path)])
@@ -56,6 +57,7 @@ def test_what_is_evidence_or_of_the_paper_leads_with_its_verdicts(tmp_path, shar
     assert document(gather(names))["focus"] == "paper"
 
 
+@pytest.mark.slow
 def test_several_runs_show_their_differences_first(tmp_path, unrendered):
     runs = [own(tmp_path / name, samples=1) for name in ("a", "b", "c")]
     for run, rate in zip(runs[1:], ("2.0e-06", "3.0e-06"), strict=True):

@@ -18,6 +18,7 @@ from openrs.report.pages.document import document
 from openrs.report.pages.page import report_on, write_report
 from openrs.run.directory import Run
 
+pytestmark = pytest.mark.slow
 SCHEMA = json.loads((Path(openrs.__file__).parent / "schemas" / "report.schema.json").read_text())
 
 

@@ -54,6 +54,7 @@ def test_the_best_of_21_draws_of_an_unchanged_base_is_likely_38_to_40_and_at_mos
     ]
 
 
+@pytest.mark.slow
 def test_page_markdown_and_json_say_the_same_of_the_best_and_none_gives_the_bound_as_the_estimate():
     tree = document(Sources())
     best = tree["published"]["selection"]

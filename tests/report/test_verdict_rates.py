@@ -12,6 +12,8 @@ import verdict_rates
 
 from openrs.report.verdicts import training_rules
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def small():

@@ -41,6 +41,7 @@ def count_errors(judge: Judge, seed: int, count: int) -> tuple[Counter[tuple[str
     return Counter((pair.kind, pair.right) for pair in wrong), [str(pair) for pair in wrong], right, len(drawn) - right
 
 
+@pytest.mark.slow
 def test_pairs_of_known_truth(judge: Judge) -> None:
     _, wrong, right, other = count_errors(judge, 20, 600)
     assert min(right, other) > 200
@@ -176,6 +177,7 @@ def test_what_joins_a_list_may_stand_alone(mark: str, form: str) -> None:
     assert set(reference_kinds(text)) <= {"multi-part"}
 
 
+@pytest.mark.slow
 def test_minerva_has_58_references_in_e_notation(shared_data: Path) -> None:
     rows = [json.loads(line) for line in (shared_data / "benchmarks" / "minerva.jsonl").read_text().splitlines()]
     assert sum("e-notation" in reference_kinds(row["solution"]) for row in rows) == 58
@@ -223,6 +225,7 @@ def test_paper_rules_on_2000_real_references(judge: Judge, shared_data: Path) ->
     assert 1900 <= judged_as_published(judge, items) <= 2300
 
 
+@pytest.mark.slow
 @pytest.mark.limits(processor=1500)
 @pytest.mark.parametrize("count", [60, pytest.param(2000, marks=pytest.mark.soak)])
 def test_real_references_are_equal_to_themselves_alone(count: int, judge: Judge, shared_data: Path) -> None:

@@ -282,6 +282,7 @@ def short(prompts, completions, completion_ids, gold, limit=3, **columns):
 """
 
 
+@pytest.mark.slow
 def test_own_function_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "rewards_of_mine.py").write_text(OWN)
     (tmp_path / "sibling_of_mine.py").write_text("PAYS = 0.25\n")
@@ -300,6 +301,7 @@ def test_own_function_from_the_current_folder(tmp_path: Path, monkeypatch: pytes
         build_rewards([Spec("broken_of_mine:f")], "paper", Scripted())
 
 
+@pytest.mark.slow
 def test_rewards_import_neither_torch_nor_math_verify() -> None:
     heavy = ["torch", "trl", "sympy", "math_verify", "numpy"]
     code = f"import sys, openrs.rewards.functions; print([name for name in {heavy} if name in sys.modules])"
@@ -310,6 +312,7 @@ def test_rewards_import_neither_torch_nor_math_verify() -> None:
 # --- inside TRL -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_trl_leaves_none_out_of_the_sum(judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One real step of GRPOTrainer on two groups of six; the gold of one can't be parsed, so there length alone
     counts."""
@@ -371,6 +374,7 @@ def test_trl_leaves_none_out_of_the_sum(judge: Judge, tmp_path: Path, monkeypatc
     assert rewards.stats.unparseable_golds == 6
 
 
+@pytest.mark.slow
 def test_real_golds_without_dollars_are_mostly_unparseable(judge: Judge, shared_data: Path) -> None:
     """Why the first defect matters: DeepScaleR's answers are bare, and the published reward then pays 1.0 for
     anything."""
@@ -383,6 +387,7 @@ def test_real_golds_without_dollars_are_mostly_unparseable(judge: Judge, shared_
     assert sum(grade.verdict == "correct" for grade in wrapped) > 290
 
 
+@pytest.mark.slow
 def test_overlong_is_dapos_equation_13() -> None:
     spec = SimpleNamespace(name="overlong", weight=1.0, args={"max_len": 100, "cache": 20})
     (overlong,) = build_rewards([spec], "corrected", Judge(1)).functions

@@ -103,6 +103,7 @@ def test_what_was_extracted_is_told(judge: Judge) -> None:
     assert 0 < half.seconds < 60
 
 
+@pytest.mark.slow
 def test_grades_come_in_the_order_of_the_items(judge: Judge) -> None:
     numbers = random.Random(0).sample(range(1000), 80)
     items = [
@@ -306,6 +307,7 @@ def jsonl(path: Path, *rows: object) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_grade_prints_a_line_each_and_a_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = jsonl(
         tmp_path / "a.jsonl",
@@ -328,6 +330,7 @@ def test_grade_prints_a_line_each_and_a_summary(tmp_path: Path, capsys: pytest.C
     assert lines[4:] == ["4 judged: 2 correct, 2 incorrect"]
 
 
+@pytest.mark.slow
 def test_compare_shows_both_verdicts_and_marks_where_they_differ(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -367,6 +370,7 @@ def test_grade_refuses_a_broken_file_and_names_the_line(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_lines_before_a_broken_one_are_judged(tmp_path: Path) -> None:
     file = jsonl(tmp_path / "c.jsonl", {"gold": "$4$", "completion": "\\boxed{4}"}, {"gold": "$4$"})
     written: list[str] = []
@@ -391,5 +395,6 @@ def test_grade_refuses_bad_arguments(capsys: pytest.CaptureFixture[str], argumen
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_printable_is_one_safe_line() -> None:
     assert printable("a\n\x1b[31m\ud800\u202e\x85é $\\frac12$") == "a\\n\\x1b[31m\\ud800\\u202e\\x85é $\\frac12$"

@@ -69,6 +69,7 @@ def test_a_signal_ends_it_and_the_old_handlers_come_back(tmp_path: Path) -> None
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+@pytest.mark.slow
 def test_another_recipe(tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
     with attempt(load("demo", ["grpo.seed=1"]), run):

@@ -20,6 +20,8 @@ from openrs.planner.memory import disk
 from openrs.planner.workload import workload_of
 from openrs.run import checkpoints, retention
 
+pytestmark = pytest.mark.slow
+
 FILES = ["model.safetensors", "optimizer.pt", "trainer_state.json", "config.json", "global_step7/rank0.pt"]
 
 

@@ -32,6 +32,7 @@ with Journal(Path(sys.argv[1])) as journal:
 """
 
 
+@pytest.mark.slow
 def test_a_journal_survives_sigkill_again_and_again(tmp_path: Path) -> None:
     """Ten writers, each killed while it writes as fast as it can: no line is ever torn once the next one has opened."""
     path = tmp_path / "journal.jsonl"

@@ -140,6 +140,7 @@ def test_a_terminal_is_drawn_again_in_its_own_size(tmp_path, monkeypatch):
     assert len(said.splitlines()) == 10
 
 
+@pytest.mark.slow
 def test_watching_needs_no_torch_and_takes_a_name_or_a_path(tmp_path):
     run = going_on(tmp_path / "runs" / "mine")
     code = "import sys; from openrs.cli.main import main; print(main(sys.argv[1:]), 'torch' in sys.modules)"
@@ -150,6 +151,7 @@ def test_watching_needs_no_torch_and_takes_a_name_or_a_path(tmp_path):
     assert run.path.name in done.stdout
 
 
+@pytest.mark.slow
 def test_the_page_is_written_again_until_the_run_ends(tmp_path, monkeypatch):
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, out, **_: out.write("<svg ></svg>"))
     run = going_on(tmp_path / "run")

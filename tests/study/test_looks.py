@@ -71,6 +71,7 @@ def draws(rng: np.random.Generator, k: int) -> list[Measured]:
     return found
 
 
+@pytest.mark.slow
 def test_with_a_single_look_the_verdicts_are_those_of_the_fixed_rules(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,8 @@ from openrs.errors import UserError
 from openrs.training import balance
 from openrs.training.balance import Batch, deal_by_length, tokens_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(("processes", "steps"), [(4, 3), (3, 4), (2, 1), (12, 1)])

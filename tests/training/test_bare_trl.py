@@ -14,6 +14,7 @@ from openrs.rewards.functions import RewardSet, RewardStats
 from openrs.training.train import grpo_config
 from openrs.training.trainer import Trainer
 
+pytestmark = pytest.mark.slow
 SMALL = [
     "grpo.max_steps=3", "grpo.per_device_train_batch_size=12", "grpo.gradient_accumulation_steps=1",
     "grpo.max_completion_length=6", "grpo.warmup_steps=0", "grpo.shuffle_dataset=true",
@@ -54,7 +55,6 @@ def sampled(kind: type[GRPOTrainer], folder: Path) -> tuple[list[list[list[int]]
     return steps, [row["loss"] for row in trainer.state.log_history if "loss" in row]
 
 
-@pytest.mark.slow
 def test_only_trls_shuffle_parts_the_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It draws from the generator that the next step samples with, and openrs leaves it out."""
     ours, losses = sampled(Trainer, tmp_path / "ours")

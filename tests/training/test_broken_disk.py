@@ -19,6 +19,8 @@ import runs
 
 from openrs.run import checkpoints
 
+pytestmark = pytest.mark.slow
+
 FAULTS = [errno.EIO, errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.ESTALE]
 LASTING = (errno.EROFS, errno.EIO)  # a disk that is so stays so; the others may pass
 STEPS = ["--set", "grpo.max_steps=2", "--set", "grpo.save_steps=1", "--set", "training.keep_last=1"]

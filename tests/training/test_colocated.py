@@ -26,6 +26,8 @@ from openrs.training.train import grpo_config
 from openrs.training.trainer import Trainer
 from openrs.training.vllm_server import set_colocated_arguments, vllm_arguments
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def _played(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +160,6 @@ def test_the_plan_says_what_drafts_have_to_save() -> None:
     assert generation_seconds(drafting, replace(ASSUMED, drafted=1.8)) < 0.8 * generation_seconds(plain)
 
 
-@pytest.mark.slow
 def test_two_seeds_sample_differently_one_repeats_and_a_resume_continues(tmp_path: Path) -> None:
     """The canary writes its texts anew in the resumed attempt, and must not draw for that."""
 

@@ -23,6 +23,8 @@ from openrs.run.files import read_jsonl
 from openrs.training import launch
 from openrs.training.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 # --- by hand ----------------------------------------------------------------------------------------------------------
 
 END = 2  # the recorded completions' token for the end

@@ -109,6 +109,7 @@ def test_what_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert not (run / "export").exists()
 
 
+@pytest.mark.slow
 def test_an_adapter_is_merged_into_its_base(tmp_path: Path) -> None:
     import torch
     from peft import PeftModel
@@ -203,6 +204,7 @@ def test_offline_a_push_is_refused_before_anything_is_done(run: Path, monkeypatc
     assert not (run / "export").exists()
 
 
+@pytest.mark.slow
 def test_a_push_sends_no_telemetry() -> None:
     """The hub's library reads once whether it may: whoever imports it first has to have said so."""
     code = "from openrs.hub import upload; upload.check('me/tiny'); from huggingface_hub import constants as c;"

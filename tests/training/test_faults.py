@@ -15,6 +15,8 @@ from openrs.run import checkpoints
 from openrs.run.directory import Run
 from openrs.run.files import write_json
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 DISK = "8m"
 

@@ -29,6 +29,8 @@ from openrs.training import launch
 from openrs.training.fused import use_fused_kernels
 from openrs.training.recompute import Recompute
 
+pytestmark = pytest.mark.slow
+
 OLD_ROTARY = modeling_qwen2.apply_rotary_pos_emb
 
 

@@ -13,6 +13,8 @@ from trl.trainer.utils import RepeatSampler
 
 from openrs.errors import RunFailure
 
+pytestmark = pytest.mark.slow
+
 Step = tuple[list[list[int]], list[list[int]], list[float]]
 
 GROUPS = 12  # problems in one step of the paper

@@ -139,6 +139,7 @@ def state(folder: Path) -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
 def test_a_new_run_is_not_led_out(
     plant: Plant, places: list[str], outside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -160,6 +161,7 @@ def test_a_new_run_is_not_led_out(
 IN_A_RUN: list[Plant] = [link_to_folder, pipe]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plant", IN_A_RUN, ids=lambda plant: plant.__name__)
 def test_no_command_is_led_out_of_a_run_that_is_there(
     plant: Plant, finished: Path, places: list[str], outside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -199,6 +201,7 @@ def test_no_command_is_led_out_of_a_run_that_is_there(
             shutil.rmtree(place.parent)
 
 
+@pytest.mark.slow
 def test_a_run_of_hard_links_leaves_the_other_names_alone(finished: Path, tmp_path: Path) -> None:
     """Files that are appended to must have one name; all the others are replaced, so their other names stay as they
     were."""

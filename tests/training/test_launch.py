@@ -28,6 +28,8 @@ from openrs.training.launch import LaunchPlan
 from openrs.training.train import Prepared
 from openrs.training.vllm_server import Address, Server
 
+pytestmark = pytest.mark.slow
+
 SPLIT = ["hardware.layout=split", "grpo.gradient_accumulation_steps=4"]
 
 

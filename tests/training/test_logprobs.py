@@ -13,6 +13,8 @@ from trl.trainer.utils import add_fused_lm_head
 from openrs.config.load import load
 from openrs.training.logprobs import CALL, allow_packing, lay_out, log_probabilities
 
+pytestmark = pytest.mark.slow
+
 PAD = 0
 
 

@@ -18,6 +18,8 @@ from openrs.run.directory import Run
 from openrs.run.files import read_jsonl
 from openrs.training import lora
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, taught_model: Path) -> Run:

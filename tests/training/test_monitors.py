@@ -13,6 +13,8 @@ from openrs.data.scripts import letters
 from openrs.errors import UserError
 from openrs.training.monitors import METRICS, Monitors
 
+pytestmark = pytest.mark.slow
+
 
 def only(**watches: Watch) -> Monitors:
     """Monitors of which only these have limits."""

@@ -21,6 +21,8 @@ from openrs.run.directory import Run
 from openrs.run.files import read_jsonl
 from openrs.training import nodes
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = ["hardware.processes=2", "grpo.warmup_steps=1", "grpo.save_steps=2", "grpo.per_device_train_batch_size=6",
             "model.toy.steps=3", "data.limit=12"]  # fmt: skip
 

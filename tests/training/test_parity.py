@@ -20,6 +20,8 @@ from fixed import (
 from openrs.rewards.functions import RewardSet, RewardStats
 from openrs.rewards.grading import Grade, Item, Judge, Rule, Verdict
 
+pytestmark = pytest.mark.slow
+
 BETA = 0.04
 
 

@@ -9,6 +9,8 @@ import runs
 
 from openrs.cli.main import main
 
+pytestmark = pytest.mark.slow
+
 
 def an_open_umask() -> None:
     os.umask(0)

@@ -14,6 +14,8 @@ from openrs.planner.shapes import read_config
 from openrs.planner.workload import workload_of
 from openrs.training.recompute import Recompute
 
+pytestmark = pytest.mark.slow
+
 SHAPE = read_config(PARITY / "policy" / "config.json")
 LAYERS = SHAPE.layers
 

@@ -22,6 +22,8 @@ from openrs.run.progress import Progress
 from openrs.training import references
 from openrs.training import train as grpo
 
+pytestmark = pytest.mark.slow
+
 UNREADABLE = "The answer is one hundred apples and a pear"
 WORKED = r"We speed up by $20 \%$, so that in the end the answer to the question is: 180."
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import runs
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_undisturbed_run_is_worth_comparing_with(undisturbed: Path) -> None:
     rows = runs.rows(undisturbed)

@@ -14,6 +14,8 @@ import runs
 from openrs.run import checkpoints, signals
 from openrs.run.signals import Deadline
 
+pytestmark = pytest.mark.slow
+
 
 def steps(run: Path) -> int:
     """Steps that metrics.jsonl has so far."""

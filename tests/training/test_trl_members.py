@@ -14,6 +14,8 @@ from trl_members import ATTRIBUTES, CALLED, GRPO, OVERRIDDEN, SAMPLER_ATTRIBUTES
 
 from openrs.training import canary, trainer
 
+pytestmark = pytest.mark.slow
+
 SOURCES = "".join(inspect.getsource(base) for base in GRPOTrainer.__mro__ if base.__module__ != "builtins")
 
 

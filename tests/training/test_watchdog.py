@@ -20,6 +20,8 @@ from openrs.training import disk, watchdog
 from openrs.training.lifecycle import CONSTRUCTION
 from openrs.training.watchdog import FIRST, Watchdog
 
+pytestmark = pytest.mark.slow
+
 
 def ten_hours_pass_when_it_sticks() -> None:
     """The watchdog's clock jumps once the reward function sticks, and in several processes once rank 0 waits for it."""
