@@ -234,14 +234,6 @@ def read_again(
     return problems
 
 
-def shares_of(part: Part, problems: Mapping[str, Sequence[EvalProblem]]) -> dict[Key, int]:
-    """Every sample of the whole, and the shard (from 1) that draws it."""
-    pairs = assigned(pairs_of(part.record, part.record["shard"]["tokens"]), part.shard.of)
-    return {
-        (name, problem.id, sample): number for (name, sample), number in pairs.items() for problem in problems[name]
-    }
-
-
 def rows_of(part: Part, shares: Mapping[Key, int]) -> dict[Key, dict[str, Any]]:
     path = part.path / "samples.jsonl"
     rows = read_samples(path)
