@@ -1,4 +1,4 @@
-"""The recipe's typed tree: every section, every key, its default and its limits. Reading it is recipe.py's work.
+"""The recipe's typed tree: every section, every key, its default and its limits. Reading it is load.py's work.
 
 Never imports torch.
 """

@@ -1,5 +1,9 @@
 """Rewards as TRL 1.16 calls them: f(prompts, completions, completion_ids, **columns) -> list[float | None].
 
+How one reward comes about: Trainer._calculate_rewards has RewardSet.judge ask the judge (grading.py) once a batch, by
+the rules that REWARDS names; each function turns the verdict on a completion into a number; TRL sums the numbers by
+weight. To add a reward: CONTRIBUTING.md, "How to add".
+
 Two modes. `paper` is the published code (src/open_r1/rewards.py of knoveleng/open-rs at 2889c47), number for number and
 with its defects; `corrected` mends them:
 

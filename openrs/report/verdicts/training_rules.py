@@ -1,7 +1,8 @@
 """Rules on claims about training: early gain, late decay, length, KL.
 
 The unit is the training, which is one seed. Below three seeds of one experiment nothing is said of training, for or
-against: what these trainings show stands in the sentence. Runs of other experiments than the paper's are no evidence.
+against: what these trainings show stands in the sentence. Runs of other experiments than the paper's are no evidence,
+but on `improves`: a study's claim on a recipe of one's own.
 """
 
 from collections.abc import Callable, Sequence
