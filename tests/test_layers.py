@@ -46,7 +46,7 @@ def test_the_layers_are_kept(tree: Path) -> None:
             "openrs.evaluation.scores",
             "openrs.training is not allowed to import",
         ),
-        ("report/evidence/values.py", "openrs.report.pages.words", "openrs.report.evidence is not allowed to import"),
+        ("report/evidence/values.py", "openrs.report.pages.grid", "openrs.report.evidence is not allowed to import"),
         ("report/verdicts/cost.py", "openrs.report.verdicts.judge", "No cycles are allowed"),
     ],
 )

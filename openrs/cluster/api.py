@@ -81,9 +81,10 @@ def connect(context: str | None, namespace: str | None) -> Cluster:
     try:
         file = os.environ.get("KUBECONFIG")  # the client reads it only once, on import
         config.load_kube_config(config_file=file, context=context, client_configuration=settings)
-        contexts, active = config.list_kube_config_contexts(file)
-        chosen = next((entry for entry in contexts if entry["name"] == context), active)
-        namespace = namespace or chosen["context"].get("namespace")
+        if not namespace:  # a kubeconfig without a current context has nothing to list
+            contexts, active = config.list_kube_config_contexts(file)
+            chosen = next((entry for entry in contexts if entry["name"] == context), active)
+            namespace = chosen["context"].get("namespace")
     except Exception as error:  # noqa: BLE001 - fault boundary: the client raises any exception for a broken kubeconfig
         if context is not None or not (SERVICE_ACCOUNT / "token").is_file():
             raise _no_config(context, error) from None

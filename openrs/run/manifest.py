@@ -119,7 +119,7 @@ def establish(run: Run, *, resumed: bool, **facts: dict[str, Any]) -> None:
             raise UserError(
                 f"{run.path} was trained on something else so far:\n{listed}",
                 "resuming would mix two experiments in one run",
-                "bring the old files back, or start a new --run;"
+                "bring back the old files, or the version of openrs that read them so; or start a new --run;"
                 " --accept-changes resumes all the same, and records them",
             )
         known["attempts"][-1]["accepted"] += changes

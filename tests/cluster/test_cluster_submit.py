@@ -286,6 +286,13 @@ def test_no_kubeconfig_and_no_such_context(server: Emulated, monkeypatch: pytest
             connect(None, None)
 
 
+def test_context_and_namespace_need_no_current_context(server: Emulated) -> None:
+    config = yaml.safe_load(server.kubeconfig.read_text())
+    del config["current-context"]
+    server.kubeconfig.write_text(yaml.safe_dump(config))
+    assert connect("emulated", "research").namespace == "research"
+
+
 def test_inside_a_cluster_the_service_account_is_taken(
     server: Emulated, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:

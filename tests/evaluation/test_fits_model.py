@@ -13,8 +13,7 @@ from openrs.evaluation.engines import EngineLayout
 from openrs.evaluation.plan import Target, fit_to_window, keep_record, prepare, protocol_of, read_record, requests_for
 from openrs.evaluation.protocols import chosen
 from openrs.evaluation.run import evaluate
-from openrs.report.evidence.evaluations import evaluations
-from openrs.report.pages import document, markdown
+from openrs.report.pages.page import report_on
 from openrs.rewards.grading import Judge
 from openrs.run.progress import Progress
 
@@ -54,8 +53,8 @@ def test_a_cut_is_said_and_stands_in_scores_and_report(made_model, settings, tmp
     assert "have at most 4,096 tokens, the model's window" in said
     (departure,) = json.loads((tmp_path / "eval" / "made" / "scores.json").read_text())["protocol"]["departures"]
     assert departure in said
-    (found,) = evaluations(tmp_path / "eval", [])
-    lines = "\n".join(markdown._evaluations([document.evaluation(found)]))
+    report_on([str(tmp_path / "eval" / "made")], str(tmp_path / "report"))
+    lines = (tmp_path / "report" / "report.md").read_text()
     assert "Departures from the protocol:\n\n- made: prompt and completion have at most 4,096 tokens" in lines
 
 
