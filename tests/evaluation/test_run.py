@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -258,9 +258,7 @@ def test_a_hostile_completion_costs_its_own_time_only(target, stand_in, settings
         def generate(self, take, on_tokens):
             for samples in super().generate(take, on_tokens):
                 yield [
-                    type(one)(**{n: getattr(one, n) for n in one.__slots__} | {"text": r"\boxed{9^{9^{9^{9}}}}"})
-                    if one.key == ("sums", "sums/3", 0)
-                    else one
+                    replace(one, text=r"\boxed{9^{9^{9^{9}}}}") if one.key == ("sums", "sums/3", 0) else one
                     for one in samples
                 ]
 
