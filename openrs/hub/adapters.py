@@ -26,8 +26,8 @@ def plain(run: Run, recipe: Recipe, checkpoint: Path, trust_remote_code: bool) -
     if not is_adapter(checkpoint):
         return checkpoint
     folder = run.path / "merged" / checkpoint.name
+    base = base_of(run, recipe)  # where there is none, nothing is made
     make_folder(folder.parent)
-    base = base_of(run, recipe)
     return merge(base, checkpoint, folder, dtype=recipe.model.dtype, trust_remote_code=trust_remote_code)
 
 
