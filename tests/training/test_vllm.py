@@ -164,7 +164,7 @@ def test_the_server_from_its_start_to_its_death(tmp_path: Path, made_model: Path
         assert len(pids) >= 2
         os.kill(pids[0], signal.SIGKILL)
         until(lambda: gone(*pids))  # vLLM's engine would live on for good
-        until(lambda: server._process.wait() is not None)  # its supervisor ends a moment after it
+        until(lambda: server.wait() is not None)  # its supervisor ends a moment after it
         with pytest.raises(RunFailure, match="the vLLM server was killed by signal 9"):
             server.check()
     finally:
