@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from openrs.config.load import diff
 from openrs.config.schema import Recipe
-from openrs.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, ExplainedError, Interrupted, UserError
+from openrs.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, ExplainedError, Interrupted
 from openrs.run import manifest, signals
 from openrs.run.directory import Lock, Run, refuse_no_place_for_a_run
 from openrs.run.disk_faults import explained
@@ -50,12 +50,10 @@ def attempt(
     with Lock(run), signals.install_handlers():
         adjusted, changes = changed_settings(recipe, run)
         if changes and not accept_changes:
-            listed = "\n".join(f"    {change['setting']}: {change['was']} -> {change['now']}" for change in changes)
-            raise UserError(
-                f"{run.path} was made with another recipe:\n{listed}",
-                "resuming would mix two experiments in one run",
-                "give another --run, or the recipe that the run has (its recipe.yaml);"
-                " --accept-changes resumes all the same, and records them",
+            raise manifest.would_mix(
+                f"{run.path} was made with another recipe",
+                changes,
+                "give another --run, or the recipe that the run has (its recipe.yaml)",
             )
         for left in run.path.glob(".*.part"):  # of a write that a kill cut short
             if left.is_symlink() or left.is_file():

@@ -115,15 +115,23 @@ def establish(run: Run, *, resumed: bool, **facts: dict[str, Any]) -> None:
     changes = [{"setting": key, "was": was, "now": new} for key, was, new in differences]
     if resumed and changes:
         if "accepted" not in known["attempts"][-1]:
-            listed = "\n".join(f"    {change['setting']}: {change['was']} -> {change['now']}" for change in changes)
-            raise UserError(
-                f"{run.path} was trained on something else so far:\n{listed}",
-                "resuming would mix two experiments in one run",
-                "bring back the old files, or the version of openrs that read them so; or start a new --run;"
-                " --accept-changes resumes all the same, and records them",
+            raise would_mix(
+                f"{run.path} was trained on something else so far",
+                changes,
+                "bring back the old files, or the version of openrs that read them so; or start a new --run",
             )
         known["attempts"][-1]["accepted"] += changes
     _write(run, known | facts)
+
+
+def would_mix(what: str, changes: Sequence[dict[str, Any]], fix: str) -> UserError:
+    """For a run that would be resumed with something else. changes: setting, was, now."""
+    listed = "\n".join(f"    {change['setting']}: {change['was']} -> {change['now']}" for change in changes)
+    return UserError(
+        f"{what}:\n{listed}",
+        "resuming would mix two experiments in one run",
+        f"{fix}; --accept-changes resumes all the same, and records them",
+    )
 
 
 def accepts_changes(run: Run) -> bool:
