@@ -102,12 +102,12 @@ def make_plan(
     hours: float | None = None,
 ) -> StudyPlan:
     """The plan. budget: dollars, hours: of wall clock, both as expected. Raises UserError as jobs_of does."""
-    return _Planner(study, machine, folder, powers, budget, hours).plan()
+    return _Planner(study, machine, folder, powers, budget=budget, hours=hours).plan()
 
 
 class _Planner:
     def __init__(
-        self, study: Study, machine: Machine, folder: Path, powers: Powers, budget: float | None, hours: float | None
+        self, study: Study, machine: Machine, folder: Path, powers: Powers, *, budget: float | None, hours: float | None
     ) -> None:
         self.study, self.machine, self.powers, self.budget, self.hours = study, machine, powers, budget, hours
         self.jobs = {job.id: job for job in jobs_of(study, machine, folder)}

@@ -307,7 +307,7 @@ def test_what_is_for_parts_is_refused_for_the_whole(capfd: pytest.CaptureFixture
 
 def test_hours_of_jobs_do_not_depend_on_their_order(paper: Study) -> None:
     """A set's order differs from one process to the next, and ways that cost the same would be ordered by it."""
-    planner = _Planner(paper, machine_of(paper, None, None, None), STUDIES, {}, None, None)
+    planner = _Planner(paper, machine_of(paper, None, None, None), STUDIES, {}, budget=None, hours=None)
     names = [name for name, job in planner.jobs.items() if job.hours is not None]
     orders = [random.Random(seed).sample(names, len(names)) for seed in range(20)]
     assert len({planner._hours(order) for order in orders}) == 1
